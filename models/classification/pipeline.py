@@ -1,0 +1,110 @@
+"""The pipeline that every classifier of the zoo shares: crop, normalise, network, softmax, top k."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from models.classification.result import Classification, ClassifyOptions, Label
+from models.errors import ParameterInvalid
+from models.image import Image
+from models.pipeline import Card, Prepared
+
+
+class Classifier(nn.Module):
+    """A network with its normalisation before it and a softmax behind it.
+
+    Args:
+        network: float Tensor[N, 3, H, W] -> logits Tensor[N, C].
+        mean: per channel (RGB), or one for all, in units of the byte, 0..255.
+        scale: what is divided by after the mean is taken away, in the same units.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, network: nn.Module, mean: Sequence[float], scale: Sequence[float]) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("scale", torch.tensor(scale, dtype=torch.float32).view(1, -1, 1, 1), persistent=False)
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """uint8 Tensor[N, H, W, 3], RGB -> float Tensor[N, 3, H, W] as the network was trained with."""
+        return (images.permute(0, 3, 1, 2).to(self.mean.dtype) - self.mean) / self.scale
+
+    def forward(self, images: Tensor) -> Tensor:
+        """uint8 Tensor[N, H, W, 3], RGB -> probabilities Tensor[N, C] that sum to one."""
+        logits: Tensor = self.network(self.normalise(images))
+        return logits.softmax(dim=1)
+
+
+@dataclass(frozen=True, slots=True)
+class ClassifyContext:
+    """What `ClassifierPipeline.postprocess` needs of one request."""
+
+    width: int
+    height: int
+    top_k: int
+
+
+class ClassifierPipeline:
+    """Pipeline of any classifier (see `models.pipeline.Pipeline`).
+
+    Args:
+        card: the public card; its `labels` name the classes and its `input` is the crop's height and width.
+        module: uint8 Tensor[N, H, W, 3] -> probabilities Tensor[N, C]; see `Classifier`.
+        crop: decoded picture -> uint8 [H, W, 3] (or [H, W, 1]), always of one shape.
+        min_side: shortest side that a decoder may reduce a picture to without loss for `crop`.
+        channels: of what `crop` gives.
+    """
+
+    def __init__(
+        self,
+        card: Card,
+        module: nn.Module,
+        crop: Callable[[Image], NDArray[np.uint8]],
+        *,
+        min_side: int | None,
+        channels: int = 3,
+    ) -> None:
+        if card.input is None or not card.labels:
+            raise ValueError("a classifier's card has a fixed input and labels")
+        self.card = card
+        self.module = module.eval().requires_grad_(False)
+        self.min_side = min_side
+        self.shapes = ((*card.input, channels),)
+        self._crop = crop
+
+    def preprocess(self, image: Image, options: ClassifyOptions | None = None) -> Prepared:
+        """Crops one picture and checks its options.
+
+        Raises:
+            ParameterInvalid: `top_k` is not in 1..number of classes.
+        """
+        top_k = min(ClassifyOptions().top_k, len(self.card.labels)) if options is None else options.top_k
+        if not 1 <= top_k <= len(self.card.labels):
+            raise ParameterInvalid("top_k", f"top_k must be from 1 to {len(self.card.labels)}")
+        return Prepared(self._crop(image), ClassifyContext(image.width, image.height, top_k))
+
+    def postprocess(self, outputs: tuple[Tensor, ...], contexts: Sequence[ClassifyContext]) -> list[Classification]:
+        """Probabilities Tensor[N, C] -> one result a context, each with its own number of labels."""
+        largest = max((context.top_k for context in contexts), default=1)
+        top = outputs[0][: len(contexts)].float().topk(largest, dim=1)
+        scores, indices = top.values.tolist(), top.indices.tolist()
+        return [
+            Classification(
+                context.width,
+                context.height,
+                tuple(
+                    Label(index, self.card.labels[index], score)
+                    for index, score in zip(row_indices[: context.top_k], row_scores[: context.top_k], strict=True)
+                ),
+            )
+            for context, row_indices, row_scores in zip(contexts, indices, scores, strict=True)
+        ]

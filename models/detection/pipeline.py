@@ -1,0 +1,134 @@
+"""The pipeline that every detector of the zoo shares: letterbox, network, one NMS a batch, undo the letterbox."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from models import boxes as box_ops
+from models.detection.result import DetectOptions, Detection, Detections
+from models.errors import ParameterInvalid
+from models.image import Image, Letterbox, letterbox
+from models.pipeline import Card, Prepared
+
+MAX_DETECTIONS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class DetectContext:
+    """What `DetectorPipeline.postprocess` needs of one request: its geometry, its limits, its classes."""
+
+    geometry: Letterbox
+    score_threshold: float
+    iou_threshold: float
+    max_detections: int
+    classes: tuple[int, ...] | None
+
+
+class DetectorPipeline:
+    """Pipeline of any detector (see `models.pipeline.Pipeline`).
+
+    Args:
+        card: the public card; its `labels` name the classes and its `input` is the canvas's height and width.
+        module: uint8 Tensor[N, H, W, 3], RGB -> boxes Tensor[N, A, 4] (xyxy, canvas pixels), scores
+            Tensor[N, A, C], 0 to 1.
+        score_threshold: the default, 0 to 1.
+        iou_threshold: the default, 0 to 1.
+        fill: grey of the letterbox's margins.
+    """
+
+    def __init__(
+        self,
+        card: Card,
+        module: nn.Module,
+        *,
+        score_threshold: float = 0.25,
+        iou_threshold: float = 0.5,
+        fill: int = 114,
+    ) -> None:
+        if card.input is None or not card.labels:
+            raise ValueError("a detector's card has a fixed input and labels")
+        self.card = card
+        self.module = module.eval().requires_grad_(False)
+        self.height, self.width = card.input
+        self.shapes = ((self.height, self.width, 3),)
+        self.min_side = max(card.input)
+        self.score_threshold, self.iou_threshold = score_threshold, iou_threshold
+        self.fill = fill
+        self._index = {label: index for index, label in enumerate(card.labels)}
+
+    def preprocess(self, image: Image, options: DetectOptions | None = None) -> Prepared:
+        """Letterboxes one picture and checks its options.
+
+        Raises:
+            ParameterInvalid: a threshold outside 0..1, `max_detections` outside 1..1000, or a class that the
+                model does not know.
+        """
+        options = options or DetectOptions()
+        score = self._fraction("score_threshold", options.score_threshold, self.score_threshold)
+        overlap = self._fraction("iou_threshold", options.iou_threshold, self.iou_threshold)
+        if not 1 <= options.max_detections <= MAX_DETECTIONS:
+            raise ParameterInvalid("max_detections", f"max_detections must be from 1 to {MAX_DETECTIONS}")
+        classes = None if options.classes is None else self._classes(options.classes)
+        canvas, geometry = letterbox(image, self.height, self.width, fill=self.fill)
+        return Prepared(canvas, DetectContext(geometry, score, overlap, options.max_detections, classes))
+
+    def postprocess(self, outputs: tuple[Tensor, ...], contexts: Sequence[DetectContext]) -> list[Detections]:
+        """Boxes Tensor[N, A, 4] and scores Tensor[N, A, C] -> one result a context, each with its own limits."""
+        boxes, scores = outputs[0][: len(contexts)], outputs[1][: len(contexts)]
+        device = boxes.device
+
+        def per_image(values: list[float]) -> Tensor:
+            return torch.tensor(values, dtype=torch.float64, device=device)
+
+        selection = box_ops.select(
+            boxes,
+            scores,
+            score_threshold=per_image([context.score_threshold for context in contexts]),
+            iou_threshold=per_image([context.iou_threshold for context in contexts]),
+            max_detections=torch.tensor([context.max_detections for context in contexts], device=device),
+            classes=self._wanted(contexts, scores.shape[2], device),
+        )
+        # one copy off the device for the whole batch
+        rows = torch.cat(
+            (selection.boxes, torch.stack((selection.scores, selection.classes, selection.images), dim=1)), dim=1
+        ).cpu()
+        owners = rows[:, 6]
+        return [self._result(context, rows[owners == index]) for index, context in enumerate(contexts)]
+
+    def _result(self, context: DetectContext, rows: Tensor) -> Detections:
+        geometry = context.geometry
+        boxes = geometry.undo_boxes(rows[:, :4])
+        inside = box_ops.area(boxes) > 0  # what lay in the margin has nothing left
+        items = tuple(
+            Detection(int(kind), self.card.labels[int(kind)], score, (x1, y1, x2, y2))
+            for (x1, y1, x2, y2), (score, kind) in zip(
+                boxes[inside].tolist(), rows[inside, 4:6].tolist(), strict=True
+            )
+        )
+        return Detections(geometry.width, geometry.height, items)
+
+    def _wanted(self, contexts: Sequence[DetectContext], classes: int, device: torch.device) -> Tensor | None:
+        if all(context.classes is None for context in contexts):
+            return None
+        everything = range(classes)
+        wanted = [set(everything if context.classes is None else context.classes) for context in contexts]
+        return torch.tensor([[index in row for index in everything] for row in wanted], device=device)
+
+    def _classes(self, names: tuple[str, ...]) -> tuple[int, ...]:
+        unknown = [name for name in names if name not in self._index]
+        if unknown or not names:
+            what = f"unknown: {', '.join(unknown)}" if unknown else "none given"
+            raise ParameterInvalid("classes", f"classes must be labels of {self.card.name}; {what}")
+        return tuple(self._index[name] for name in names)
+
+    @staticmethod
+    def _fraction(parameter: str, value: float | None, default: float) -> float:
+        if value is None:
+            return default
+        if not 0 <= value <= 1:  # NaN fails too
+            raise ParameterInvalid(parameter, f"{parameter} must be from 0 to 1")
+        return value

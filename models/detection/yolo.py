@@ -1,0 +1,226 @@
+"""Our YOLO: the trunk of EfficientNet-Lite0, a small feature pyramid, three scales with three anchors each.
+
+The boxes are coded as in YOLOv5 (https://github.com/ultralytics/yolov5), whose sigmoids reach over the cell's
+edges; the pyramid goes down and up again as in PANet (Liu et al., CVPR 2018, https://arxiv.org/abs/1803.01534),
+with depthwise separable convolutions. The weights are made by `models/training/yolo.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from models.boxes import convert
+from models.classification.efficientnet_lite import MEAN, PYRAMID_CHANNELS, SCALE, Trunk
+from models.detection.pipeline import DetectorPipeline
+from models.errors import WeightsError
+from models.pipeline import Card, Task
+
+if TYPE_CHECKING:
+    from models.weights import Entry
+
+STRIDES = (8, 16, 32)
+
+
+@dataclass(frozen=True)
+class YoloConfig:
+    """What makes one network: it travels with the weights.
+
+    Attributes:
+        labels: class names by index.
+        anchors: per stride its shapes, (width, height) in canvas pixels.
+        size: height and width of the canvas, a multiple of 32.
+        channels: of the pyramid.
+    """
+
+    labels: tuple[str, ...]
+    anchors: tuple[tuple[tuple[float, float], ...], ...]
+    size: int = 320
+    channels: int = 128
+
+    def __post_init__(self) -> None:
+        if not self.labels or len(self.anchors) != len(STRIDES) or len({len(row) for row in self.anchors}) != 1:
+            raise ValueError("a YOLO needs labels and equally many anchors for each of its three strides")
+        if self.size < STRIDES[-1] or self.size % STRIDES[-1]:
+            raise ValueError(f"size must be a multiple of {STRIDES[-1]}")
+
+    @classmethod
+    def parse(cls, text: str) -> YoloConfig:
+        """From JSON, as `dump` wrote it."""
+        raw: dict[str, Any] = json.loads(text)
+        anchors = tuple(tuple((float(w), float(h)) for w, h in row) for row in raw["anchors"])
+        return cls(tuple(raw["labels"]), anchors, int(raw["size"]), int(raw["channels"]))
+
+    def dump(self) -> str:
+        """As JSON."""
+        return json.dumps(
+            {"labels": self.labels, "anchors": self.anchors, "size": self.size, "channels": self.channels}
+        )
+
+
+class Conv(nn.Sequential):
+    """Convolution, batch norm, SiLU; keeps the size, or halves it with a stride of 2."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> None:
+        super().__init__(
+            nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False),
+            nn.BatchNorm2d(outputs, eps=1e-3, momentum=0.03),
+            nn.SiLU(inplace=True),
+        )
+
+
+class Separable(nn.Sequential):
+    """A depthwise 3 x 3 and a pointwise convolution."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
+        super().__init__(Conv(inputs, inputs, 3, stride, groups=inputs), Conv(inputs, outputs))
+
+
+class Neck(nn.Module):
+    """Mixes the trunk's three maps: coarse into fine, then fine into coarse; all come out `channels` wide."""
+
+    def __init__(self, inputs: Sequence[int], channels: int) -> None:
+        super().__init__()
+        self.lateral = nn.ModuleList(Conv(width, channels) for width in inputs)
+        self.down = nn.ModuleList(Separable(2 * channels, channels) for _ in inputs[1:])
+        self.shrink = nn.ModuleList(Conv(channels, channels, 3, stride=2, groups=channels) for _ in inputs[1:])
+        self.up = nn.ModuleList(Separable(2 * channels, channels) for _ in inputs[1:])
+
+    def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        """Maps from fine to coarse, each half of the one before -> as many, of the same sizes."""
+        laterals = [layer(map_) for layer, map_ in zip(self.lateral, maps, strict=True)]
+        tops = [laterals[-1]]
+        for layer, lateral in zip(self.down, reversed(laterals[:-1]), strict=True):
+            enlarged = F.interpolate(tops[0], scale_factor=2.0, mode="nearest")
+            tops.insert(0, layer(torch.cat((lateral, enlarged), dim=1)))
+        outputs = [tops[0]]
+        for shrink, layer, top in zip(self.shrink, self.up, tops[1:], strict=True):
+            outputs.append(layer(torch.cat((top, shrink(outputs[-1])), dim=1)))
+        return outputs
+
+
+class Yolo(nn.Module):
+    """The network; `forward` is what training sees, `Detector` what is served."""
+
+    anchors: Tensor
+
+    def __init__(self, config: YoloConfig) -> None:
+        super().__init__()
+        self.config = config
+        classes, shapes = len(config.labels), len(config.anchors[0])
+        # one class needs no logit of its own: that there is an object says it all
+        self.outputs = 5 + (classes if classes > 1 else 0)
+        self.register_buffer("anchors", torch.tensor(config.anchors), persistent=False)  # [3, shapes, 2]
+        self.trunk = Trunk()
+        self.neck = Neck(PYRAMID_CHANNELS, config.channels)
+        self.heads = nn.ModuleList(
+            nn.Sequential(
+                Separable(config.channels, config.channels),
+                Separable(config.channels, config.channels),
+                nn.Conv2d(config.channels, shapes * self.outputs, 1),
+            )
+            for _ in STRIDES
+        )
+        for head, stride in zip(self.heads, STRIDES, strict=True):  # start from what is likely: few objects
+            bias = head[-1].bias.detach().view(shapes, self.outputs)  # type: ignore[union-attr, operator, index]
+            bias[:, 4] = math.log(8 / (config.size / stride) ** 2)
+            bias[:, 5:] = math.log(0.6 / max(classes - 0.99, 1))
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """float Tensor[N, 3, H, W], (byte - 127) / 128 -> per stride logits Tensor[N, h, w, shapes, outputs].
+
+        The last dimension is x, y, w, h, objectness and, of several classes, one logit each.
+        """
+        raw = [head(map_) for head, map_ in zip(self.heads, self.neck(self.trunk(images)), strict=True)]
+        return [
+            map_.permute(0, 2, 3, 1).reshape(map_.shape[0], map_.shape[2], map_.shape[3], -1, self.outputs)
+            for map_ in raw
+        ]
+
+    def decode(self, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Logits of `forward` -> boxes Tensor[N, A, 4] (xyxy, canvas pixels), scores Tensor[N, A, C], 0 to 1."""
+        boxes, scores = [], []
+        for map_, stride, anchors in zip(maps, STRIDES, self.anchors, strict=True):
+            count, height, width = map_.shape[:3]
+            rows = torch.arange(height, device=map_.device, dtype=map_.dtype).view(-1, 1).expand(height, width)
+            columns = torch.arange(width, device=map_.device, dtype=map_.dtype).expand(height, width)
+            cells = torch.stack((columns, rows), dim=-1)[:, :, None]  # [h, w, 1, 2]
+            likely = map_.sigmoid()
+            centres = (2 * likely[..., :2] - 0.5 + cells) * stride
+            sizes = (2 * likely[..., 2:4]).square() * anchors
+            boxes.append(torch.cat((centres, sizes), dim=-1).view(count, -1, 4))
+            objects = likely[..., 4:5]
+            scores.append((objects * likely[..., 5:] if self.outputs > 5 else objects).flatten(1, 3))
+        return convert(torch.cat(boxes, dim=1), "cxcywh", "xyxy"), torch.cat(scores, dim=1)
+
+
+class Detector(nn.Module):
+    """What is served: normalise, `Yolo`, decode."""
+
+    def __init__(self, network: Yolo) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """uint8 Tensor[N, H, W, 3], RGB, H and W multiples of 32 -> boxes Tensor[N, A, 4], scores Tensor[N, A, C]."""
+        pixels = images.permute(0, 3, 1, 2).to(self.network.anchors.dtype)
+        return self.network.decode(self.network((pixels - MEAN) / SCALE))
+
+
+def save(network: Yolo, path: Path) -> None:
+    """Writes a network as safetensors, halved to float16, its configuration in the metadata."""
+    from safetensors.torch import save_file
+
+    state = {
+        name: (tensor.half() if tensor.is_floating_point() else tensor).contiguous()
+        for name, tensor in network.state_dict().items()
+        if not name.endswith("num_batches_tracked")
+    }
+    save_file(state, path, metadata={"config": network.config.dump()})
+
+
+def load(path: Path) -> Yolo:
+    """Reads what `save` wrote: float32, in eval mode.
+
+    Raises:
+        WeightsError: the file is no such network.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            network = Yolo(YoloConfig.parse(file.metadata()["config"]))
+            state = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118: no mapping
+        missing, unexpected = network.load_state_dict(state, strict=False)
+    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise WeightsError(f"{path.name} is no YOLO of ours: {error}") from error
+    if unexpected or any(not name.endswith("num_batches_tracked") for name in missing):
+        raise WeightsError(f"{path.name} does not fit its own configuration")
+    return network.eval()
+
+
+def build(entry: Entry, files: Mapping[str, Path]) -> DetectorPipeline:
+    """The zoo's builder. Options: `score_threshold` (0.25), `iou_threshold` (0.5)."""
+    network = load(files["weights"])
+    card = Card(
+        name=entry.name,
+        task=Task.DETECT,
+        licence=entry.licence,
+        sha256=entry.files["weights"].sha256,
+        labels=network.config.labels,
+        input=(network.config.size, network.config.size),
+        details={"architecture": "YOLO on EfficientNet-Lite0"},
+    )
+    return DetectorPipeline(
+        card,
+        Detector(network),
+        score_threshold=float(entry.options.get("score_threshold", 0.25)),
+        iou_threshold=float(entry.options.get("iou_threshold", 0.5)),
+    )

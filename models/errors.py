@@ -1,0 +1,71 @@
+"""What can go wrong in the science, as one small tree.
+
+`service/errors.py` maps each class to an HTTP status, a gRPC code and a stable `code`; nothing here
+knows of either. A message is public: it says what was wrong with the caller's input and nothing of
+this machine.
+"""
+
+from __future__ import annotations
+
+
+class ModelError(Exception):
+    """Base of every error that `models` raises on purpose."""
+
+
+class ImageInvalid(ModelError):
+    """The bytes are of an accepted format and do not decode, or the picture has no pixels."""
+
+
+class ImageTooLarge(ModelError):
+    """More bytes or more pixels than the limits allow; raised before any pixel is decoded."""
+
+
+class MediaTypeUnsupported(ModelError):
+    """The bytes are of no accepted format."""
+
+
+class ParameterInvalid(ModelError, ValueError):
+    """A parameter is out of its range or names something unknown.
+
+    Attributes:
+        parameter: the parameter's public name, such as ``top_k``.
+    """
+
+    def __init__(self, parameter: str, detail: str) -> None:
+        super().__init__(detail)
+        self.parameter = parameter
+
+
+class FaceNotFound(ModelError):
+    """No face stands in a picture that must have one.
+
+    Attributes:
+        image: which picture it was (``a`` or ``b``), or None where there is only one.
+    """
+
+    def __init__(self, detail: str, image: str | None = None) -> None:
+        super().__init__(detail)
+        self.image = image
+
+
+class FacesMany(ModelError):
+    """Several faces where ``face_select=only`` asked for exactly one.
+
+    Attributes:
+        image: which picture it was (``a`` or ``b``), or None where there is only one.
+    """
+
+    def __init__(self, detail: str, image: str | None = None) -> None:
+        super().__init__(detail)
+        self.image = image
+
+
+class ModelUnknown(ModelError, KeyError):
+    """No model of that name is in the catalogue."""
+
+    def __str__(self) -> str:  # KeyError would show the repr
+        return str(self.args[0])
+
+
+class WeightsError(ModelError):
+    """A weights file is missing, wrong or unreadable; names the model, the file and the remedy."""

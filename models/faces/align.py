@@ -1,0 +1,136 @@
+"""From a face in a picture to the chip that the embedding network was trained with.
+
+dlib cuts its chips so that the face's landmarks lie as near as a similarity transform (shift, rotation, scale) can bring
+them to those of a mean face (`get_face_chip_details` in `dlib/image_transforms/interpolation.h`). The same is done here
+with the five landmarks that the detector gives.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from models.faces.resnet import SIDE
+
+PADDING = 0.25
+"""Room around the mean face on each side, in units of the face: what dlib's network was trained with."""
+
+MEAN_FACE = (
+    # dlib's mean of the 68-point annotation: the unit square holds the face from the brows to the chin
+    ((0.187122 + 0.265825 + 0.334606 + 0.260918 + 0.182743 + 0.121737) / 6, 0.2159903),  # left eye: points 36..41
+    ((0.645647 + 0.714428 + 0.793132 + 0.858516 + 0.79751 + 0.719335) / 6, 0.2159903),  # right eye: points 42..47
+    (0.490127, 0.515625),  # tip of the nose: point 30
+    (0.254149, 0.780233),  # left corner of the mouth: point 48
+    (0.726104, 0.780233),  # right corner: point 54
+)
+
+_TAPS = 4
+"""A pixel of a reduced picture is the mean of at most so many pixels along each side."""
+
+
+def targets(side: int = SIDE, padding: float = PADDING) -> Tensor:
+    """Where the five landmarks lie in a chip: float32 Tensor[5, 2], (x, y), the chip's corner at (0, 0)."""
+    mean = torch.tensor(MEAN_FACE, dtype=torch.float32)
+    # dlib counts from the centre of the first pixel, this project from its corner
+    return (mean + padding) / (2 * padding + 1) * side + 0.5
+
+
+def similarity(source: Tensor, target: Tensor) -> Tensor:
+    """Least-squares similarity transforms that carry `source` to `target`, without reflection.
+
+    Written over the complex plane the transform is ``a z + b`` and the problem is linear, so what Umeyama
+    ("Least-squares estimation of transformation parameters between two point patterns", PAMI 1991) solves with a
+    singular value decomposition has a closed form: a = sum(conj(z) w) / sum(|z|^2) of the centred points.
+
+    Args:
+        source: float Tensor[N, P, 2], P >= 2, not all of a face's points in one place (then its scale is 0).
+        target: float Tensor[P, 2] or Tensor[N, P, 2].
+
+    Returns:
+        float Tensor[N, 2, 3]: matrices M with target ~ M @ (x, y, 1).
+    """
+    target = target.expand_as(source)
+    centre, goal = source.mean(-2, keepdim=True), target.mean(-2, keepdim=True)
+    x, y = (source - centre).unbind(-1)
+    u, v = (target - goal).unbind(-1)
+    energy = (x.square() + y.square()).sum(-1).clamp(min=torch.finfo(source.dtype).eps)
+    real, imaginary = (x * u + y * v).sum(-1) / energy, (x * v - y * u).sum(-1) / energy
+    linear = torch.stack((real, -imaginary, imaginary, real), dim=-1).view(-1, 2, 2)
+    shift = goal[:, 0] - (linear @ centre.transpose(1, 2))[..., 0]
+    return torch.cat((linear, shift[..., None]), dim=2)
+
+
+def inverse(transforms: Tensor) -> Tensor:
+    """The inverses of similarity transforms, Tensor[N, 2, 3] -> Tensor[N, 2, 3]; one without scale goes to zero."""
+    linear, shift = transforms[..., :2], transforms[..., 2:]
+    energy = linear[:, 0].square().sum(-1).clamp(min=torch.finfo(transforms.dtype).tiny)
+    back = linear.transpose(1, 2) / energy[:, None, None]
+    return torch.cat((back, -back @ shift), dim=2)
+
+
+def chips(pixels: Tensor, landmarks: Tensor, side: int = SIDE, padding: float = PADDING) -> Tensor:
+    """Cuts all faces out of a picture, upright and of one size.
+
+    What lies outside of the picture is black, as dlib has it. Where the picture is finer than the chip it is reduced
+    by the mean of its pixels first, so nothing aliases. Only the part around a face becomes float, and only once
+    reduced, so that a picture of fifty million pixels costs no more than a small one.
+
+    Args:
+        pixels: uint8 Tensor[H, W, 3].
+        landmarks: float Tensor[N, 5, 2], (x, y) in pixels of `pixels`, in the order of `Face.landmarks`. Of a picture
+            that the decoder reduced, the landmarks must be reduced likewise.
+        side: of a chip, pixels.
+        padding: around the mean face, in units of it.
+
+    Returns:
+        uint8 Tensor[N, side, side, 3] on the device of `pixels`.
+    """
+    result = torch.zeros(len(landmarks), side, side, 3, dtype=torch.uint8, device=pixels.device)
+    # in float64, and beside the picture: a handful of numbers, whose values choose what is cut
+    points = landmarks.detach().to("cpu", torch.float64)
+    back = inverse(similarity(points, targets(side, padding).double()))
+    corners = torch.tensor([[0.0, side, 0.0, side], [0.0, 0.0, side, side], [1.0, 1.0, 1.0, 1.0]], dtype=torch.float64)
+    hull = back @ corners
+    scales = back[:, :, 0].square().sum(-1).sqrt()  # picture pixels per chip pixel
+    bounds = torch.cat((hull.amin(2).floor() - 2, hull.amax(2).ceil() + 3), dim=1)
+    limit = torch.tensor([pixels.shape[1], pixels.shape[0]] * 2)
+    boxes = torch.minimum(bounds.clamp(min=0), limit).long().tolist()
+    for index, ((x1, y1, x2, y2), scale) in enumerate(zip(boxes, scales.tolist(), strict=True)):
+        if x1 < x2 and y1 < y2:
+            result[index] = _cut(pixels[y1:y2, x1:x2], back[index], (x1, y1), scale, side)
+    return result
+
+
+def _cut(part: Tensor, back: Tensor, origin: tuple[int, int], scale: float, side: int) -> Tensor:
+    """One chip from the part of a picture around it: back is the Tensor[2, 3] that carries the chip to the picture."""
+    factor = max(int(scale), 1)
+    reduced = _reduce(part, factor)
+    extent = torch.tensor([reduced.shape[3], reduced.shape[2]], dtype=back.dtype) * factor
+    if not extent.all():
+        return torch.zeros(side, side, 3, dtype=torch.uint8, device=part.device)
+    # both spaces as grid_sample has them: from -1 to 1 between the outer edges
+    linear, centre = back[:, :2] * side / 2, back @ torch.tensor([side / 2, side / 2, 1.0], dtype=back.dtype)
+    centre = centre - torch.tensor(origin, dtype=back.dtype)
+    theta = torch.cat((linear, centre[:, None] - extent[:, None] / 2), dim=1) / (extent[:, None] / 2)
+    # what is left to reduce by is less than two, so two samples along each side of a pixel are enough
+    samples = 2 if scale > 1 else 1
+    grid = F.affine_grid(theta[None].to(reduced), [1, 3, side * samples, side * samples], align_corners=False)
+    sampled = F.grid_sample(reduced, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    if samples > 1:
+        sampled = F.avg_pool2d(sampled, samples)
+    return sampled[0].round_().to(torch.uint8).permute(1, 2, 0)
+
+
+def _reduce(part: Tensor, factor: int) -> Tensor:
+    """uint8 Tensor[H, W, 3] -> float32 Tensor[1, 3, H // factor, W // factor], the mean of each block.
+
+    Of large blocks an even choice of pixels is taken; blocks that are not whole are left out.
+    """
+    height, width = part.shape[0] // factor * factor, part.shape[1] // factor * factor
+    steps = [round(step * (factor - 1) / max(min(factor, _TAPS) - 1, 1)) for step in range(min(factor, _TAPS))]
+    total = torch.zeros(height // factor, width // factor, 3, device=part.device)
+    for dy in steps:
+        for dx in steps:
+            total += part[dy:height:factor, dx:width:factor]
+    return total.div_(len(steps) ** 2).permute(2, 0, 1)[None].contiguous()

@@ -1,0 +1,104 @@
+"""The seam between the science and the serving: preprocess -> module -> postprocess.
+
+A pipeline binds a network to the preprocessing its weights were trained with. The serving code runs
+the three steps in three places (a thread pool, the device, a thread of the device), batches the middle
+one and knows nothing else of a model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from models.image import Image
+
+
+class Task(StrEnum):
+    """What a model is for. The value is the public name in URLs, metrics and model cards."""
+
+    CLASSIFY = "classify"
+    DETECT = "detect"
+    FACES = "faces"
+    EMBED = "embed"
+    STYLE = "style"
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """One item, ready to be stacked into a batch.
+
+    Attributes:
+        tensor: uint8, [H, W, 3], RGB. Items of one shape share a batch, so a pipeline gives few shapes.
+        context: what `postprocess` needs to undo the geometry and to apply this request's options.
+    """
+
+    tensor: NDArray[np.uint8]
+    context: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """What the public may know of a model (`GET /v1/models/{name}`).
+
+    Attributes:
+        name: the public name, unique in the zoo.
+        task: what the model is for.
+        licence: SPDX identifier, or words, of the weights.
+        sha256: hex digest of the weights file that was loaded.
+        labels: class names by index; empty where there are none.
+        input: height, width in pixels of the network's input (None where it varies).
+        details: anything else worth showing: source, metrics, thresholds.
+    """
+
+    name: str
+    task: Task
+    licence: str
+    sha256: str
+    labels: tuple[str, ...] = ()
+    input: tuple[int, int] | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@runtime_checkable
+class Pipeline(Protocol):
+    """One servable model.
+
+    `module` takes a uint8 Tensor[N, H, W, 3] (RGB, 0..255), normalises it itself (so one upload per batch is
+    bytes, and the arithmetic is the device's) and returns a Tensor or a tuple of Tensors whose first
+    dimension is N. It has no Python branching on data, so that it can be traced, exported and captured.
+    It is in eval mode and float32; an executor may change its precision.
+    """
+
+    @property
+    def card(self) -> Card: ...
+
+    @property
+    def module(self) -> nn.Module: ...
+
+    @property
+    def shapes(self) -> Sequence[tuple[int, int, int]]:
+        """Shapes of `Prepared.tensor` to warm up before the model is ready."""
+        ...
+
+    @property
+    def min_side(self) -> int | None:
+        """Shortest side in pixels that a decoder may reduce a picture to, or None for full resolution."""
+        ...
+
+    def preprocess(self, image: Image, options: Any = None) -> Prepared:
+        """Runs in a thread pool. `options` is the task's frozen options dataclass; None means defaults.
+
+        Raises:
+            ParameterInvalid: an option that this model cannot honour, such as an unknown class name.
+        """
+        ...
+
+    def postprocess(self, outputs: tuple[Tensor, ...], contexts: Sequence[Any]) -> list[Any]:
+        """Runs once per batch, on whatever device the outputs are on; one frozen result per context."""
+        ...

@@ -1,0 +1,142 @@
+"""Augmentation for detection: mosaic, scale and place, mirror, colour; numpy and OpenCV, no state.
+
+Mosaic is that of YOLOv4 (Bochkovskiy et al., https://arxiv.org/abs/2004.10934), section 3.3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Pixels = NDArray[np.uint8]
+Boxes = NDArray[np.float32]
+FILL = 114
+
+
+class Labelled(Protocol):
+    """A picture, uint8 [h, w, 3], with its boxes, float32 [K, 5]: class, x1, y1, x2, y2."""
+
+    @property
+    def pixels(self) -> Pixels: ...
+
+    @property
+    def boxes(self) -> Boxes: ...
+
+
+@dataclass(frozen=True)
+class Augment:
+    """How much to change pictures.
+
+    Attributes:
+        mosaic: probability of four pictures in one.
+        scale: smallest and largest size of a picture's longer side, in sides of the canvas.
+        mirror: probability of a flip from left to right.
+        hue, saturation, brightness: largest relative change of each.
+        visible: a box goes when less than this part of it stays on the canvas.
+        smallest: a box goes when a side of it has fewer pixels.
+    """
+
+    mosaic: float = 0.7
+    scale: tuple[float, float] = (0.55, 1.5)
+    mirror: float = 0.5
+    hue: float = 0.015
+    saturation: float = 0.6
+    brightness: float = 0.4
+    visible: float = 0.2
+    smallest: float = 2.0
+
+    def __call__(
+        self, pictures: Sequence[Labelled], index: int, size: int, random: np.random.Generator
+    ) -> tuple[Pixels, Boxes]:
+        """One canvas, uint8 [size, size, 3], around picture `index`, and its boxes, float32 [K, 5] in pixels."""
+        if random.random() < self.mosaic:
+            canvas, boxes = self._mosaic(pictures, index, size, random)
+        else:
+            canvas, boxes = self._single(pictures[index], size, random)
+        if random.random() < self.mirror:
+            canvas = np.ascontiguousarray(canvas[:, ::-1])
+            boxes[:, [1, 3]] = size - boxes[:, [3, 1]]
+        return self._colour(canvas, random), boxes
+
+    def _single(self, picture: Labelled, size: int, random: np.random.Generator) -> tuple[Pixels, Boxes]:
+        canvas: Pixels = np.full((size, size, 3), FILL, np.uint8)
+        scale = size * random.uniform(*self.scale) / max(picture.pixels.shape[:2])
+        height, width = (side * scale for side in picture.pixels.shape[:2])
+        # anywhere that it fits; a side that is longer than the canvas covers it
+        left, top = (random.uniform(min(0, size - side), max(0, size - side)) for side in (width, height))
+        boxes = self._paste(canvas, picture, scale, left, top, (0, 0, size, size))
+        return canvas, boxes
+
+    def _mosaic(
+        self, pictures: Sequence[Labelled], index: int, size: int, random: np.random.Generator
+    ) -> tuple[Pixels, Boxes]:
+        canvas: Pixels = np.full((size, size, 3), FILL, np.uint8)
+        x, y = (round(value) for value in random.uniform(0.25 * size, 0.75 * size, 2))
+        quarters = ((0, 0, x, y), (x, 0, size, y), (0, y, x, size), (x, y, size, size))
+        chosen = [index, *random.integers(len(pictures), size=3).tolist()]
+        overall = random.uniform(*self.scale)
+        found = []
+        for place, (left, top, right, bottom) in zip(chosen, quarters, strict=True):
+            picture = pictures[place]
+            height, width = picture.pixels.shape[:2]
+            scale = overall * size / max(height, width)
+            # the picture's corner lies at the centre of the mosaic
+            x0 = right - width * scale if left == 0 else left
+            y0 = bottom - height * scale if top == 0 else top
+            found.append(self._paste(canvas, picture, scale, x0, y0, (left, top, right, bottom)))
+        return canvas, np.concatenate(found)
+
+    def _paste(
+        self,
+        canvas: Pixels,
+        picture: Labelled,
+        scale: float,
+        left: float,
+        top: float,
+        window: tuple[int, int, int, int],
+    ) -> Boxes:
+        """Draws a picture, scaled, with its corner at (left, top), inside a window; gives the boxes left in it."""
+        height, width = picture.pixels.shape[:2]
+        x1, y1 = max(window[0], round(left)), max(window[1], round(top))
+        x2 = min(window[2], round(left + width * scale))
+        y2 = min(window[3], round(top + height * scale))
+        if x2 <= x1 or y2 <= y1:
+            return np.zeros((0, 5), np.float32)
+        source = picture.pixels
+        if scale < 0.75:  # warping samples four points, so a strong reduction is done first, by area
+            source = cv2.resize(source, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        fx, fy = width * scale / source.shape[1], height * scale / source.shape[0]
+        # pixel centres: canvas + 0.5 = (source + 0.5) * factor + left
+        matrix = np.array(
+            [[fx, 0, 0.5 * fx - 0.5 + left - x1], [0, fy, 0.5 * fy - 0.5 + top - y1]], dtype=np.float64
+        )
+        canvas[y1:y2, x1:x2] = cv2.warpAffine(
+            source, matrix, (x2 - x1, y2 - y1), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+        )
+        moved = picture.boxes.copy()
+        moved[:, 1:] = moved[:, 1:] * scale + np.array([left, top, left, top], np.float32)
+        before = (moved[:, 3] - moved[:, 1]) * (moved[:, 4] - moved[:, 2])
+        moved[:, [1, 3]] = moved[:, [1, 3]].clip(x1, x2)
+        moved[:, [2, 4]] = moved[:, [2, 4]].clip(y1, y2)
+        sides = moved[:, 3:5] - moved[:, 1:3]
+        keep = (sides >= self.smallest).all(axis=1) & (sides.prod(axis=1) >= self.visible * before)
+        kept: Boxes = moved[keep]
+        return kept
+
+    def _colour(self, canvas: Pixels, random: np.random.Generator) -> Pixels:
+        hue, saturation, brightness = 1 + random.uniform(-1, 1, 3) * (self.hue, self.saturation, self.brightness)
+        levels = np.arange(256)
+        tables = (
+            (levels * hue % 180).astype(np.uint8),
+            (levels * saturation).clip(0, 255).astype(np.uint8),
+            (levels * brightness).clip(0, 255).astype(np.uint8),
+        )
+        planes = cv2.split(cv2.cvtColor(canvas, cv2.COLOR_RGB2HSV))
+        changed = cv2.merge([cv2.LUT(plane, table) for plane, table in zip(planes, tables, strict=True)])
+        result: Pixels = cv2.cvtColor(changed, cv2.COLOR_HSV2RGB)
+        return result

@@ -1,0 +1,133 @@
+"""The detector's loss: which anchors answer for which boxes, and how wrong they are.
+
+Matching and weights are YOLOv5's (https://github.com/ultralytics/yolov5): an anchor answers for a box when
+neither side differs by a factor of four or more; besides the cell of the box's centre, the two nearest
+neighbours answer too, which triples the positives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from models.boxes import convert, paired_ciou
+from models.detection.yolo import STRIDES
+
+
+@dataclass(frozen=True)
+class Matches:
+    """The positives of one scale.
+
+    Attributes:
+        image, row, column, anchor: int64 Tensor[P], where they are.
+        boxes: Tensor[P, 4], what they should give: cx, cy, w, h in pixels.
+        classes: int64 Tensor[P].
+    """
+
+    image: Tensor
+    row: Tensor
+    column: Tensor
+    anchor: Tensor
+    boxes: Tensor
+    classes: Tensor
+
+
+def match(targets: Tensor, anchors: Tensor, stride: int, height: int, width: int, ratio: float = 4.0) -> Matches:
+    """Assigns boxes to the cells and anchors of one scale.
+
+    Args:
+        targets: Tensor[T, 6]: image, class, cx, cy, w, h in pixels.
+        anchors: Tensor[K, 2], widths and heights in pixels.
+        stride: pixels a cell.
+        height, width: of the map, cells.
+        ratio: sides may differ by less than this factor (the decoder reaches up to 4).
+    """
+    count = len(anchors)
+    relative = targets[:, None, 4:6] / anchors  # [T, K, 2]
+    fits = torch.maximum(relative, 1 / relative).amax(dim=2) < ratio
+    row, anchor = fits.nonzero(as_tuple=True)
+    assert count  # a scale without anchors has no positives and would silently learn nothing
+    chosen = targets[row]
+
+    cell = chosen[:, 2:4] / stride
+    inside = cell - cell.floor()
+    limit = torch.tensor([width, height], device=cell.device)
+    # the neighbour on the side that the centre is nearer to, in x and in y, if there is one
+    offsets = torch.where(inside < 0.5, -1, 1)
+    steps = torch.stack(
+        (
+            torch.zeros_like(offsets),
+            offsets * torch.tensor([1, 0], device=cell.device),
+            offsets * torch.tensor([0, 1], device=cell.device),
+        )
+    )  # [3, P, 2]
+    cells = cell.floor().long() + steps
+    valid = ((cells >= 0) & (cells < limit)).all(dim=2)
+    which, positive = valid.nonzero(as_tuple=True)
+    place, chosen = cells[which, positive], chosen[positive]
+    return Matches(
+        image=chosen[:, 0].long(),
+        row=place[:, 1],
+        column=place[:, 0],
+        anchor=anchor[positive],
+        boxes=chosen[:, 2:6],
+        classes=chosen[:, 1].long(),
+    )
+
+
+@dataclass(frozen=True)
+class YoloLoss:
+    """Weights of the three parts: 1 - CIoU of the positives, objectness of all, classes of the positives.
+
+    Attributes:
+        box, objectness, classes: how much each counts.
+        balance: how much each scale's objectness counts; the fine ones have most of the cells.
+    """
+
+    box: float = 0.05
+    objectness: float = 0.3
+    classes: float = 0.05
+    balance: tuple[float, float, float] = (4.0, 1.0, 0.4)
+
+    def __call__(self, maps: Sequence[Tensor], targets: Tensor, anchors: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss of one batch.
+
+        Args:
+            maps: of `Yolo.forward`, float32.
+            targets: Tensor[T, 6]: image, class, cx, cy, w, h in pixels.
+            anchors: Tensor[3, K, 2], pixels.
+
+        Returns:
+            the sum, Tensor[], and its parts (box, objectness, classes), Tensor[3], detached.
+        """
+        zero = maps[0].new_zeros(())
+        box, objectness, classes = zero, zero, zero
+        for map_, stride, shapes, balance in zip(maps, STRIDES, anchors, self.balance, strict=True):
+            found = match(targets, shapes, stride, map_.shape[1], map_.shape[2])
+            wanted = torch.zeros_like(map_[..., 4])
+            if len(found.image):
+                where = (found.image, found.row, found.column, found.anchor)
+                logits = map_[where]
+                likely = logits[:, :4].sigmoid()
+                cell = torch.stack((found.column, found.row), dim=1)
+                centre = (2 * likely[:, :2] - 0.5 + cell) * stride
+                size = (2 * likely[:, 2:4]).square() * shapes[found.anchor]
+                overlap = paired_ciou(
+                    convert(torch.cat((centre, size), dim=1), "cxcywh", "xyxy"),
+                    convert(found.boxes, "cxcywh", "xyxy"),
+                )
+                box = box + (1 - overlap).mean()
+                # a cell that two boxes claim is as sure as the better of them
+                goal = overlap.detach().clamp(min=0).to(wanted.dtype)
+                order = goal.argsort()
+                wanted[tuple(index[order] for index in where)] = goal[order]
+                if logits.shape[1] > 5:
+                    kinds = F.one_hot(found.classes, logits.shape[1] - 5).to(logits.dtype)
+                    classes = classes + F.binary_cross_entropy_with_logits(logits[:, 5:], kinds)
+            objectness = objectness + balance * F.binary_cross_entropy_with_logits(map_[..., 4], wanted)
+        parts = torch.stack((self.box * box, self.objectness * objectness, self.classes * classes))
+        return parts.sum(), parts.detach()

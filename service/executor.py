@@ -1,0 +1,230 @@
+"""How a module runs on a stacked batch: Torch (CPU or CUDA, with CUDA graphs) or OpenVINO (CPU).
+
+An executor takes uint8 pictures of one shape and gives tensors, on its device, whose first dimension is the
+batch. It is used from threads of its runner, never from the event loop.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import threading
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from models.pipeline import Pipeline
+from service.settings import ExecutorKind, Precision, Settings
+
+Shape = tuple[int, int, int]
+Pictures = Sequence[NDArray[np.uint8]]
+
+
+class Executor(Protocol):
+    """Runs one module.
+
+    Attributes:
+        name: ``torch`` or ``openvino``, for model cards and metrics.
+        device: ``cpu`` or ``cuda:0``.
+        precision: ``float32``, ``bfloat16`` or ``float16``.
+    """
+
+    name: str
+    device: str
+    precision: str
+
+    def warm(self, shape: Shape, batches: Sequence[int]) -> None:
+        """Prepares for batches of these sizes of this shape and runs each once."""
+        ...
+
+    def run(self, pictures: Pictures) -> tuple[Tensor, ...]:
+        """Runs uint8 [H, W, 3] pictures of one shape as one batch; outputs have the batch first."""
+        ...
+
+    def scope(self) -> AbstractContextManager[None]:
+        """Where `run` and the work on its outputs belong: no gradients, the executor's stream."""
+        ...
+
+
+class TorchExecutor:
+    """PyTorch as it is, on a CPU or a GPU.
+
+    On a GPU: channels_last, autocast to bfloat16 or float16, a pinned staging buffer, and a CUDA graph per
+    batch size that was warmed; a batch is padded up to the next such size, and larger ones run eagerly.
+    """
+
+    name = "torch"
+
+    def __init__(self, module: nn.Module, device: str, precision: Precision = Precision.AUTO) -> None:
+        self._device = torch.device(device)
+        self.device = str(self._device)
+        cuda = self._device.type == "cuda"
+        if precision is Precision.AUTO:
+            precision = Precision.BFLOAT16 if cuda else Precision.FLOAT32
+        self.precision = precision.value
+        self._dtype: torch.dtype = getattr(torch, precision.value)
+        self._module = module.to(self._device).eval()
+        self._stream = torch.cuda.Stream(self._device) if cuda else None
+        if cuda:
+            self._module.to(memory_format=torch.channels_last)
+        self._graphs: dict[tuple[int, ...], _Graph] = {}
+        self._replay = threading.Lock()  # a graph has one input buffer
+
+    @contextlib.contextmanager
+    def scope(self) -> Iterator[None]:
+        stream = torch.cuda.stream(self._stream) if self._stream is not None else contextlib.nullcontext()
+        with torch.inference_mode(), stream:
+            yield
+
+    def warm(self, shape: Shape, batches: Sequence[int]) -> None:
+        blank = np.zeros(shape, np.uint8)
+        for size in batches:
+            with self.scope():
+                self._eager(torch.from_numpy(np.stack([blank] * size)).to(self._device))
+                if self._stream is not None:
+                    self._graphs[(size, *shape)] = _Graph(self._eager, (size, *shape), self._stream)
+
+    def run(self, pictures: Pictures) -> tuple[Tensor, ...]:
+        with self.scope():
+            if self._stream is None:
+                return self._eager(torch.from_numpy(np.stack(pictures)))
+            sizes = [key[0] for key in self._graphs if key[1:] == pictures[0].shape and key[0] >= len(pictures)]
+            if not sizes:
+                return self._eager(torch.from_numpy(np.stack(pictures)).pin_memory().to(self._device))
+            with self._replay:
+                return self._graphs[(min(sizes), *pictures[0].shape)].replay(pictures)
+
+    def _eager(self, batch: Tensor) -> tuple[Tensor, ...]:
+        with torch.autocast(self._device.type, self._dtype, enabled=self._dtype != torch.float32, cache_enabled=False):
+            return _as_tuple(self._module(batch))
+
+
+class _Graph:
+    """A captured forward pass for one shape of batch, with its staging and its static input and outputs."""
+
+    def __init__(self, forward: Any, shape: tuple[int, ...], stream: torch.cuda.Stream) -> None:
+        self._stream = stream
+        self._staging = torch.zeros(shape, dtype=torch.uint8, pin_memory=True)
+        self._input = torch.zeros(shape, dtype=torch.uint8, device=stream.device)
+        for _ in range(2):  # the allocator and cuDNN's choices settle before the capture
+            forward(self._input)
+        stream.synchronize()
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph, stream=stream):
+            self._outputs = forward(self._input)
+
+    def replay(self, pictures: Pictures) -> tuple[Tensor, ...]:
+        staging = self._staging.numpy()
+        for row, picture in enumerate(pictures):
+            staging[row] = picture
+        self._input.copy_(self._staging, non_blocking=True)
+        self._graph.replay()
+        # the outputs are overwritten by the next replay, and the staging by the next batch
+        outputs = tuple(output[: len(pictures)].clone() for output in self._outputs)
+        self._stream.synchronize()
+        return outputs
+
+
+class OpenVINOExecutor:
+    """OpenVINO on a CPU: one compiled network per picture shape, with a free batch dimension.
+
+    CPU pinning is off: with it two worker processes sit on one core (measured: half the throughput).
+    """
+
+    name = "openvino"
+    device = "cpu"
+
+    def __init__(self, module: nn.Module, threads: int, precision: Precision = Precision.AUTO) -> None:
+        self._module = module.eval()
+        half = precision is not Precision.AUTO and precision is not Precision.FLOAT32
+        self.precision = "bfloat16" if half else "float32"
+        self._config = {
+            "INFERENCE_NUM_THREADS": threads,
+            "NUM_STREAMS": 1,
+            "ENABLE_CPU_PINNING": False,
+            "INFERENCE_PRECISION_HINT": "bf16" if half else "f32",
+        }
+        self._compiled: dict[Shape, Any] = {}
+        self._compiling = threading.Lock()
+        self._requests = threading.local()
+
+    @contextlib.contextmanager
+    def scope(self) -> Iterator[None]:
+        with torch.inference_mode():
+            yield
+
+    def warm(self, shape: Shape, batches: Sequence[int]) -> None:
+        blank = np.zeros(shape, np.uint8)
+        for size in batches:
+            self.run([blank] * size)
+
+    def run(self, pictures: Pictures) -> tuple[Tensor, ...]:
+        shape = pictures[0].shape
+        requests: dict[Any, Any] = self._requests.__dict__.setdefault("by_shape", {})
+        request = requests.get(shape)
+        if request is None:
+            request = requests[shape] = self._compile(shape).create_infer_request()
+        # share_outputs off: the arrays are ours to keep after the next infer
+        result = request.infer({0: np.stack(pictures)}, share_inputs=True, share_outputs=False)
+        return tuple(torch.from_numpy(result[index]) for index in range(len(result)))
+
+    def _compile(self, shape: Shape) -> Any:
+        import openvino
+
+        with self._compiling:
+            if shape not in self._compiled:
+                with warnings.catch_warnings(), torch.inference_mode():
+                    warnings.simplefilter("ignore")  # of the tracer: our modules do not branch on data
+                    # two rows, so that no dimension of one is mistaken for something to broadcast
+                    example = torch.zeros((2, *shape), dtype=torch.uint8)
+                    network = openvino.convert_model(self._module, example_input=example)
+                network.reshape([-1, *shape])
+                self._compiled[shape] = openvino.Core().compile_model(network, "CPU", self._config)
+            return self._compiled[shape]
+
+
+def _as_tuple(outputs: Tensor | Sequence[Tensor]) -> tuple[Tensor, ...]:
+    return (outputs,) if isinstance(outputs, Tensor) else tuple(outputs)
+
+
+def pick_device(setting: str) -> str:
+    """`auto` becomes ``cuda:0`` where there is a GPU, else ``cpu``.
+
+    Raises:
+        ValueError: a GPU was asked for that is not there.
+    """
+    if setting == "auto":
+        return "cuda:0" if torch.cuda.is_available() else "cpu"
+    device = torch.device(setting)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"LYNCEUS_DEVICE={setting}, but there are {torch.cuda.device_count()} GPUs")
+    return "cuda:0" if setting == "cuda" else setting
+
+
+def make_executor(pipeline: Pipeline, settings: Settings) -> Executor:
+    """Chooses and makes the executor of a pipeline; see `Settings.executor`."""
+    device = pick_device(settings.device)
+    kind = settings.executor
+    if kind is ExecutorKind.AUTO:
+        openvino = device == "cpu" and importlib.util.find_spec("openvino") is not None
+        kind = ExecutorKind.OPENVINO if openvino else ExecutorKind.TORCH
+    if kind is ExecutorKind.OPENVINO and device != "cpu":
+        raise ValueError("LYNCEUS_EXECUTOR=openvino runs on a CPU; set LYNCEUS_DEVICE=cpu")
+    if kind is ExecutorKind.OPENVINO and getattr(pipeline, "exportable", True):
+        return OpenVINOExecutor(pipeline.module, settings.thread_count(cuda=False), settings.precision)
+    return TorchExecutor(pipeline.module, device, settings.precision)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a device (or the host) ran out of memory, as each back end says it."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and (
+        "out of memory" in str(error).lower() or "can't allocate memory" in str(error)
+    )

@@ -1,0 +1,156 @@
+"""Every metric with its labels and buckets, in one place; right under several workers.
+
+With several workers each process writes its values to files in `PROMETHEUS_MULTIPROC_DIR` (set by BentoML
+before a worker imports anything) and whichever worker is scraped adds them up: prometheus-client's
+multi-process mode. `python -m service.metrics` prints the table that stands in the README.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+
+from service.batcher import Observer
+
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 128, 256)
+STAGES = ("decode", "queue", "compute", "postprocess")
+DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
+
+
+class Metrics:
+    """The service's metrics on one registry (a fresh one for each test)."""
+
+    content_type = CONTENT_TYPE_LATEST
+
+    def __init__(self) -> None:
+        registry = self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "lynceus_requests_total",
+            "Requests by task, transport and outcome (`ok` or an error's code).",
+            ["task", "transport", "code"],
+            registry=registry,
+        )
+        self.request_seconds = Histogram(
+            "lynceus_request_seconds",
+            "From a request's first byte to its answer.",
+            ["task", "transport"],
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self.stage_seconds = Histogram(
+            "lynceus_stage_seconds",
+            "Where the time goes: decode, queue (per image), compute, postprocess (per batch).",
+            ["model", "stage"],
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self.batch_size = Histogram(
+            "lynceus_batch_size", "Images per batch.", ["model"], buckets=SIZES, registry=registry
+        )
+        self.queue_depth = Gauge(
+            "lynceus_queue_depth",
+            "Images waiting for the device.",
+            ["model"],
+            multiprocess_mode="livesum",
+            registry=registry,
+        )
+        self.inflight_batches = Gauge(
+            "lynceus_inflight_batches",
+            "Batches on the device.",
+            ["model"],
+            multiprocess_mode="livesum",
+            registry=registry,
+        )
+        self.dropped = Counter(
+            "lynceus_dropped_total",
+            "Images that never got a result: full (refused), expired, cancelled (the client left).",
+            ["model", "reason"],
+            registry=registry,
+        )
+        self.model_info = Gauge(
+            "lynceus_model_info",
+            "1 for each loaded model.",
+            ["model", "executor", "device", "weights"],
+            multiprocess_mode="livemax",
+            registry=registry,
+        )
+
+    def render(self) -> bytes:
+        """The Prometheus text of all workers."""
+        directory = os.environ.get(DIRECTORY)
+        if not directory:
+            return generate_latest(self.registry)
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry, path=directory)
+        return generate_latest(registry)
+
+    def observer(self, model: str) -> BatcherMetrics:
+        """What a model's batcher tells, as metrics. The children are looked up once, not per item."""
+        return BatcherMetrics(self, model)
+
+
+class BatcherMetrics(Observer):
+    """Feeds one batcher's events into the metrics."""
+
+    def __init__(self, metrics: Metrics, model: str) -> None:
+        self._size = metrics.batch_size.labels(model)
+        self._queue = metrics.stage_seconds.labels(model, "queue")
+        self._depth = metrics.queue_depth.labels(model)
+        self._inflight = metrics.inflight_batches.labels(model)
+        self._dropped = {
+            reason: metrics.dropped.labels(model, reason) for reason in ("full", "expired", "cancelled")
+        }
+
+    def on_batch(self, size: int, queue_seconds: Sequence[float], compute_seconds: float) -> None:
+        self._size.observe(size)
+        for seconds in queue_seconds:
+            self._queue.observe(seconds)
+
+    def on_drop(self, reason: str) -> None:
+        self._dropped[reason].inc()
+
+    def on_depth(self, depth: int) -> None:
+        self._depth.set(depth)
+
+    def on_inflight(self, batches: int) -> None:
+        self._inflight.set(batches)
+
+
+def forget_dead_workers() -> None:
+    """Drops the live gauges of workers that died without saying so (called when a worker starts)."""
+    directory = os.environ.get(DIRECTORY)
+    if not directory:
+        return
+    for path in Path(directory).glob("gauge_live*.db"):
+        found = re.search(r"_(\d+)\.db$", path.name)
+        if found and not Path(f"/proc/{found[1]}").exists():
+            with contextlib.suppress(FileNotFoundError):  # another worker was faster
+                mark_process_dead(int(found[1]), directory)
+
+
+def leave() -> None:
+    """Drops this worker's own live gauges (called when it stops)."""
+    directory = os.environ.get(DIRECTORY)
+    if directory:
+        mark_process_dead(os.getpid(), directory)
+
+
+def main() -> None:
+    """Prints the metrics as a Markdown table."""
+    print("| metric | labels | meaning |\n| --- | --- | --- |")
+    for metric in vars(Metrics()).values():
+        if isinstance(metric, (Counter, Gauge, Histogram)):
+            name = metric._name + ("_total" if isinstance(metric, Counter) else "")
+            print(f"| `{name}` | {', '.join(f'`{label}`' for label in metric._labelnames)} | {metric._documentation} |")
+
+
+if __name__ == "__main__":
+    main()

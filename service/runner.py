@@ -1,0 +1,162 @@
+"""A model that is being served: Pipeline + Executor + Batcher.
+
+`run` takes one prepared picture and gives its result; the batching happens in between. Each runner has its own
+threads, as many as it has slots, and admits only so many pictures at once, so that a refused one costs no decoding.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from enum import Enum
+from typing import Any
+
+from models.pipeline import Card, Pipeline, Prepared
+from service.batcher import Batcher, Done
+from service.errors import NotReady, Overloaded
+from service.executor import Executor, is_out_of_memory
+from service.metrics import Metrics
+
+logger = logging.getLogger(__name__)
+
+
+class State(Enum):
+    """Life of a runner."""
+
+    STARTING = "starting"
+    READY = "ready"
+    DRAINING = "draining"
+    FAILED = "failed"
+
+
+class Runner:
+    """Serves one pipeline on one executor.
+
+    Args:
+        pipeline: what to serve.
+        executor: how its module runs.
+        metrics: where it tells of itself.
+        max_batch: largest batch.
+        max_queue: pictures that may wait.
+        slots: batches on the device at once; also the runner's threads.
+        linger: seconds that an idle queue's first picture waits for company.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        executor: Executor,
+        metrics: Metrics,
+        *,
+        max_batch: int,
+        max_queue: int,
+        slots: int = 1,
+        linger: float = 0.0,
+    ) -> None:
+        self.pipeline = pipeline
+        self.executor = executor
+        self.state = State.STARTING
+        self._max_batch = max_batch
+        self._room = max_queue + slots * max_batch
+        self._admitted = 0
+        self._threads = ThreadPoolExecutor(slots, thread_name_prefix=f"run-{pipeline.card.name}")
+        self._compute = metrics.stage_seconds.labels(self.card.name, "compute")
+        self._postprocess = metrics.stage_seconds.labels(self.card.name, "postprocess")
+        self._refused = metrics.dropped.labels(self.card.name, "full")
+        metrics.model_info.labels(self.card.name, executor.name, executor.device, self.card.sha256).set(1)
+        self._batcher: Batcher[Prepared, Any] = Batcher(
+            self._run_batch,
+            max_batch=max_batch,
+            max_queue=max_queue,
+            slots=slots,
+            linger=linger,
+            is_oom=is_out_of_memory,
+            observer=metrics.observer(self.card.name),
+        )
+
+    @property
+    def card(self) -> Card:
+        """The model's public card."""
+        return self.pipeline.card
+
+    async def start(self) -> None:
+        """Warms every batch size up to the largest (powers of two) for every shape, then is ready.
+
+        Raises:
+            Exception: whatever the warm-up raised; the runner is then `FAILED` for good.
+        """
+        sizes = [size for size in (1 << power for power in range(9)) if size < self._max_batch]
+        loop = asyncio.get_running_loop()
+        began = time.monotonic()
+        try:
+            for shape in self.pipeline.shapes:
+                await loop.run_in_executor(self._threads, self.executor.warm, shape, [*sizes, self._max_batch])
+        except BaseException:
+            self.state = State.FAILED
+            raise
+        self.state = State.READY
+        logger.info(
+            "%s ready in %.1f s: %s on %s, %s, sha256 %s",
+            self.card.name,
+            time.monotonic() - began,
+            self.executor.name,
+            self.executor.device,
+            self.executor.precision,
+            self.card.sha256[:16],
+        )
+
+    @contextlib.contextmanager
+    def admit(self) -> Iterator[None]:
+        """A place for one picture, from before its decoding until its result.
+
+        Raises:
+            NotReady: the runner is not ready.
+            Overloaded: as many pictures as may wait are here already.
+        """
+        if self.state is not State.READY:
+            raise NotReady(f"the model {self.card.name} is {self.state.value}")
+        if self._admitted >= self._room:
+            self._refused.inc()
+            raise Overloaded(f"the queue of {self.card.name} is full", self._batcher.retry_after)
+        self._admitted += 1
+        try:
+            yield
+        finally:
+            self._admitted -= 1
+
+    async def run(self, prepared: Prepared, deadline: float | None = None) -> Done[Any]:
+        """Gives one picture's result, computed in whatever batch it fell into.
+
+        Args:
+            prepared: from the pipeline's `preprocess`.
+            deadline: on the monotonic clock, in seconds.
+
+        Raises:
+            Overloaded, DeadlineExceeded, NotReady: from the batcher.
+            Exception: what this very picture made the model raise.
+        """
+        return await self._batcher.submit(prepared, key=prepared.tensor.shape, deadline=deadline)
+
+    async def drain(self, grace: float) -> bool:
+        """Refuses new pictures, finishes those admitted; whether all were within `grace` seconds."""
+        self.state = State.DRAINING
+        complete = await self._batcher.drain(grace)
+        self._threads.shutdown(wait=False)
+        return complete
+
+    async def _run_batch(self, items: Sequence[Prepared]) -> Sequence[Any]:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._execute, items)
+
+    def _execute(self, items: Sequence[Prepared]) -> list[Any]:
+        began = time.perf_counter()
+        with self.executor.scope():
+            outputs = self.executor.run([item.tensor for item in items])
+            computed = time.perf_counter()
+            results = self.pipeline.postprocess(outputs, [item.context for item in items])
+        self._compute.observe(computed - began)
+        self._postprocess.observe(time.perf_counter() - computed)
+        return results

@@ -1,0 +1,120 @@
+"""Every setting, typed, bounded and frozen; read once from `LYNCEUS_*`. A bad value fails at start.
+
+`python -m service.settings` prints the table that stands in the README.
+"""
+
+from __future__ import annotations
+
+import os
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+MIB = 1024 * 1024
+
+
+def _cores() -> int:
+    """Cores this process may run on (a container's CPU mask counts, the machine's size does not)."""
+    return len(os.sched_getaffinity(0))
+
+
+class ExecutorKind(StrEnum):
+    """How modules run: `auto` is OpenVINO on a CPU where it is installed, else Torch."""
+
+    AUTO = "auto"
+    TORCH = "torch"
+    OPENVINO = "openvino"
+
+
+class Precision(StrEnum):
+    """Arithmetic of the network: `auto` is float32 on a CPU, bfloat16 on a GPU."""
+
+    AUTO = "auto"
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+    FLOAT16 = "float16"
+
+
+class Settings(BaseSettings):
+    """The service's configuration. Each field is the environment variable `LYNCEUS_<FIELD>`."""
+
+    model_config = SettingsConfigDict(env_prefix="LYNCEUS_", frozen=True, extra="forbid", protected_namespaces=())
+
+    models: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("efficientnet-lite0", "lenet5", "yolo-person", "mtcnn", "dlib-resnet"),
+        description="models to load, separated by commas; the first of each task is that task's default",
+    )
+    catalogue: Path | None = Field(None, description="an operator's own weights catalogue (TOML), besides ours")
+    weights_dir: Path | None = Field(None, description="folder of fetched weights; default: the user's cache folder")
+
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N")
+    executor: ExecutorKind = Field(ExecutorKind.AUTO, description="auto, torch or openvino")
+    precision: Precision = Field(Precision.AUTO, description="auto, float32, bfloat16 or float16")
+
+    workers: int = Field(0, ge=0, le=256, description="processes; 0: one per core on a CPU, one on a GPU")
+    threads: int = Field(0, ge=0, le=256, description="model threads per worker; 0: the cores shared out among them")
+    slots: int = Field(1, ge=1, le=8, description="batches of one model on the device at once, per worker")
+    decoders: int = Field(0, ge=0, le=64, description="decoding threads per worker; 0: as many as model threads")
+    max_batch: int = Field(0, ge=0, le=256, description="largest batch; 0: 4 on a CPU, 32 on a GPU")
+    max_queue: int = Field(128, ge=1, le=100_000, description="images that may wait per model and worker")
+    linger_ms: float = Field(0.0, ge=0, le=1000, description="how long an idle queue's first image waits for company")
+
+    max_image_bytes: int = Field(20 * MIB, ge=1024, le=1024 * MIB, description="largest encoded image")
+    max_image_pixels: int = Field(50_000_000, ge=1, le=2_000_000_000, description="most pixels of an image")
+    max_body_bytes: int = Field(64 * MIB, ge=1024, le=4096 * MIB, description="largest body of several images")
+    max_images: int = Field(32, ge=1, le=1024, description="images in one request")
+    timeout_seconds: float = Field(30.0, gt=0, le=3600, description="longest a request may take")
+    drain_seconds: float = Field(
+        3.0, ge=0, le=600, description="after SIGTERM: not ready but still answering, for the load balancer to notice"
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="least level that is logged")
+
+    @field_validator("models", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            value = tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("models")
+    @classmethod
+    def _distinct(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value:
+            raise ValueError("name at least one model")
+        if len(set(value)) != len(value):
+            raise ValueError("a model is named twice")
+        return value
+
+    def worker_count(self, cuda: bool) -> int:
+        """Processes to start."""
+        return self.workers or (1 if cuda else _cores())
+
+    def thread_count(self, cuda: bool) -> int:
+        """Threads that a model may use in each worker."""
+        return self.threads or max(1, _cores() // self.worker_count(cuda))
+
+    def batch_limit(self, cuda: bool) -> int:
+        """Largest batch. A CPU gains nothing from large ones, see docs/benchmarks.md."""
+        return self.max_batch or (32 if cuda else 4)
+
+    def decoder_count(self, cuda: bool) -> int:
+        """Decoding threads in each worker."""
+        return self.decoders or self.thread_count(cuda)
+
+
+def main() -> None:
+    """Prints the settings as a Markdown table."""
+    print("| variable | default | meaning |\n| --- | --- | --- |")
+    for name, field in Settings.model_fields.items():
+        default = field.default
+        if isinstance(default, tuple):
+            default = ",".join(default)
+        shown = "" if default is None else f"`{default}`"
+        print(f"| `LYNCEUS_{name.upper()}` | {shown} | {field.description} |")
+
+
+if __name__ == "__main__":
+    main()

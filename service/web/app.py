@@ -1,0 +1,74 @@
+"""The HTTP door: FastAPI, its routes, and the one map from errors to answers."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp
+
+from models.errors import ModelError, ParameterInvalid
+from service.dataplane import DataPlane
+from service.errors import TABLE, MethodNotAllowed, NotFound, ServiceError, problem_of
+from service.metrics import Metrics
+from service.settings import Settings
+from service.web import classify, detect, models
+from service.web.answers import problem_answer
+from service.web.call import call_of
+from service.web.envelope import Envelope
+from service.web.house import Home, House
+from service.web.schemas import ProblemOut
+
+logger = logging.getLogger(__name__)
+
+
+def make_app(plane: DataPlane, metrics: Metrics, settings: Settings) -> ASGIApp:
+    """The whole HTTP API as one ASGI application; the caller owns the data plane's life."""
+    app = FastAPI(
+        title="Lynceus",
+        summary="Batched vision models behind typed endpoints.",
+        version="1",
+        responses={
+            kind.http: {"model": ProblemOut, "description": kind.title, "content": {"application/problem+json": {}}}
+            for kind in TABLE.values()
+        },
+    )
+    app.state.house = House(plane, metrics, settings)
+    for exception in (ModelError, ServiceError, HTTPException, RequestValidationError):
+        app.add_exception_handler(exception, _on_error)
+    app.add_api_route("/metrics", _metrics, include_in_schema=False)
+    for module in (classify, detect, models):
+        app.include_router(module.router)
+    return Envelope(app, metrics)
+
+
+async def _metrics(house: Home) -> Response:
+    """Prometheus text."""
+    return Response(house.metrics.render(), media_type=house.metrics.content_type)
+
+
+async def _on_error(request: Request, exc: Exception) -> Response:
+    problem = problem_of(_translated(request, exc))
+    call = call_of(request)
+    call.code = problem.kind.code
+    return problem_answer(problem)
+
+
+def _translated(request: Request, exc: Exception) -> Exception:
+    """The frameworks' own errors as ours, so that one table answers for all."""
+    if isinstance(exc, RequestValidationError):
+        first: dict[str, Any] = dict(exc.errors()[0])
+        name = str(first["loc"][-1])
+        return ParameterInvalid(name, f"{name}: {first['msg']}")
+    if isinstance(exc, HTTPException):
+        if exc.status_code == 404:
+            return NotFound(f"there is no {request.url.path}; /docs lists what there is")
+        if exc.status_code == 405:
+            return MethodNotAllowed(f"{request.url.path} does not answer {request.method}")
+        logger.error("an unexpected HTTPException: %r", exc)
+    return exc
+
+

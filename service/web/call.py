@@ -1,0 +1,92 @@
+"""One HTTP request under way: its id, its deadline, its trace, and whether its client is still there."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+from fastapi import Request
+
+from models.errors import ParameterInvalid
+from service.dataplane import Trace
+
+KEY = "lynceus.call"
+
+
+class ClientGone(Exception):
+    """The client hung up before its answer; nobody is left to be told."""
+
+
+@dataclass(slots=True)
+class Call:
+    """What the envelope and the routes tell each other.
+
+    Attributes:
+        request_id: the client's `X-Request-ID`, or made.
+        task: label for the metrics; None for requests that are not counted.
+        code: `ok` or an error's code.
+        trace: where the time went, once there is an answer.
+    """
+
+    request_id: str
+    task: str | None = None
+    code: str = "ok"
+    trace: Trace | None = None
+    started: float = field(default_factory=time.monotonic)
+
+
+def call_of(request: Request) -> Call:
+    """The call that the envelope made for this request."""
+    call: Call = request.scope[KEY]
+    return call
+
+
+def deadline_of(request: Request, most: float) -> float:
+    """When this request must be done, on the monotonic clock: the server's limit or `X-Timeout-Ms`.
+
+    Raises:
+        ParameterInvalid: the header is not a positive number.
+    """
+    stated = request.headers.get("x-timeout-ms")
+    if stated is not None:
+        try:
+            seconds = float(stated) / 1000
+        except ValueError:
+            seconds = -1.0
+        if not 0 < seconds < float("inf"):
+            raise ParameterInvalid("X-Timeout-Ms", "X-Timeout-Ms must be a positive number of milliseconds")
+        most = min(most, seconds)
+    return call_of(request).started + most
+
+
+@contextlib.asynccontextmanager
+async def while_connected(request: Request) -> AsyncIterator[None]:
+    """Cancels the block when the client hangs up, so that its picture leaves the queue. Needs a read body.
+
+    Raises:
+        ClientGone: it did.
+    """
+    task = asyncio.current_task()
+    assert task is not None  # noqa: S101 (a handler always runs in a task)
+    gone = False
+
+    async def watch() -> None:
+        nonlocal gone
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        gone = True
+        task.cancel()
+
+    watcher = asyncio.ensure_future(watch())
+    try:
+        yield
+    except asyncio.CancelledError:
+        if not gone:
+            raise
+        task.uncancel()
+        raise ClientGone from None
+    finally:
+        watcher.cancel()

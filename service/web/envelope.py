@@ -1,0 +1,92 @@
+"""What stands around every request: its id, its timing headers, its metrics, its last line of defence.
+
+Plain ASGI and no framework's middleware class: it runs for every request, and costs some microseconds.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import time
+import uuid
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.errors import problem_of
+from service.metrics import Metrics
+from service.web.call import KEY, Call, ClientGone
+
+logger = logging.getLogger(__name__)
+
+ID = re.compile(rb"[\x21-\x7e]{1,128}")
+
+
+class Envelope:
+    """Wraps the application; passes on whatever is not HTTP.
+
+    Args:
+        app: the application.
+        metrics: where requests are counted.
+    """
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._requests = metrics.requests
+        self._seconds = metrics.request_seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        call = scope[KEY] = Call(_request_id(scope))
+        answered = False
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal answered
+            if message["type"] == "http.response.start":
+                answered = True
+                message["headers"] = [*message.get("headers", ()), *_headers(call)]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_headers)
+        except ClientGone:
+            call.code = "cancelled"
+        except Exception as exc:
+            call.code = problem_of(exc).kind.code
+            logger.exception("request %s failed", call.request_id)
+            if not answered:
+                await _answer(send_with_headers, exc)
+        finally:
+            if call.task is not None:
+                self._requests.labels(call.task, "http", call.code).inc()
+                self._seconds.labels(call.task, "http").observe(time.monotonic() - call.started)
+
+
+def _request_id(scope: Scope) -> str:
+    for name, value in scope["headers"]:
+        if name == b"x-request-id" and ID.fullmatch(value):
+            return str(value, "ascii")
+    return uuid.uuid4().hex
+
+
+def _headers(call: Call) -> list[tuple[bytes, bytes]]:
+    headers = [(b"x-request-id", call.request_id.encode("ascii"))]
+    trace = call.trace
+    if trace is not None:
+        timing = (
+            f"decode;dur={trace.decode * 1000:.2f}, queue;dur={trace.queue * 1000:.2f}, "
+            f"compute;dur={trace.compute * 1000:.2f}"
+        )
+        headers.append((b"server-timing", timing.encode("ascii")))
+        headers.append((b"x-batch-size", b"%d" % trace.batch_size))
+    return headers
+
+
+async def _answer(send: Send, exc: Exception) -> None:
+    problem = problem_of(exc)
+    body = json.dumps(problem.body()).encode()
+    headers = [(b"content-type", b"application/problem+json"), (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": problem.kind.http, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,52 @@
+"""What every route needs, made once by the composition root and found again through the request."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from service.dataplane import DataPlane
+from service.metrics import Metrics
+from service.settings import Settings
+from service.web.call import deadline_of
+from service.web.intake import read_images
+
+
+@dataclass(frozen=True, slots=True)
+class House:
+    """The service behind the HTTP door.
+
+    Attributes:
+        plane: the data plane.
+        metrics: for `/metrics`.
+        settings: the limits of a request.
+    """
+
+    plane: DataPlane
+    metrics: Metrics
+    settings: Settings
+
+    async def images(self, request: Request, *fields: str) -> dict[str, list[bytes]]:
+        """The request's images by field, within the settings' limits. See `intake.read_images`."""
+        settings = self.settings
+        return await read_images(
+            request,
+            fields,
+            max_image=settings.max_image_bytes,
+            max_body=settings.max_body_bytes,
+            max_images=settings.max_images,
+        )
+
+    def deadline(self, request: Request) -> float:
+        """When the request must be done; see `call.deadline_of`."""
+        return deadline_of(request, self.settings.timeout_seconds)
+
+
+async def _house(request: Request) -> House:
+    house: House = request.app.state.house
+    return house
+
+
+Home = Annotated[House, Depends(_house)]

@@ -1,0 +1,52 @@
+"""`/v1/models`: what is served, and what its first layer looks for."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Response
+
+from models.errors import ModelUnknown
+from models.pipeline import Card
+from service.runner import State
+from service.web.answers import json_answer
+from service.web.house import Home, House
+from service.web.schemas import ModelDetailOut, ModelOut, ModelsOut, Size
+
+router = APIRouter(prefix="/v1/models", tags=["models"])
+
+
+@router.get("", response_model=ModelsOut)
+async def models(house: Home) -> Response:
+    """Every model that is served."""
+    return json_answer(ModelsOut(models=[_card(house, name) for name in house.plane.runners]))
+
+
+@router.get("/{name}", response_model=ModelDetailOut)
+async def model(name: str, house: Home) -> Response:
+    """One model's card."""
+    card = _known(house, name)
+    short = _card(house, name).model_dump()
+    return json_answer(ModelDetailOut(**short, labels=list(card.labels), details=dict(card.details)))
+
+
+def _known(house: House, name: str) -> Card:
+    try:
+        return house.plane.runners[name].card
+    except KeyError:
+        raise ModelUnknown(f"no model named {name!r} is served; these are: {', '.join(house.plane.runners)}") from None
+
+
+def _card(house: House, name: str) -> ModelOut:
+    runner = house.plane.runners[name]
+    card, executor = runner.card, runner.executor
+    return ModelOut(
+        name=card.name,
+        task=card.task.value,
+        default=house.plane.is_default(name),
+        ready=runner.state is State.READY and not house.plane.draining,
+        executor=executor.name,
+        device=executor.device,
+        precision=executor.precision,
+        sha256=card.sha256,
+        licence=card.licence,
+        input=None if card.input is None else Size(height=card.input[0], width=card.input[1]),
+    )
