@@ -1,5 +1,5 @@
 # `make serve` and `make test` work in a fresh clone that has Python 3.11, make, a C compiler and a package index.
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 BIN := $(VENV)/bin
 HOST ?= 127.0.0.1
@@ -25,7 +25,7 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format .
 
 weights: $(VENV)/.runtime ## fetch what the configured models need, and verify it
-	@$(BIN)/python -m models.zoo fetch
+	@$(BIN)/python -m service.fetch
 
 bench: $(VENV)/.dev weights ## served throughput against the in-process limit
 	$(BIN)/python -m loadtests.ceiling

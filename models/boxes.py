@@ -15,6 +15,8 @@ from torchvision.ops import nms
 
 Format = Literal["xyxy", "xywh", "cxcywh"]
 
+_FAR = 1e6  # pixels; no canvas is that large
+
 
 def convert(boxes: Tensor, source: Format, target: Format) -> Tensor:
     """Tensor[..., 4] in one format -> the same boxes in another.
@@ -48,7 +50,7 @@ def area(boxes: Tensor) -> Tensor:
 
 
 def paired_iou(a: Tensor, b: Tensor) -> Tensor:
-    """Intersection over union of Tensor[..., 4] and Tensor[..., 4], which broadcast -> Tensor[...], 0 to 1.
+    """Intersection over union, pair by pair: Tensor[..., 4] twice, which broadcast -> Tensor[...], 0 to 1.
 
     Two boxes without area have an IoU of 0, not NaN.
     """
@@ -60,16 +62,16 @@ def paired_iou(a: Tensor, b: Tensor) -> Tensor:
 
 
 def iou(a: Tensor, b: Tensor) -> Tensor:
-    """IoU of every box of `a`, Tensor[..., N, 4], with every box of `b`, Tensor[..., M, 4] -> Tensor[..., N, M]."""
+    """IoU of every box of Tensor[..., N, 4] with every box of Tensor[..., M, 4] -> Tensor[..., N, M]."""
     return paired_iou(a[..., :, None, :], b[..., None, :, :])
 
 
 def paired_ciou(a: Tensor, b: Tensor, eps: float = 1e-7) -> Tensor:
-    """Complete IoU of boxes pair by pair, -1.5 to 1: a loss is one minus it. Tensor[..., 4] twice -> Tensor[...].
+    """Complete IoU, pair by pair: Tensor[..., 4] twice, which broadcast -> Tensor[...], at most 1.
 
     Zheng et al., "Distance-IoU Loss" (AAAI 2020, https://arxiv.org/abs/1911.08287), equations 8 to 11: IoU,
     less the squared distance of the centres in units of the enclosing box's diagonal, less a term for the
-    difference of the aspect ratios, whose weight has no gradient.
+    difference of the aspect ratios, whose weight has no gradient. The loss is one minus it.
     """
     overlap = paired_iou(a, b)
     enclosing = torch.maximum(a[..., 2:], b[..., 2:]) - torch.minimum(a[..., :2], b[..., :2])
@@ -86,8 +88,8 @@ def paired_ciou(a: Tensor, b: Tensor, eps: float = 1e-7) -> Tensor:
 def batched_nms(boxes: Tensor, scores: Tensor, groups: Tensor, iou_threshold: float | Tensor) -> Tensor:
     """Greedy non-maximum suppression within groups, all groups in one call.
 
-    Groups are kept apart by moving each to its own place of the plane, in float64: with float32 (torchvision's
-    own way) the offsets of a large batch eat the low bits of the coordinates and boxes at the threshold flip.
+    Groups are kept apart by moving each to its own place of the plane, in float64: with float32, which is
+    torchvision's way, a large batch's offsets eat the coordinates' low bits and boxes at the threshold flip.
 
     Args:
         boxes: Tensor[K, 4], finite.
@@ -103,15 +105,15 @@ def batched_nms(boxes: Tensor, scores: Tensor, groups: Tensor, iou_threshold: fl
         return torch.zeros(0, dtype=torch.int64, device=boxes.device)
     exact = boxes.double()
     lowest = exact.min()
-    # a power of two: added to the coordinates it costs them no bits that float32 had
+    # a power of two, so that sums with whole or simply broken coordinates are exact
     step = torch.exp2(torch.ceil(torch.log2((exact.max() - lowest).clamp(min=1.0) + 1)))
     placed = exact + (groups.double() * step)[:, None]
     if not isinstance(iou_threshold, Tensor):
-        return nms(placed, scores, iou_threshold)  # type: ignore[no-any-return]
+        return nms(placed, scores.double(), iou_threshold)  # type: ignore[no-any-return]
     kept = []
     for threshold in iou_threshold.unique().tolist():  # nearly always one: the model's default
         members = (iou_threshold == threshold).nonzero()[:, 0]
-        kept.append(members[nms(placed[members], scores[members], threshold)])
+        kept.append(members[nms(placed[members], scores[members].double(), threshold)])
     together = torch.cat(kept)
     return together[scores[together].argsort(descending=True, stable=True)]
 
@@ -167,7 +169,8 @@ def select(
     best, order = flat.topk(min(candidates, flat.shape[1]), dim=1)
     images, places = (best >= 0).nonzero(as_tuple=True)
     order = order[images, places]
-    chosen = boxes[images, order // labels].float()
+    # a box that overflowed must not reach the arithmetic that it shares with the batch's other boxes
+    chosen = boxes[images, order // labels].float().nan_to_num(0.0).clamp(-_FAR, _FAR)
     picked, kinds = best[images, places], order % labels
 
     limit = iou_threshold.to(device)[images] if isinstance(iou_threshold, Tensor) else iou_threshold

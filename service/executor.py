@@ -94,14 +94,18 @@ class TorchExecutor:
         with self.scope():
             if self._stream is None:
                 return self._eager(torch.from_numpy(np.stack(pictures)))
-            sizes = [key[0] for key in self._graphs if key[1:] == pictures[0].shape and key[0] >= len(pictures)]
+            sizes = [
+                key[0] for key in self._graphs if key[1:] == pictures[0].shape and key[0] >= len(pictures)
+            ]
             if not sizes:
                 return self._eager(torch.from_numpy(np.stack(pictures)).pin_memory().to(self._device))
             with self._replay:
                 return self._graphs[(min(sizes), *pictures[0].shape)].replay(pictures)
 
     def _eager(self, batch: Tensor) -> tuple[Tensor, ...]:
-        with torch.autocast(self._device.type, self._dtype, enabled=self._dtype != torch.float32, cache_enabled=False):
+        with torch.autocast(
+            self._device.type, self._dtype, enabled=self._dtype != torch.float32, cache_enabled=False
+        ):
             return _as_tuple(self._module(batch))
 
 

@@ -149,7 +149,8 @@ def main() -> None:
     for metric in vars(Metrics()).values():
         if isinstance(metric, (Counter, Gauge, Histogram)):
             name = metric._name + ("_total" if isinstance(metric, Counter) else "")
-            print(f"| `{name}` | {', '.join(f'`{label}`' for label in metric._labelnames)} | {metric._documentation} |")
+            labels = ", ".join(f"`{label}`" for label in metric._labelnames)
+            print(f"| `{name}` | {labels} | {metric._documentation} |")
 
 
 if __name__ == "__main__":

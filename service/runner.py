@@ -1,7 +1,8 @@
 """A model that is being served: Pipeline + Executor + Batcher.
 
-`run` takes one prepared picture and gives its result; the batching happens in between. Each runner has its own
-threads, as many as it has slots, and admits only so many pictures at once, so that a refused one costs no decoding.
+`run` takes one prepared picture and gives its result; the batching happens in between. Each runner has its
+own threads, as many as it has slots, and admits only so many pictures at once, so that a refused one costs
+no decoding.
 """
 
 from __future__ import annotations
@@ -94,7 +95,9 @@ class Runner:
         began = time.monotonic()
         try:
             for shape in self.pipeline.shapes:
-                await loop.run_in_executor(self._threads, self.executor.warm, shape, [*sizes, self._max_batch])
+                await loop.run_in_executor(
+                    self._threads, self.executor.warm, shape, [*sizes, self._max_batch]
+                )
         except BaseException:
             self.state = State.FAILED
             raise

@@ -41,36 +41,55 @@ class Precision(StrEnum):
 class Settings(BaseSettings):
     """The service's configuration. Each field is the environment variable `LYNCEUS_<FIELD>`."""
 
-    model_config = SettingsConfigDict(env_prefix="LYNCEUS_", frozen=True, extra="forbid", protected_namespaces=())
+    model_config = SettingsConfigDict(
+        env_prefix="LYNCEUS_", frozen=True, extra="forbid", protected_namespaces=()
+    )
 
     models: Annotated[tuple[str, ...], NoDecode] = Field(
         ("efficientnet-lite0", "lenet5", "yolo-person", "mtcnn", "dlib-resnet"),
         description="models to load, separated by commas; the first of each task is that task's default",
     )
-    catalogue: Path | None = Field(None, description="an operator's own weights catalogue (TOML), besides ours")
-    weights_dir: Path | None = Field(None, description="folder of fetched weights; default: the user's cache folder")
+    catalogue: Path | None = Field(
+        None, description="an operator's own weights catalogue (TOML), besides ours"
+    )
+    weights_dir: Path | None = Field(
+        None, description="folder of fetched weights; default: the user's cache folder"
+    )
 
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N")
     executor: ExecutorKind = Field(ExecutorKind.AUTO, description="auto, torch or openvino")
     precision: Precision = Field(Precision.AUTO, description="auto, float32, bfloat16 or float16")
 
     workers: int = Field(0, ge=0, le=256, description="processes; 0: one per core on a CPU, one on a GPU")
-    threads: int = Field(0, ge=0, le=256, description="model threads per worker; 0: the cores shared out among them")
+    threads: int = Field(
+        0, ge=0, le=256, description="model threads per worker; 0: the cores shared out among them"
+    )
     slots: int = Field(1, ge=1, le=8, description="batches of one model on the device at once, per worker")
-    decoders: int = Field(0, ge=0, le=64, description="decoding threads per worker; 0: as many as model threads")
+    decoders: int = Field(
+        0, ge=0, le=64, description="decoding threads per worker; 0: as many as model threads"
+    )
     max_batch: int = Field(0, ge=0, le=256, description="largest batch; 0: 4 on a CPU, 32 on a GPU")
     max_queue: int = Field(128, ge=1, le=100_000, description="images that may wait per model and worker")
-    linger_ms: float = Field(0.0, ge=0, le=1000, description="how long an idle queue's first image waits for company")
+    linger_ms: float = Field(
+        0.0, ge=0, le=1000, description="how long an idle queue's first image waits for company"
+    )
 
     max_image_bytes: int = Field(20 * MIB, ge=1024, le=1024 * MIB, description="largest encoded image")
     max_image_pixels: int = Field(50_000_000, ge=1, le=2_000_000_000, description="most pixels of an image")
-    max_body_bytes: int = Field(64 * MIB, ge=1024, le=4096 * MIB, description="largest body of several images")
+    max_body_bytes: int = Field(
+        64 * MIB, ge=1024, le=4096 * MIB, description="largest body of several images"
+    )
     max_images: int = Field(32, ge=1, le=1024, description="images in one request")
     timeout_seconds: float = Field(30.0, gt=0, le=3600, description="longest a request may take")
     drain_seconds: float = Field(
-        3.0, ge=0, le=600, description="after SIGTERM: not ready but still answering, for the load balancer to notice"
+        3.0,
+        ge=0,
+        le=600,
+        description="after SIGTERM: not ready but still answering, for the load balancer to notice",
     )
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="least level that is logged")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", description="least level that is logged"
+    )
 
     @field_validator("models", mode="before")
     @classmethod

@@ -46,7 +46,13 @@ class ConvNorm(nn.Sequential):
     """Convolution with TensorFlow's "same" padding, batch norm, and ReLU6 unless told otherwise."""
 
     def __init__(
-        self, inputs: int, outputs: int, kernel: int = 1, stride: int = 1, groups: int = 1, activate: bool = True
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int = 1,
+        stride: int = 1,
+        groups: int = 1,
+        activate: bool = True,
     ) -> None:
         padding = kernel // 2 if stride == 1 else 0  # strided: padded in forward, by the input's parity
         super().__init__()
@@ -93,7 +99,9 @@ class Trunk(nn.Module):
         inputs = 32
         for expansion, kernel, stride, outputs, repeats in STAGES:
             for repeat in range(repeats):
-                blocks.append(InvertedResidual(inputs, outputs, expansion, kernel, stride if repeat == 0 else 1))
+                blocks.append(
+                    InvertedResidual(inputs, outputs, expansion, kernel, stride if repeat == 0 else 1)
+                )
                 inputs = outputs
         self.blocks = nn.ModuleList(blocks)
 
@@ -102,8 +110,8 @@ class Trunk(nn.Module):
 
         Args:
             images: float Tensor[N, 3, H, W], RGB, (byte - 127) / 128.
-            taps: rising block indices, 0 to 15; -1 is the stem. The default gives the pyramid of strides 8, 16
-                and 32 (`PYRAMID_CHANNELS` channels).
+            taps: rising block indices, 0 to 15; -1 is the stem. The default gives the pyramid of strides
+                8, 16 and 32 (`PYRAMID_CHANNELS` channels).
         """
         maps: list[Tensor] = []
         hidden = self.stem(images)
@@ -117,7 +125,7 @@ class Trunk(nn.Module):
 
 
 class EfficientNetLite0(nn.Module):
-    """The classifier: float Tensor[N, 3, H, W] (RGB, (byte - 127) / 128; 224 x 224) -> logits Tensor[N, 1000]."""
+    """The classifier: float Tensor[N, 3, 224, 224] (RGB, (byte - 127) / 128) -> logits Tensor[N, 1000]."""
 
     def __init__(self, classes: int = 1000) -> None:
         super().__init__()
@@ -169,7 +177,9 @@ def load(path: Path) -> EfficientNetLite0:
         network = EfficientNetLite0(classes=len(state["classify.bias"]))
         network.load_state_dict(state)
     except Exception as error:  # torch raises many kinds for a file that is not what it should be
-        raise WeightsError(f"{path.name} is no EfficientNet-Lite0 checkpoint: {type(error).__name__}") from error
+        raise WeightsError(
+            f"{path.name} is no EfficientNet-Lite0 checkpoint: {type(error).__name__}"
+        ) from error
     return network.eval()
 
 

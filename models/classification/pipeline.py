@@ -31,8 +31,12 @@ class Classifier(nn.Module):
     def __init__(self, network: nn.Module, mean: Sequence[float], scale: Sequence[float]) -> None:
         super().__init__()
         self.network = network
-        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1), persistent=False)
-        self.register_buffer("scale", torch.tensor(scale, dtype=torch.float32).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer(
+            "mean", torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1), persistent=False
+        )
+        self.register_buffer(
+            "scale", torch.tensor(scale, dtype=torch.float32).view(1, -1, 1, 1), persistent=False
+        )
 
     def normalise(self, images: Tensor) -> Tensor:
         """uint8 Tensor[N, H, W, 3], RGB -> float Tensor[N, 3, H, W] as the network was trained with."""
@@ -92,7 +96,9 @@ class ClassifierPipeline:
             raise ParameterInvalid("top_k", f"top_k must be from 1 to {len(self.card.labels)}")
         return Prepared(self._crop(image), ClassifyContext(image.width, image.height, top_k))
 
-    def postprocess(self, outputs: tuple[Tensor, ...], contexts: Sequence[ClassifyContext]) -> list[Classification]:
+    def postprocess(
+        self, outputs: tuple[Tensor, ...], contexts: Sequence[ClassifyContext]
+    ) -> list[Classification]:
         """Probabilities Tensor[N, C] -> one result a context, each with its own number of labels."""
         largest = max((context.top_k for context in contexts), default=1)
         top = outputs[0][: len(contexts)].float().topk(largest, dim=1)
@@ -103,7 +109,9 @@ class ClassifierPipeline:
                 context.height,
                 tuple(
                     Label(index, self.card.labels[index], score)
-                    for index, score in zip(row_indices[: context.top_k], row_scores[: context.top_k], strict=True)
+                    for index, score in zip(
+                        row_indices[: context.top_k], row_scores[: context.top_k], strict=True
+                    )
                 ),
             )
             for context, row_indices, row_scores in zip(contexts, indices, scores, strict=True)

@@ -65,7 +65,7 @@ def kmeans(shapes: Shapes, count: int, *, restarts: int = 8, rounds: int = 100, 
 
 
 def _seeds(shapes: Shapes, count: int, random: np.random.Generator) -> Shapes:
-    chosen = shapes[random.integers(len(shapes))][None]
+    chosen: Shapes = shapes[random.integers(len(shapes))][None]
     while len(chosen) < count:
         far = (1 - shape_iou(shapes, chosen).max(axis=1)).clip(min=0) ** 2
         chosen = np.concatenate((chosen, shapes[random.choice(len(shapes), p=far / far.sum())][None]))

@@ -12,7 +12,7 @@ from models.errors import WeightsError
 ACTIVATIONS: Final = ("linear", "leaky", "relu", "relu6", "mish", "swish", "logistic")
 MAX_LAYERS: Final = 1000
 
-# Keys that change what a layer computes, and the one value of each that is supported (None: not to stand at all).
+# Keys that change what a layer computes, and the one value of each that is supported (None: none).
 _REFUSED: Final[dict[str, dict[str, str | None]]] = {
     "net": {"channels": "3"},
     "convolutional": {

@@ -41,7 +41,9 @@ class Folder:
     samples: tuple[Sample, ...]
 
     @classmethod
-    def read(cls, root: Path, *, images: str = "images", labels: str = "labels", classes: int | None = None) -> Folder:
+    def read(
+        cls, root: Path, *, images: str = "images", labels: str = "labels", classes: int | None = None
+    ) -> Folder:
         """Reads every label file and finds its picture; no pixel is decoded.
 
         A picture without a label file is no sample; an empty label file is a picture without objects.
@@ -77,7 +79,9 @@ def read_boxes(path: Path, classes: int | None = None) -> NDArray[np.float64]:
             row = [float(word) for word in line.split()]
         except ValueError:
             row = []
-        known = len(row) == 5 and row[0] >= 0 and row[0].is_integer() and (classes is None or row[0] < classes)
+        known = (
+            len(row) == 5 and row[0] >= 0 and row[0].is_integer() and (classes is None or row[0] < classes)
+        )
         if not known or not all(0 <= value <= 1 for value in row[1:]):
             raise ValueError(f"{path.name}, line {number}: not a box: {line!r}")
         rows.append(row)

@@ -1,4 +1,4 @@
-"""The pipeline that every detector of the zoo shares: letterbox, network, one NMS a batch, undo the letterbox."""
+"""The pipeline that every detector of the zoo shares: letterbox, network, one NMS a batch, and back."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from models import boxes as box_ops
-from models.detection.result import DetectOptions, Detection, Detections
+from models.detection.result import Detection, Detections, DetectOptions
 from models.errors import ParameterInvalid
 from models.image import Image, Letterbox, letterbox
 from models.pipeline import Card, Prepared
@@ -77,7 +77,7 @@ class DetectorPipeline:
         return Prepared(canvas, DetectContext(geometry, score, overlap, options.max_detections, classes))
 
     def postprocess(self, outputs: tuple[Tensor, ...], contexts: Sequence[DetectContext]) -> list[Detections]:
-        """Boxes Tensor[N, A, 4] and scores Tensor[N, A, C] -> one result a context, each with its own limits."""
+        """Boxes Tensor[N, A, 4], scores Tensor[N, A, C] -> one result a context, each with its own limits."""
         boxes, scores = outputs[0][: len(contexts)], outputs[1][: len(contexts)]
         device = boxes.device
 
@@ -94,7 +94,8 @@ class DetectorPipeline:
         )
         # one copy off the device for the whole batch
         rows = torch.cat(
-            (selection.boxes, torch.stack((selection.scores, selection.classes, selection.images), dim=1)), dim=1
+            (selection.boxes, torch.stack((selection.scores, selection.classes, selection.images), dim=1)),
+            dim=1,
         ).cpu()
         owners = rows[:, 6]
         return [self._result(context, rows[owners == index]) for index, context in enumerate(contexts)]

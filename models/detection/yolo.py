@@ -48,7 +48,11 @@ class YoloConfig:
     channels: int = 128
 
     def __post_init__(self) -> None:
-        if not self.labels or len(self.anchors) != len(STRIDES) or len({len(row) for row in self.anchors}) != 1:
+        if (
+            not self.labels
+            or len(self.anchors) != len(STRIDES)
+            or len({len(row) for row in self.anchors}) != 1
+        ):
             raise ValueError("a YOLO needs labels and equally many anchors for each of its three strides")
         if self.size < STRIDES[-1] or self.size % STRIDES[-1]:
             raise ValueError(f"size must be a multiple of {STRIDES[-1]}")
@@ -92,7 +96,9 @@ class Neck(nn.Module):
         super().__init__()
         self.lateral = nn.ModuleList(Conv(width, channels) for width in inputs)
         self.down = nn.ModuleList(Separable(2 * channels, channels) for _ in inputs[1:])
-        self.shrink = nn.ModuleList(Conv(channels, channels, 3, stride=2, groups=channels) for _ in inputs[1:])
+        self.shrink = nn.ModuleList(
+            Conv(channels, channels, 3, stride=2, groups=channels) for _ in inputs[1:]
+        )
         self.up = nn.ModuleList(Separable(2 * channels, channels) for _ in inputs[1:])
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
@@ -131,7 +137,7 @@ class Yolo(nn.Module):
             for _ in STRIDES
         )
         for head, stride in zip(self.heads, STRIDES, strict=True):  # start from what is likely: few objects
-            bias = head[-1].bias.detach().view(shapes, self.outputs)  # type: ignore[union-attr, operator, index]
+            bias = head[-1].bias.detach().view(shapes, self.outputs)  # type: ignore[index]
             bias[:, 4] = math.log(8 / (config.size / stride) ** 2)
             bias[:, 5:] = math.log(0.6 / max(classes - 0.99, 1))
 
@@ -147,11 +153,13 @@ class Yolo(nn.Module):
         ]
 
     def decode(self, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Logits of `forward` -> boxes Tensor[N, A, 4] (xyxy, canvas pixels), scores Tensor[N, A, C], 0 to 1."""
+        """Logits of `forward` -> boxes Tensor[N, A, 4], xyxy, canvas pixels, and scores Tensor[N, A, C]."""
         boxes, scores = [], []
         for map_, stride, anchors in zip(maps, STRIDES, self.anchors, strict=True):
             count, height, width = map_.shape[:3]
-            rows = torch.arange(height, device=map_.device, dtype=map_.dtype).view(-1, 1).expand(height, width)
+            rows = (
+                torch.arange(height, device=map_.device, dtype=map_.dtype).view(-1, 1).expand(height, width)
+            )
             columns = torch.arange(width, device=map_.device, dtype=map_.dtype).expand(height, width)
             cells = torch.stack((columns, rows), dim=-1)[:, :, None]  # [h, w, 1, 2]
             likely = map_.sigmoid()
@@ -171,7 +179,7 @@ class Detector(nn.Module):
         self.network = network
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """uint8 Tensor[N, H, W, 3], RGB, H and W multiples of 32 -> boxes Tensor[N, A, 4], scores Tensor[N, A, C]."""
+        """uint8 Tensor[N, H, W, 3], RGB, H and W multiples of 32 -> what `Yolo.decode` gives."""
         pixels = images.permute(0, 3, 1, 2).to(self.network.anchors.dtype)
         return self.network.decode(self.network((pixels - MEAN) / SCALE))
 
@@ -197,7 +205,7 @@ def load(path: Path) -> Yolo:
     try:
         with safe_open(path, framework="pt") as file:
             network = Yolo(YoloConfig.parse(file.metadata()["config"]))
-            state = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118: no mapping
+            state = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
         missing, unexpected = network.load_state_dict(state, strict=False)
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise WeightsError(f"{path.name} is no YOLO of ours: {error}") from error

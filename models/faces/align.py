@@ -18,8 +18,14 @@ PADDING = 0.25
 
 MEAN_FACE = (
     # dlib's mean of the 68-point annotation: the unit square holds the face from the brows to the chin
-    ((0.187122 + 0.265825 + 0.334606 + 0.260918 + 0.182743 + 0.121737) / 6, 0.2159903),  # left eye: points 36..41
-    ((0.645647 + 0.714428 + 0.793132 + 0.858516 + 0.79751 + 0.719335) / 6, 0.2159903),  # right eye: points 42..47
+    (
+        (0.187122 + 0.265825 + 0.334606 + 0.260918 + 0.182743 + 0.121737) / 6,
+        0.2159903,
+    ),  # left eye: points 36..41
+    (
+        (0.645647 + 0.714428 + 0.793132 + 0.858516 + 0.79751 + 0.719335) / 6,
+        0.2159903,
+    ),  # right eye: points 42..47
     (0.490127, 0.515625),  # tip of the nose: point 30
     (0.254149, 0.780233),  # left corner of the mouth: point 48
     (0.726104, 0.780233),  # right corner: point 54
@@ -90,7 +96,9 @@ def chips(pixels: Tensor, landmarks: Tensor, side: int = SIDE, padding: float = 
     # in float64, and beside the picture: a handful of numbers, whose values choose what is cut
     points = landmarks.detach().to("cpu", torch.float64)
     back = inverse(similarity(points, targets(side, padding).double()))
-    corners = torch.tensor([[0.0, side, 0.0, side], [0.0, 0.0, side, side], [1.0, 1.0, 1.0, 1.0]], dtype=torch.float64)
+    corners = torch.tensor(
+        [[0.0, side, 0.0, side], [0.0, 0.0, side, side], [1.0, 1.0, 1.0, 1.0]], dtype=torch.float64
+    )
     hull = back @ corners
     scales = back[:, :, 0].square().sum(-1).sqrt()  # picture pixels per chip pixel
     bounds = torch.cat((hull.amin(2).floor() - 2, hull.amax(2).ceil() + 3), dim=1)
@@ -128,7 +136,9 @@ def _reduce(part: Tensor, factor: int) -> Tensor:
     Of large blocks an even choice of pixels is taken; blocks that are not whole are left out.
     """
     height, width = part.shape[0] // factor * factor, part.shape[1] // factor * factor
-    steps = [round(step * (factor - 1) / max(min(factor, _TAPS) - 1, 1)) for step in range(min(factor, _TAPS))]
+    steps = [
+        round(step * (factor - 1) / max(min(factor, _TAPS) - 1, 1)) for step in range(min(factor, _TAPS))
+    ]
     total = torch.zeros(height // factor, width // factor, 3, device=part.device)
     for dy in steps:
         for dx in steps:

@@ -72,7 +72,9 @@ class Reader:
             WeightsError: fewer are left.
         """
         if count > self.left:
-            raise WeightsError(f"the dlib file ends at byte {len(self._data)}, {count - self.left} bytes too early")
+            raise WeightsError(
+                f"the dlib file ends at byte {len(self._data)}, {count - self.left} bytes too early"
+            )
         self._at += count
         return self._data[self._at - count : self._at]
 
@@ -110,7 +112,9 @@ class Reader:
         """An integer that must be one of `expected`."""
         value = self.integer()
         if value not in expected:
-            raise WeightsError(f"version {value} before byte {self._at} of the dlib file is not one of {expected}")
+            raise WeightsError(
+                f"version {value} before byte {self._at} of the dlib file is not one of {expected}"
+            )
         return value
 
     def integers(self, *names: str) -> dict[str, int]:
@@ -175,7 +179,9 @@ def _layer(reader: Reader) -> Layer:
     fields: dict[str, int] = {}
     if name == "con_4":
         params = reader.tensor()
-        fields = reader.integers("filters", "rows", "columns", "stride_y", "stride_x", "padding_y", "padding_x")
+        fields = reader.integers(
+            "filters", "rows", "columns", "stride_y", "stride_x", "padding_y", "padding_x"
+        )
         _skip_tail(reader)
     elif name == "fc_2":
         fields = reader.integers("outputs", "inputs")

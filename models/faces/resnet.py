@@ -73,7 +73,9 @@ class FaceResNet(nn.Module):
 
     def __init__(self, mean: Sequence[float] = (122.782, 117.001, 104.298), head: int | None = None) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer(
+            "mean", torch.tensor(mean, dtype=torch.float32).view(1, 3, 1, 1), persistent=False
+        )
         self.stem = nn.Conv2d(3, WIDTHS[0], 7, 2)
         side = 35  # 150 -> 72 by the stem -> 35 by the pool
         units = []
@@ -149,8 +151,15 @@ def read_head(path: Path, base: str) -> tuple[Tensor, float]:
         trained_on, threshold = str(about["base"]), float(about["threshold"])
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as exc:
         raise WeightsError(f"{path.name} is not a projection head: {exc}") from exc
-    if weight.ndim != 2 or weight.shape[1] != 128 or weight.dtype != torch.float32 or not weight.isfinite().all():
-        raise WeightsError(f"{path.name}: the projection must be finite float32 [D, 128], not {tuple(weight.shape)}")
+    if (
+        weight.ndim != 2
+        or weight.shape[1] != 128
+        or weight.dtype != torch.float32
+        or not weight.isfinite().all()
+    ):
+        raise WeightsError(
+            f"{path.name}: the projection must be finite float32 [D, 128], not {tuple(weight.shape)}"
+        )
     if trained_on != base:
         raise WeightsError(f"{path.name} was trained on the network {trained_on[:16]}, not on {base[:16]}")
     return weight, threshold

@@ -35,14 +35,16 @@ class Augment:
     Attributes:
         mosaic: probability of four pictures in one.
         scale: smallest and largest size of a picture's longer side, in sides of the canvas.
+        quarter: the same, of the pictures of a mosaic.
         mirror: probability of a flip from left to right.
         hue, saturation, brightness: largest relative change of each.
         visible: a box goes when less than this part of it stays on the canvas.
         smallest: a box goes when a side of it has fewer pixels.
     """
 
-    mosaic: float = 0.7
-    scale: tuple[float, float] = (0.55, 1.5)
+    mosaic: float = 0.5
+    scale: tuple[float, float] = (0.6, 1.5)
+    quarter: tuple[float, float] = (0.4, 1.1)
     mirror: float = 0.5
     hue: float = 0.015
     saturation: float = 0.6
@@ -53,7 +55,7 @@ class Augment:
     def __call__(
         self, pictures: Sequence[Labelled], index: int, size: int, random: np.random.Generator
     ) -> tuple[Pixels, Boxes]:
-        """One canvas, uint8 [size, size, 3], around picture `index`, and its boxes, float32 [K, 5] in pixels."""
+        """A canvas, uint8 [size, size, 3], with picture `index`, and its boxes, float32 [K, 5], in pixels."""
         if random.random() < self.mosaic:
             canvas, boxes = self._mosaic(pictures, index, size, random)
         else:
@@ -79,7 +81,7 @@ class Augment:
         x, y = (round(value) for value in random.uniform(0.25 * size, 0.75 * size, 2))
         quarters = ((0, 0, x, y), (x, 0, size, y), (0, y, x, size), (x, y, size, size))
         chosen = [index, *random.integers(len(pictures), size=3).tolist()]
-        overall = random.uniform(*self.scale)
+        overall = random.uniform(*self.quarter)
         found = []
         for place, (left, top, right, bottom) in zip(chosen, quarters, strict=True):
             picture = pictures[place]
@@ -100,7 +102,7 @@ class Augment:
         top: float,
         window: tuple[int, int, int, int],
     ) -> Boxes:
-        """Draws a picture, scaled, with its corner at (left, top), inside a window; gives the boxes left in it."""
+        """Draws a picture, scaled, its corner at (left, top), inside a window; gives the boxes left there."""
         height, width = picture.pixels.shape[:2]
         x1, y1 = max(window[0], round(left)), max(window[1], round(top))
         x2 = min(window[2], round(left + width * scale))
@@ -129,7 +131,11 @@ class Augment:
         return kept
 
     def _colour(self, canvas: Pixels, random: np.random.Generator) -> Pixels:
-        hue, saturation, brightness = 1 + random.uniform(-1, 1, 3) * (self.hue, self.saturation, self.brightness)
+        hue, saturation, brightness = 1 + random.uniform(-1, 1, 3) * (
+            self.hue,
+            self.saturation,
+            self.brightness,
+        )
         levels = np.arange(256)
         tables = (
             (levels * hue % 180).astype(np.uint8),

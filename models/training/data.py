@@ -79,8 +79,10 @@ class Batch:
     targets: Tensor
 
 
-def batches(pictures: Sequence[Picture], size: int, count: int, augment: Augment, seed: int) -> Iterator[Batch]:
-    """One epoch of shuffled, augmented batches of `count`; the remainder is dropped (a small set is one batch).
+def batches(
+    pictures: Sequence[Picture], size: int, count: int, augment: Augment, seed: int
+) -> Iterator[Batch]:
+    """One epoch of shuffled, augmented batches of `count`, no last smaller one (a small set is one batch).
 
     What an epoch gives depends on its seed only. A thread prepares the next batch while one is in use.
     """
@@ -109,8 +111,10 @@ def batches(pictures: Sequence[Picture], size: int, count: int, augment: Augment
         yield ahead.result()
 
 
-def canvases(samples: Sequence[Sample], size: int, count: int = 16) -> Iterator[tuple[Tensor, list[Image], range]]:
-    """Samples in order, letterboxed as in serving: uint8 Tensor[<= count, size, size, 3], pictures, indices."""
+def canvases(
+    samples: Sequence[Sample], size: int, count: int = 16
+) -> Iterator[tuple[Tensor, list[Image], range]]:
+    """Samples in order, letterboxed as in serving: uint8 Tensor[N, size, size, 3], pictures, indices."""
     for start in range(0, len(samples), count):
         images = [decode(sample.path.read_bytes()) for sample in samples[start : start + count]]
         stacked = np.stack([letterbox(image, size, size)[0] for image in images])

@@ -36,7 +36,9 @@ class Matches:
     classes: Tensor
 
 
-def match(targets: Tensor, anchors: Tensor, stride: int, height: int, width: int, ratio: float = 4.0) -> Matches:
+def match(
+    targets: Tensor, anchors: Tensor, stride: int, height: int, width: int, ratio: float = 4.0
+) -> Matches:
     """Assigns boxes to the cells and anchors of one scale.
 
     Args:
@@ -46,11 +48,9 @@ def match(targets: Tensor, anchors: Tensor, stride: int, height: int, width: int
         height, width: of the map, cells.
         ratio: sides may differ by less than this factor (the decoder reaches up to 4).
     """
-    count = len(anchors)
     relative = targets[:, None, 4:6] / anchors  # [T, K, 2]
     fits = torch.maximum(relative, 1 / relative).amax(dim=2) < ratio
     row, anchor = fits.nonzero(as_tuple=True)
-    assert count  # a scale without anchors has no positives and would silently learn nothing
     chosen = targets[row]
 
     cell = chosen[:, 2:4] / stride
@@ -123,8 +123,9 @@ class YoloLoss:
                 box = box + (1 - overlap).mean()
                 # a cell that two boxes claim is as sure as the better of them
                 goal = overlap.detach().clamp(min=0).to(wanted.dtype)
-                order = goal.argsort()
-                wanted[tuple(index[order] for index in where)] = goal[order]
+                _, height, width, count = wanted.shape
+                flat = ((found.image * height + found.row) * width + found.column) * count + found.anchor
+                wanted.view(-1).scatter_reduce_(0, flat, goal, "amax")
                 if logits.shape[1] > 5:
                     kinds = F.one_hot(found.classes, logits.shape[1] - 5).to(logits.dtype)
                     classes = classes + F.binary_cross_entropy_with_logits(logits[:, 5:], kinds)

@@ -9,14 +9,18 @@ from typing import Any, Literal, TypeVar
 from fastapi import Request, Response
 from pydantic_core import to_json
 
-from models.image import Pixels, encode
 from service.dataplane import Answer
 from service.errors import Problem, problem_of
 from service.web.call import call_of
 
 T = TypeVar("T")
 Format = Literal["jpeg", "png", "webp"]
-FORMATS: dict[str, Format] = {"image/jpeg": "jpeg", "image/png": "png", "image/webp": "webp", "image/*": "jpeg"}
+FORMATS: dict[str, Format] = {
+    "image/jpeg": "jpeg",
+    "image/png": "png",
+    "image/webp": "webp",
+    "image/*": "jpeg",
+}
 
 
 def json_answer(body: object, status: int = 200) -> Response:
@@ -34,12 +38,14 @@ def problem_answer(problem: Problem) -> Response:
     return response
 
 
-def picture_answer(pixels: Pixels, kind: Format) -> Response:
-    """RGB pixels as a picture; encodes in the caller's thread, so call it off the event loop when large."""
-    return Response(encode(pixels, kind), media_type=f"image/{kind}")
+def picture_answer(picture: bytes, kind: Format) -> Response:
+    """An encoded picture."""
+    return Response(picture, media_type=f"image/{kind}")
 
 
-def answers(request: Request, several: Sequence[Answer[T] | Exception], shape: Callable[[Answer[T]], Any]) -> Response:
+def answers(
+    request: Request, several: Sequence[Answer[T] | Exception], shape: Callable[[Answer[T]], Any]
+) -> Response:
     """One image's result as it is, several as `{"results": [...]}`, each a result or its own problem.
 
     Raises:

@@ -32,7 +32,11 @@ def make_app(plane: DataPlane, metrics: Metrics, settings: Settings) -> ASGIApp:
         summary="Batched vision models behind typed endpoints.",
         version="1",
         responses={
-            kind.http: {"model": ProblemOut, "description": kind.title, "content": {"application/problem+json": {}}}
+            kind.http: {
+                "model": ProblemOut,
+                "description": kind.title,
+                "content": {"application/problem+json": {}},
+            }
             for kind in TABLE.values()
         },
     )
@@ -70,5 +74,3 @@ def _translated(request: Request, exc: Exception) -> Exception:
             return MethodNotAllowed(f"{request.url.path} does not answer {request.method}")
         logger.error("an unexpected HTTPException: %r", exc)
     return exc
-
-

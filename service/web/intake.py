@@ -1,4 +1,4 @@
-"""How images come in: the raw body, multipart fields, or base64 in JSON; all of it bounded before it is read."""
+"""How images come in: the raw body, multipart fields, or base64 in JSON; all bounded before it is read."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ NEEDS_BODY = {
             "multipart/form-data": {
                 "schema": {
                     "type": "object",
-                    "properties": {"image": {"type": "array", "items": {"type": "string", "format": "binary"}}},
+                    "properties": {
+                        "image": {"type": "array", "items": {"type": "string", "format": "binary"}}
+                    },
                     "required": ["image"],
                 }
             },
@@ -130,7 +132,9 @@ async def _multipart(
         form = await _Parser(headers, stream(), max_files=max_images, max_fields=64).parse()
     except (MultiPartException, KeyError, ValueError) as exc:
         many = "Too many files" in str(exc)
-        detail = f"at most {max_images} images are accepted in one request" if many else "malformed multipart body"
+        detail = (
+            f"at most {max_images} images are accepted in one request" if many else "malformed multipart body"
+        )
         raise ParameterInvalid(fields[0], detail) from exc
     found: dict[str, list[bytes]] = {}
     for name, value in form.multi_items():
@@ -157,7 +161,9 @@ def _json(body: bytes, fields: Sequence[str]) -> dict[str, list[bytes]]:
         if not isinstance(text, str):
             raise ParameterInvalid(field, f"{field!r} must be a string of base64")
         try:
-            found[field] = [base64.b64decode(text.partition(",")[2] if text.startswith("data:") else text, validate=True)]
+            found[field] = [
+                base64.b64decode(text.partition(",")[2] if text.startswith("data:") else text, validate=True)
+            ]
         except (binascii.Error, ValueError):
             raise ImageInvalid(f"{field!r} is not valid base64") from None
     return found

@@ -6,7 +6,6 @@ from fastapi import APIRouter, Response
 
 from models.errors import ModelUnknown
 from models.pipeline import Card
-from service.runner import State
 from service.web.answers import json_answer
 from service.web.house import Home, House
 from service.web.schemas import ModelDetailOut, ModelOut, ModelsOut, Size
@@ -32,7 +31,9 @@ def _known(house: House, name: str) -> Card:
     try:
         return house.plane.runners[name].card
     except KeyError:
-        raise ModelUnknown(f"no model named {name!r} is served; these are: {', '.join(house.plane.runners)}") from None
+        raise ModelUnknown(
+            f"no model named {name!r} is served; these are: {', '.join(house.plane.runners)}"
+        ) from None
 
 
 def _card(house: House, name: str) -> ModelOut:
@@ -42,7 +43,7 @@ def _card(house: House, name: str) -> ModelOut:
         name=card.name,
         task=card.task.value,
         default=house.plane.is_default(name),
-        ready=runner.state is State.READY and not house.plane.draining,
+        ready=house.plane.is_ready(name),
         executor=executor.name,
         device=executor.device,
         precision=executor.precision,

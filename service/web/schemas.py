@@ -42,7 +42,9 @@ class DetectionOut(Schema):
     class_id: int
     label: str
     score: float
-    box: tuple[float, float, float, float] = Field(description="in the format asked for; pixels unless normalized")
+    box: tuple[float, float, float, float] = Field(
+        description="in the format asked for; pixels unless normalized"
+    )
 
 
 class DetectOut(Schema):

@@ -367,6 +367,22 @@ def test_a_client_that_leaves_during_the_run_does_not_disturb_the_others() -> No
     run_clean(main())
 
 
+def test_a_client_that_leaves_as_its_result_comes_was_not_dropped() -> None:
+    async def main() -> None:
+        bench = Bench()
+        (task,) = await bench.send("a")
+        bench.device.busy[0].set_result(None)
+        while bench.batcher.inflight:  # noqa: ASYNC110 - turn by turn, to stop just before the client's
+            await asyncio.sleep(0)
+        assert task.cancel(), "the client has its result, and has not seen it yet"
+        await settle()
+        assert task.cancelled()
+        assert bench.notes.drops == []
+        bench.check_idle()
+
+    run_clean(main())
+
+
 @pytest.mark.parametrize("poison", range(8))
 def test_a_poison_item_fails_alone_in_a_logarithm_of_runs(poison: int) -> None:
     runs: list[list[int]] = []

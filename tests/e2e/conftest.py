@@ -1,0 +1,45 @@
+"""One server for all end-to-end tests, with small limits so that they can be met."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from tests.paths import SHARED
+from tests.server import Server
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = Server(
+        tmp_path_factory.mktemp("server") / "log",
+        models="efficientnet-lite0",
+        workers=2,
+        threads=1,
+        max_queue=16,
+        max_batch=4,
+        max_image_bytes=4 * 1024 * 1024,
+        max_images=8,
+        drain_seconds=0,
+    )
+    try:
+        server.wait()
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def client(server: Server) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=server.url, timeout=60) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def dog() -> bytes:
+    path = SHARED / "data" / "photos" / "dog.jpg"
+    if not path.exists():
+        pytest.skip("the shared data folder is not beside the checkout")
+    return path.read_bytes()

@@ -1,0 +1,219 @@
+"""Boxes against plain loops and torchvision."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torchvision import ops
+
+from models import boxes as box_ops
+
+FORMATS: tuple[box_ops.Format, ...] = ("xyxy", "xywh", "cxcywh")
+
+
+def random_boxes(count: int, seed: int, side: float = 100.0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    corners = torch.rand(count, 2, 2, generator=generator) * side
+    return torch.cat((corners.amin(dim=1), corners.amax(dim=1)), dim=1)
+
+
+def slow_iou(a: list[float], b: list[float]) -> float:
+    width = max(0.0, min(a[2], b[2]) - max(a[0], b[0]))
+    height = max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
+    union = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - width * height
+    return width * height / union if union > 0 else 0.0
+
+
+def slow_nms(boxes: list[list[float]], scores: list[float], groups: list[int], threshold: float) -> list[int]:
+    kept: list[int] = []
+    for index in sorted(range(len(boxes)), key=lambda place: -scores[place]):
+        rivals = [other for other in kept if groups[other] == groups[index]]
+        if all(slow_iou(boxes[index], boxes[other]) <= threshold for other in rivals):
+            kept.append(index)
+    return kept
+
+
+@pytest.mark.parametrize("source", FORMATS)
+@pytest.mark.parametrize("target", FORMATS)
+def test_convert_is_torchvisions(source: box_ops.Format, target: box_ops.Format) -> None:
+    boxes = box_ops.convert(random_boxes(50, 0), "xyxy", source)
+    expected = ops.box_convert(boxes, source, target)
+    torch.testing.assert_close(box_ops.convert(boxes, source, target), expected)
+
+
+def test_convert_refuses_other_formats() -> None:
+    with pytest.raises(ValueError, match="yxyx"):
+        box_ops.convert(torch.zeros(1, 4), "yxyx", "xyxy")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="yxyx"):
+        box_ops.convert(torch.zeros(1, 4), "xyxy", "yxyx")  # type: ignore[arg-type]
+
+
+def test_iou_is_torchvisions_also_in_batches() -> None:
+    a, b = random_boxes(30, 1), random_boxes(20, 2)
+    torch.testing.assert_close(box_ops.iou(a, b), ops.box_iou(a, b))
+    batched = box_ops.iou(a.view(3, 10, 4), b.view(1, 20, 4))
+    torch.testing.assert_close(batched.view(30, 20), ops.box_iou(a, b))
+
+
+def test_iou_of_nothing_is_nothing() -> None:
+    point = torch.tensor([[5.0, 5.0, 5.0, 5.0]])
+    crossed = torch.tensor([[9.0, 9.0, 1.0, 1.0]])
+    assert box_ops.iou(point, point).item() == 0
+    assert box_ops.iou(crossed, torch.tensor([[0.0, 0.0, 10.0, 10.0]])).item() == 0
+    assert box_ops.iou(torch.zeros(0, 4), point).shape == (0, 1)
+
+
+def test_ciou_is_torchvisions_loss() -> None:
+    a, b = random_boxes(40, 3).requires_grad_(), random_boxes(40, 4)
+    ours = (1 - box_ops.paired_ciou(a, b)).sum()
+    (gradient,) = torch.autograd.grad(ours, a)
+    theirs = ops.complete_box_iou_loss(a, b, reduction="sum")
+    (expected,) = torch.autograd.grad(theirs, a)
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(gradient, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_ciou_of_flat_boxes_is_finite() -> None:
+    flat = torch.tensor([[1.0, 1.0, 1.0, 4.0]], requires_grad=True)
+    value = box_ops.paired_ciou(flat, torch.tensor([[0.0, 0.0, 2.0, 2.0]])).sum()
+    (gradient,) = torch.autograd.grad(value, flat)
+    assert math.isfinite(value.item())
+    assert gradient.isfinite().all()
+
+
+# corners on a coarse grid, so that many boxes overlap by exactly a half, a third, ...
+corner = st.integers(0, 8)
+box = st.tuples(corner, corner, st.integers(1, 6), st.integers(1, 6)).map(
+    lambda b: [float(b[0]), float(b[1]), float(b[0] + b[2]), float(b[1] + b[3])]
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data(), rows=st.lists(st.tuples(box, st.integers(0, 3)), max_size=25))
+def test_nms_is_the_slow_one(data: st.DataObject, rows: list[tuple[list[float], int]]) -> None:
+    scores = data.draw(st.permutations([(index + 1) / 32 for index in range(len(rows))]))
+    threshold = data.draw(st.sampled_from([0.0, 0.25, 1 / 3, 0.45, 0.5, 0.6, 2 / 3, 0.7, 1.0]))
+    boxes, groups = [row[0] for row in rows], [row[1] for row in rows]
+    kept = box_ops.batched_nms(
+        torch.tensor(boxes).view(-1, 4),
+        torch.tensor(scores, dtype=torch.float32),
+        torch.tensor(groups, dtype=torch.int64),
+        threshold,
+    )
+    assert kept.tolist() == slow_nms(boxes, scores, groups, threshold)
+
+
+def test_nms_is_torchvisions() -> None:
+    boxes, groups = random_boxes(400, 5), torch.arange(400) % 7
+    scores = torch.rand(400, generator=torch.Generator().manual_seed(6))
+    for threshold in (0.1, 0.45, 0.7):
+        kept = box_ops.batched_nms(boxes, scores, groups, threshold)
+        assert kept.tolist() == ops.batched_nms(boxes, scores, groups, threshold).tolist()
+
+
+def test_nms_keeps_what_overlaps_by_exactly_the_threshold() -> None:
+    boxes = torch.tensor([[0.0, 0.0, 2.0, 1.0], [0.0, 0.0, 1.0, 1.0]])  # an IoU of 1/2
+    scores, groups = torch.tensor([0.9, 0.8]), torch.zeros(2, dtype=torch.int64)
+    assert box_ops.batched_nms(boxes, scores, groups, 0.5).tolist() == [0, 1]
+    assert box_ops.batched_nms(boxes, scores, groups, 0.4999).tolist() == [0]
+
+
+def test_nms_is_exact_in_a_far_group() -> None:
+    # float32 would have 0.25 pixels of resolution at this group's offset
+    boxes = torch.tensor([[0.0, 0.0, 2.125, 1.0], [0.0, 0.0, 1.0625, 1.0], [0.0, 0.0, 1000.0, 1000.0]])
+    groups = torch.tensor([4000, 4000, 0])
+    scores = torch.tensor([0.9, 0.8, 0.7])
+    assert box_ops.batched_nms(boxes, scores, groups, 0.5).tolist() == [0, 1, 2]
+    assert box_ops.batched_nms(boxes, scores, groups, 0.499).tolist() == [0, 2]
+
+
+def test_nms_takes_a_threshold_for_every_group() -> None:
+    boxes, scores = random_boxes(60, 7).repeat(2, 1), torch.rand(60).repeat(2)
+    groups = torch.arange(120) // 60
+    limits = torch.where(groups == 0, 0.3, 0.7).double()
+    kept = box_ops.batched_nms(boxes, scores, groups, limits)
+    for group, limit in ((0, 0.3), (1, 0.7)):
+        alone = box_ops.batched_nms(boxes[:60], scores[:60], groups[:60], limit)
+        assert (kept[groups[kept] == group] - 60 * group).tolist() == alone.tolist()
+    ordered = scores[kept].tolist()
+    assert all(high >= low for high, low in pairwise(ordered))
+
+
+def candidates(count: int = 3, anchors: int = 80, classes: int = 4) -> tuple[Tensor, Tensor]:
+    scores = torch.rand(count, anchors, classes, generator=torch.Generator().manual_seed(8))
+    return random_boxes(count * anchors, 9).view(count, anchors, 4), scores
+
+
+def slow_select(
+    boxes: Tensor, scores: Tensor, score: float, overlap: float, most: int, wanted: list[bool]
+) -> list[tuple[float, int, list[float]]]:
+    """One image: threshold, NMS, cap, in plain Python."""
+    rows = [
+        (value, kind, boxes[anchor].tolist())
+        for anchor, values in enumerate(scores.tolist())
+        for kind, value in enumerate(values)
+        if value >= score and wanted[kind]
+    ]
+    rows.sort(key=lambda row: -row[0])
+    kept = slow_nms([row[2] for row in rows], [row[0] for row in rows], [row[1] for row in rows], overlap)
+    return [rows[index] for index in kept][:most]
+
+
+def test_select_gives_every_image_its_own_limits() -> None:
+    boxes, scores = candidates()
+    limits = [(0.5, 0.5, 20), (0.9, 0.2, 5), (0.0, 0.7, 1000)]
+    wanted = torch.tensor([[True] * 4, [True, False, True, False], [False, True, True, True]])
+    found = box_ops.select(
+        boxes,
+        scores,
+        score_threshold=torch.tensor([row[0] for row in limits]),
+        iou_threshold=torch.tensor([row[1] for row in limits], dtype=torch.float64),
+        max_detections=torch.tensor([row[2] for row in limits]),
+        classes=wanted,
+    )
+    assert found.images.tolist() == sorted(found.images.tolist())
+    for image, (score, overlap, most) in enumerate(limits):
+        mine = found.images == image
+        expected = slow_select(boxes[image], scores[image], score, overlap, most, wanted[image].tolist())
+        got = zip(
+            found.scores[mine].tolist(), found.classes[mine].tolist(), found.boxes[mine].tolist(), strict=True
+        )
+        assert list(got) == expected
+
+
+def test_select_does_not_depend_on_batchmates() -> None:
+    boxes, scores = candidates()
+    boxes[1, 0] = torch.tensor([-math.inf, 0.0, math.inf, math.nan])  # a poisoned batchmate
+    options = {"score_threshold": 0.3, "iou_threshold": 0.5, "max_detections": 50}
+    together = box_ops.select(boxes, scores, **options)  # type: ignore[arg-type]
+    for image in (0, 2):
+        alone = box_ops.select(boxes[image : image + 1], scores[image : image + 1], **options)  # type: ignore[arg-type]
+        mine = together.images == image
+        assert torch.equal(together.boxes[mine], alone.boxes)
+        assert torch.equal(together.scores[mine], alone.scores)
+    assert together.boxes.isfinite().all()
+
+
+def test_select_caps_candidates_by_score() -> None:
+    boxes, scores = candidates(1)
+    found = box_ops.select(
+        boxes, scores, score_threshold=0.0, iou_threshold=1.0, max_detections=1000, candidates=30
+    )
+    assert found.scores.tolist() == scores.flatten().sort(descending=True).values[:30].tolist()
+
+
+def test_select_of_nothing_is_empty() -> None:
+    boxes, scores = candidates(2)
+    found = box_ops.select(boxes, scores, score_threshold=1.0, iou_threshold=0.5, max_detections=10)
+    assert found.boxes.shape == (0, 4)
+    assert found.images.tolist() == []
+    nothing = box_ops.select(
+        torch.zeros(2, 0, 4), torch.zeros(2, 0, 3), score_threshold=0.1, iou_threshold=0.5, max_detections=10
+    )
+    assert nothing.scores.tolist() == []

@@ -1,0 +1,210 @@
+"""Faster R-CNN against torchvision's own inference with the same weights."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torchvision.models import detection
+
+from models.detection.rcnn import CANDIDATES, RCNNPipeline, build
+from models.detection.result import DetectOptions
+from models.errors import ParameterInvalid, WeightsError
+from models.image import Image
+from models.pipeline import Pipeline, Task
+from models.weights import Entry, File
+
+MOBILENET = "fasterrcnn_mobilenet_v3_large_320_fpn"
+SIZE = 256
+
+
+def random_network(arch: str = MOBILENET, classes: int = 91) -> Any:
+    """Random weights whose scores and boxes differ from proposal to proposal, as a trained network's do."""
+    torch.manual_seed(0)
+    network = getattr(detection, arch)(weights=None, weights_backbone=None, num_classes=classes).eval()
+    with torch.no_grad():
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.running_mean.normal_(0, 0.1)  # type: ignore[union-attr]
+                module.running_var.uniform_(0.5, 1.5)  # type: ignore[union-attr]
+        network.rpn.head.cls_logits.weight.mul_(50)
+        network.rpn.head.bbox_pred.weight.mul_(20)
+        predictor = network.roi_heads.box_predictor
+        predictor.cls_score.weight.mul_(60)
+        predictor.bbox_pred.weight.mul_(100)
+    return network
+
+
+def entry(**options: object) -> Entry:
+    files = {"weights": File("file", "w.pth", "ab" * 32)}
+    return Entry(
+        "rcnn", Task.DETECT, "torchvision_rcnn", "BSD-3-Clause", files, {"arch": MOBILENET, **options}
+    )
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path: Path = tmp_path_factory.mktemp("rcnn") / "w.pth"
+    # as torchvision publishes them: their frozen normalisation has no counters
+    state = {k: v for k, v in random_network().state_dict().items() if "num_batches_tracked" not in k}
+    torch.save(state, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def pipeline(weights: Path) -> RCNNPipeline:
+    return build(entry(size=SIZE), {"weights": weights})
+
+
+def pictures(count: int) -> list[NDArray[np.uint8]]:
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
+    return [
+        np.ascontiguousarray(np.kron(picture, np.ones((SIZE // 8, SIZE // 8, 1), np.uint8)))
+        for picture in coarse
+    ]
+
+
+def theirs(
+    network: Any, picture: NDArray[np.uint8], score: float, iou: float, most: int
+) -> dict[str, Tensor]:
+    """torchvision's answer at the canvas's own size."""
+    network.transform.min_size, network.transform.max_size = (SIZE,), SIZE
+    heads = network.roi_heads
+    heads.score_thresh, heads.nms_thresh, heads.detections_per_img = score, iou, most
+    with torch.inference_mode():
+        (found,) = network([torch.from_numpy(picture).permute(2, 0, 1) / 255])
+    return dict(found)
+
+
+@pytest.mark.parametrize(("score", "iou", "most"), [(0.3, 0.5, 100), (0.3, 0.2, 100), (0.5, 0.7, 7)])
+def test_agrees_with_torchvision(pipeline: RCNNPipeline, score: float, iou: float, most: int) -> None:
+    """Whatever the thresholds of a request are: nothing was thrown away before them."""
+    network = random_network()
+    categories = detection.FasterRCNN_MobileNet_V3_Large_320_FPN_Weights.COCO_V1.meta["categories"]
+    options = DetectOptions(score, iou, most)
+    found_any = 0
+    for picture in pictures(3):
+        expected = theirs(network, picture, score, iou, most)
+        item = pipeline.preprocess(Image(picture, SIZE, SIZE), options)
+        with torch.inference_mode():
+            outputs = pipeline.module(torch.from_numpy(item.tensor)[None])
+        (result,) = pipeline.postprocess(outputs, [item.context])
+        named = [categories[int(label)] for label in expected["labels"]]
+        real = [index for index, name in enumerate(named) if name != "N/A"]
+        if most < 100 and len(real) < len(named):
+            continue  # torchvision's cap counts classes that COCO does not have
+        assert [found.label for found in result.items] == [named[index] for index in real]
+        np.testing.assert_allclose(
+            [found.score for found in result.items], expected["scores"][real], atol=1e-5
+        )
+        boxes = np.array([found.box for found in result.items]).reshape(-1, 4)
+        np.testing.assert_allclose(boxes, expected["boxes"][real], atol=1e-2)
+        found_any += len(real)
+    assert found_any > 3
+
+
+def test_outputs_have_one_shape_and_one_class_a_box(pipeline: RCNNPipeline) -> None:
+    with torch.inference_mode():
+        boxes, scores = pipeline.module(torch.from_numpy(np.stack(pictures(2))))
+    assert boxes.shape == (2, CANDIDATES, 4)
+    assert scores.shape == (2, CANDIDATES, 80)
+    assert boxes.dtype == scores.dtype == torch.float32
+    assert ((scores > 0).sum(-1) <= 1).all()
+    assert (boxes >= 0).all()
+    assert (boxes <= SIZE).all()
+
+
+def test_a_batch_answers_as_its_pictures_alone(pipeline: RCNNPipeline) -> None:
+    options = [DetectOptions(score_threshold=threshold) for threshold in (0.2, 0.4, 0.3)]
+    items = [
+        pipeline.preprocess(Image(picture, SIZE, SIZE), chosen)
+        for picture, chosen in zip(pictures(3), options, strict=True)
+    ]
+    with torch.inference_mode():
+        together = pipeline.module(torch.from_numpy(np.stack([item.tensor for item in items])))
+        batched = pipeline.postprocess(together, [item.context for item in items])
+        for item, result in zip(items, batched, strict=True):
+            (single,) = pipeline.postprocess(
+                pipeline.module(torch.from_numpy(item.tensor)[None]), [item.context]
+            )
+            assert [found.label for found in single.items] == [found.label for found in result.items]
+            mine, other = ([(found.score, *found.box) for found in r.items] for r in (single, result))
+            np.testing.assert_allclose(
+                np.array(mine).reshape(-1, 5), np.array(other).reshape(-1, 5), atol=1e-2
+            )
+
+
+def test_card_labels_and_protocol(pipeline: RCNNPipeline) -> None:
+    assert isinstance(pipeline, Pipeline)
+    assert not pipeline.exportable
+    card = pipeline.card
+    assert (len(card.labels), card.labels[0], card.labels[-1]) == (80, "person", "toothbrush")
+    assert (card.input, card.sha256, card.licence) == ((SIZE, SIZE), "ab" * 32, "BSD-3-Clause")
+    with pytest.raises(ParameterInvalid):
+        pipeline.preprocess(Image(pictures(1)[0], SIZE, SIZE), DetectOptions(classes=("N/A",)))
+
+
+def test_own_classes_and_safetensors(tmp_path: Path) -> None:
+    state = random_network(classes=3).state_dict()
+    save_file(state, tmp_path / "w.safetensors")
+    (tmp_path / "names").write_text("cat\ndog\n\n")
+    files = {"weights": tmp_path / "w.safetensors", "labels": tmp_path / "names"}
+    small = build(entry(size=128), files)
+    assert small.card.labels == ("cat", "dog")
+    boxes, scores = small.module(torch.zeros(1, 128, 128, 3, dtype=torch.uint8))
+    assert (boxes.shape, scores.shape) == ((1, CANDIDATES, 4), (1, CANDIDATES, 2))
+
+
+def test_resnet50_agrees_with_torchvision_and_its_epsilon(tmp_path: Path) -> None:
+    arch = "fasterrcnn_resnet50_fpn"
+    network = random_network(arch, classes=3)
+    save_file(network.state_dict(), tmp_path / "w.safetensors")
+    (tmp_path / "names").write_text("cat\ndog\n")
+    files = {"weights": tmp_path / "w.safetensors", "labels": tmp_path / "names"}
+    large = build(entry(arch=arch, size=SIZE, batch_norm_eps=0.0), files)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eps = 0.0
+    picture = pictures(1)[0]
+    expected = theirs(network, picture, 0.4, 0.5, 100)
+    item = large.preprocess(Image(picture, SIZE, SIZE), DetectOptions(0.4, 0.5))
+    with torch.inference_mode():
+        (result,) = large.postprocess(large.module(torch.from_numpy(item.tensor)[None]), [item.context])
+    assert [found.class_id + 1 for found in result.items] == expected["labels"].tolist()
+    np.testing.assert_allclose([found.score for found in result.items], expected["scores"], atol=1e-4)
+    np.testing.assert_allclose([found.box for found in result.items], expected["boxes"], atol=0.05)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"arch": "resnet50"}, "'rcnn': options.arch is 'resnet50', none of fasterrcnn_mobilenet"),
+        ({"size": 100}, "options.size is 100, no multiple of 32"),
+        ({"colour": 1}, "unknown options ['colour']"),
+        ({"score_threshold": 2}, "options.score_threshold is 2, not from 0 to 1"),
+    ],
+)
+def test_wrong_options_are_errors(options: dict[str, object], message: str, weights: Path) -> None:
+    with pytest.raises(WeightsError, match=re.escape(message)):
+        build(entry(**options), {"weights": weights})
+
+
+@pytest.mark.parametrize("content", ["garbage", "list", "other", "none"])
+def test_files_that_are_no_such_weights_are_errors(content: str, tmp_path: Path) -> None:
+    path = tmp_path / "w.pth"
+    if content == "garbage":
+        path.write_bytes(b"no pickle at all")
+    elif content == "list":
+        torch.save([1, 2], path)
+    elif content == "other":
+        torch.save({"weight": torch.zeros(3)}, path)
+    with pytest.raises(WeightsError, match=r"w\.pth"):
+        build(entry(), {"weights": path})

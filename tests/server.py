@@ -1,0 +1,74 @@
+"""A real server process for the end-to-end tests, on a free loopback port."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+
+from tests.paths import ROOT
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Server:
+    """`bentoml serve service.bento:Lynceus` with settings of its own; ended by its own id."""
+
+    def __init__(self, log: Path, **settings: object) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.log = log
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("LYNCEUS_")}
+        environment |= {f"LYNCEUS_{key.upper()}": str(value) for key, value in settings.items()}
+        environment |= {
+            "BENTOML_DO_NOT_TRACK": "True",
+            "BENTOML_HOME": str(log.parent / f"bentoml-{self.port}"),
+        }
+        command = [sys.executable, "-m", "bentoml", "serve", "service.bento:Lynceus"]
+        with log.open("wb") as out:
+            self.process = subprocess.Popen(
+                [*command, "--host", "127.0.0.1", "--port", str(self.port)],
+                cwd=ROOT,
+                env=environment,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+            )
+
+    def wait(self, seconds: float = 180) -> None:
+        """Until it is ready.
+
+        Raises:
+            AssertionError: it ended, or was not ready in time; with its log.
+        """
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            assert self.process.poll() is None, f"the server ended:\n{self.log.read_text()[-4000:]}"
+            try:
+                if httpx.get(f"{self.url}/readyz", timeout=5).status_code == 200:
+                    return
+            except httpx.HTTPError:
+                time.sleep(0.2)
+        raise AssertionError(f"not ready in {seconds} s:\n{self.log.read_text()[-4000:]}")
+
+    def terminate(self) -> None:
+        self.process.send_signal(signal.SIGTERM)
+
+    def stop(self, seconds: float = 60) -> int:
+        """Ends it and gives its exit status."""
+        if self.process.poll() is None:
+            self.terminate()
+        try:
+            return self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise

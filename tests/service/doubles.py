@@ -1,0 +1,46 @@
+"""A small real network behind the Pipeline protocol, quick enough to serve hundreds of times in a test."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from models.image import Image
+from models.pipeline import Card, Prepared, Task
+
+SHAPE = (8, 8, 3)
+
+
+class Mean(nn.Module):
+    """uint8 [N, 8, 8, 3] -> mean per channel [N, 3], and a count that tells how large the batch was."""
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        mean = images.float().mean(dim=(1, 2))
+        return mean, torch.zeros_like(mean[:, :1])
+
+
+class MeanPipeline:
+    """Answers (context, mean of the first channel); a context named `poison` makes its batch fail."""
+
+    min_side = None
+    shapes = (SHAPE,)
+
+    def __init__(self, name: str = "mean") -> None:
+        self.card = Card(name, Task.CLASSIFY, "MIT", "0" * 64)
+        self.module = Mean().eval()
+
+    def preprocess(self, image: Image, options: Any = None) -> Prepared:
+        return item(int(image.pixels.mean()), options)
+
+    def postprocess(self, outputs: tuple[Tensor, ...], contexts: Sequence[Any]) -> list[Any]:
+        if "poison" in contexts:
+            raise ValueError("poison")
+        return [(context, float(value)) for context, value in zip(contexts, outputs[0][:, 0], strict=True)]
+
+
+def item(value: int, context: Any = None) -> Prepared:
+    return Prepared(np.full(SHAPE, value, np.uint8), context)

@@ -1,0 +1,96 @@
+"""Executors agree with each other, and an answer does not depend on its batch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from models import zoo
+from models.image import decode
+from models.pipeline import Pipeline
+from models.weights import Catalogue, Store
+from service.executor import (
+    Executor,
+    OpenVINOExecutor,
+    TorchExecutor,
+    is_out_of_memory,
+    make_executor,
+    pick_device,
+)
+from service.settings import Settings
+from tests.paths import SHARED, needs_shared
+from tests.service.doubles import SHAPE, Mean, MeanPipeline
+
+
+@pytest.fixture(scope="module")
+def lite() -> Pipeline:
+    return zoo.build("efficientnet-lite0", Catalogue(), Store())
+
+
+@pytest.fixture(scope="module")
+def pictures(lite: Pipeline) -> list[NDArray[np.uint8]]:
+    paths: list[Path] = sorted((SHARED / "data" / "imagenet-sample").glob("*.jpg"))
+    return [lite.preprocess(decode(path.read_bytes(), min_side=lite.min_side)).tensor for path in paths]
+
+
+def probabilities(executor: Executor, pictures: list[NDArray[np.uint8]], size: int) -> torch.Tensor:
+    parts = [executor.run(pictures[start : start + size])[0] for start in range(0, len(pictures), size)]
+    return torch.cat([part.float().cpu() for part in parts])
+
+
+@needs_shared
+def test_torch_and_openvino_agree_on_200_pictures(lite: Pipeline, pictures: list[NDArray[np.uint8]]) -> None:
+    assert len(pictures) == 200
+    eager = probabilities(TorchExecutor(lite.module, "cpu"), pictures, 8)
+    compiled = probabilities(OpenVINOExecutor(lite.module, threads=2), pictures, 8)
+    assert (eager.argmax(1) == compiled.argmax(1)).all()
+    assert float((eager - compiled).abs().max()) < 1e-3
+
+
+@needs_shared
+@pytest.mark.parametrize("kind", ["torch", "openvino"])
+def test_an_answer_does_not_depend_on_its_batch(
+    kind: str, lite: Pipeline, pictures: list[NDArray[np.uint8]]
+) -> None:
+    executor: Executor = TorchExecutor(lite.module, "cpu") if kind == "torch" else OpenVINOExecutor(lite.module, 2)
+    some = pictures[:11]
+    alone = probabilities(executor, some, 1)
+    for size in (2, 3, 8, 11):
+        # other batch sizes pick other kernels, which add in another order
+        assert float((probabilities(executor, some, size) - alone).abs().max()) < 1e-5
+
+
+def test_results_of_one_run_outlive_the_next() -> None:
+    executor = OpenVINOExecutor(Mean(), threads=1)
+    first = executor.run([np.full(SHAPE, 10, np.uint8)])[0]
+    executor.run([np.full(SHAPE, 200, np.uint8)])
+    assert first.tolist() == [[10, 10, 10]]
+
+
+def test_several_outputs_keep_their_order() -> None:
+    for executor in (TorchExecutor(Mean(), "cpu"), OpenVINOExecutor(Mean(), threads=1)):
+        executor.warm(SHAPE, [1, 2])
+        mean, zero = executor.run([np.full(SHAPE, value, np.uint8) for value in (1, 2, 3)])
+        assert mean[:, 0].tolist() == [1, 2, 3]
+        assert zero.tolist() == [[0], [0], [0]]
+
+
+def test_the_choice_of_executor() -> None:
+    pipeline = MeanPipeline()
+    assert make_executor(pipeline, Settings(device="cpu")).name == "openvino"
+    assert make_executor(pipeline, Settings(device="cpu", executor="torch")).name == "torch"
+    with pytest.raises(ValueError, match="LYNCEUS_DEVICE=cuda:99"):
+        pick_device("cuda:99")
+    assert pick_device("cpu") == "cpu"
+
+
+def test_what_counts_as_out_of_memory() -> None:
+    assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
+    assert is_out_of_memory(MemoryError())
+    assert is_out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to"))
+    assert not is_out_of_memory(RuntimeError("sizes do not match"))
+    assert not is_out_of_memory(ValueError("out of memory"))

@@ -1,0 +1,102 @@
+"""The arrows of the house, checked by walking the imports of every file."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.paths import ROOT
+
+SERVING = ("service", "bentoml", "_bentoml_impl", "fastapi", "starlette", "prometheus_client", "grpc", "pydantic")
+LIMIT = 350
+
+
+def files(*folders: str) -> list[Path]:
+    return [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Every module that a file imports, anywhere in it; `from a import b` gives both `a` and `a.b`."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import"
+            assert node.module is not None
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def under(name: str, *packages: str) -> bool:
+    return any(name == package or name.startswith(package + ".") for package in packages)
+
+
+def ours(path: Path, *packages: str) -> list[str]:
+    return [name for name in imports(path) if under(name, *packages)]
+
+
+def ids(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+@pytest.mark.parametrize("path", files("models"), ids=ids)
+def test_the_science_knows_nothing_of_serving(path: Path) -> None:
+    assert ours(path, *SERVING, "loadtests", "tests") == []
+
+
+@pytest.mark.parametrize("path", [p for p in files("models") if "training" not in p.parts], ids=ids)
+def test_inference_does_not_need_training(path: Path) -> None:
+    assert ours(path, "models.training") == []
+
+
+@pytest.mark.parametrize("path", files("service"), ids=ids)
+def test_serving_does_not_need_training_tests_or_the_composition_root(path: Path) -> None:
+    assert ours(path, "models.training", "loadtests", "tests", "service.bento") == []
+
+
+@pytest.mark.parametrize("name", ["batcher", "clock", "pace", "waiting"])
+def test_the_batcher_is_the_standard_library_and_errors(name: str) -> None:
+    path = ROOT / "service" / f"{name}.py"
+    allowed = (*sys.stdlib_module_names, "service.errors", "service.clock", "service.pace", "service.waiting")
+    assert [module for module in imports(path) if not under(module, *allowed)] == []
+
+
+ARROWS = {
+    "errors": (),
+    "settings": (),
+    "metrics": ("service.batcher",),
+    "executor": ("service.settings",),
+    "runner": ("service.executor", "service.batcher", "service.metrics", "service.errors"),
+    "dataplane": ("service.runner", "service.jobs", "service.errors", "service.metrics"),
+}
+
+
+@pytest.mark.parametrize("name", ARROWS)
+def test_service_modules_know_only_what_is_below_them(name: str) -> None:
+    path = ROOT / "service" / f"{name}.py"
+    assert [module for module in ours(path, "service") if not under(module, *ARROWS[name])] == []
+
+
+@pytest.mark.parametrize("path", files("service/web", "service/rpc"), ids=ids)
+def test_doors_know_the_data_plane_and_never_each_other_or_a_model(path: Path) -> None:
+    door = f"service.{path.parent.name}"
+    below = ("service.dataplane", "service.errors", "service.settings", "service.metrics")
+    assert [name for name in ours(path, "service") if not under(name, door, *below)] == []
+    # of the science only its vocabulary: errors, tasks, options and results
+    assert [name for name in ours(path, "models") if not under(name, "models.errors", "models.pipeline")
+            and ".result" not in name] == []
+
+
+@pytest.mark.parametrize("path", [p for p in files("loadtests") if p.name != "limit.py"], ids=ids)
+def test_load_tests_talk_to_the_public_api_only(path: Path) -> None:
+    # limit.py measures the in-process limit, which is what the served figures are compared with
+    assert ours(path, "models", "service") == []
+
+
+@pytest.mark.parametrize("path", files("models", "service", "loadtests", "tests"), ids=ids)
+def test_files_stay_small(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= LIMIT
