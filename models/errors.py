@@ -9,7 +9,13 @@ from __future__ import annotations
 
 
 class ModelError(Exception):
-    """Base of every error that `models` raises on purpose."""
+    """Base of every error that `models` raises on purpose.
+
+    Attributes:
+        image: which of a request's pictures it was (``a`` or ``b``), or None where there is only one.
+    """
+
+    image: str | None = None
 
 
 class ImageInvalid(ModelError):
@@ -37,11 +43,7 @@ class ParameterInvalid(ModelError, ValueError):
 
 
 class FaceNotFound(ModelError):
-    """No face stands in a picture that must have one.
-
-    Attributes:
-        image: which picture it was (``a`` or ``b``), or None where there is only one.
-    """
+    """No face stands in a picture that must have one."""
 
     def __init__(self, detail: str, image: str | None = None) -> None:
         super().__init__(detail)
@@ -49,11 +51,7 @@ class FaceNotFound(ModelError):
 
 
 class FacesMany(ModelError):
-    """Several faces where ``face_select=only`` asked for exactly one.
-
-    Attributes:
-        image: which picture it was (``a`` or ``b``), or None where there is only one.
-    """
+    """Several faces where ``face_select=only`` asked for exactly one."""
 
     def __init__(self, detail: str, image: str | None = None) -> None:
         super().__init__(detail)

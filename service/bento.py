@@ -25,10 +25,13 @@ from models.weights import CATALOGUE, Catalogue, Store
 from service import metrics as measuring
 from service.dataplane import DataPlane
 from service.executor import make_executor, pick_device
+from service.faces import FaceDesk
 from service.metrics import Metrics
+from service.pictures import PictureDesk
 from service.runner import Runner
 from service.settings import Settings
 from service.web.app import make_app
+from service.web.house import House
 
 logger = logging.getLogger(__name__)
 
@@ -90,6 +93,7 @@ class Lynceus:
     """One worker process."""
 
     plane: DataPlane | None = None
+    pictures: PictureDesk | None = None
 
     @bentoml.on_startup
     async def start(self) -> None:
@@ -103,7 +107,9 @@ class Lynceus:
         plane = DataPlane(runners, metrics, limits, SETTINGS.decoder_count(CUDA))
         for runner in runners:
             await runner.start()
-        DOOR.app = make_app(plane, metrics, SETTINGS)
+        faces = FaceDesk(plane)
+        self.pictures = PictureDesk(plane, faces, limits)
+        DOOR.app = make_app(House(plane, faces, self.pictures, metrics, SETTINGS))
         self.plane = plane
         self._drain_on(signal.SIGTERM)
 
@@ -112,6 +118,8 @@ class Lynceus:
         """Runs when every request has been answered."""
         if self.plane is not None:
             await self.plane.drain(SETTINGS.timeout_seconds)
+        if self.pictures is not None:
+            self.pictures.close()
         measuring.leave()
 
     async def __is_ready__(self) -> bool:

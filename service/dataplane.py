@@ -17,7 +17,7 @@ from models.classification.result import Classification, ClassifyOptions
 from models.detection.result import Detections, DetectOptions
 from models.errors import ModelUnknown, ParameterInvalid
 from models.image import Image, Limits, decode
-from models.pipeline import Pipeline, Prepared, Task
+from models.pipeline import Prepared, Task
 from service.errors import DeadlineExceeded
 from service.metrics import Metrics
 from service.runner import Runner, State
@@ -63,7 +63,6 @@ class DataPlane:
         for name, runner in self.runners.items():
             self._defaults.setdefault(runner.card.task, name)
         self._decoders = ThreadPoolExecutor(decoders, thread_name_prefix="decode")
-        self._side = ThreadPoolExecutor(1, thread_name_prefix="explain")
         self._decode_seconds = {name: metrics.stage_seconds.labels(name, "decode") for name in self.runners}
 
     @property
@@ -110,45 +109,58 @@ class DataPlane:
             ParameterInvalid, ModelUnknown: the request.
             Overloaded, NotReady, DeadlineExceeded: the service.
         """
-        return await self._one(self.runner(Task.CLASSIFY, model), data, options, deadline)
+        return await self.infer(self.runner(Task.CLASSIFY, model), data, options, deadline)
 
     async def detect(
         self, data: bytes, options: DetectOptions, *, model: str | None = None, deadline: float | None = None
     ) -> Answer[Detections]:
         """Objects of a picture. Raises as `classify` does."""
-        return await self._one(self.runner(Task.DETECT, model), data, options, deadline)
-
-    async def explain(self, task: Task, model: str | None, work: Callable[[Pipeline], T]) -> T:
-        """Runs something slow on a model's pipeline, one such thing at a time, beside the batches."""
-        runner = self.runner(task, model)
-        with runner.admit():
-            return await asyncio.get_running_loop().run_in_executor(self._side, work, runner.pipeline)
-
-    def decode(self, data: bytes, min_side: int | None = None) -> Image:
-        """Decodes a picture within the service's limits, in the caller's thread."""
-        return decode(data, self.limits, min_side=min_side)
+        return await self.infer(self.runner(Task.DETECT, model), data, options, deadline)
 
     async def drain(self, grace: float) -> bool:
         """Finishes what was admitted; whether all of it was within `grace` seconds."""
         self.draining = True
         finished = await asyncio.gather(*(runner.drain(grace) for runner in self.runners.values()))
         self._decoders.shutdown(wait=False)
-        self._side.shutdown(wait=False)
         return all(finished)
 
-    async def _one(self, runner: Runner, data: bytes, options: Any, deadline: float | None) -> Answer[Any]:
-        """Admission, decoding in a thread, a place in a batch."""
+    async def in_decoder(self, work: Callable[[], T]) -> T:
+        """Runs work on a picture's pixels in a decoding thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._decoders, work)
+
+    async def infer(
+        self,
+        runner: Runner,
+        data: bytes,
+        options: Any,
+        deadline: float | None,
+        *,
+        min_side: int | None = None,
+        keep: Callable[[Image], None] | None = None,
+    ) -> Answer[Any]:
+        """Admission, decoding in a thread, a place in a batch.
+
+        Args:
+            runner: the model.
+            data: the picture.
+            options: its task's options.
+            deadline: on the monotonic clock.
+            min_side: how far the decoder may reduce the picture; None: as far as the model allows.
+            keep: given the decoded picture, in the decoding thread.
+        """
         pipeline = runner.pipeline
 
         def prepare() -> tuple[Prepared, float]:
             if deadline is not None and time.monotonic() >= deadline:
                 raise DeadlineExceeded("the deadline passed before the image was decoded")
             began = time.perf_counter()
-            prepared = pipeline.preprocess(self.decode(data, pipeline.min_side), options)
-            return prepared, time.perf_counter() - began
+            image = decode(data, self.limits, min_side=min_side or pipeline.min_side)
+            if keep is not None:
+                keep(image)
+            return pipeline.preprocess(image, options), time.perf_counter() - began
 
         with runner.admit():
-            prepared, decoded = await asyncio.get_running_loop().run_in_executor(self._decoders, prepare)
+            prepared, decoded = await self.in_decoder(prepare)
             self._decode_seconds[runner.card.name].observe(decoded)
             done = await runner.run(prepared, deadline)
         return Answer(

@@ -10,7 +10,7 @@ import contextlib
 import importlib.util
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -169,13 +169,17 @@ class OpenVINOExecutor:
             self.run([blank] * size)
 
     def run(self, pictures: Pictures) -> tuple[Tensor, ...]:
-        shape = pictures[0].shape
+        return self.forward(np.stack(pictures))
+
+    def forward(self, batch: NDArray[np.uint8]) -> tuple[Tensor, ...]:
+        """Runs a stacked batch, uint8 [N, H, W, 3]."""
+        shape: Shape = batch.shape[1:]
         requests: dict[Any, Any] = self._requests.__dict__.setdefault("by_shape", {})
         request = requests.get(shape)
         if request is None:
             request = requests[shape] = self._compile(shape).create_infer_request()
         # share_outputs off: the arrays are ours to keep after the next infer
-        result = request.infer({0: np.stack(pictures)}, share_inputs=True, share_outputs=False)
+        result = request.infer({0: batch}, share_inputs=True, share_outputs=False)
         return tuple(torch.from_numpy(result[index]) for index in range(len(result)))
 
     def _compile(self, shape: Shape) -> Any:
@@ -221,8 +225,19 @@ def make_executor(pipeline: Pipeline, settings: Settings) -> Executor:
     if kind is ExecutorKind.OPENVINO and device != "cpu":
         raise ValueError("LYNCEUS_EXECUTOR=openvino runs on a CPU; set LYNCEUS_DEVICE=cpu")
     if kind is ExecutorKind.OPENVINO and getattr(pipeline, "exportable", True):
-        return OpenVINOExecutor(pipeline.module, settings.thread_count(cuda=False), settings.precision)
+        threads = settings.thread_count(cuda=False)
+        for name, stage in getattr(pipeline, "stages", {}).items():
+            pipeline.stages[name] = _compiled_stage(stage, threads)  # type: ignore[attr-defined]
+        return OpenVINOExecutor(pipeline.module, threads, settings.precision)
     return TorchExecutor(pipeline.module, device, settings.precision)
+
+
+def _compiled_stage(module: nn.Module, threads: int) -> Callable[[Tensor], tuple[Tensor, ...]]:
+    """A small network that a pipeline calls itself, on square crops whose number varies."""
+    executor = OpenVINOExecutor(module, threads)
+    side = int(module.side)  # type: ignore[arg-type]
+    executor.warm((side, side, 3), (1, 32))
+    return lambda crops: executor.forward(crops.numpy())
 
 
 def is_out_of_memory(error: BaseException) -> bool:

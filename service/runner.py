@@ -16,6 +16,9 @@ from concurrent.futures import ThreadPoolExecutor
 from enum import Enum
 from typing import Any
 
+import numpy as np
+
+from models.image import Image
 from models.pipeline import Card, Pipeline, Prepared
 from service.batcher import Batcher, Done
 from service.errors import NotReady, Overloaded
@@ -45,6 +48,9 @@ class Runner:
         max_queue: pictures that may wait.
         slots: batches on the device at once; also the runner's threads.
         linger: seconds that an idle queue's first picture waits for company.
+
+    Attributes:
+        window: items that one request may have here at once, so that it does not fill the queue alone.
     """
 
     def __init__(
@@ -62,6 +68,7 @@ class Runner:
         self.executor = executor
         self.state = State.STARTING
         self._max_batch = max_batch
+        self.window = min(max_queue, 4 * max_batch)
         self._room = max_queue + slots * max_batch
         self._admitted = 0
         self._threads = ThreadPoolExecutor(slots, thread_name_prefix=f"run-{pipeline.card.name}")
@@ -150,6 +157,11 @@ class Runner:
         complete = await self._batcher.drain(grace)
         self._threads.shutdown(wait=False)
         return complete
+
+    def _rehearse(self, shape: tuple[int, int, int]) -> None:
+        """One blank picture all the way, so that no request pays for what libraries do on their first call."""
+        blank = np.zeros(shape, np.uint8)
+        self._execute([self.pipeline.preprocess(Image(blank, shape[1], shape[0]))])
 
     async def _run_batch(self, items: Sequence[Prepared]) -> Sequence[Any]:
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._execute, items)

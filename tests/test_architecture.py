@@ -11,7 +11,16 @@ import pytest
 
 from tests.paths import ROOT
 
-SERVING = ("service", "bentoml", "_bentoml_impl", "fastapi", "starlette", "prometheus_client", "grpc", "pydantic")
+SERVING = (
+    "service",
+    "bentoml",
+    "_bentoml_impl",
+    "fastapi",
+    "starlette",
+    "prometheus_client",
+    "grpc",
+    "pydantic",
+)
 LIMIT = 350
 
 
@@ -72,6 +81,8 @@ ARROWS = {
     "executor": ("service.settings",),
     "runner": ("service.executor", "service.batcher", "service.metrics", "service.errors"),
     "dataplane": ("service.runner", "service.jobs", "service.errors", "service.metrics"),
+    "faces": ("service.dataplane", "service.runner"),
+    "pictures": ("service.dataplane", "service.faces", "service.errors"),
 }
 
 
@@ -84,11 +95,21 @@ def test_service_modules_know_only_what_is_below_them(name: str) -> None:
 @pytest.mark.parametrize("path", files("service/web", "service/rpc"), ids=ids)
 def test_doors_know_the_data_plane_and_never_each_other_or_a_model(path: Path) -> None:
     door = f"service.{path.parent.name}"
-    below = ("service.dataplane", "service.errors", "service.settings", "service.metrics")
+    below = (
+        "service.dataplane",
+        "service.faces",
+        "service.pictures",
+        "service.errors",
+        "service.settings",
+        "service.metrics",
+    )
     assert [name for name in ours(path, "service") if not under(name, door, *below)] == []
     # of the science only its vocabulary: errors, tasks, options and results
-    assert [name for name in ours(path, "models") if not under(name, "models.errors", "models.pipeline")
-            and ".result" not in name] == []
+    assert [
+        name
+        for name in ours(path, "models")
+        if not under(name, "models.errors", "models.pipeline") and ".result" not in name
+    ] == []
 
 
 @pytest.mark.parametrize("path", [p for p in files("loadtests") if p.name != "limit.py"], ids=ids)

@@ -86,13 +86,10 @@ def place(image: Image) -> tuple[Pixels, tuple[float, float, float, float]]:
     """See `digit_crop`; also gives what the 32 x 32 pixels show, xyxy in pixels of the upright original.
 
     A picture with a bright border (its median over 127) is taken for ink on paper and inverted. One of
-    28 x 28 or 32 x 32 is then used as it is. Of any other the ink is told from the ground by Otsu's
-    threshold, its bounding box is scaled to 20 pixels and its centre of mass is moved to the middle.
+    28 x 28 or 32 x 32 is then used as it is. Of any other the ink is told from the paper, its bounding box is
+    scaled to 20 pixels and its centre of mass is moved to the middle.
     """
-    grey: Pixels = cv2.cvtColor(image.pixels, cv2.COLOR_RGB2GRAY)
-    border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
-    if np.median(border) > 127:
-        grey = 255 - grey
+    grey = light_ink(cv2.cvtColor(image.pixels, cv2.COLOR_RGB2GRAY))
     height, width = grey.shape
     if (height, width) in ((MNIST, MNIST), (SIZE, SIZE)):
         left, top, scale = 0.0, 0.0, 1.0
@@ -115,12 +112,23 @@ def place(image: Image) -> tuple[Pixels, tuple[float, float, float, float]]:
     return np.repeat(canvas[..., None], 3, axis=2), shown
 
 
+def light_ink(pixels: Pixels) -> Pixels:
+    """uint8 [h, w] or [h, w, 3] -> the same, inverted when its border is bright: dark ink on paper."""
+    border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+    return 255 - pixels if np.median(border) > 127 else pixels
+
+
 def _boxed(grey: Pixels) -> tuple[Pixels, float, float, float]:
     """Light ink on darker ground -> the digit in its box of 20 pixels, the box's corner, and its scale."""
     smaller = min(1.0, 8 * SIZE / max(grey.shape))  # the box is found without the grain of the paper
     height, width = (max(1, round(side * smaller)) for side in grey.shape)
     grey = _resized(grey, height, width)
-    _, mask = cv2.threshold(cv2.GaussianBlur(grey, (5, 5), 0), 0, 1, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
+    # What is wider than a stroke can be is the paper with its shades: the top-hat transform takes it away.
+    blurred = cv2.GaussianBlur(grey, (5, 5), 0)
+    wide = cv2.getStructuringElement(cv2.MORPH_RECT, (max(height, width) // 3 | 1,) * 2)
+    ground = cv2.morphologyEx(blurred, cv2.MORPH_OPEN, wide)
+    grey, blurred = cv2.subtract(grey, ground), cv2.subtract(blurred, ground)
+    _, mask = cv2.threshold(blurred, 0, 1, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
     mask = _without_specks(mask)
     if mask.any() and not mask.all():
         # The paper's shade and grain go to black, the ink to white, and the edge between them stays soft.

@@ -114,6 +114,8 @@ class Darknet(nn.Module):
             self.layers.append(module)
             if shapes[index].height * shapes[index].width * shapes[index].channels > _MAX_VALUES:
                 raise layer.place.error(f"its output {tuple(shapes[index])} is larger than any network needs")
+        if not self.convolutions():
+            raise config.net.place.error("no layer has weights")
         if len({head.classes for head in self._heads()}) > 1:
             raise config.layers[-1].place.error("the heads have different numbers of classes")
         self._last_use = {source: index for index, read in enumerate(self.sources) for source in read}

@@ -161,7 +161,8 @@ def _convolution(layer: cfg.Convolutional, given: Shape) -> tuple[nn.Module, Sha
             f"{given.channels} channels to {layer.filters} filters do not fall into {layer.groups} groups"
         )
     reach = layer.dilation * (layer.size - 1) + 1
-    height, width = ((side + 2 * layer.padding - reach) // layer.stride + 1 for side in given[1:])
+    padding = layer.padding * layer.dilation  # as darknet calls its `im2col_cpu_ext`
+    height, width = ((side + 2 * padding - reach) // layer.stride + 1 for side in given[1:])
     if height < 1 or width < 1:
         raise layer.place.error(f"size={layer.size} does not fit an input of {given.height} by {given.width}")
     convolution = nn.Conv2d(
@@ -169,7 +170,7 @@ def _convolution(layer: cfg.Convolutional, given: Shape) -> tuple[nn.Module, Sha
         layer.filters,
         layer.size,
         layer.stride,
-        layer.padding,
+        padding,
         layer.dilation,
         layer.groups,
         device="meta",  # a cfg can ask for any amount of memory; the length of the weights is checked first

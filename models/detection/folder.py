@@ -14,7 +14,7 @@ from models.image_header import read_header
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Sample:
     """One picture and its boxes.
 

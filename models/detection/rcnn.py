@@ -115,9 +115,9 @@ def build(entry: Entry, files: Mapping[str, Path]) -> RCNNPipeline:
     Args:
         entry: options `arch` (required, one of ARCHITECTURES); `size`, side of the canvas;
             `batch_norm_eps`, which torchvision sets to 0 for `FasterRCNN_ResNet50_FPN_Weights.COCO_V1` (1e-5
-            otherwise); `score_threshold` and `iou_threshold`, what a request that names none gets (both 0.5).
+            else); `score_threshold` and `iou_threshold`, what a request that names none gets (both 0.5).
         files: `weights`, a state dict as `.safetensors` or of `torch.save`; optional `labels`, class names
-            without the background, one a line (without it: the 80 of COCO, as torchvision's weights have them).
+            without the background, one a line (without it: the 80 of COCO, placed as torchvision does).
 
     Raises:
         WeightsError: an option is wrong or a file does not fit the architecture.

@@ -1,35 +1,37 @@
 """From a face in a picture to the chip that the embedding network was trained with.
 
-dlib cuts its chips so that the face's landmarks lie as near as a similarity transform (shift, rotation, scale) can bring
-them to those of a mean face (`get_face_chip_details` in `dlib/image_transforms/interpolation.h`). The same is done here
-with the five landmarks that the detector gives.
+dlib cuts its chips so that the face's landmarks lie as near as a similarity transform (shift, rotation,
+scale) can bring them to those of a mean face (`get_face_chip_details` in
+`dlib/image_transforms/interpolation.h`). Here that is done with the five landmarks that the detector gives.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from models.faces.resnet import SIDE
+from models.faces.result import Face
+from models.image import Image
 
 PADDING = 0.25
 """Room around the mean face on each side, in units of the face: what dlib's network was trained with."""
 
+_LEFT_EYE = (0.121737, 0.187122, 0.265825, 0.334606, 0.260918, 0.182743)  # x of the points 36 to 41
+_RIGHT_EYE = (0.645647, 0.714428, 0.793132, 0.858516, 0.797510, 0.719335)  # 42 to 47
+_EYES_Y = (0.216423, 0.178758, 0.179852, 0.231733, 0.245099, 0.244077)  # of either eye
 MEAN_FACE = (
-    # dlib's mean of the 68-point annotation: the unit square holds the face from the brows to the chin
-    (
-        (0.187122 + 0.265825 + 0.334606 + 0.260918 + 0.182743 + 0.121737) / 6,
-        0.2159903,
-    ),  # left eye: points 36..41
-    (
-        (0.645647 + 0.714428 + 0.793132 + 0.858516 + 0.79751 + 0.719335) / 6,
-        0.2159903,
-    ),  # right eye: points 42..47
+    (sum(_LEFT_EYE) / 6, sum(_EYES_Y) / 6),
+    (sum(_RIGHT_EYE) / 6, sum(_EYES_Y) / 6),
     (0.490127, 0.515625),  # tip of the nose: point 30
     (0.254149, 0.780233),  # left corner of the mouth: point 48
     (0.726104, 0.780233),  # right corner: point 54
 )
+"""dlib's mean of the 68-point annotation, in a unit square that reaches from the brows to the chin."""
 
 _TAPS = 4
 """A pixel of a reduced picture is the mean of at most so many pixels along each side."""
@@ -46,8 +48,9 @@ def similarity(source: Tensor, target: Tensor) -> Tensor:
     """Least-squares similarity transforms that carry `source` to `target`, without reflection.
 
     Written over the complex plane the transform is ``a z + b`` and the problem is linear, so what Umeyama
-    ("Least-squares estimation of transformation parameters between two point patterns", PAMI 1991) solves with a
-    singular value decomposition has a closed form: a = sum(conj(z) w) / sum(|z|^2) of the centred points.
+    ("Least-squares estimation of transformation parameters between two point patterns", PAMI 1991) solves
+    with a singular value decomposition has a closed form: a = sum(conj(z) w) / sum(|z|^2) of the centred
+    points.
 
     Args:
         source: float Tensor[N, P, 2], P >= 2, not all of a face's points in one place (then its scale is 0).
@@ -68,7 +71,7 @@ def similarity(source: Tensor, target: Tensor) -> Tensor:
 
 
 def inverse(transforms: Tensor) -> Tensor:
-    """The inverses of similarity transforms, Tensor[N, 2, 3] -> Tensor[N, 2, 3]; one without scale goes to zero."""
+    """Inverse similarity transforms, Tensor[N, 2, 3] -> Tensor[N, 2, 3]; one without scale goes to zero."""
     linear, shift = transforms[..., :2], transforms[..., 2:]
     energy = linear[:, 0].square().sum(-1).clamp(min=torch.finfo(transforms.dtype).tiny)
     back = linear.transpose(1, 2) / energy[:, None, None]
@@ -78,14 +81,14 @@ def inverse(transforms: Tensor) -> Tensor:
 def chips(pixels: Tensor, landmarks: Tensor, side: int = SIDE, padding: float = PADDING) -> Tensor:
     """Cuts all faces out of a picture, upright and of one size.
 
-    What lies outside of the picture is black, as dlib has it. Where the picture is finer than the chip it is reduced
-    by the mean of its pixels first, so nothing aliases. Only the part around a face becomes float, and only once
-    reduced, so that a picture of fifty million pixels costs no more than a small one.
+    What lies outside of the picture is black, as dlib has it. Where the picture is finer than the chip it is
+    reduced by the mean of its pixels first, so nothing aliases. Only the part around a face becomes float,
+    and only once reduced, so that a picture of fifty million pixels costs no more than a small one.
 
     Args:
         pixels: uint8 Tensor[H, W, 3].
-        landmarks: float Tensor[N, 5, 2], (x, y) in pixels of `pixels`, in the order of `Face.landmarks`. Of a picture
-            that the decoder reduced, the landmarks must be reduced likewise.
+        landmarks: float Tensor[N, 5, 2], (x, y) in pixels of `pixels`, in the order of `Face.landmarks`. Of a
+            picture that the decoder reduced, the landmarks must be reduced likewise (`cut_faces` does).
         side: of a chip, pixels.
         padding: around the mean face, in units of it.
 
@@ -111,7 +114,7 @@ def chips(pixels: Tensor, landmarks: Tensor, side: int = SIDE, padding: float = 
 
 
 def _cut(part: Tensor, back: Tensor, origin: tuple[int, int], scale: float, side: int) -> Tensor:
-    """One chip from the part of a picture around it: back is the Tensor[2, 3] that carries the chip to the picture."""
+    """One chip from the part of a picture around it; `back`, Tensor[2, 3], carries chip to picture."""
     factor = max(int(scale), 1)
     reduced = _reduce(part, factor)
     extent = torch.tensor([reduced.shape[3], reduced.shape[2]], dtype=back.dtype) * factor
@@ -144,3 +147,15 @@ def _reduce(part: Tensor, factor: int) -> Tensor:
         for dx in steps:
             total += part[dy:height:factor, dx:width:factor]
     return total.div_(len(steps) ** 2).permute(2, 0, 1)[None].contiguous()
+
+
+def cut_faces(image: Image, faces: Sequence[Face]) -> list[Image]:
+    """The chips of a picture's faces, in their order, as the embedding pipeline's `preprocess` takes them."""
+    if not faces:
+        return []
+    height, width = image.pixels.shape[:2]
+    # the decoder may have reduced the picture, the landmarks are those of the original
+    shrink = torch.tensor([width / image.width, height / image.height], dtype=torch.float64)
+    landmarks = torch.tensor([face.landmarks for face in faces], dtype=torch.float64) * shrink
+    pixels = torch.from_numpy(np.require(image.pixels, np.uint8, ["C", "W"]))
+    return [Image(chip, SIDE, SIDE) for chip in chips(pixels, landmarks).numpy()]

@@ -4,12 +4,14 @@ The format, as far as feed-forward networks need it:
 
 - an integer is one byte, its low four bits the number of bytes that follow and its top bit the sign, then the
   magnitude, little-endian;
-- a float is two integers, mantissa and exponent: mantissa * 2 ** exponent; a bool is the character ``1`` or ``0``;
+- a float is two integers, mantissa and exponent: mantissa * 2 ** exponent; a bool is the character ``1`` or
+  ``0``;
 - a string is its length (integer), then its bytes;
 - a tensor is a version (2), four integers (samples, channels, rows, columns), then float32 little-endian;
-- a network is nested types, the loss outermost. Every type writes its version before what it wraps, so a file starts
-  with the versions of all layers from the loss inwards (1: a tag or a skip, 2: a layer, 3: the innermost layer); then
-  come the input and the layers' own records in the order in which an image passes them.
+- a network is nested types, the loss outermost. Every type writes its version before what it wraps, so a file
+  starts with the versions of all layers from the loss inwards (1: a tag or a skip, 2: a layer, 3: the
+  innermost layer); then come the input and the layers' own records in the order in which an image passes
+  them.
 
 Nothing is executed and no length of the file is trusted: every read is checked against what is left.
 """
@@ -46,7 +48,7 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """A whole file: what is subtracted from the input, the input's side in pixels, and layers in forward order."""
+    """A whole file: the input's mean (RGB) and size (rows, columns), and the layers in forward order."""
 
     mean: tuple[float, float, float]
     size: tuple[int, int]
@@ -131,7 +133,7 @@ class Reader:
         return np.frombuffer(raw, dtype="<f4").astype(np.float32)
 
     def alias(self) -> None:
-        """The shape of a view into a layer's parameters; the sizes that count are in the layer's own fields."""
+        """The shape of a view into a layer's parameters; the sizes that count are in the layer's fields."""
         self.version(1)
         self.integers("samples", "channels", "rows", "columns")
 

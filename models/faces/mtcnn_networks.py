@@ -1,10 +1,11 @@
 """The three networks of MTCNN: proposals, refinement, output.
 
-Zhang, Zhang, Li, Qiao, "Joint Face Detection and Alignment Using Multitask Cascaded Convolutional Networks" (2016,
-https://arxiv.org/abs/1604.02878), figure 2, with the weights of the package facenet-pytorch (MIT).
+Zhang, Zhang, Li, Qiao, "Joint Face Detection and Alignment Using Multitask Cascaded Convolutional Networks"
+(2016, https://arxiv.org/abs/1604.02878), figure 2, with the weights of the package facenet-pytorch (MIT).
 
-Every network takes bytes, uint8 Tensor[N, H, W, 3] RGB, and normalises them itself. The original's two-class softmax
-is written as the sigmoid of the logits' difference, which is the same number from half the weights.
+Every network takes pixels as they are, Tensor[N, H, W, 3], RGB, 0 to 255, of any type, and normalises them
+itself. The original's two-class softmax is written as the sigmoid of the logits' difference, which is the
+same number from half the weights.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class _Network(nn.Module):
 
     @staticmethod
     def normalise(images: Tensor, like: Tensor) -> Tensor:
-        """uint8 Tensor[N, H, W, 3] -> float Tensor[N, 3, H, W], about -1 to 1, of the weights' precision."""
+        """Tensor[N, H, W, 3], 0 to 255 -> Tensor[N, 3, H, W], about -1 to 1, in the weights' precision."""
         return (images.permute(0, 3, 1, 2).to(like.dtype) - 127.5) / 128.0
 
 
@@ -70,8 +71,9 @@ def _rest(state: dict[str, Tensor]) -> dict[str, Tensor]:
 class PNet(_Network):
     """Proposals: a classifier of 12 x 12 pixels, run over a whole picture at a stride of two.
 
-    uint8 Tensor[N, H, W, 3], H and W even -> scores Tensor[N, P] (0 to 1) and regressions Tensor[N, 4, P] (shifts of
-    left, top, right, bottom in units of the window), P = ((H - 10) / 2) * ((W - 10) / 2), row by row.
+    Tensor[N, H, W, 3], H and W even -> scores Tensor[N, P] (0 to 1) and regressions Tensor[N, 4, P]
+    (shifts of left, top, right, bottom in units of the window), P = ((H - 10) / 2) * ((W - 10) / 2), row by
+    row.
     """
 
     def __init__(self) -> None:
@@ -94,7 +96,7 @@ class PNet(_Network):
 class RNet(_Network):
     """Refinement of candidates.
 
-    uint8 Tensor[M, 24, 24, 3] -> scores Tensor[M] and regressions Tensor[M, 4].
+    Tensor[M, 24, 24, 3] -> scores Tensor[M] and regressions Tensor[M, 4].
     """
 
     side = 24
@@ -124,8 +126,8 @@ class RNet(_Network):
 class ONet(_Network):
     """Output: the last word on a candidate, and its landmarks.
 
-    uint8 Tensor[M, 48, 48, 3] -> scores Tensor[M], regressions Tensor[M, 4] and landmarks Tensor[M, 5, 2], (x, y) in
-    units of the candidate's box from its upper left corner.
+    Tensor[M, 48, 48, 3] -> scores Tensor[M], regressions Tensor[M, 4] and landmarks Tensor[M, 5, 2],
+    (x, y) in units of the candidate's box from its upper left corner.
     """
 
     side = 48

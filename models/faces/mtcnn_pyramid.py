@@ -1,8 +1,9 @@
 """MTCNN's image pyramid, all sizes packed into one picture.
 
-The proposal network looks for faces of 12 pixels, so it must see the picture at many sizes. One pass over one mosaic of
-them takes the place of a pass per size: the network becomes a plain convolutional one of a fixed shape, and the resizing
-is done on bytes before, in the thread pool. A window that would lie across two sizes is never used, so the tiles touch.
+The proposal network looks for faces of 12 pixels, so it must see the picture at many sizes. One pass over one
+mosaic of them takes the place of a pass per size: the network becomes a plain convolutional one of a fixed
+shape, and the resizing is done on bytes before, in the thread pool. A window that would lie across two sizes
+is never used, so the tiles touch.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ class Pyramid:
     Attributes:
         tiles: the largest first.
         height, width: of the mosaic.
-        windows: float32 Tensor[P, 4]: the box (xyxy, pixels of the canvas) that each output of the network stands for.
+        windows: float32 Tensor[P, 4]: the box (xyxy, pixels of the canvas) that each output of the proposal
+            network stands for.
         levels: int64 Tensor[P]: its tile, or -1 where the window is not within one tile.
 
     Raises:
@@ -77,8 +79,8 @@ class Pyramid:
     def mosaic(self, canvas: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """uint8 [H, W, 3] -> uint8 [height, width, 3].
 
-        Each size is sampled from the smallest of 1, 1/2, 1/4 ... of the canvas that is larger; these are means of
-        2 x 2 pixels. It finds what a mean over every pixel's area finds, in a twentieth of the time.
+        Each size is sampled from the smallest of 1, 1/2, 1/4 ... of the canvas that is larger; these are
+        means of 2 x 2 pixels. It finds what a mean over every pixel's area finds, in a twentieth of the time.
         """
         result = np.zeros((self.height, self.width, 3), np.uint8)
         for tile in self.tiles:
@@ -95,7 +97,7 @@ def _even(length: int) -> int:
 
 
 def _pack(sizes: list[tuple[int, int]]) -> tuple[Tile, ...]:
-    """Shelves as wide as the largest tile, columns on a shelf, tiles from the top of a column down; first fit."""
+    """Shelves as wide as the largest tile, columns on a shelf, tiles down a column; first fit."""
     rooms = [(_even(width), _even(height)) for width, height in sizes]
     limit, bottom = rooms[0][0], 0
     shelves: list[list[int]] = []  # next free x, top, end

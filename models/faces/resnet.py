@@ -1,8 +1,9 @@
 """dlib's face embedding network, in PyTorch, read from dlib's own file.
 
-A ResNet of 29 convolutions that maps an aligned face of 150 x 150 pixels to 128 numbers; the Euclidean distance of two
-faces of one person is mostly below 0.6 (99.4% right on LFW by its author, Davis King: `dnn_face_recognition_ex.cpp`
-of dlib). The vectors are not of unit length. He et al., "Deep Residual Learning" (CVPR 2016), with half the filters.
+A ResNet of 29 convolutions that maps an aligned face of 150 x 150 pixels to 128 numbers; the Euclidean
+distance of two faces of one person is mostly below 0.6 (99.4% right on LFW by its author, Davis King:
+`dnn_face_recognition_ex.cpp` of dlib). The vectors are not of unit length. He et al., "Deep Residual
+Learning" (CVPR 2016), with half the filters.
 """
 
 from __future__ import annotations
@@ -40,8 +41,9 @@ STRIDED = (3, 7, 10, 13)
 class Unit(nn.Module):
     """A residual unit; dlib's affine layers (frozen batch norms) are folded into its convolutions.
 
-    One that halves the picture pools its shortcut and adds what is missing as zeros: channels of the shortcut, and,
-    where an even side leaves the unpadded convolution one row and column short, those of the branch.
+    One that halves the picture pools its shortcut and adds what is missing as zeros: channels of the
+    shortcut, and, where an even side leaves the unpadded convolution one row and column short, those of the
+    branch.
     """
 
     def __init__(self, inputs: int, outputs: int, side: int, *, halve: bool) -> None:
@@ -61,17 +63,15 @@ class Unit(nn.Module):
 
 
 class FaceResNet(nn.Module):
-    """uint8 Tensor[N, 150, 150, 3], RGB -> float Tensor[N, 128].
+    """uint8 Tensor[N, 150, 150, 3], RGB -> float Tensor[N, 128], or Tensor[N, D] with a projection as `head`.
 
     Args:
-        mean: of the training pictures, RGB, in units of the byte; it is taken away and the rest divided by 256.
-        head: width of a projection behind the network (`models.training.triplet`), None for none: then the
-            result is Tensor[N, head].
+        mean: of the training pictures, RGB, 0 to 255; it is taken away and the rest is divided by 256.
     """
 
     mean: Tensor
 
-    def __init__(self, mean: Sequence[float] = (122.782, 117.001, 104.298), head: int | None = None) -> None:
+    def __init__(self, mean: Sequence[float] = (122.782, 117.001, 104.298)) -> None:
         super().__init__()
         self.register_buffer(
             "mean", torch.tensor(mean, dtype=torch.float32).view(1, 3, 1, 1), persistent=False
@@ -84,7 +84,7 @@ class FaceResNet(nn.Module):
             side = side // 2 if index in STRIDED else side
         self.units = nn.Sequential(*units)
         self.embed = nn.Linear(WIDTHS[-1], 128, bias=False)
-        self.head = nn.Identity() if head is None else nn.Linear(128, head, bias=False)
+        self.head: nn.Module = nn.Identity()
 
     def forward(self, chips: Tensor) -> Tensor:
         x = (chips.permute(0, 3, 1, 2).to(self.mean.dtype) - self.mean) / 256.0
@@ -139,8 +139,9 @@ def read_head(path: Path, base: str) -> tuple[Tensor, float]:
     """A projection of `models.training.triplet`: its float32 Tensor[D, 128] and the threshold found for it.
 
     Args:
-        path: safetensors with the tensor ``weight`` and the metadata ``head``: JSON with ``base`` and ``threshold``.
-        base: hex SHA-256 of the network's weights; a head fits only the network whose vectors it was trained on.
+        path: safetensors with the tensor ``weight`` and the metadata ``head``: JSON with ``base`` and
+            ``threshold``.
+        base: hex SHA-256 of the network's weights; a head fits only the network that it was trained on.
 
     Raises:
         WeightsError: malformed, or trained on another network.
@@ -179,7 +180,7 @@ class EmbedderPipeline:
         """A chip of `align.chips`, as an image; there are no options.
 
         Raises:
-            ParameterInvalid: not 150 x 150 pixels: a whole picture must go through detection and alignment first.
+            ParameterInvalid: not 150 x 150 pixels: a picture must go through detection and alignment first.
         """
         if image.pixels.shape != (SIDE, SIDE, 3):
             raise ParameterInvalid("image", f"an embedding needs an aligned face of {SIDE} x {SIDE} pixels")
@@ -196,11 +197,11 @@ def build(entry: Entry, files: Mapping[str, Path]) -> EmbedderPipeline:
 
     Files:
         weights: dlib's .dat.
-        head (optional): a projection trained by `models.training.triplet`, safetensors. The card's digest is then
-            that of both files' digests, so its vectors are never compared with the plain network's.
+        head (optional): a projection trained by `models.training.triplet`, safetensors. The card's digest is
+            then that of both files' digests, so its vectors are never compared with the plain network's.
 
     Options:
-        threshold: distance below which two faces are one person's (default 0.6, or what the head was trained to).
+        threshold: distance up to which two faces are one person's; 0.6, or what the head was trained to.
 
     Raises:
         WeightsError: a file is not what it should be, or the head was trained on another network.
@@ -210,8 +211,9 @@ def build(entry: Entry, files: Mapping[str, Path]) -> EmbedderPipeline:
     details: dict[str, Any] = {"dimensions": 128, "metric": "euclidean", "threshold": 0.6, **entry.options}
     if "head" in files:
         weight, trained = read_head(files["head"], sha256)
-        network.head = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
-        network.head.weight.data = weight
+        head = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
+        head.weight.data = weight
+        network.head = head
         details = {**details, "dimensions": weight.shape[0], "threshold": trained, **entry.options}
         sha256 = hashlib.sha256(f"{sha256}\n{entry.files['head'].sha256}".encode()).hexdigest()
     card = Card(entry.name, Task.EMBED, entry.licence, sha256, input=(SIDE, SIDE), details=details)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from models.errors import ParameterInvalid
 
 Point = tuple[float, float]
+Landmarks = tuple[Point, Point, Point, Point, Point]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +23,8 @@ class FaceOptions:
 
     Attributes:
         score_threshold: faces below it are not given, 0 to 1.
-        min_size: faces whose shorter side is less are not given, pixels of the upright original. The detector has
-            its own smallest face besides, a fraction of the picture's longer side.
+        min_size: faces whose shorter side is less are not given, pixels of the upright original. The detector
+            has its own smallest face besides, a fraction of the picture's longer side.
         max_faces: the most faces to give, 1 to 1000; the best-scored stay.
 
     Raises:
@@ -50,13 +51,13 @@ class Face:
     Attributes:
         box: x1, y1, x2, y2 in float pixels of the upright original, clipped to it.
         score: 0 to 1.
-        landmarks: the two eyes, the tip of the nose and the two corners of the mouth, left of the picture before
-            right, as (x, y) in the box's pixels; they may lie outside of the picture.
+        landmarks: the two eyes, the tip of the nose and the two corners of the mouth, left of the picture
+            before right, as (x, y) in the box's pixels; they may lie outside of the picture.
     """
 
     box: tuple[float, float, float, float]
     score: float
-    landmarks: tuple[Point, Point, Point, Point, Point]
+    landmarks: Landmarks
 
     @property
     def area(self) -> float:

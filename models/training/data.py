@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.detection.folder import Folder, Sample
-from models.image import Image, decode, letterbox, resize
+from models.image import decode, resize
 from models.training.augment import Augment
 
 HELD_OUT_IN = 9
@@ -109,13 +109,3 @@ def batches(
             ready, ahead = ahead, pool.submit(prepare, start)
             yield ready.result()
         yield ahead.result()
-
-
-def canvases(
-    samples: Sequence[Sample], size: int, count: int = 16
-) -> Iterator[tuple[Tensor, list[Image], range]]:
-    """Samples in order, letterboxed as in serving: uint8 Tensor[N, size, size, 3], pictures, indices."""
-    for start in range(0, len(samples), count):
-        images = [decode(sample.path.read_bytes()) for sample in samples[start : start + count]]
-        stacked = np.stack([letterbox(image, size, size)[0] for image in images])
-        yield torch.from_numpy(stacked), images, range(start, start + len(images))

@@ -30,12 +30,12 @@ from models.classification.efficientnet_lite import MEAN, SCALE
 from models.classification.efficientnet_lite import load as load_classifier
 from models.detection.anchors import kmeans, shapes_of
 from models.detection.folder import Folder, Sample
-from models.detection.yolo import STRIDES, Detector, Yolo, YoloConfig, load, save
+from models.detection.yolo import STRIDES, Yolo, YoloConfig, load, save
 from models.training import data
 from models.training.augment import Augment
 from models.training.fold import fold, unfolded
 from models.training.progress import Progress
-from models.training.yolo_eval import evaluate
+from models.training.yolo_eval import evaluate, pipeline_of
 from models.training.yolo_loss import YoloLoss
 
 
@@ -203,9 +203,8 @@ class Trainer:
 
     def measure(self) -> dict[str, float]:
         """COCO's figures of the averaged weights on the held-out pictures."""
-        figures = evaluate(
-            Detector(self.average), self.held, self.recipe.test_size, len(self.network.config.labels)
-        )
+        pipeline = pipeline_of(self.average, self.recipe.test_size)
+        figures = evaluate(pipeline, self.held, self.network.config.labels)
         return asdict(figures)
 
     def save(self, path: Path) -> None:

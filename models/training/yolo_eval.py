@@ -1,22 +1,35 @@
-"""Average precision of a detector on labelled pictures, by COCO's own code (pycocotools)."""
+"""Average precision of a detector on labelled pictures, by COCO's own code (pycocotools).
+
+python -m models.training.yolo_eval DATA --labels person --weights yolo-person.safetensors --size 384
+python -m models.training.yolo_eval DATA --labels person --model yolo-fastest --catalogue mine.toml
+"""
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import io
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
-from torch import Tensor
 
-from models import boxes as box_ops
-from models.detection.folder import Sample
-from models.image import letterbox
-from models.training.data import canvases
+from models import zoo
+from models.detection.folder import Folder, Sample
+from models.detection.pipeline import DetectorPipeline
+from models.detection.result import DetectOptions
+from models.detection.yolo import Detector, Yolo, load
+from models.image import decode
+from models.pipeline import Card, Task
+from models.training.data import split
+from models.weights import CATALOGUE, Catalogue, Store
+
+OPTIONS = DetectOptions(score_threshold=0.001, iou_threshold=0.6, max_detections=100)
+"""Low and lenient, as usual for average precision."""
 
 
 @dataclass(frozen=True)
@@ -36,47 +49,52 @@ class Precision:
     large: float
 
 
-def evaluate(
-    module: Callable[[Tensor], tuple[Tensor, Tensor]],
+Found = tuple[int, int, float, tuple[float, float, float, float]]
+"""A detection: index of the sample, class, score, xyxy box in pixels of the picture."""
+
+
+def pipeline_of(network: Yolo, size: int | None = None) -> DetectorPipeline:
+    """A network as it would be served, on a canvas of `size` (its own if None)."""
+    side = size or network.config.size
+    card = Card("measured", Task.DETECT, "", "", network.config.labels, (side, side))
+    return DetectorPipeline(card, Detector(network))
+
+
+def detect(
+    pipeline: DetectorPipeline,
     samples: Sequence[Sample],
-    size: int,
-    classes: int,
-    *,
-    score_threshold: float = 0.001,
-    iou_threshold: float = 0.6,
-) -> Precision:
-    """Runs a served module (see `DetectorPipeline`) over samples and measures it.
+    labels: Sequence[str],
+    options: DetectOptions = OPTIONS,
+    batch: int = 16,
+) -> list[Found]:
+    """Runs a pipeline over samples, exactly as serving does; classes are indices into `labels`.
 
-    Args:
-        module: uint8 Tensor[N, size, size, 3] -> boxes Tensor[N, A, 4], scores Tensor[N, A, classes].
-        samples: pictures and the true boxes.
-        size: side of the canvas.
-        classes: how many there are.
-        score_threshold, iou_threshold: of the selection; low and lenient, as usual for AP.
+    The model may know more classes than are asked for, in another order.
     """
-    found: list[tuple[int, int, float, tuple[float, ...]]] = []
-    for batch, images, indices in canvases(samples, size):
+    index = {label: place for place, label in enumerate(labels)}
+    options = replace(options, classes=tuple(labels))
+    found: list[Found] = []
+    for start in range(0, len(samples), batch):
+        images = [decode(sample.path.read_bytes()) for sample in samples[start : start + batch]]
+        items = [pipeline.preprocess(image, options) for image in images]
         with torch.inference_mode():
-            boxes, scores = module(batch)
-            kept = box_ops.select(
-                boxes,
-                scores,
-                score_threshold=score_threshold,
-                iou_threshold=iou_threshold,
-                max_detections=100,
-            )
-        for place, (index, image) in enumerate(zip(indices, images, strict=True)):
-            mine = kept.images == place
-            undone = letterbox(image, size, size)[1].undo_boxes(kept.boxes[mine])
-            rows = zip(kept.classes[mine].tolist(), kept.scores[mine].tolist(), undone.tolist(), strict=True)
-            found += [(index, kind, score, tuple(box)) for kind, score, box in rows]
-    return precision(samples, found, classes)
+            outputs = pipeline.module(torch.from_numpy(np.stack([item.tensor for item in items])))
+        answers = pipeline.postprocess(outputs, [item.context for item in items])
+        found += [
+            (start + place, index[item.label], item.score, item.box)
+            for place, answer in enumerate(answers)
+            for item in answer.items
+        ]
+    return found
 
 
-def precision(
-    samples: Sequence[Sample], found: Sequence[tuple[int, int, float, tuple[float, ...]]], classes: int
-) -> Precision:
-    """COCO's figures of detections: index of the sample, class, score, xyxy box in the picture's pixels."""
+def evaluate(pipeline: DetectorPipeline, samples: Sequence[Sample], labels: Sequence[str]) -> Precision:
+    """COCO's figures of a pipeline on samples whose classes are `labels`."""
+    return precision(samples, detect(pipeline, samples, labels), len(labels))
+
+
+def precision(samples: Sequence[Sample], found: Sequence[Found], classes: int) -> Precision:
+    """COCO's figures of detections on samples."""
     annotations: list[dict[str, object]] = []
     pictures = []
     for index, sample in enumerate(samples):
@@ -111,3 +129,31 @@ def precision(
         measure.summarize()
     ap, ap50, _, small, medium, large = (float(value) for value in measure.stats[:6])
     return Precision(ap50, ap, small, medium, large)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Prints COCO's figures of a model on the held-out part of a folder (see `data.held_out`)."""
+    parser = argparse.ArgumentParser(prog="python -m models.training.yolo_eval", description=main.__doc__)
+    parser.add_argument("data", type=Path, help="folder with images/ and labels/")
+    parser.add_argument("--labels", nargs="+", required=True, help="class names of the data, by index")
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--weights", type=Path, help="a file that models.training.yolo wrote")
+    which.add_argument("--model", help="a detector of the catalogue")
+    parser.add_argument("--size", type=int, help="side of the canvas, with --weights")
+    parser.add_argument("--catalogue", type=Path, help="an operator's own catalogue, with --model")
+    options = parser.parse_args(arguments)
+    if options.weights is not None:
+        pipeline = pipeline_of(load(options.weights), options.size)
+    else:
+        paths = [CATALOGUE, options.catalogue] if options.catalogue else [CATALOGUE]
+        built = zoo.build(options.model, Catalogue(paths), Store())
+        if not isinstance(built, DetectorPipeline):
+            parser.error(f"{options.model} is no detector")
+        pipeline = built
+    _, held = split(Folder.read(options.data, classes=len(options.labels)))
+    figures = evaluate(pipeline, held, options.labels)
+    print(f"{len(held)} pictures, canvas {pipeline.card.input}: {figures}")
+
+
+if __name__ == "__main__":
+    main()

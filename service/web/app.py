@@ -11,11 +11,8 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
 from models.errors import ModelError, ParameterInvalid
-from service.dataplane import DataPlane
 from service.errors import TABLE, MethodNotAllowed, NotFound, ServiceError, problem_of
-from service.metrics import Metrics
-from service.settings import Settings
-from service.web import classify, detect, models
+from service.web import classify, detect, faces, models
 from service.web.answers import problem_answer
 from service.web.call import call_of
 from service.web.envelope import Envelope
@@ -25,8 +22,8 @@ from service.web.schemas import ProblemOut
 logger = logging.getLogger(__name__)
 
 
-def make_app(plane: DataPlane, metrics: Metrics, settings: Settings) -> ASGIApp:
-    """The whole HTTP API as one ASGI application; the caller owns the data plane's life."""
+def make_app(house: House) -> ASGIApp:
+    """The whole HTTP API as one ASGI application; the caller owns the life of what stands behind it."""
     app = FastAPI(
         title="Lynceus",
         summary="Batched vision models behind typed endpoints.",
@@ -40,13 +37,13 @@ def make_app(plane: DataPlane, metrics: Metrics, settings: Settings) -> ASGIApp:
             for kind in TABLE.values()
         },
     )
-    app.state.house = House(plane, metrics, settings)
+    app.state.house = house
     for exception in (ModelError, ServiceError, HTTPException, RequestValidationError):
         app.add_exception_handler(exception, _on_error)
     app.add_api_route("/metrics", _metrics, include_in_schema=False)
-    for module in (classify, detect, models):
+    for module in (classify, detect, faces, models):
         app.include_router(module.router)
-    return Envelope(app, metrics)
+    return Envelope(app, house.metrics)
 
 
 async def _metrics(house: Home) -> Response:

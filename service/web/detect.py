@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query, Request, Response
 from models.detection.result import Detections, DetectOptions
 from models.pipeline import Task
 from service.dataplane import Answer, each
-from service.web.answers import answers
+from service.web.answers import answers, picture_answer, wanted_picture
 from service.web.call import call_of, while_connected
 from service.web.house import Home
 from service.web.intake import NEEDS_BODY
@@ -49,7 +49,14 @@ async def detect(
     images = (await house.images(request, "image"))["image"]
     wanted = None if classes is None else tuple(name.strip() for name in classes.split(","))
     options = DetectOptions(score_threshold, iou_threshold, max_detections, wanted)
+    kind = wanted_picture(request)
     async with while_connected(request):
+        if kind is not None and len(images) == 1:
+            picture = await house.pictures.detections(
+                images[0], options, kind, model=model, deadline=deadline
+            )
+            call_of(request).trace = picture.trace
+            return picture_answer(picture.result, kind)
         results = await each(
             [house.plane.detect(image, options, model=model, deadline=deadline) for image in images]
         )

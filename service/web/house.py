@@ -8,7 +8,9 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from service.dataplane import DataPlane
+from service.faces import FaceDesk
 from service.metrics import Metrics
+from service.pictures import PictureDesk
 from service.settings import Settings
 from service.web.call import deadline_of
 from service.web.intake import read_images
@@ -20,11 +22,15 @@ class House:
 
     Attributes:
         plane: the data plane.
+        faces: what it says of faces.
+        pictures: what it draws.
         metrics: for `/metrics`.
         settings: the limits of a request.
     """
 
     plane: DataPlane
+    faces: FaceDesk
+    pictures: PictureDesk
     metrics: Metrics
     settings: Settings
 

@@ -17,31 +17,28 @@ from service.web.call import ClientGone
 
 RAW = ("image/jpeg", "image/png", "image/webp", "image/bmp", "image/x-ms-bmp", "application/octet-stream")
 ACCEPTED = "image/jpeg, image/png, image/webp, image/bmp, multipart/form-data or application/json"
-NEEDS_BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            **{kind: {"schema": {"type": "string", "format": "binary"}} for kind in RAW[:4]},
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "properties": {
-                        "image": {"type": "array", "items": {"type": "string", "format": "binary"}}
-                    },
-                    "required": ["image"],
-                }
-            },
-            "application/json": {
-                "schema": {
-                    "type": "object",
-                    "properties": {"image": {"type": "string", "format": "byte"}},
-                    "required": ["image"],
-                }
-            },
-        },
+
+
+def images_body(*fields: str) -> dict[str, object]:
+    """OpenAPI of a body that holds images under these names: the routes read it themselves."""
+
+    def form(image: dict[str, object]) -> dict[str, object]:
+        return {
+            "schema": {"type": "object", "properties": dict.fromkeys(fields, image), "required": list(fields)}
+        }
+
+    part: dict[str, object] = {"type": "string", "format": "binary"}
+    several: dict[str, object] = {"type": "array", "items": part}
+    content: dict[str, object] = {
+        "multipart/form-data": form(several if len(fields) == 1 else part),
+        "application/json": form({"type": "string", "format": "byte"}),
     }
-}
-"""OpenAPI of a body that holds images: the routes read it themselves."""
+    if len(fields) == 1:
+        content |= {kind: {"schema": part} for kind in RAW[:4]}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+NEEDS_BODY = images_body("image")
 
 
 class _Parser(MultiPartParser):

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Response
 
 from models.errors import ModelUnknown
 from models.pipeline import Card
-from service.web.answers import json_answer
+from service.web.answers import json_answer, picture_answer
 from service.web.house import Home, House
 from service.web.schemas import ModelDetailOut, ModelOut, ModelsOut, Size
 
@@ -25,6 +25,12 @@ async def model(name: str, house: Home) -> Response:
     card = _known(house, name)
     short = _card(house, name).model_dump()
     return json_answer(ModelDetailOut(**short, labels=list(card.labels), details=dict(card.details)))
+
+
+@router.get("/{name}/filters", response_class=Response, responses={200: {"content": {"image/png": {}}}})
+async def filters(name: str, house: Home) -> Response:
+    """A picture (PNG) of the first layer's filters."""
+    return picture_answer(await house.pictures.filters(name), "png")
 
 
 def _known(house: House, name: str) -> Card:

@@ -55,13 +55,84 @@ class DetectOut(Schema):
     detections: list[DetectionOut]
 
 
+class Version(Schema):
+    """A model and the digest of its weights: embeddings of different ones are not compared."""
+
+    name: str
+    sha256: str
+
+
+class FaceOut(Schema):
+    """One face; landmarks are the eyes, the nose's tip and the mouth's corners."""
+
+    box: tuple[float, float, float, float] = Field(description="x1, y1, x2, y2 in pixels")
+    score: float
+    landmarks: list[tuple[float, float]]
+
+
+class EmbeddedFaceOut(FaceOut):
+    """One face and its embedding; may be sent to `/v1/faces/compare` as it is."""
+
+    embedding: list[float]
+    model: Version
+
+
+class FacesOut(Schema):
+    """Faces of one image, the surest first."""
+
+    model: str
+    image: Size
+    faces: list[FaceOut]
+
+
+class EmbeddedFacesOut(Schema):
+    """Faces of one image with their embeddings."""
+
+    model: str
+    image: Size
+    faces: list[EmbeddedFaceOut]
+
+
+class VerdictOut(Schema):
+    """Whether two faces are one person's."""
+
+    verified: bool
+    distance: float
+    similarity: float = Field(description="cosine, -1 to 1")
+    threshold: float = Field(description="verified where the distance is below it")
+    metric: str
+    model: Version
+
+
+class VerifyOut(VerdictOut):
+    """The verdict on two images, and the faces it is about."""
+
+    faces: dict[str, FaceOut]
+
+
+class EmbeddingIn(BaseModel):
+    """An embedding as `/v1/faces/embed` gave it; other fields of the face are ignored."""
+
+    embedding: list[float] = Field(min_length=1, max_length=4096)
+    model: Version
+
+
+class CompareIn(BaseModel):
+    """Two embeddings of one model."""
+
+    a: EmbeddingIn
+    b: EmbeddingIn
+
+
 class HeatOut(Schema):
-    """Where a classifier looked: Grad-CAM, 0 to 1, rows from the top."""
+    """Where a classifier looked: Grad-CAM, 0 to 1, rows from the top of the region that the network saw."""
 
     model: str
     image: Size
     index: int
     label: str
+    score: float
+    region: tuple[float, float, float, float] = Field(description="x1, y1, x2, y2 in pixels")
     heat: list[list[float]]
 
 

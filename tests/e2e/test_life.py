@@ -14,7 +14,9 @@ from tests.server import Server
 pytestmark = pytest.mark.e2e
 
 
-def test_sigterm_turns_readiness_off_finishes_what_is_in_flight_and_exits_0(tmp_path: Path, dog: bytes) -> None:
+def test_sigterm_turns_readiness_off_finishes_what_is_in_flight_and_exits_0(
+    tmp_path: Path, dog: bytes
+) -> None:
     server = Server(tmp_path / "log", models="efficientnet-lite0", workers=2, threads=1, drain_seconds=2)
     try:
         server.wait()

@@ -216,6 +216,12 @@ def test_max_pool_pads_as_darknet_does(size: int, stride: int, side: int) -> Non
     assert torch.equal(module(x), expected)
 
 
+def test_dilation_widens_the_padding_too() -> None:
+    section = "[convolutional]\nfilters=4\nsize=3\npad=1\ndilation=2\n"
+    network = Darknet(cfg.parse(f"[net]\nwidth=32\nheight=64\n{section}{HEAD}", "a.cfg"))
+    assert network.layers[0](torch.zeros(1, 3, 64, 32, device="meta")).shape == (1, 4, 64, 32)
+
+
 def test_reorg_is_darknets() -> None:
     """Against `reorg_cpu`, index by index."""
     c, h, w, s = 8, 4, 6, 2

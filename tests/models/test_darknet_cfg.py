@@ -158,6 +158,12 @@ def test_heads_that_know_different_classes_are_refused() -> None:
         Darknet(parse(NET + HEAD + "[route]\nlayers=0\n" + other))
 
 
+def test_a_network_without_weights_is_refused() -> None:
+    yolo = "[yolo]\nanchors=1,2,3,4\nclasses=1\nnum=2\n"
+    with pytest.raises(WeightsError, match=r"a\.cfg:1: \[net\]: no layer has weights"):
+        Darknet(parse(NET + "[reorg]\nstride=2\n" + yolo))
+
+
 KEYS = (
     list(cfg.Convolutional.__slots__) + list(cfg.Yolo.__slots__) + ["width", "layers", "from", "mask", "num"]
 )

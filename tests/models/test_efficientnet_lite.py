@@ -102,8 +102,9 @@ def test_every_weight_is_where_the_checkpoint_says(files: Mapping[str, Path]) ->
         total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
         edges = (total // 2, total - total // 2)
         hidden = F.conv2d(F.pad(hidden, (*edges, *edges)), weight, stride=stride, groups=groups)
-        names = (f"{norm}.{name}" for name in ("running_mean", "running_var", "weight", "bias"))
-        hidden = F.batch_norm(hidden, *(published[name] for name in names), eps=1e-3)
+        mean, variance = published[f"{norm}.running_mean"], published[f"{norm}.running_var"]
+        scale, shift = published[f"{norm}.weight"], published[f"{norm}.bias"]
+        hidden = F.batch_norm(hidden, mean, variance, scale, shift, eps=1e-3)
         return hidden.clamp(0, 6) if bounded else hidden
 
     strides = dict.fromkeys((1, 3, 5, 11), 2)

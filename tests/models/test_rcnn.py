@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -29,17 +30,34 @@ def random_network(arch: str = MOBILENET, classes: int = 91) -> Any:
     """Random weights whose scores and boxes differ from proposal to proposal, as a trained network's do."""
     torch.manual_seed(0)
     network = getattr(detection, arch)(weights=None, weights_backbone=None, num_classes=classes).eval()
+    network.rpn._post_nms_top_n["testing"] = 150  # what the smallest has
     with torch.no_grad():
         for module in network.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.running_mean.normal_(0, 0.1)  # type: ignore[union-attr]
                 module.running_var.uniform_(0.5, 1.5)  # type: ignore[union-attr]
-        network.rpn.head.cls_logits.weight.mul_(50)
-        network.rpn.head.bbox_pred.weight.mul_(20)
-        predictor = network.roi_heads.box_predictor
-        predictor.cls_score.weight.mul_(60)
-        predictor.bbox_pred.weight.mul_(100)
+        head, predictor = network.rpn.head, network.roi_heads.box_predictor
+        _spread(network, {head.cls_logits: 2.0, head.bbox_pred: 0.3})
+        _spread(network, {predictor.cls_score: 4.0, predictor.bbox_pred: 2.0})
     return network
+
+
+def _spread(network: Any, layers: dict[nn.Conv2d | nn.Linear, float]) -> None:
+    """Scales layers so that each of their outputs varies about 0 by so much over the places of a picture."""
+    outputs: dict[nn.Module, list[Tensor]] = {layer: [] for layer in layers}
+    handles = [
+        layer.register_forward_hook(lambda module, _inputs, output: outputs[module].append(output))
+        for layer in layers
+    ]
+    theirs(network, pictures(1, 128)[0], 0.5, 0.5, 100)
+    for handle in handles:
+        handle.remove()
+    for layer, deviation in layers.items():
+        rows = [output.movedim(1, -1).reshape(-1, output.shape[1]) for output in outputs[layer]]
+        std, mean = torch.std_mean(torch.cat(rows), dim=0)
+        assert layer.bias is not None
+        layer.bias.sub_(mean).mul_(deviation / std)
+        layer.weight.mul_((deviation / std).view(-1, *[1] * (layer.weight.ndim - 1)))
 
 
 def entry(**options: object) -> Entry:
@@ -50,10 +68,16 @@ def entry(**options: object) -> Entry:
 
 
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def network() -> Any:
+    return random_network()
+
+
+@pytest.fixture(scope="module")
+def weights(network: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path: Path = tmp_path_factory.mktemp("rcnn") / "w.pth"
     # as torchvision publishes them: their frozen normalisation has no counters
-    state = {k: v for k, v in random_network().state_dict().items() if "num_batches_tracked" not in k}
+    state = network.state_dict()
+    state = {name: tensor for name, tensor in state.items() if "num_batches_tracked" not in name}
     torch.save(state, path)
     return path
 
@@ -63,20 +87,17 @@ def pipeline(weights: Path) -> RCNNPipeline:
     return build(entry(size=SIZE), {"weights": weights})
 
 
-def pictures(count: int) -> list[NDArray[np.uint8]]:
+def pictures(count: int, size: int = SIZE) -> list[NDArray[np.uint8]]:
     rng = np.random.default_rng(0)
     coarse = rng.integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
-    return [
-        np.ascontiguousarray(np.kron(picture, np.ones((SIZE // 8, SIZE // 8, 1), np.uint8)))
-        for picture in coarse
-    ]
+    return [cv2.resize(picture, (size, size), interpolation=cv2.INTER_NEAREST) for picture in coarse]
 
 
 def theirs(
     network: Any, picture: NDArray[np.uint8], score: float, iou: float, most: int
 ) -> dict[str, Tensor]:
     """torchvision's answer at the canvas's own size."""
-    network.transform.min_size, network.transform.max_size = (SIZE,), SIZE
+    network.transform.min_size, network.transform.max_size = (picture.shape[0],), picture.shape[0]
     heads = network.roi_heads
     heads.score_thresh, heads.nms_thresh, heads.detections_per_img = score, iou, most
     with torch.inference_mode():
@@ -85,25 +106,24 @@ def theirs(
 
 
 @pytest.mark.parametrize(("score", "iou", "most"), [(0.3, 0.5, 100), (0.3, 0.2, 100), (0.5, 0.7, 7)])
-def test_agrees_with_torchvision(pipeline: RCNNPipeline, score: float, iou: float, most: int) -> None:
+def test_agrees_with_torchvision(
+    network: Any, pipeline: RCNNPipeline, score: float, iou: float, most: int
+) -> None:
     """Whatever the thresholds of a request are: nothing was thrown away before them."""
-    network = random_network()
     categories = detection.FasterRCNN_MobileNet_V3_Large_320_FPN_Weights.COCO_V1.meta["categories"]
     options = DetectOptions(score, iou, most)
     found_any = 0
     for picture in pictures(3):
-        expected = theirs(network, picture, score, iou, most)
+        expected = theirs(network, picture, score, iou, 1000)  # with the classes that COCO does not have
         item = pipeline.preprocess(Image(picture, SIZE, SIZE), options)
         with torch.inference_mode():
             outputs = pipeline.module(torch.from_numpy(item.tensor)[None])
         (result,) = pipeline.postprocess(outputs, [item.context])
         named = [categories[int(label)] for label in expected["labels"]]
-        real = [index for index, name in enumerate(named) if name != "N/A"]
-        if most < 100 and len(real) < len(named):
-            continue  # torchvision's cap counts classes that COCO does not have
+        real = [index for index, name in enumerate(named) if name != "N/A"][:most]
         assert [found.label for found in result.items] == [named[index] for index in real]
         np.testing.assert_allclose(
-            [found.score for found in result.items], expected["scores"][real], atol=1e-5
+            [found.score for found in result.items], expected["scores"][real], atol=1e-4
         )
         boxes = np.array([found.box for found in result.items]).reshape(-1, 4)
         np.testing.assert_allclose(boxes, expected["boxes"][real], atol=1e-2)
@@ -153,7 +173,7 @@ def test_card_labels_and_protocol(pipeline: RCNNPipeline) -> None:
 
 
 def test_own_classes_and_safetensors(tmp_path: Path) -> None:
-    state = random_network(classes=3).state_dict()
+    state = detection.fasterrcnn_mobilenet_v3_large_320_fpn(weights_backbone=None, num_classes=3).state_dict()
     save_file(state, tmp_path / "w.safetensors")
     (tmp_path / "names").write_text("cat\ndog\n\n")
     files = {"weights": tmp_path / "w.safetensors", "labels": tmp_path / "names"}
@@ -169,18 +189,22 @@ def test_resnet50_agrees_with_torchvision_and_its_epsilon(tmp_path: Path) -> Non
     save_file(network.state_dict(), tmp_path / "w.safetensors")
     (tmp_path / "names").write_text("cat\ndog\n")
     files = {"weights": tmp_path / "w.safetensors", "labels": tmp_path / "names"}
-    large = build(entry(arch=arch, size=SIZE, batch_norm_eps=0.0), files)
+    large = build(entry(arch=arch, size=128, batch_norm_eps=0.0), files)
+    vars(large.module.rpn)["_post_nms_top_n"]["testing"] = 150
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.eps = 0.0
-    picture = pictures(1)[0]
+    picture = pictures(1, 128)[0]
     expected = theirs(network, picture, 0.4, 0.5, 100)
-    item = large.preprocess(Image(picture, SIZE, SIZE), DetectOptions(0.4, 0.5))
+    item = large.preprocess(Image(picture, 128, 128), DetectOptions(0.4, 0.5))
     with torch.inference_mode():
         (result,) = large.postprocess(large.module(torch.from_numpy(item.tensor)[None]), [item.context])
-    assert [found.class_id + 1 for found in result.items] == expected["labels"].tolist()
-    np.testing.assert_allclose([found.score for found in result.items], expected["scores"], atol=1e-4)
-    np.testing.assert_allclose([found.box for found in result.items], expected["boxes"], atol=0.05)
+    columns = (expected["labels"][:, None] - 1, expected["scores"][:, None], expected["boxes"] / 128)
+    mine = [(found.class_id, found.score, *np.divide(found.box, 128)) for found in result.items]
+    distance = torch.cdist(torch.tensor(mine, dtype=torch.float32), torch.cat(columns, dim=1), p=torch.inf)
+    assert len(mine) > 10
+    assert distance.shape[0] == distance.shape[1]
+    assert distance.min(dim=0).values.max() < 1e-3  # in whatever order nearly equal scores come
 
 
 @pytest.mark.parametrize(

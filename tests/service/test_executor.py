@@ -56,7 +56,9 @@ def test_torch_and_openvino_agree_on_200_pictures(lite: Pipeline, pictures: list
 def test_an_answer_does_not_depend_on_its_batch(
     kind: str, lite: Pipeline, pictures: list[NDArray[np.uint8]]
 ) -> None:
-    executor: Executor = TorchExecutor(lite.module, "cpu") if kind == "torch" else OpenVINOExecutor(lite.module, 2)
+    executor: Executor = (
+        TorchExecutor(lite.module, "cpu") if kind == "torch" else OpenVINOExecutor(lite.module, 2)
+    )
     some = pictures[:11]
     alone = probabilities(executor, some, 1)
     for size in (2, 3, 8, 11):

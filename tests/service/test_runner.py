@@ -1,4 +1,4 @@
-"""The runner on a real executor: results go to their owners, failures stay with theirs, the queue is bounded."""
+"""The runner on a real executor: results go to their owners, failures stay with theirs, queues are bounded."""
 
 from __future__ import annotations
 
@@ -78,9 +78,7 @@ def test_admission_refuses_before_any_work() -> None:
 def test_not_ready_before_the_start_and_after_the_drain() -> None:
     async def go() -> None:
         pipeline = MeanPipeline()
-        runner = Runner(
-            pipeline, TorchExecutor(pipeline.module, "cpu"), Metrics(), max_batch=2, max_queue=2
-        )
+        runner = Runner(pipeline, TorchExecutor(pipeline.module, "cpu"), Metrics(), max_batch=2, max_queue=2)
         with pytest.raises(NotReady, match="starting"), runner.admit():
             pass
         await runner.start()

@@ -82,7 +82,9 @@ def test_an_unknown_model_is_named() -> None:
         Catalogue()["nothing"]
 
 
-def test_a_fetched_file_is_checked_kept_and_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fetched_file_is_checked_kept_and_found_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = catalogue(tmp_path, source="pypi", package="net==1", path="net/net.bin")
     entry, store = Catalogue((path,))["net"], Store(tmp_path / "cache")
 

@@ -1,0 +1,74 @@
+"""Which layout of workers, threads, slots and batches serves most here: a grid, measured over HTTP.
+
+python -m loadtests.layout --workers 1,2 --threads 1,2 --slots 1,2 --max-batch 1,4,16
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import sys
+from pathlib import Path
+
+from loadtests import loadgen
+from loadtests.server import Server
+from loadtests.tasks import PICTURES, TASKS, check_answer, pictures_in
+
+SETTINGS = ("workers", "threads", "slots", "max_batch")
+
+
+def main() -> None:
+    """Prints a row for each layout, as they are measured, and the best one."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--task", choices=sorted(TASKS), default="classify")
+    parser.add_argument("--pictures", type=Path, default=PICTURES)
+    parser.add_argument("--seconds", type=float, default=8.0, help="for each figure")
+    parser.add_argument("--connections", default="1,16,64")
+    parser.add_argument("--workers", default="1,2")
+    parser.add_argument("--threads", default="1,2")
+    parser.add_argument("--slots", default="1,2")
+    parser.add_argument("--max-batch", default="4,16")
+    options = parser.parse_args()
+    work = TASKS[options.task]
+    pictures = pictures_in(options.pictures)
+    connections = [int(count) for count in options.connections.split(",")]
+    grid = list(itertools.product(*(getattr(options, name).split(",") for name in SETTINGS)))
+
+    print(
+        "| "
+        + " | ".join(SETTINGS)
+        + " | "
+        + " | ".join(f"{c} conn: /s, p99 ms" for c in connections)
+        + " | errors |"
+    )
+    print("|" + " --- |" * (len(SETTINGS) + len(connections) + 1))
+    scores: dict[tuple[str, ...], float] = {}
+    for values in grid:
+        chosen = {f"LYNCEUS_{name.upper()}": value for name, value in zip(SETTINGS, values, strict=True)}
+        with Server({**chosen, "LYNCEUS_MODELS": work.models, "LYNCEUS_DRAIN_SECONDS": "0"}) as server:
+            check_answer(server.address, work, pictures[0])
+            loads = [
+                loadgen.run(
+                    server.address,
+                    work.path,
+                    pictures,
+                    connections=count,
+                    seconds=options.seconds,
+                    warmup=2.0,
+                )
+                for count in connections
+            ]
+        errors = sum(sum(load.errors.values()) for load in loads)
+        cells = [*values, *(f"{load.rps:.1f}, {load.p99_ms:.0f}" for load in loads), str(errors)]
+        print("| " + " | ".join(cells) + " |", flush=True)
+        # The most of a machine is wanted under load; the lone client's rate breaks ties.
+        scores[values] = max(load.rps for load in loads) + 0.1 * loads[0].rps
+    best = max(scores, key=lambda values: scores[values])
+    print("\nbest: " + ", ".join(f"{name} {value}" for name, value in zip(SETTINGS, best, strict=True)))
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

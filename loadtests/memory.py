@@ -1,0 +1,56 @@
+"""Does the service leak? Its memory after the first 1,000 requests, and after many more.
+
+python -m loadtests.memory --requests 20000
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from loadtests import loadgen
+from loadtests.server import Server
+from loadtests.tasks import PICTURES, TASKS, check_answer, pictures_in
+
+SETTLED = 1000  # requests until caches and allocators have what they need
+
+
+def main() -> int:
+    """Prints both figures and their ratio; 1 where it is over `--most` or a request failed."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--task", choices=sorted(TASKS), default="classify")
+    parser.add_argument("--pictures", type=Path, default=PICTURES)
+    parser.add_argument("--requests", type=int, default=20_000)
+    parser.add_argument("--connections", type=int, default=16)
+    parser.add_argument("--most", type=float, default=1.1, help="largest ratio that passes")
+    options = parser.parse_args()
+    work = TASKS[options.task]
+    pictures = pictures_in(options.pictures)
+    with Server({"LYNCEUS_MODELS": work.models}) as server:
+        check_answer(server.address, work, pictures[0])
+        figures = []
+        errors = 0
+        for count in (SETTLED, max(1, options.requests - SETTLED)):
+            load = loadgen.run(
+                server.address,
+                work.path,
+                pictures,
+                connections=options.connections,
+                requests=count,
+                seconds=3600.0,
+            )
+            errors += sum(load.errors.values())
+            figures.append(server.resident_bytes())
+    ratio = figures[1] / figures[0]
+    mib = [figure / 2**20 for figure in figures]
+    print("| requests | resident MiB, all processes | ratio | errors |\n| --- | --- | --- | --- |")
+    print(f"| {SETTLED} | {mib[0]:.0f} | 1.00 | |")
+    print(f"| {options.requests} | {mib[1]:.0f} | {ratio:.3f} | {errors} |")
+    return int(ratio > options.most or errors > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,143 @@
+"""A server of one's own: starts the service on a free loopback port, waits until it is ready, and ends it.
+
+Only processes started here are ever signalled.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import psutil  # type: ignore[import-untyped]
+
+ROOT = Path(__file__).resolve().parents[1]
+SERVICE = "service.bento:Lynceus"
+
+
+def free_port() -> int:
+    """A port of the loopback interface that nobody listened on a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Server:
+    """`bentoml serve` as a context manager.
+
+    Args:
+        environment: settings on top of this process's environment, such as `LYNCEUS_WORKERS`.
+        patience: seconds until it must be ready, weights verified and every model warm.
+
+    Attributes:
+        address: ``host:port``.
+        log: the file that takes its output.
+    """
+
+    def __init__(self, environment: Mapping[str, str] | None = None, *, patience: float = 300.0) -> None:
+        self.address = f"127.0.0.1:{free_port()}"
+        self.patience = patience
+        self._environment = dict(environment or {})
+        self._process: subprocess.Popen[bytes] | None = None
+        self.log = Path(tempfile.gettempdir()) / f"lynceus-{self.address.rpartition(':')[2]}.log"
+
+    def __enter__(self) -> Self:
+        host, _, port = self.address.partition(":")
+        command = [sys.executable, "-m", "bentoml", "serve", SERVICE, "--host", host, "--port", port]
+        with self.log.open("wb") as log:
+            self._process = subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env={**os.environ, **self._environment, "BENTOML_DO_NOT_TRACK": "True"},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        try:
+            self._wait_until_ready()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def stop(self, patience: float = 60.0) -> None:
+        """Ends it as an operator does (SIGTERM), and what is left of it after `patience` seconds for good."""
+        if self._process is None:
+            return
+        processes = self.processes()
+        self._process.send_signal(signal.SIGTERM)
+        _, alive = psutil.wait_procs(processes, timeout=patience)
+        for process in alive:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        self._process.wait()
+        self._process = None
+
+    def processes(self) -> list[psutil.Process]:
+        """The processes of the server: the parent and its workers; empty when it has ended."""
+        if self._process is None or self._process.poll() is not None:
+            return []
+        parent = psutil.Process(self._process.pid)
+        return [parent, *parent.children(recursive=True)]
+
+    def resident_bytes(self) -> int:
+        """Resident memory, summed over its processes (pages that they share count in each)."""
+        total = 0
+        for process in self.processes():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                total += int(process.memory_info().rss)
+        return total
+
+    def _wait_until_ready(self) -> None:
+        give_up = time.monotonic() + self.patience
+        while status(self.address, "/readyz") != 200:
+            if not self.processes():
+                raise RuntimeError(f"the server ended before it was ready:\n{self._last_words()}")
+            if time.monotonic() > give_up:
+                raise TimeoutError(f"the server was not ready in {self.patience} s:\n{self._last_words()}")
+            time.sleep(0.2)
+        # One worker has answered; the others are ready when nothing in there computes any more.
+        quiet = 0
+        while quiet < 3 and time.monotonic() < give_up:
+            before = self._cpu_seconds()
+            time.sleep(0.5)
+            quiet = quiet + 1 if self._cpu_seconds() - before < 0.05 else 0
+
+    def _cpu_seconds(self) -> float:
+        total = 0.0
+        for process in self.processes():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                times = process.cpu_times()
+                total += float(times.user + times.system)
+        return total
+
+    def _last_words(self) -> str:
+        return self.log.read_text(errors="replace")[-2000:]
+
+
+def status(address: str, path: str) -> int | None:
+    """The status of a GET, or None where nobody answers."""
+    host, _, port = address.partition(":")
+    connection = http.client.HTTPConnection(host, int(port), timeout=5)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status
+    except OSError:
+        return None
+    finally:
+        connection.close()

@@ -1,0 +1,229 @@
+"""What a classifier looks at: Grad-CAM heat maps, their overlay, and its first layer's filters as a picture.
+
+Selvaraju, Cogswell, Das, Vedantam, Parikh and Batra, "Grad-CAM: Visual Explanations from Deep Networks via
+Gradient-based Localization" (ICCV 2017, https://arxiv.org/abs/1610.02391), equations 1 and 2.
+
+A network is watched through a function mode, which belongs to the calling thread; nothing is hooked to the
+module, so that others may run it at the same time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from models.classification.pipeline import Classifier, ClassifierPipeline
+from models.errors import ParameterInvalid
+from models.image import Image, Pixels
+from models.pipeline import Card
+
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class HeatMap:
+    """Where the evidence for a label lies.
+
+    Attributes:
+        index, label: the class that is explained.
+        score: its probability, 0 to 1.
+        grid: float32 [gh, gw], 0..1: the map as the network has it, over `region`.
+        region: what the network saw, xyxy in pixels of the upright original; may reach beyond it.
+        array: float32 [h, w], 0..1, over the decoded pixels (the upright original, in the decoder's
+            resolution); zero outside of `region`.
+    """
+
+    index: int
+    label: str
+    score: float
+    grid: NDArray[np.float32]
+    region: Box
+    array: NDArray[np.float32]
+
+
+@runtime_checkable
+class Placed(Protocol):
+    """A pipeline that tells which part of a picture its network sees; without it, the centre crop's."""
+
+    def region(self, image: Image) -> Box:
+        """xyxy in pixels of the upright original; may reach beyond it."""
+        ...
+
+
+def grad_cam(pipeline: ClassifierPipeline, image: Image, label: str | None = None) -> HeatMap:
+    """The heat map of one label on one picture.
+
+    Args:
+        pipeline: a classifier with convolutions.
+        image: the decoded picture.
+        label: a name of the card's labels, or an index in digits (for names that stand twice); None explains
+            the likeliest class.
+
+    Raises:
+        ParameterInvalid: no such label, or the network has no convolutional map to explain (a transformer).
+    """
+    module = pipeline.module
+    if not isinstance(module, Classifier):
+        raise ParameterInvalid("model", f"the model {pipeline.card.name!r} cannot be explained")
+    prepared = pipeline.preprocess(image)
+    index = None if label is None else find_label(pipeline.card, label)
+    with torch.inference_mode(False), torch.enable_grad():
+        batch = torch.from_numpy(prepared.tensor)[None].to(module.mean.device)
+        inputs = module.normalise(
+            batch
+        ).requires_grad_()  # the weights need no gradient: the graph begins here
+        with _LastMap() as watch:
+            logits = module.network(inputs)[0]
+        if watch.features is None:
+            raise ParameterInvalid("model", f"the model {pipeline.card.name!r} has no convolutional map")
+        if index is None:
+            index = int(logits.argmax())
+        (gradient,) = torch.autograd.grad(logits[index], watch.features)
+    features = watch.features.detach()[0].float()
+    weights = gradient[0].float().mean((1, 2))  # equation 1: how much each map matters
+    heat = torch.einsum("c,chw->hw", weights, features).relu()  # equation 2
+    grid = (heat / heat.max().clamp(min=torch.finfo(torch.float32).tiny)).cpu().numpy()
+    region = pipeline.region(image) if isinstance(pipeline, Placed) else _centre(pipeline.card, image)
+    score = float(logits.detach().float().softmax(0)[index])
+    return HeatMap(index, pipeline.card.labels[index], score, grid, region, _spread(grid, region, image))
+
+
+class _LastMap(TorchFunctionMode):
+    """Keeps the feature map of the last convolution, after whatever follows it at the same resolution.
+
+    Those are its norm, its activation, the sum with a shortcut, the concatenation with other branches. A
+    convolution whose output is a single pixel (a fully connected layer, squeeze and excitation) is none. One
+    convolution alone is a transformer's patch embedding.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolutions = 0
+        self._features: Tensor | None = None
+
+    @property
+    def features(self) -> Tensor | None:
+        """Tensor[1, C, gh, gw], or None when there was no such map."""
+        return self._features if self.convolutions > 1 else None
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: Any = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, Tensor) and result.dim() == 4 and result.requires_grad:
+            if func is torch.conv2d:
+                if result.shape[2:].numel() > 1:
+                    self.convolutions += 1
+                    self._features = result
+            elif self._features is not None and result.shape[2:] == self._features.shape[2:]:
+                self._features = result
+        return result
+
+
+def find_label(card: Card, label: str) -> int:
+    """The index of a label by its name, or by its index in digits where no label has that name.
+
+    Raises:
+        ParameterInvalid: the model has no such label.
+    """
+    if label in card.labels:
+        return card.labels.index(label)
+    if label.isascii() and label.isdigit() and int(label) < len(card.labels):
+        return int(label)
+    raise ParameterInvalid("label", f"the model {card.name!r} has no label {label!r}")
+
+
+def _centre(card: Card, image: Image) -> Box:
+    side = min(image.width, image.height) * float(card.details.get("crop_fraction", 1.0))
+    left, top = (image.width - side) / 2, (image.height - side) / 2
+    return left, top, left + side, top + side
+
+
+def _spread(grid: NDArray[np.float32], region: Box, image: Image) -> NDArray[np.float32]:
+    """Bilinear interpolation of the grid over its region, in the decoded picture's pixels."""
+    height, width = image.pixels.shape[:2]
+    scale_x, scale_y = width / image.width, height / image.height
+    left, top, right, bottom = (
+        region[0] * scale_x,
+        region[1] * scale_y,
+        region[2] * scale_x,
+        region[3] * scale_y,
+    )
+    rows, columns = grid.shape
+    # warpAffine's matrix takes a pixel's centre of the output to one of the grid
+    step_x, step_y = columns / (right - left), rows / (bottom - top)
+    matrix = np.array(
+        [[step_x, 0, (0.5 - left) * step_x - 0.5], [0, step_y, (0.5 - top) * step_y - 0.5]], np.float64
+    )
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    array: NDArray[np.float32] = cv2.warpAffine(
+        grid, matrix, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE
+    )
+    y, x = np.arange(height) + 0.5, np.arange(width) + 0.5
+    array[(y < top) | (y > bottom)] = 0
+    array[:, (x < left) | (x > right)] = 0
+    return array
+
+
+def overlay(image: Image, heat: HeatMap, strength: float = 0.6) -> Pixels:
+    """The picture with the heat laid over it: the warmer, the stronger -> uint8 RGB of the decoded size.
+
+    Args:
+        image: the picture that was explained.
+        heat: its map.
+        strength: how much of the picture the hottest spot covers, 0 to 1.
+    """
+    colours = cv2.applyColorMap((heat.array * 255).astype(np.uint8), cv2.COLORMAP_TURBO)[..., ::-1]
+    weight = (strength * heat.array)[..., None]
+    mixed: Pixels = (image.pixels * (1 - weight) + colours * weight + 0.5).astype(np.uint8)
+    return mixed
+
+
+def filter_sheet(module: nn.Module, *, cell: int = 32, gap: int = 2) -> Pixels:
+    """The first convolution's filters side by side -> uint8 RGB [height, width, 3].
+
+    Each filter is stretched to its own full range and enlarged without smoothing. Filters over three channels
+    are shown in colour, others as the mean over their channels in grey.
+
+    Args:
+        module: any network.
+        cell: least side of one filter in pixels.
+        gap: pixels between filters.
+
+    Raises:
+        ParameterInvalid: the network has no convolution.
+    """
+    first = next((layer for layer in module.modules() if isinstance(layer, nn.Conv2d)), None)
+    if first is None:
+        raise ParameterInvalid("model", "the model has no convolution whose filters could be shown")
+    filters = first.weight.detach().float().cpu()
+    if filters.shape[1] != 3:
+        filters = filters.mean(1, keepdim=True).expand(-1, 3, -1, -1)
+    low, high = filters.amin((1, 2, 3), keepdim=True), filters.amax((1, 2, 3), keepdim=True)
+    levels = (
+        ((filters - low) / (high - low).clamp(min=1e-12) * 255).round().byte().permute(0, 2, 3, 1).numpy()
+    )
+    count, height, width, _ = levels.shape
+    factor = max(1, math.ceil(cell / max(height, width)))
+    tiles = levels.repeat(factor, axis=1).repeat(factor, axis=2)
+    columns = math.ceil(math.sqrt(count))
+    rows = math.ceil(count / columns)
+    step_y, step_x = height * factor + gap, width * factor + gap
+    sheet = np.full((rows * step_y + gap, columns * step_x + gap, 3), 255, np.uint8)
+    for number, tile in enumerate(tiles):
+        y, x = gap + number // columns * step_y, gap + number % columns * step_x
+        sheet[y : y + tile.shape[0], x : x + tile.shape[1]] = tile
+    return sheet

@@ -1,0 +1,235 @@
+"""Sliding windows in one forward pass: a classifier read as a fully convolutional network.
+
+Sermanet, Eigen, Zhang, Mathieu, Fergus and LeCun, "OverFeat: Integrated Recognition, Localization and
+Detection using Convolutional Networks" (ICLR 2014, https://arxiv.org/abs/1312.6229), section 3.5 and figure 5:
+on a larger picture the trunk gives a larger feature map, and the head, its linear layers read as convolutions,
+gives the scores of every window at the trunk's stride. Section 3.3's finer stride comes from shifted pictures.
+
+What equals what: the score at a place of the map is the network's answer for the window of its input's size at
+that place. A trunk without padding (LeNet-5) sees nothing else, so a crop of the window run alone gives the same
+number. A trunk that pads sees zeros around a crop where the window in the picture has neighbours, and no single
+pass can give both: the receptive field of such trunks (EfficientNet-Lite0: 851 pixels) is larger than the
+window. For them the score is that of the window cropped together with what the trunk sees around it, up to the
+picture's edge, and its own features pooled; the two are equal, and at the picture's full size equal to the plain
+classifier.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torchvision.models import VGG, AlexNet, DenseNet, GoogLeNet, Inception3, MobileNetV2, ResNet
+
+from models.boxes import batched_nms
+from models.classification.efficientnet_lite import EfficientNetLite0
+from models.classification.explain import find_label
+from models.classification.lenet import LeNet5, light_ink
+from models.classification.pipeline import Classifier, ClassifierPipeline
+from models.detection.result import Detection
+from models.errors import ParameterInvalid
+from models.image import Image, resize
+
+MAX_PIXELS = 2_000_000  # of all shifted canvases of one call together
+
+
+@dataclass(frozen=True, slots=True)
+class WindowMap:
+    """One label's scores over a picture.
+
+    Attributes:
+        index, label: the class looked for.
+        scores: float32 [gh, gw], the class's probability in each window.
+        step: x, y distance of neighbouring windows, in pixels of the upright original.
+        window: width, height of a window, in the same pixels; window (row, column) begins at
+            (column * step[0], row * step[1]).
+        boxes: the windows over the threshold that survive non-maximum suppression, by falling score.
+    """
+
+    index: int
+    label: str
+    scores: NDArray[np.float32]
+    step: tuple[float, float]
+    window: tuple[float, float]
+    boxes: tuple[Detection, ...]
+
+
+class LinearAsConvolution(nn.Module):
+    """A linear layer over a flattened window of `grid` x `grid` features, slid over a larger feature map."""
+
+    def __init__(self, linear: nn.Linear, grid: int) -> None:
+        super().__init__()
+        self.linear, self.grid = linear, grid
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Tensor[N, C, h, w] -> Tensor[N, outputs, h - grid + 1, w - grid + 1]."""
+        kernel = self.linear.weight.unflatten(1, (-1, self.grid, self.grid))
+        return F.conv2d(features, kernel, self.linear.bias)
+
+
+class Sliding(nn.Module):
+    """A classifier over all windows of its input; shares the classifier's parameters.
+
+    Args:
+        module: a `Classifier` of a network without global pooling inside its trunk: LeNet-5, EfficientNet-Lite0,
+            or torchvision's AlexNet, VGG, ResNet and ResNeXt, DenseNet, MobileNetV2, GoogLeNet, Inception v3.
+        size: side of a window, the network's input.
+
+    Attributes:
+        stride: pixels between neighbouring windows.
+        grid: side of a window in the trunk's features.
+
+    Raises:
+        ValueError: the network cannot be slid.
+    """
+
+    def __init__(self, module: Classifier, size: int) -> None:
+        super().__init__()
+        self.module, self.size = module, size
+        self.trunk, head = _halves(module.network)
+        with torch.inference_mode():
+            probe = torch.zeros(1, 3, size, size, dtype=module.mean.dtype, device=module.mean.device)
+            self.grid, grown = self._grid(probe), self._grid(F.pad(probe, (0, 256, 0, 256)))
+        self.stride = 256 // (grown - self.grid)
+        layers: list[nn.Module] = []
+        for layer in head:
+            match layer:
+                case nn.AdaptiveAvgPool2d() if layer.output_size in (1, (1, 1)):
+                    layers.append(nn.AvgPool2d(self.grid, stride=1))
+                case nn.AdaptiveAvgPool2d() | nn.Flatten():
+                    pass  # to the window's own size: AlexNet and VGG
+                case nn.Linear():
+                    first = not any(isinstance(made, nn.AvgPool2d | LinearAsConvolution) for made in layers)
+                    layers.append(LinearAsConvolution(layer, self.grid if first else 1))
+                case _:
+                    layers.append(layer)
+        self.head = nn.Sequential(*layers)
+
+    def _grid(self, inputs: Tensor) -> int:
+        return int(self.trunk(inputs).shape[-1])
+
+    def forward(self, images: Tensor) -> Tensor:
+        """uint8 Tensor[N, H, W, 3] -> probabilities Tensor[N, classes, gh, gw] of all its windows.
+
+        H and W are `size` plus multiples of `stride`; then gh is (H - size) / stride + 1, and gw likewise.
+        """
+        logits: Tensor = self.head(self.trunk(self.module.normalise(images)))
+        return logits.softmax(dim=1)
+
+
+def _halves(network: nn.Module) -> tuple[Callable[[Tensor], Tensor], Iterable[nn.Module]]:
+    """The trunk, float Tensor[N, 3, H, W] -> features, and the head's layers."""
+    children = dict(network.named_children())
+    match network:
+        case LeNet5():
+            return lambda inputs: network.features(network.levels(inputs)), network.classify
+        case EfficientNetLite0():
+            trunk = network.features
+            return lambda inputs: network.head(trunk(inputs, (15,))[0]), (
+                nn.AdaptiveAvgPool2d(1),
+                network.classify,
+            )
+        case AlexNet() | VGG():
+            return network.features, (network.avgpool, *network.classifier)
+        case MobileNetV2():
+            return network.features, (nn.AdaptiveAvgPool2d(1), *network.classifier)
+        case DenseNet():
+            return nn.Sequential(network.features, nn.ReLU()), (nn.AdaptiveAvgPool2d(1), network.classifier)
+        case ResNet() | GoogLeNet() | Inception3():
+            body = nn.Sequential(*list(children.values())[: list(children).index("avgpool")])
+            if isinstance(network, ResNet):
+                return body, (network.avgpool, network.fc)
+            return lambda inputs: body(network._transform_input(inputs)), (network.avgpool, network.fc)
+    raise ValueError(f"a {type(network).__name__} cannot be slid over a picture")
+
+
+@lru_cache(maxsize=8)  # building one runs the trunk twice; a module hashes by identity
+def sliding(module: Classifier, size: int) -> Sliding:
+    """The module's `Sliding`, made once."""
+    return Sliding(module, size)
+
+
+def windows(
+    pipeline: ClassifierPipeline,
+    image: Image,
+    label: str,
+    *,
+    fraction: float = 0.5,
+    stride: int | None = None,
+    score_threshold: float = 0.5,
+    iou_threshold: float = 0.3,
+) -> WindowMap:
+    """Where in a picture a label's windows are: a classifier used as a detector of one size.
+
+    Args:
+        pipeline: a classifier that can be slid (see `Sliding`).
+        image: the decoded picture.
+        label: a name of the card's labels, or an index in digits.
+        fraction: a window's side as a share of the picture's shorter side, 0 < fraction <= 1.
+        stride: pixels of the network's input between windows; a divisor of the trunk's stride, which is the
+            default. A smaller one runs shifted pictures in the same batch.
+        score_threshold: least probability of a box.
+        iou_threshold: of two boxes that overlap more than this, the better stays.
+
+    Raises:
+        ParameterInvalid: a parameter out of its range, an unknown label, a network that cannot be slid, or more
+            windows than one call may have.
+    """
+    if not 0 < fraction <= 1:
+        raise ParameterInvalid("fraction", "fraction must be over 0 and at most 1")
+    index = find_label(pipeline.card, label)
+    module = pipeline.module
+    if not isinstance(module, Classifier) or pipeline.card.input is None:
+        raise ParameterInvalid("model", f"the model {pipeline.card.name!r} cannot be slid over a picture")
+    try:
+        slid = sliding(module, pipeline.card.input[0])
+    except ValueError as error:
+        raise ParameterInvalid("model", str(error)) from error
+    step = slid.stride if stride is None else stride
+    if step < 1 or slid.stride % step:
+        raise ParameterInvalid("stride", f"stride must be a divisor of {slid.stride}")
+    shifts = range(0, slid.stride, step)
+
+    # The canvas is the picture in whole strides, and the way that the last shift goes.
+    scale = slid.size / (fraction * min(image.width, image.height))
+    spare = slid.size + slid.stride - step
+    rows, columns = (
+        max(0, round((side * scale - spare) / slid.stride)) for side in (image.height, image.width)
+    )
+    height, width = (slid.size + slid.stride * count for count in (rows, columns))
+    if height * width * len(shifts) ** 2 > MAX_PIXELS:
+        raise ParameterInvalid(
+            "fraction", "so small windows are too many for this picture; try a larger fraction"
+        )
+    pixels = light_ink(image.pixels) if isinstance(module.network, LeNet5) else image.pixels
+    canvas = resize(pixels, height + slid.stride - step, width + slid.stride - step)
+    batch = np.stack([canvas[y : y + height, x : x + width] for y in shifts for x in shifts])
+    with torch.inference_mode():
+        maps = slid(torch.from_numpy(batch).to(module.mean.device))[:, index].float().cpu()
+    # [shift y, shift x, row, column] -> rows and columns at the finer stride
+    finer = maps.unflatten(0, (len(shifts), len(shifts))).permute(2, 0, 3, 1)
+    scores = finer.reshape((rows + 1) * len(shifts), (columns + 1) * len(shifts))
+
+    unit = image.width / canvas.shape[1], image.height / canvas.shape[0]
+    found, (y, x) = scores[scores >= score_threshold], (scores >= score_threshold).nonzero(as_tuple=True)
+    corners = torch.stack([x, y, x, y], 1) * step + torch.tensor([0, 0, slid.size, slid.size])
+    boxes = corners * torch.tensor([*unit, *unit], dtype=torch.float64)
+    kept = batched_nms(boxes, found, torch.zeros(len(found), dtype=torch.int64), iou_threshold)
+    name = pipeline.card.labels[index]
+    return WindowMap(
+        index,
+        name,
+        scores.numpy(),
+        (step * unit[0], step * unit[1]),
+        (slid.size * unit[0], slid.size * unit[1]),
+        tuple(
+            Detection(index, name, score, (box[0], box[1], box[2], box[3]))
+            for score, box in zip(found[kept].tolist(), boxes[kept].tolist(), strict=True)
+        ),
+    )

@@ -1,0 +1,203 @@
+"""Annotated pictures: boxes, names, scores and landmarks, readable at any size and on any ground."""
+
+from __future__ import annotations
+
+import colorsys
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from models.detection.result import Detections
+from models.faces.result import Faces
+
+Pixels = NDArray[np.uint8]
+Colour = tuple[int, int, int]
+Box = tuple[float, float, float, float]
+Rectangle = tuple[int, int, int, int]  # left, top, right, bottom; the last two are outside
+
+_DARK: Colour = (16, 16, 16)
+_LIGHT: Colour = (255, 255, 255)
+_FACE: Colour = (64, 220, 140)
+_SMALLEST_FONT = 7
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """One thing to draw.
+
+    Attributes:
+        box: x1, y1, x2, y2 in pixels of the picture that is drawn on.
+        texts: what to write beside it, the fullest first; the first that fits into the picture is taken.
+        colour: RGB of its lines.
+        points: landmarks, x and y; those outside of the picture are left out.
+    """
+
+    box: Box
+    texts: tuple[str, ...]
+    colour: Colour
+    points: tuple[tuple[float, float], ...] = ()
+
+
+def draw_detections(pixels: Pixels, detections: Detections) -> Pixels:
+    """The picture with a box, a name and a score for every object.
+
+    Args:
+        pixels: uint8 [h, w, 3], RGB, upright; it may be smaller than the original that was measured.
+        detections: in pixels of the original.
+
+    Returns:
+        A new uint8 [h, w, 3].
+    """
+    zoom = _zoom(pixels, detections.width, detections.height)
+    marks = [
+        Mark(
+            _scaled(item.box, zoom), (f"{item.label} {item.score:.2f}", item.label), colour_of(item.class_id)
+        )
+        for item in detections.items
+    ]
+    return draw(pixels, marks)
+
+
+def draw_faces(pixels: Pixels, faces: Faces) -> Pixels:
+    """The picture with a box, a score and five landmarks for every face; arguments as `draw_detections`."""
+    zoom = _zoom(pixels, faces.width, faces.height)
+    marks = [
+        Mark(
+            _scaled(face.box, zoom),
+            (f"{face.score:.2f}",),
+            _FACE,
+            tuple((x * zoom[0], y * zoom[1]) for x, y in face.landmarks),
+        )
+        for face in faces.items
+    ]
+    return draw(pixels, marks)
+
+
+def draw(pixels: Pixels, marks: Sequence[Mark]) -> Pixels:
+    """Draws marks, the most important first, onto a copy of uint8 [h, w, 3], RGB.
+
+    Lines and letters grow with the picture. What is first lies on top, and its text has the best place. Text
+    is never cut and never covers another: where neither its fullest nor its shortest form has room beside its
+    box, it is left out.
+    """
+    picture = Image.fromarray(pixels)
+    canvas = ImageDraw.Draw(picture)
+    unit = math.sqrt(picture.width * picture.height)
+    line = max(1, round(unit / 200))
+    for mark in reversed(marks):
+        _outline(canvas, mark, line)
+    taken: list[Rectangle] = []
+    for mark in marks:
+        for x, y in mark.points:
+            _dot(canvas, x, y, max(1.0, 1.2 * line), mark.colour)
+        _write(canvas, mark, max(_SMALLEST_FONT + 1, round(unit / 36)), line, taken)
+    return np.array(picture)
+
+
+def colour_of(index: int) -> Colour:
+    """A colour for a class; near indices differ most (the golden angle around the hues, in three tones)."""
+    saturation, value = ((0.85, 1.0), (0.55, 1.0), (1.0, 0.8))[index % 3]
+    red, green, blue = colorsys.hsv_to_rgb((0.02 + index * 0.618034) % 1, saturation, value)
+    return round(255 * red), round(255 * green), round(255 * blue)
+
+
+def luminance(colour: Colour) -> float:
+    """Relative luminance, 0 to 1 (WCAG 2.2, https://www.w3.org/TR/WCAG22/#dfn-relative-luminance)."""
+    red, green, blue = (
+        level / 12.92 if level <= 0.04045 else ((level + 0.055) / 1.055) ** 2.4
+        for level in (channel / 255 for channel in colour)
+    )
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def _zoom(pixels: Pixels, width: int, height: int) -> tuple[float, float]:
+    return pixels.shape[1] / width, pixels.shape[0] / height
+
+
+def _scaled(box: Box, zoom: tuple[float, float]) -> Box:
+    x1, y1, x2, y2 = box
+    return x1 * zoom[0], y1 * zoom[1], x2 * zoom[0], y2 * zoom[1]
+
+
+def _rectangle(canvas: ImageDraw.ImageDraw, box: Box) -> Rectangle:
+    """Whole pixels within the picture, at least one."""
+    width, height = canvas.im.size
+    left, top = min(max(round(box[0]), 0), width - 1), min(max(round(box[1]), 0), height - 1)
+    return left, top, max(left + 1, min(round(box[2]), width)), max(top + 1, min(round(box[3]), height))
+
+
+def _outline(canvas: ImageDraw.ImageDraw, mark: Mark, line: int) -> None:
+    """A coloured frame between two dark ones, so that it shows on a ground of its own colour too."""
+    left, top, right, bottom = _rectangle(canvas, mark.box)
+    edge = line // 2
+    if edge and min(right - left, bottom - top) > 4 * (line + 2 * edge):
+        canvas.rectangle((left, top, right - 1, bottom - 1), outline=_DARK, width=line + 2 * edge)
+        left, top, right, bottom = left + edge, top + edge, right - edge, bottom - edge
+    canvas.rectangle((left, top, right - 1, bottom - 1), outline=mark.colour, width=line)
+
+
+def _dot(canvas: ImageDraw.ImageDraw, x: float, y: float, radius: float, colour: Colour) -> None:
+    if 0 <= x < canvas.im.size[0] and 0 <= y < canvas.im.size[1]:
+        canvas.circle((x, y), radius + max(1.0, radius / 3), fill=_DARK)
+        canvas.circle((x, y), radius, fill=colour)
+
+
+def _write(canvas: ImageDraw.ImageDraw, mark: Mark, size: int, line: int, taken: list[Rectangle]) -> None:
+    """Writes on a plate of the mark's colour: the fullest text that has room, in the largest letters."""
+    box = _rectangle(canvas, mark.box)
+    for text in mark.texts:
+        for smaller in range(size, max(_SMALLEST_FONT, size // 2) - 1, -1):
+            font = _font(smaller)
+            left, _, right, _ = (round(edge) for edge in font.getbbox(text))
+            top, bottom = _heights(smaller)
+            pad = max(1, smaller // 6)
+            width, height = right - left + 2 * pad, bottom - top + 2 * pad
+            plate = _place(box, width, height, line, canvas.im.size, taken)
+            if plate is None:
+                continue
+            taken.append(plate)
+            canvas.rectangle((plate[0], plate[1], plate[2] - 1, plate[3] - 1), fill=mark.colour)
+            # equal contrast with black and with white lies at a luminance of 0.179
+            ink = _DARK if luminance(mark.colour) > 0.179 else _LIGHT
+            canvas.text((plate[0] + pad - left, plate[1] + pad - top), text, fill=ink, font=font)
+            return
+
+
+def _place(
+    box: Rectangle, width: int, height: int, line: int, limits: tuple[int, int], taken: list[Rectangle]
+) -> Rectangle | None:
+    """Free room for a plate above a box, below it or in its corners, wholly within the picture."""
+    left, top, right, bottom = box
+    most_left, most_top = limits[0] - width, limits[1] - height
+    if most_left < 0 or most_top < 0:
+        return None
+    outer, inner = (left, right - width), (left + line, right - line - width)
+    corners = [(x, y) for y in (top - height, bottom) for x in outer if 0 <= y <= most_top]
+    corners += [(x, y) for y in (top + line, bottom - line - height) for x in inner]
+    for x, y in corners:
+        x, y = min(max(x, 0), most_left), min(max(y, 0), most_top)
+        plate = (x, y, x + width, y + height)
+        if not any(_meet(plate, other) for other in taken):
+            return plate
+    return None
+
+
+def _meet(a: Rectangle, b: Rectangle) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+
+
+@lru_cache(maxsize=64)
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size=size)
+
+
+@lru_cache(maxsize=64)
+def _heights(size: int) -> tuple[int, int]:
+    """Where the highest and the deepest letters end: every plate of a size is equally high."""
+    _, top, _, bottom = _font(size).getbbox("Hgj|")
+    return round(top), round(bottom)

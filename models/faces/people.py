@@ -1,0 +1,82 @@
+"""The whole way from pictures to embeddings, offline: for calibration and for training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from models.errors import FaceNotFound, WeightsError
+from models.faces.align import cut_faces
+from models.faces.result import Embedding, Faces
+from models.faces.verify import FaceSelect, select_face
+from models.image import Image, decode
+from models.pipeline import Pipeline
+
+PICTURES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
+
+
+def run(pipeline: Pipeline, images: Sequence[Image]) -> list[object]:
+    """A pipeline on a few pictures, in this process, as one batch."""
+    prepared = [pipeline.preprocess(image) for image in images]
+    batch = torch.stack([torch.from_numpy(item.tensor) for item in prepared])
+    with torch.inference_mode():
+        outputs = pipeline.module(batch)
+    outputs = (outputs,) if isinstance(outputs, Tensor) else tuple(outputs)
+    return pipeline.postprocess(outputs, [item.context for item in prepared])
+
+
+def embed(
+    image: Image, detector: Pipeline, embedder: Pipeline, how: FaceSelect = "largest", *, mirror: bool = False
+) -> list[Embedding]:
+    """The embedding of a picture's largest (or only) face; with `mirror`, that of its mirror image besides.
+
+    Raises:
+        FaceNotFound, FacesMany: see `select_face`.
+    """
+    (faces,) = run(detector, [image])
+    if not isinstance(faces, Faces):
+        raise WeightsError(f"{detector.card.name} does not detect faces")
+    chips = cut_faces(image, [select_face(faces, how)])
+    if mirror:
+        chips.append(Image(chips[0].pixels[:, ::-1].copy(), chips[0].width, chips[0].height))
+    found = [item for item in run(embedder, chips) if isinstance(item, Embedding)]
+    if len(found) != len(chips):
+        raise WeightsError(f"{embedder.card.name} does not embed faces")
+    return found
+
+
+def people_of(folder: Path, skip: Iterable[str] = ()) -> dict[str, list[Path]]:
+    """The pictures of each person in a folder that holds one folder a person, in the order of their names."""
+    left_out = set(skip)
+    people = {}
+    for person in sorted(path for path in folder.iterdir() if path.is_dir() and path.name not in left_out):
+        pictures = sorted(path for path in person.iterdir() if path.suffix.lower() in PICTURES)
+        if pictures:
+            people[person.name] = pictures
+    return people
+
+
+def embed_people(
+    people: dict[str, list[Path]], detector: Pipeline, embedder: Pipeline, *, mirror: bool = False
+) -> tuple[Tensor, Tensor, list[Path]]:
+    """The largest face of every picture.
+
+    Returns:
+        float32 Tensor[M, D], int64 Tensor[M] (the person's number in `people`), and pictures without a face.
+    """
+    vectors, labels, without = [], [], []
+    for label, pictures in enumerate(people.values()):
+        for path in pictures:
+            try:
+                found = embed(decode(path.read_bytes()), detector, embedder, mirror=mirror)
+            except FaceNotFound:
+                without.append(path)
+                continue
+            vectors += [torch.from_numpy(item.vector) for item in found]
+            labels += [label] * len(found)
+    dimensions = int(embedder.card.details["dimensions"])
+    stacked = torch.stack(vectors) if vectors else torch.zeros(0, dimensions)
+    return stacked, torch.tensor(labels, dtype=torch.int64), without

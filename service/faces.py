@@ -1,0 +1,193 @@
+"""Faces as a composition: the detector's runner finds them, each aligned chip goes alone to the embedder's.
+
+So chips of different requests share batches, and a picture of many faces is embedded in few. Faces are
+personal data: nothing about them is logged or kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import torch
+
+from models.errors import ModelError, ParameterInvalid
+from models.faces.align import chips as cut_chips
+from models.faces.result import Embedding, Face, FaceOptions, Faces
+from models.faces.verify import FaceSelect, Verdict, select_face
+from models.faces.verify import compare as compare_embeddings
+from models.image import Image
+from models.pipeline import Prepared, Task
+from service.dataplane import Answer, DataPlane, Trace, each
+from service.runner import Runner
+
+T = TypeVar("T")
+
+CHIP_SIDE = 1440
+"""Shortest side in pixels that a picture may be reduced to before chips are cut: faces keep their detail."""
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """The faces of one picture, each with its embedding, and the model that embedded them."""
+
+    faces: Faces
+    embeddings: tuple[Embedding, ...]
+    embedder: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """Whether two pictures show one person, and by which faces and which model."""
+
+    verdict: Verdict
+    faces: dict[str, Face]
+    embedder: str
+    sha256: str
+
+
+class FaceDesk:
+    """Everything about faces, on top of the data plane."""
+
+    def __init__(self, plane: DataPlane) -> None:
+        self._plane = plane
+
+    async def detect(
+        self, data: bytes, options: FaceOptions, *, model: str | None = None, deadline: float | None = None
+    ) -> Answer[Faces]:
+        """Faces of a picture. Raises as `DataPlane.classify` does."""
+        return await self._plane.infer(self._plane.runner(Task.FACES, model), data, options, deadline)
+
+    async def embed(
+        self,
+        data: bytes,
+        options: FaceOptions,
+        *,
+        model: str | None = None,
+        embedder: str | None = None,
+        deadline: float | None = None,
+    ) -> Answer[Embedded]:
+        """Faces of a picture, each with its embedding."""
+        target = self._plane.runner(Task.EMBED, embedder)
+        image, found = await self._find(data, options, model, deadline)
+        embeddings, trace = await self._embed(image, found.result.items, target, deadline)
+        result = Embedded(found.result, tuple(embeddings), target.card.name)
+        return Answer(found.model, result, _joined(found.trace, trace))
+
+    async def verify(
+        self,
+        a: bytes,
+        b: bytes,
+        *,
+        select: FaceSelect,
+        threshold: float | None = None,
+        model: str | None = None,
+        embedder: str | None = None,
+        deadline: float | None = None,
+    ) -> Answer[Verified]:
+        """Whether two pictures show one person.
+
+        Raises:
+            FaceNotFound, FacesMany: with the picture (``a`` or ``b``) it was.
+            ModelError: a picture's own error, with its name likewise.
+        """
+        target = self._plane.runner(Task.EMBED, embedder)
+
+        async def one(name: str, data: bytes) -> tuple[Face, Embedding, Trace]:
+            try:
+                image, found = await self._find(data, FaceOptions(), model, deadline)
+                face = select_face(found.result, select, name)
+                embeddings, trace = await self._embed(image, [face], target, deadline)
+            except ParameterInvalid:
+                raise
+            except ModelError as exc:
+                exc.image = name
+                raise
+            return face, embeddings[0], _joined(found.trace, trace)
+
+        both = await each([one("a", a), one("b", b)])
+        # a's error before b's, whichever was first
+        (face_a, one_a, trace_a), (face_b, one_b, trace_b) = (_value(outcome) for outcome in both)
+        result = Verified(
+            self._verdict(target, one_a, one_b, threshold),
+            {"a": face_a, "b": face_b},
+            target.card.name,
+            target.card.sha256,
+        )
+        return Answer(target.card.name, result, _joined(trace_a, trace_b))
+
+    def compare(
+        self, a: Embedding, b: Embedding, *, threshold: float | None, embedder: str | None
+    ) -> Verified:
+        """The same verdict from two embeddings that this service gave before.
+
+        Raises:
+            ParameterInvalid: a vector of another model, of the wrong length, or with NaN.
+        """
+        target = self._plane.runner(Task.EMBED, embedder)
+        return Verified(self._verdict(target, a, b, threshold), {}, target.card.name, target.card.sha256)
+
+    def _verdict(self, target: Runner, a: Embedding, b: Embedding, threshold: float | None) -> Verdict:
+        return compare_embeddings(a, b, target.card, threshold=threshold)
+
+    async def _find(
+        self, data: bytes, options: FaceOptions, model: str | None, deadline: float | None
+    ) -> tuple[Image, Answer[Faces]]:
+        """The decoded picture and its faces; decoded once, for both networks."""
+        kept: list[Image] = []
+        runner = self._plane.runner(Task.FACES, model)
+        answer = await self._plane.infer(
+            runner, data, options, deadline, min_side=CHIP_SIDE, keep=kept.append
+        )
+        return kept[0], answer
+
+    async def _embed(
+        self, image: Image, faces: Sequence[Face], target: Runner, deadline: float | None
+    ) -> tuple[list[Embedding], Trace]:
+        """Chips, and their embeddings: no more of one picture at once than the queue has room for."""
+        if not faces:
+            return [], Trace(0.0, 0.0, 0.0, 0)
+
+        def cut() -> tuple[list[Prepared], float]:
+            began = time.perf_counter()
+            scale = torch.tensor([image.pixels.shape[1] / image.width, image.pixels.shape[0] / image.height])
+            landmarks = torch.tensor([face.landmarks for face in faces]) * scale
+            with torch.inference_mode():
+                chips = cut_chips(torch.from_numpy(image.pixels), landmarks).numpy()
+            prepared = [
+                target.pipeline.preprocess(Image(chip, chip.shape[1], chip.shape[0])) for chip in chips
+            ]
+            return prepared, time.perf_counter() - began
+
+        chips, seconds = await self._plane.in_decoder(cut)
+        embeddings: list[Embedding] = []
+        trace = Trace(seconds, 0.0, 0.0, 0)
+        for start in range(0, len(chips), target.window):
+            done = await asyncio.gather(
+                *(target.run(chip, deadline) for chip in chips[start : start + target.window])
+            )
+            embeddings += [one.result for one in done]
+            slowest = max(done, key=lambda one: one.queue_s + one.compute_s)
+            largest = max(one.batch_size for one in done)
+            trace = _joined(trace, Trace(0.0, slowest.queue_s, slowest.compute_s, largest))
+        return embeddings, trace
+
+
+def _value(outcome: T | Exception) -> T:
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
+
+
+def _joined(first: Trace, second: Trace) -> Trace:
+    """Two parts of one answer's way: the times added, the larger batch."""
+    return replace(
+        first,
+        decode=first.decode + second.decode,
+        queue=first.queue + second.queue,
+        compute=first.compute + second.compute,
+        batch_size=max(first.batch_size, second.batch_size),
+    )

@@ -1,0 +1,153 @@
+"""Answers that are pictures, and what a classifier looks at: the slow and rare side of the data plane.
+
+All of it runs in one thread of its own, one piece of work at a time, so that it never takes the place of a
+batch; at most `WAITING` pieces wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Literal, TypeVar
+
+from models.detection.draw import draw_detections, draw_faces
+
+from models.classification.explain import HeatMap, filter_sheet, grad_cam, overlay
+from models.classification.pipeline import ClassifierPipeline
+from models.detection.result import DetectOptions
+from models.errors import ModelUnknown, ParameterInvalid
+from models.faces.result import FaceOptions
+from models.image import Image, Limits, decode, encode
+from models.pipeline import Task
+from service.dataplane import Answer, DataPlane, Trace
+from service.errors import DeadlineExceeded, Overloaded
+from service.faces import FaceDesk
+
+T = TypeVar("T")
+Format = Literal["jpeg", "png", "webp"]
+WAITING = 16
+
+
+class PictureDesk:
+    """Everything that is drawn."""
+
+    def __init__(self, plane: DataPlane, faces: FaceDesk, limits: Limits) -> None:
+        self._plane = plane
+        self._faces = faces
+        self._limits = limits
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="pictures")
+        self._waiting = 0
+
+    async def detections(
+        self,
+        data: bytes,
+        options: DetectOptions,
+        kind: Format,
+        *,
+        model: str | None = None,
+        deadline: float | None = None,
+    ) -> Answer[bytes]:
+        """The picture with its objects drawn in. Raises as `DataPlane.detect` does."""
+        answer = await self._plane.detect(data, options, model=model, deadline=deadline)
+
+        def draw() -> bytes:
+            return encode(draw_detections(self._decode(data).pixels, answer.result), kind)
+
+        return Answer(answer.model, await self._run(draw, deadline), answer.trace)
+
+    async def faces(
+        self,
+        data: bytes,
+        options: FaceOptions,
+        kind: Format,
+        *,
+        model: str | None = None,
+        deadline: float | None = None,
+    ) -> Answer[bytes]:
+        """The picture with its faces and their landmarks drawn in."""
+        answer = await self._faces.detect(data, options, model=model, deadline=deadline)
+
+        def draw() -> bytes:
+            return encode(draw_faces(self._decode(data).pixels, answer.result), kind)
+
+        return Answer(answer.model, await self._run(draw, deadline), answer.trace)
+
+    async def heat(
+        self,
+        data: bytes,
+        *,
+        label: str | None = None,
+        model: str | None = None,
+        deadline: float | None = None,
+    ) -> Answer[tuple[HeatMap, Image]]:
+        """Grad-CAM of a label, or of the likeliest one, and the picture that was explained.
+
+        Raises:
+            ParameterInvalid: the model has no such label, or no convolutional map.
+        """
+        runner = self._plane.runner(Task.CLASSIFY, model)
+
+        def work() -> tuple[HeatMap, Image, float, float]:
+            began = time.perf_counter()
+            image = self._decode(data)
+            decoded = time.perf_counter()
+            pipeline = runner.pipeline
+            if not isinstance(pipeline, ClassifierPipeline):
+                raise ParameterInvalid("model", f"the model {runner.card.name!r} cannot be explained")
+            heat = grad_cam(pipeline, image, label)
+            return heat, image, decoded - began, time.perf_counter() - decoded
+
+        heat, image, decoded, computed = await self._run(work, deadline)
+        return Answer(runner.card.name, (heat, image), Trace(decoded, 0.0, computed, 1))
+
+    async def heat_picture(
+        self,
+        data: bytes,
+        kind: Format,
+        *,
+        label: str | None = None,
+        model: str | None = None,
+        deadline: float | None = None,
+    ) -> Answer[bytes]:
+        """The picture with Grad-CAM laid over it."""
+        answer = await self.heat(data, label=label, model=model, deadline=deadline)
+        heat, image = answer.result
+        picture = await self._run(lambda: encode(overlay(image, heat), kind), deadline)
+        return Answer(answer.model, picture, answer.trace)
+
+    async def filters(self, model: str) -> bytes:
+        """A PNG of the first layer's filters of any served model.
+
+        Raises:
+            ModelUnknown: it is not served.
+            ParameterInvalid: it has no convolution.
+        """
+        runner = self._plane.runners.get(model)
+        if runner is None:
+            raise ModelUnknown(f"no model named {model!r} is served")
+        module = runner.pipeline.module
+        return await self._run(lambda: encode(filter_sheet(module), "png"), None)
+
+    def close(self) -> None:
+        """Takes no more work."""
+        self._thread.shutdown(wait=False)
+
+    def _decode(self, data: bytes) -> Image:
+        return decode(data, self._limits)
+
+    async def _run(self, work: Callable[[], T], deadline: float | None) -> T:
+        if self._waiting >= WAITING:
+            raise Overloaded("too many pictures are being drawn", 1.0)
+
+        def in_time() -> T:
+            if deadline is not None and time.monotonic() >= deadline:
+                raise DeadlineExceeded("the deadline passed before the picture was begun")
+            return work()
+
+        self._waiting += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, in_time)
+        finally:
+            self._waiting -= 1

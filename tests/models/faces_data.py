@@ -1,0 +1,84 @@
+"""What the tests of faces share: the models from the local store, and the people of the shared data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from models import zoo
+from models.errors import WeightsError
+from models.faces.align import cut_faces
+from models.faces.mtcnn import MtcnnPipeline
+from models.faces.people import people_of, run
+from models.faces.resnet import EmbedderPipeline
+from models.faces.result import Embedding, Face, Faces
+from models.image import Image, decode
+from models.weights import Catalogue, Store
+from tests.paths import SHARED
+
+FACES = SHARED / "data" / "faces"
+
+
+@dataclass(frozen=True)
+class Portrait:
+    """A picture, what was found in it, and its faces' chips and embeddings, all by falling score."""
+
+    image: Image
+    faces: Faces
+    chips: list[Image]
+    embeddings: list[Embedding]
+
+    @property
+    def largest(self) -> int:
+        """Index of the largest face."""
+
+        def size(index: int) -> float:
+            face: Face = self.faces.items[index]
+            return face.area
+
+        return max(range(len(self.faces.items)), key=size)
+
+
+@cache
+def files(name: str) -> dict[str, Path]:
+    """The verified files of a model; the test skips where they have not been fetched."""
+    try:
+        return Store().files(Catalogue()[name])
+    except WeightsError as error:
+        pytest.skip(str(error))
+
+
+@cache
+def detector() -> MtcnnPipeline:
+    files("mtcnn")
+    pipeline = zoo.build("mtcnn", Catalogue(), Store())
+    assert isinstance(pipeline, MtcnnPipeline)
+    return pipeline
+
+
+@cache
+def embedder() -> EmbedderPipeline:
+    files("dlib-resnet")
+    pipeline = zoo.build("dlib-resnet", Catalogue(), Store())
+    assert isinstance(pipeline, EmbedderPipeline)
+    return pipeline
+
+
+@cache
+def portrait(path: str) -> Portrait:
+    """A picture of the shared faces, such as ``obama/0.jpg``, through the whole chain."""
+    image = decode((FACES / path).read_bytes())
+    (faces,) = run(detector(), [image])
+    assert isinstance(faces, Faces)
+    chips = cut_faces(image, faces.items)
+    embeddings = [item for item in run(embedder(), chips) if isinstance(item, Embedding)] if chips else []
+    return Portrait(image, faces, chips, embeddings)
+
+
+def portraits() -> list[tuple[str, str]]:
+    """(person, path) of every picture that shows one known person."""
+    people = people_of(FACES, skip=["groups"])
+    return [(person, f"{person}/{path.name}") for person, paths in people.items() for path in paths]

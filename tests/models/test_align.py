@@ -1,0 +1,134 @@
+"""Alignment against Umeyama's method and against pictures whose every value is known."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from torch import Tensor
+
+from models.faces.align import chips, cut_faces, inverse, similarity, targets
+from models.faces.result import Face, Landmarks
+from models.image import Image
+
+ANGLES = st.floats(-math.pi, math.pi)
+
+
+def umeyama(source: NDArray[np.float64], target: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Equations 34 to 43 of the paper, with its singular value decomposition."""
+    mean_x, mean_y = source.mean(0), target.mean(0)
+    covariance = (target - mean_y).T @ (source - mean_x) / len(source)
+    u, d, vt = np.linalg.svd(covariance)
+    sign = np.diag([1.0, np.sign(np.linalg.det(u) * np.linalg.det(vt))])
+    rotation = u @ sign @ vt
+    scale = np.trace(np.diag(d) @ sign) / ((source - mean_x) ** 2).sum(1).mean()
+    return np.hstack([scale * rotation, (mean_y - scale * rotation @ mean_x)[:, None]])
+
+
+def turn(angle: float, scale: float, x: float, y: float) -> Tensor:
+    cos, sin = scale * math.cos(angle), scale * math.sin(angle)
+    return torch.tensor([[[cos, -sin, x], [sin, cos, y]]], dtype=torch.float64)
+
+
+def apply(transforms: Tensor, points: Tensor) -> Tensor:
+    return points @ transforms[:, :, :2].transpose(1, 2) + transforms[:, None, :, 2]
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 5))
+def test_it_is_umeyamas_transform(seed: int, faces: int) -> None:
+    points = torch.from_numpy(np.random.default_rng(seed).uniform(0, 500, (faces, 5, 2)))
+    goal = targets().double()
+    found = similarity(points, goal)
+    for face in range(faces):
+        expected = umeyama(points[face].numpy(), goal.numpy())
+        np.testing.assert_allclose(found[face].numpy(), expected, atol=1e-8)
+
+
+@given(ANGLES, st.floats(0.05, 20), st.floats(-1e4, 1e4), st.floats(-1e4, 1e4))
+def test_it_finds_a_known_transform_and_its_inverse(angle: float, scale: float, x: float, y: float) -> None:
+    known = turn(angle, scale, x, y)
+    source = targets().double()[None]
+    found = similarity(source, apply(known, source))
+    torch.testing.assert_close(found, known, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(apply(inverse(found), apply(known, source)), source, atol=1e-6, rtol=1e-6)
+
+
+def test_the_targets_lie_where_dlib_puts_them() -> None:
+    points = targets()
+    assert points.shape == (5, 2)
+    # dlib: (padding + mean) / (2 * padding + 1) * size, counted from the centre of the first pixel
+    torch.testing.assert_close(points[3] - 0.5, torch.tensor([(0.25 + 0.254149), (0.25 + 0.780233)]) * 100)
+    assert points[0, 0] < points[2, 0] < points[1, 0]
+    assert points[0, 1] < points[2, 1] < points[3, 1]
+
+
+@settings(max_examples=40, deadline=None)
+@given(ANGLES, st.floats(0.2, 4.5), st.integers(0, 2**16))
+def test_a_slope_stays_the_slope_it_was(angle: float, scale: float, seed: int) -> None:
+    """A picture that rises evenly is the same at any size and turn, so every chip pixel can be computed."""
+    slope = np.random.default_rng(seed).uniform(-0.08, 0.08, (3, 2))
+    rows, columns = np.mgrid[0:1000, 0:1000] + 0.5
+    exact = 127 + slope[:, 0, None, None] * (columns - 500) + slope[:, 1, None, None] * (rows - 500)
+    pixels = torch.from_numpy(exact.round().transpose(1, 2, 0).astype(np.uint8))
+    to_picture = turn(angle, scale, 0, 0)
+    to_picture[:, :, 2] = 500 - (to_picture[:, :, :2] @ torch.full((2,), 75.0, dtype=torch.float64))
+    chip = chips(pixels, apply(to_picture, targets().double()[None]))[0].double()
+    axis = torch.arange(150, dtype=torch.float64) + 0.5
+    y, x = torch.meshgrid(axis, axis, indexing="ij")
+    place = apply(to_picture, torch.stack((x, y), -1).view(1, -1, 2))[0] - 500
+    expected = 127 + place @ torch.from_numpy(slope).t()
+    inside = (place.abs() < 490).all(1)
+    error = (chip.view(-1, 3) - expected)[inside].abs()
+    assert error.max() <= 1.01  # two roundings to a byte
+    assert error.mean() < 0.5
+
+
+def test_a_fine_pattern_becomes_grey_and_not_an_alias_of_itself() -> None:
+    pixels = torch.zeros(1200, 1200, 3, dtype=torch.uint8)
+    pixels[::2, ::2] = 255
+    pixels[1::2, 1::2] = 255
+    for scale in (3.0, 4.7, 6.3):
+        chip = chips(pixels, targets()[None] * scale + 20)[0, 8:-8, 8:-8].float()
+        assert (chip.mean() - 127.5).abs() < 3
+        assert chip.std() < 20
+
+
+def test_what_is_outside_is_black_and_faces_do_not_touch_each_other() -> None:
+    pixels = torch.full((200, 300, 3), 200, dtype=torch.uint8)
+    points = torch.stack((targets(), targets() - 75, targets() + 1000, targets() * 0.5 + 40))
+    together = chips(pixels, points)
+    assert (together[0] == 200).all()
+    assert (together[1, :74, :74] == 0).all()
+    assert (together[1, 76:, 76:] == 200).all()
+    assert (together[2] == 0).all()
+    for index in range(4):
+        assert torch.equal(together[index], chips(pixels, points[index : index + 1])[0])
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (40, 3000), (3, 3)])
+def test_odd_pictures_and_landmarks_do_not_break_it(shape: tuple[int, int]) -> None:
+    pixels = torch.full((*shape, 3), 90, dtype=torch.uint8)
+    points = torch.stack((torch.zeros(5, 2), targets() * 30, targets() * 0.01, targets()))
+    cut = chips(pixels, points)
+    assert cut.shape == (4, 150, 150, 3)
+    assert cut.dtype == torch.uint8
+    assert chips(pixels, torch.zeros(0, 5, 2)).shape == (0, 150, 150, 3)
+
+
+def test_a_reduced_picture_gives_nearly_the_same_chips() -> None:
+    rows, columns = np.mgrid[0:800, 0:600]
+    waves = 127 + 60 * np.sin(columns / 40) + 60 * np.cos(rows / 50)
+    full = np.repeat(waves[..., None], 3, 2)
+    half = full.reshape(400, 2, 300, 2, 3).mean((1, 3))
+    points: Landmarks = tuple(tuple(point) for point in (targets() * 3 + 60).tolist())
+    face = Face((60.0, 60.0, 510.0, 510.0), 1.0, points)
+    one = cut_faces(Image(full.astype(np.uint8), 600, 800), [face])[0]
+    other = cut_faces(Image(half.astype(np.uint8), 600, 800), [face])[0]
+    assert (one.width, one.height) == (150, 150)
+    assert np.abs(one.pixels.astype(int) - other.pixels).max() <= 3
+    assert cut_faces(Image(full.astype(np.uint8), 600, 800), []) == []

@@ -1,0 +1,406 @@
+"""Training of our YOLO: split, augmentation, loss, schedule, and a small run from end to end."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from unittest.mock import patch
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from models import boxes as box_ops
+from models.detection.folder import Folder, Sample
+from models.detection.pipeline import DetectorPipeline
+from models.detection.yolo import STRIDES, Detector, Yolo, YoloConfig, load
+from models.pipeline import Card, Task
+from models.training import data
+from models.training import yolo as training
+from models.training.augment import Augment
+from models.training.fold import fold, unfolded
+from models.training.progress import Progress
+from models.training.yolo import Recipe, Trainer, main
+from models.training.yolo_eval import evaluate, precision
+from models.training.yolo_eval import main as measure
+from models.training.yolo_loss import YoloLoss, match
+from tests.paths import SHARED, needs_shared
+
+ANCHORS = (
+    ((6.0, 6.0), (9.0, 9.0), (13.0, 13.0)),
+    ((20.0, 20.0), (26.0, 26.0), (34.0, 34.0)),
+    ((44.0, 44.0), (56.0, 56.0), (70.0, 70.0)),
+)
+CONFIG = YoloConfig(("square",), ANCHORS, size=64, channels=16)
+
+
+@pytest.fixture(scope="module")
+def squares(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set of bright squares on dark noise, one or two a picture, never overlapping."""
+    root = tmp_path_factory.mktemp("squares")
+    (root / "images").mkdir()
+    (root / "labels").mkdir()
+    random = np.random.default_rng(0)
+    for index in range(36):
+        pixels = random.integers(0, 60, (64, 80, 3), dtype=np.uint8)
+        lines = []
+        for left in (0, 40)[: 1 + index % 2]:
+            side = int(random.integers(14, 34))
+            x, y = left + int(random.integers(0, 40 - side)), int(random.integers(0, 64 - side))
+            pixels[y : y + side, x : x + side] = (250, 240, 90)
+            lines.append(f"0 {(x + side / 2) / 80} {(y + side / 2) / 64} {side / 80} {side / 64}\n")
+        cv2.imwrite(str(root / "images" / f"square{index}.png"), pixels[:, :, ::-1])
+        (root / "labels" / f"square{index}.txt").write_text("".join(lines))
+    return root
+
+
+# --- split ---
+
+
+@settings(max_examples=50, deadline=None)
+@given(names=st.sets(st.text(st.characters(codec="ascii", categories=["L", "N"]), min_size=1), max_size=40))
+def test_the_split_is_a_partition_that_does_not_move(names: set[str]) -> None:
+    samples = tuple(Sample(Path(f"{name}.jpg"), np.zeros((0, 5))) for name in sorted(names))
+    train, held = data.split(Folder(samples))
+    assert sorted((*train, *held), key=samples.index) == list(samples)
+    assert len(train) + len(held) == len(samples)
+    fewer, kept = data.split(Folder(samples[::2]))
+    assert set(fewer) <= set(train)
+    assert set(kept) <= set(held)
+
+
+@needs_shared
+def test_the_people_are_split_as_the_card_says() -> None:
+    folder = Folder.read(SHARED / "data" / "coco-person", classes=1)
+    train, held = data.split(folder)
+    assert (len(train), len(held)) == (2095, 286)
+    assert not {sample.path.name for sample in train} & {sample.path.name for sample in held}
+
+
+# --- augmentation ---
+
+
+def marked(width: int, height: int) -> data.Picture:
+    """A black picture with a white box, so that the box can be found again."""
+    pixels = np.zeros((height, width, 3), np.uint8)
+    x1, y1, x2, y2 = width // 4, height // 3, width // 2, height * 2 // 3
+    pixels[y1:y2, x1:x2] = 255
+    return data.Picture(pixels, np.array([[0, x1, y1, x2, y2]], np.float32))
+
+
+@pytest.mark.parametrize("mosaic", [0.0, 1.0])
+def test_boxes_move_with_their_pixels(mosaic: float) -> None:
+    pictures = [marked(200, 120), marked(90, 160), marked(128, 128), marked(300, 200)]
+    augment = Augment(mosaic=mosaic, hue=0, saturation=0, brightness=0)
+    for seed in range(25):
+        canvas, boxes = augment(pictures, seed % 4, 160, np.random.default_rng(seed))
+        assert canvas.shape == (160, 160, 3)
+        for _, x1, y1, x2, y2 in boxes:
+            assert 0 <= x1 < x2 <= 160
+            assert 0 <= y1 < y2 <= 160
+            if min(x2 - x1, y2 - y1) > 8:
+                inner = canvas[math.ceil(y1) + 2 : int(y2) - 2, math.ceil(x1) + 2 : int(x2) - 2]
+                assert inner.min() > 245
+                rim = canvas[max(0, int(y1) - 3) : math.ceil(y2) + 3, max(0, int(x1) - 3) : math.ceil(x2) + 3]
+                outside = (rim > 200).all(axis=2).sum() - (x2 - x1) * (y2 - y1)
+                assert abs(outside) < 2 * (x2 - x1 + y2 - y1)
+
+
+def test_colour_changes_no_place_and_hardly_a_grey() -> None:
+    picture = marked(64, 64)
+    augment = Augment(mosaic=0, scale=(1.0, 1.0), mirror=0)
+    canvas, boxes = augment([picture], 0, 64, np.random.default_rng(1))
+    np.testing.assert_allclose(boxes, picture.boxes)
+    assert (np.ptp(canvas.astype(int), axis=2) <= 1).all()
+
+
+def test_an_epoch_depends_on_its_seed_only(squares: Path) -> None:
+    pictures = data.load(Folder.read(squares).samples[:10], 64)
+    first, again, other = (
+        [batch.images for batch in data.batches(pictures, 64, 4, Augment(), seed)] for seed in (1, 1, 2)
+    )
+    assert len(first) == 2
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not torch.equal(first[0], other[0])
+
+
+# --- loss ---
+
+
+def test_a_box_is_matched_to_its_cell_and_two_neighbours() -> None:
+    target = torch.tensor([[0.0, 0.0, 35.0, 29.0, 20.0, 24.0]])  # cell (2, 1) of stride 16, right and low
+    found = match(target, torch.tensor([[20.0, 20.0], [4.0, 20.0], [79.0, 40.0]]), 16, 4, 4)
+    places = {*zip(found.column.tolist(), found.row.tolist(), found.anchor.tolist(), strict=True)}
+    # x is 2.19 cells: the left one is nearer; y is 1.81: the lower one is. Anchor 1 is too narrow.
+    expected = {(x, y, anchor) for x, y in ((2, 1), (1, 1), (2, 2)) for anchor in (0, 2)}
+    assert places == expected
+
+
+@settings(max_examples=60, deadline=None)
+@given(x=st.floats(0.0, 63.9), y=st.floats(0.0, 63.9), w=st.floats(3.0, 60.0), h=st.floats(3.0, 60.0))
+def test_every_match_can_be_reached_by_the_decoder(x: float, y: float, w: float, h: float) -> None:
+    target = torch.tensor([[0.0, 0.0, x, y, w, h]])
+    for stride, shapes in zip(STRIDES, ANCHORS, strict=True):
+        found = match(target, torch.tensor(shapes), stride, 64 // stride, 64 // stride)
+        cells = torch.stack((found.column, found.row), dim=1)
+        reach = found.boxes[:, :2] / stride - cells
+        assert ((reach >= -0.5 - 1e-4) & (reach <= 1.5 + 1e-4)).all()
+        assert (found.boxes[:, 2:] / torch.tensor(shapes)[found.anchor] < 4).all()
+        assert ((cells >= 0) & (cells < 64 // stride)).all()
+
+
+def test_the_right_answer_costs_almost_nothing() -> None:
+    """Logits that decode to the target, with sure objectness, have a loss near zero; wrong ones do not."""
+    targets = torch.tensor([[0.0, 1.0, 33.0, 30.0, 22.0, 25.0]])
+    anchors = torch.tensor(ANCHORS)
+    right = [torch.full((1, 64 // stride, 64 // stride, 3, 7), -12.0) for stride in STRIDES]
+    for map_, stride, shapes in zip(right, STRIDES, anchors, strict=True):
+        found = match(targets, shapes, stride, map_.shape[1], map_.shape[2])
+        where = (found.image, found.row, found.column, found.anchor)
+        cells = torch.stack((found.column, found.row), dim=1)
+        centre = (found.boxes[:, :2] / stride - cells + 0.5) / 2
+        size = (found.boxes[:, 2:] / shapes[found.anchor]).sqrt() / 2
+        map_[where] = torch.cat(
+            (
+                torch.cat((centre, size), dim=1).logit(),
+                torch.tensor([[12.0, -12.0, 12.0]]).expand(len(cells), 3),
+            ),
+            1,
+        )
+    best, parts = YoloLoss()(right, targets, anchors)
+    assert best < 1e-3
+    assert (parts >= 0).all()
+    worse = [map_.clone().requires_grad_() for map_ in right]
+    with torch.no_grad():
+        for map_ in worse:
+            map_[..., 0] += 1
+    loss, _ = YoloLoss()(worse, targets, anchors)
+    assert loss > 10 * best
+    loss.backward()
+    gradient = worse[1].grad
+    assert gradient is not None
+    assert gradient.isfinite().all()
+
+
+def test_a_batch_without_objects_still_learns_that_there_are_none() -> None:
+    maps = [torch.zeros(2, 8, 8, 3, 5, requires_grad=True) for _ in STRIDES]
+    loss, parts = YoloLoss()(maps, torch.zeros(0, 6), torch.tensor(ANCHORS))
+    assert parts[0] == 0
+    loss.backward()
+    gradient = maps[0].grad
+    assert gradient is not None
+    assert (gradient[..., 4] > 0).all()
+    assert (gradient[..., :4] == 0).all()
+
+
+# --- schedule ---
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_progress_by_epochs_counts_steps() -> None:
+    progress = Progress(steps=20)
+    seen = []
+    while progress.value < 1:
+        progress.step()
+        seen.append(progress.value)
+    np.testing.assert_allclose(seen, np.arange(1, 21) / 20)
+
+
+def test_progress_by_time_ends_on_time() -> None:
+    clock = Clock()
+    progress = Progress(steps=1, minutes=10, clock=clock)
+    random = np.random.default_rng(0)
+    while progress.value < 1:
+        clock.now += random.uniform(1, 5)
+        progress.step()
+    assert clock.now - 1000 == pytest.approx(600, abs=5)
+    assert progress.active == pytest.approx(600, abs=5)
+
+
+def test_a_stopped_process_loses_no_budget_but_keeps_the_deadline() -> None:
+    for deadline, end in ((None, 600 + 300), (1000.0 + 700, 700)):
+        clock = Clock()
+        progress = Progress(steps=1, minutes=10, deadline=deadline, clock=clock)
+        for step in range(10_000):
+            clock.now += 300 if step == 50 else 2
+            before = progress.value
+            progress.step()
+            assert progress.value >= before
+            if progress.value >= 1:
+                break
+        assert clock.now - 1000 == pytest.approx(end, abs=5)
+
+
+def test_a_measurement_is_not_a_step() -> None:
+    clock = Clock()
+    progress = Progress(steps=1, minutes=1, clock=clock)
+    clock.now += 2
+    progress.step()
+    clock.now += 9
+    progress.skip()
+    clock.now += 2
+    progress.step()
+    assert progress.active == 4
+
+
+# --- folding, measuring, training ---
+
+
+def shaken() -> Yolo:
+    """A network whose batch norms all do something."""
+    torch.manual_seed(3)
+    network = Yolo(CONFIG).eval()
+    with torch.no_grad():
+        for module in network.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.running_mean.uniform_(-0.2, 0.2)  # type: ignore[union-attr]
+                module.running_var.uniform_(0.5, 1.5)  # type: ignore[union-attr]
+                module.weight.uniform_(0.7, 1.3)
+                module.bias.uniform_(-0.2, 0.2)
+    return network
+
+
+def test_folding_there_and_back_is_the_same_function() -> None:
+    network, images = shaken(), torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        before = network(images)
+        fold(network.trunk)
+        assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in network.trunk.modules())
+        for folded, back, expected in zip(network(images), unfolded(network)(images), before, strict=True):
+            torch.testing.assert_close(folded, expected, rtol=1e-3, atol=1e-4)
+            torch.testing.assert_close(back, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_precision_of_perfect_half_and_no_answers(squares: Path) -> None:
+    samples = Folder.read(squares).samples
+    perfect: list[tuple[int, int, float, tuple[float, float, float, float]]] = []
+    for index, sample in enumerate(samples):
+        width, height = sample.size
+        scale = torch.tensor([width, height, width, height])
+        corners = box_ops.convert(torch.from_numpy(sample.boxes[:, 1:]), "cxcywh", "xyxy") * scale
+        perfect += [(index, 0, 0.9, (x1, y1, x2, y2)) for x1, y1, x2, y2 in corners.tolist()]
+    assert precision(samples, perfect, 1).ap50 == pytest.approx(1.0)
+    assert precision(samples, perfect, 1).ap == pytest.approx(1.0)
+    assert precision(samples, perfect[::2], 1).ap50 == pytest.approx(0.5, abs=0.02)
+    assert precision(samples, [], 1).ap50 == 0
+    moved = [
+        (index, kind, score, (x1 + 500, y1, x2 + 500, y2)) for index, kind, score, (x1, y1, x2, y2) in perfect
+    ]
+    assert precision(samples, moved, 1).ap50 == 0
+
+
+def test_evaluation_undoes_the_letterbox(squares: Path) -> None:
+    """A detector that finds bright pixels of the canvas is nearly perfect on pictures of one square."""
+    samples = [sample for sample in Folder.read(squares).samples if len(sample.boxes) == 1]
+
+    class Bright(torch.nn.Module):
+        def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+            boxes = []
+            for image in images:
+                rows, columns = torch.where(image[..., 0] > 180)
+                ends = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+                boxes.append(torch.stack(ends).float())
+            return torch.stack(boxes)[:, None], torch.tensor([0.2, 0.9]).expand(len(images), 1, 2)
+
+    card = Card("bright", Task.DETECT, "", "", labels=("round", "square"), input=(160, 160))
+    figures = evaluate(DetectorPipeline(card, Bright()), samples, ["square"])
+    assert figures.ap50 == pytest.approx(1.0)
+    assert figures.ap > 0.8
+
+
+RECIPE = Recipe(
+    size=64,
+    test_size=64,
+    batch=8,
+    epochs=3,
+    rate=4e-3,
+    warmup=2,
+    average=0.8,
+    measure_every=2,
+    longest=80,
+    augment=Augment(mosaic=0.3, scale=(0.8, 1.2)),
+)
+
+
+def trainer(squares: Path, recipe: Recipe = RECIPE) -> Trainer:
+    torch.manual_seed(0)
+    train, held = data.split(Folder.read(squares))
+    return Trainer(Yolo(CONFIG), train, held, recipe)
+
+
+def test_a_small_training_learns(squares: Path, tmp_path: Path) -> None:
+    run = trainer(squares, replace(RECIPE, epochs=6, measure_every=6))
+    run.run(tmp_path)
+    history = json.loads((tmp_path / "history.json").read_text())
+    assert [row["epoch"] for row in history] == list(range(1, 7))
+    first, last = (row["box"] + row["objectness"] for row in (history[0], history[-1]))
+    assert last < 0.9 * first
+    assert 0 <= history[-1]["ap50"] <= 1
+    frozen = run.network.trunk.blocks[0]
+    assert not any(parameter.requires_grad for parameter in frozen.parameters())
+    # what was saved is the averaged network
+    saved = Detector(load(tmp_path / "best.safetensors")).eval()
+    images = torch.randint(0, 256, (1, 64, 64, 3), dtype=torch.uint8)
+    with torch.no_grad():
+        for ours, theirs in zip(saved(images), Detector(run.average)(images), strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=0.02, atol=0.2)
+
+
+def test_a_resumed_training_is_the_uninterrupted_one(squares: Path, tmp_path: Path) -> None:
+    whole = trainer(squares)
+    whole.run(tmp_path / "whole")
+    first = trainer(squares)
+    with (
+        patch.object(training.Trainer, "measure", side_effect=KeyboardInterrupt),
+        pytest.raises(KeyboardInterrupt),
+    ):
+        first.run(tmp_path / "parts")  # interrupted while it measures, after the second epoch
+    second = trainer(squares)
+    second.resume(tmp_path / "parts" / "last.pt")
+    assert second.epoch == 1
+    assert second.progress.value == pytest.approx(1 / 3)
+    second.run(tmp_path / "parts")
+    assert second.epoch == 3
+    for name, tensor in whole.network.state_dict().items():
+        torch.testing.assert_close(second.network.state_dict()[name], tensor, rtol=0.05, atol=0.02)
+    assert [row["epoch"] for row in second.history] == [1, 2, 3]
+
+
+def test_the_command_trains_and_starts_from_earlier_weights(
+    squares: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = [
+        str(squares),
+        "--labels",
+        "square",
+        "--size",
+        "64",
+        "--test-size",
+        "96",
+        "--batch",
+        "8",
+        "--epochs",
+        "1",
+    ]
+    main([*common, "--out", str(tmp_path / "first")])
+    assert "held out" in capsys.readouterr().out
+    result = load(tmp_path / "first" / "best.safetensors")
+    assert (result.config.labels, result.config.size) == (("square",), 96)
+    main([*common, "--out", str(tmp_path / "second"), "--init", str(tmp_path / "first" / "best.safetensors")])
+    assert (tmp_path / "second" / "last.pt").is_file()
+    capsys.readouterr()
+    measure([str(squares), "--labels", "square", "--weights", str(tmp_path / "first" / "best.safetensors")])
+    assert "canvas (96, 96): Precision(ap50=" in capsys.readouterr().out

@@ -1,0 +1,51 @@
+"""Settings: typed, bounded, frozen; a bad value fails at start and says which."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+
+from service.settings import ExecutorKind, Settings
+
+
+def test_the_environment_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LYNCEUS_MODELS", "lenet5, resnet18")
+    monkeypatch.setenv("LYNCEUS_EXECUTOR", "torch")
+    monkeypatch.setenv("LYNCEUS_MAX_BATCH", "16")
+    settings = Settings()
+    assert settings.models == ("lenet5", "resnet18")
+    assert settings.executor is ExecutorKind.TORCH
+    monkeypatch.setenv("LYNCEUS_MAX_BATCH", "32")
+    assert settings.batch_limit(cuda=False) == 16
+    with pytest.raises(ValidationError, match="frozen"):
+        settings.max_batch = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("max_batch", "-1"),
+        ("max_queue", "0"),
+        ("max_queue", "many"),
+        ("executor", "tensorrt"),
+        ("device", "tpu"),
+        ("models", ""),
+        ("models", "lenet5,lenet5"),
+        ("timeout_seconds", "0"),
+        ("timeout_seconds", "nan"),
+    ],
+)
+def test_a_bad_value_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(f"LYNCEUS_{name.upper()}", value)
+    with pytest.raises(ValidationError, match=name):
+        Settings()
+
+
+def test_workers_and_threads_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.settings._cores", lambda: 8)
+    assert Settings().worker_count(cuda=False) == 8
+    assert Settings().thread_count(cuda=False) == 1
+    assert Settings(workers=2).thread_count(cuda=False) == 4
+    assert Settings().worker_count(cuda=True) == 1
+    assert Settings(workers=16).thread_count(cuda=False) == 1
+    assert Settings(threads=3).decoder_count(cuda=False) == 3
