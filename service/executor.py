@@ -57,11 +57,25 @@ class TorchExecutor:
 
     On a GPU: channels_last, autocast to bfloat16 or float16, a pinned staging buffer, and a CUDA graph per
     batch size that was warmed; a batch is padded up to the next such size, and larger ones run eagerly.
+
+    Args:
+        module: the network, in eval mode.
+        device: ``cpu``, ``cuda`` or ``cuda:N``.
+        precision: of the arithmetic.
+        capture: whether the module can be captured, that is, does not branch on data.
     """
 
     name = "torch"
 
-    def __init__(self, module: nn.Module, device: str, precision: Precision = Precision.AUTO) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        device: str,
+        precision: Precision = Precision.AUTO,
+        *,
+        capture: bool = True,
+    ) -> None:
+        self._capture = capture
         self._device = torch.device(device)
         self.device = str(self._device)
         cuda = self._device.type == "cuda"
@@ -87,7 +101,7 @@ class TorchExecutor:
         for size in batches:
             with self.scope():
                 self._eager(torch.from_numpy(np.stack([blank] * size)).to(self._device))
-                if self._stream is not None:
+                if self._stream is not None and self._capture:
                     self._graphs[(size, *shape)] = _Graph(self._eager, (size, *shape), self._stream)
 
     def run(self, pictures: Pictures) -> tuple[Tensor, ...]:
@@ -224,12 +238,13 @@ def make_executor(pipeline: Pipeline, settings: Settings) -> Executor:
         kind = ExecutorKind.OPENVINO if openvino else ExecutorKind.TORCH
     if kind is ExecutorKind.OPENVINO and device != "cpu":
         raise ValueError("LYNCEUS_EXECUTOR=openvino runs on a CPU; set LYNCEUS_DEVICE=cpu")
-    if kind is ExecutorKind.OPENVINO and getattr(pipeline, "exportable", True):
+    exportable = getattr(pipeline, "exportable", True)
+    if kind is ExecutorKind.OPENVINO and exportable:
         threads = settings.thread_count(cuda=False)
         for name, stage in getattr(pipeline, "stages", {}).items():
             pipeline.stages[name] = _compiled_stage(stage, threads)  # type: ignore[attr-defined]
         return OpenVINOExecutor(pipeline.module, threads, settings.precision)
-    return TorchExecutor(pipeline.module, device, settings.precision)
+    return TorchExecutor(pipeline.module, device, settings.precision, capture=exportable)
 
 
 def _compiled_stage(module: nn.Module, threads: int) -> Callable[[Tensor], tuple[Tensor, ...]]:

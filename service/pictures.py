@@ -12,11 +12,11 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal, TypeVar
 
-from models.detection.draw import draw_detections, draw_faces
-
 from models.classification.explain import HeatMap, filter_sheet, grad_cam, overlay
 from models.classification.pipeline import ClassifierPipeline
-from models.detection.result import DetectOptions
+from models.classification.windows import WindowMap, windows
+from models.detection.draw import draw_detections, draw_faces
+from models.detection.result import Detections, DetectOptions
 from models.errors import ModelUnknown, ParameterInvalid
 from models.faces.result import FaceOptions
 from models.image import Image, Limits, decode, encode
@@ -24,6 +24,8 @@ from models.pipeline import Task
 from service.dataplane import Answer, DataPlane, Trace
 from service.errors import DeadlineExceeded, Overloaded
 from service.faces import FaceDesk
+
+__all__ = ["HeatMap", "Image", "PictureDesk", "WindowMap"]
 
 T = TypeVar("T")
 Format = Literal["jpeg", "png", "webp"]
@@ -87,34 +89,47 @@ class PictureDesk:
         Raises:
             ParameterInvalid: the model has no such label, or no convolutional map.
         """
-        runner = self._plane.runner(Task.CLASSIFY, model)
-
-        def work() -> tuple[HeatMap, Image, float, float]:
-            began = time.perf_counter()
-            image = self._decode(data)
-            decoded = time.perf_counter()
-            pipeline = runner.pipeline
-            if not isinstance(pipeline, ClassifierPipeline):
-                raise ParameterInvalid("model", f"the model {runner.card.name!r} cannot be explained")
-            heat = grad_cam(pipeline, image, label)
-            return heat, image, decoded - began, time.perf_counter() - decoded
-
-        heat, image, decoded, computed = await self._run(work, deadline)
-        return Answer(runner.card.name, (heat, image), Trace(decoded, 0.0, computed, 1))
+        return await self._explained(
+            data, lambda pipeline, image: grad_cam(pipeline, image, label), model, deadline
+        )
 
     async def heat_picture(
-        self,
-        data: bytes,
-        kind: Format,
-        *,
-        label: str | None = None,
-        model: str | None = None,
-        deadline: float | None = None,
+        self, answer: Answer[tuple[HeatMap, Image]], kind: Format, deadline: float | None = None
     ) -> Answer[bytes]:
-        """The picture with Grad-CAM laid over it."""
-        answer = await self.heat(data, label=label, model=model, deadline=deadline)
+        """The picture with the map that `heat` gave laid over it."""
         heat, image = answer.result
         picture = await self._run(lambda: encode(overlay(image, heat), kind), deadline)
+        return Answer(answer.model, picture, answer.trace)
+
+    async def windows(
+        self,
+        data: bytes,
+        *,
+        label: str | None = None,
+        fraction: float = 0.5,
+        score_threshold: float = 0.5,
+        model: str | None = None,
+        deadline: float | None = None,
+    ) -> Answer[tuple[WindowMap, Image]]:
+        """A label's score in every window of the picture, in one pass; the likeliest label if none is named.
+
+        Raises:
+            ParameterInvalid: the model has no such label or cannot be slid, or the windows are too many.
+        """
+
+        def work(pipeline: ClassifierPipeline, image: Image) -> WindowMap:
+            wanted = label if label is not None else str(grad_cam(pipeline, image).index)
+            return windows(pipeline, image, wanted, fraction=fraction, score_threshold=score_threshold)
+
+        return await self._explained(data, work, model, deadline)
+
+    async def windows_picture(
+        self, answer: Answer[tuple[WindowMap, Image]], kind: Format, deadline: float | None = None
+    ) -> Answer[bytes]:
+        """The picture with the windows that `windows` found drawn in."""
+        found, image = answer.result
+        drawn = Detections(image.width, image.height, found.boxes)
+        picture = await self._run(lambda: encode(draw_detections(image.pixels, drawn), kind), deadline)
         return Answer(answer.model, picture, answer.trace)
 
     async def filters(self, model: str) -> bytes:
@@ -133,6 +148,27 @@ class PictureDesk:
     def close(self) -> None:
         """Takes no more work."""
         self._thread.shutdown(wait=False)
+
+    async def _explained(
+        self,
+        data: bytes,
+        explain: Callable[[ClassifierPipeline, Image], T],
+        model: str | None,
+        deadline: float | None,
+    ) -> Answer[tuple[T, Image]]:
+        runner = self._plane.runner(Task.CLASSIFY, model)
+
+        def work() -> tuple[T, Image, Trace]:
+            began = time.perf_counter()
+            image = self._decode(data)
+            decoded = time.perf_counter()
+            if not isinstance(runner.pipeline, ClassifierPipeline):
+                raise ParameterInvalid("model", f"the model {runner.card.name!r} cannot be explained")
+            result = explain(runner.pipeline, image)
+            return result, image, Trace(decoded - began, 0.0, time.perf_counter() - decoded, 1)
+
+        result, image, trace = await self._run(work, deadline)
+        return Answer(runner.card.name, (result, image), trace)
 
     def _decode(self, data: bytes) -> Image:
         return decode(data, self._limits)

@@ -102,9 +102,9 @@ class Runner:
         began = time.monotonic()
         try:
             for shape in self.pipeline.shapes:
-                await loop.run_in_executor(
-                    self._threads, self.executor.warm, shape, [*sizes, self._max_batch]
-                )
+                warm = self.executor.warm
+                await loop.run_in_executor(self._threads, warm, shape, [*sizes, self._max_batch])
+                await loop.run_in_executor(self._threads, self._rehearse, shape)
         except BaseException:
             self.state = State.FAILED
             raise
@@ -159,7 +159,7 @@ class Runner:
         return complete
 
     def _rehearse(self, shape: tuple[int, int, int]) -> None:
-        """One blank picture all the way, so that no request pays for what libraries do on their first call."""
+        """One blank picture all the way: no request pays for what libraries do on their first call."""
         blank = np.zeros(shape, np.uint8)
         self._execute([self.pipeline.preprocess(Image(blank, shape[1], shape[0]))])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
@@ -10,11 +11,12 @@ from models.classification.result import Classification, ClassifyOptions
 from models.errors import ParameterInvalid
 from models.pipeline import Task
 from service.dataplane import Answer, each
+from service.pictures import HeatMap, Image, WindowMap
 from service.web.answers import answers, json_answer, picture_answer, wanted_picture
 from service.web.call import call_of, while_connected
 from service.web.house import Home
 from service.web.intake import NEEDS_BODY
-from service.web.schemas import ClassifyOut, HeatOut, LabelOut, Size
+from service.web.schemas import ClassifyOut, HeatOut, LabelOut, Size, WindowOut, WindowsOut
 
 router = APIRouter(prefix="/v1", tags=["classify"])
 Model = Annotated[str | None, Query(description="a served model; the task's default if left out")]
@@ -39,43 +41,80 @@ async def classify(
     return answers(request, results, _shape)
 
 
-@router.post("/classify/explain", response_model=HeatOut, openapi_extra=NEEDS_BODY)
+class Kind(StrEnum):
+    """How a classifier is explained: Grad-CAM, or its score in every window of the picture."""
+
+    CAM = "cam"
+    WINDOWS = "windows"
+
+
+@router.post("/classify/explain", response_model=HeatOut | WindowsOut, openapi_extra=NEEDS_BODY)
 async def explain(
     request: Request,
     house: Home,
     model: Model = None,
-    label: Annotated[
-        str | None, Query(description="a label's name or index; the likeliest if left out")
-    ] = None,
+    label: Annotated[str | None, Query(description="a label's name or index; default: the likeliest")] = None,
+    kind: Kind = Kind.CAM,
+    fraction: Annotated[float, Query(gt=0, le=1, description="a window's side, of the shorter side")] = 0.5,
+    score_threshold: Annotated[float, Query(ge=0, le=1, description="least score of a box")] = 0.5,
 ) -> Response:
-    """Where the classifier looked (Grad-CAM): the picture with the heat over it, or, with
-    `Accept: application/json`, the heat as numbers on the network's own grid."""
-    call_of(request).task = "explain"
+    """Where the classifier looked: `kind=cam` is Grad-CAM, `kind=windows` the label's score in every window.
+
+    The answer is the picture with the heat or the boxes drawn in or, with `Accept: application/json`, the
+    numbers."""
+    call = call_of(request)
+    call.task = "explain"
     deadline = house.deadline(request)
     images = (await house.images(request, "image"))["image"]
     if len(images) > 1:
         raise ParameterInvalid("image", f"{len(images)} images; send one to be explained")
-    kind = wanted_picture(request, by_default="jpeg")
+    picture = wanted_picture(request, by_default="jpeg")
+    desk = house.pictures
     async with while_connected(request):
-        if kind is not None:
-            picture = await house.pictures.heat_picture(
-                images[0], kind, label=label, model=model, deadline=deadline
-            )
-            call_of(request).trace = picture.trace
-            return picture_answer(picture.result, kind)
-        answer = await house.pictures.heat(images[0], label=label, model=model, deadline=deadline)
-    call_of(request).trace = answer.trace
-    heat, image = answer.result
-    return json_answer(
-        HeatOut(
-            model=answer.model,
-            image=Size(width=image.width, height=image.height),
-            index=heat.index,
-            label=heat.label,
-            score=heat.score,
-            region=heat.region,
-            heat=heat.grid.tolist(),
+        if kind is Kind.CAM:
+            heat = await desk.heat(images[0], label=label, model=model, deadline=deadline)
+            call.trace = heat.trace
+            if picture is not None:
+                return picture_answer((await desk.heat_picture(heat, picture, deadline)).result, picture)
+            return json_answer(_heat(heat))
+        found = await desk.windows(
+            images[0],
+            label=label,
+            fraction=fraction,
+            score_threshold=score_threshold,
+            model=model,
+            deadline=deadline,
         )
+        call.trace = found.trace
+        if picture is not None:
+            return picture_answer((await desk.windows_picture(found, picture, deadline)).result, picture)
+        return json_answer(_windows(found))
+
+
+def _heat(answer: Answer[tuple[HeatMap, Image]]) -> HeatOut:
+    heat, image = answer.result
+    return HeatOut(
+        model=answer.model,
+        image=Size(width=image.width, height=image.height),
+        index=heat.index,
+        label=heat.label,
+        score=heat.score,
+        region=heat.region,
+        heat=heat.grid.tolist(),
+    )
+
+
+def _windows(answer: Answer[tuple[WindowMap, Image]]) -> WindowsOut:
+    found, image = answer.result
+    return WindowsOut(
+        model=answer.model,
+        image=Size(width=image.width, height=image.height),
+        index=found.index,
+        label=found.label,
+        window=found.window,
+        step=found.step,
+        scores=found.scores.tolist(),
+        boxes=[WindowOut(score=item.score, box=item.box) for item in found.boxes],
     )
 
 

@@ -136,6 +136,26 @@ class HeatOut(Schema):
     heat: list[list[float]]
 
 
+class WindowOut(Schema):
+    """One window where the label is likely."""
+
+    score: float
+    box: tuple[float, float, float, float]
+
+
+class WindowsOut(Schema):
+    """A label's score in every window of the picture."""
+
+    model: str
+    image: Size
+    index: int
+    label: str
+    window: tuple[float, float] = Field(description="width and height of a window in pixels")
+    step: tuple[float, float] = Field(description="x and y distance of neighbouring windows in pixels")
+    scores: list[list[float]] = Field(description="rows from the top; window (0, 0) begins at the corner")
+    boxes: list[WindowOut]
+
+
 class ModelOut(Schema):
     """One model that is served."""
 

@@ -15,7 +15,6 @@ from tests.server import Server
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     server = Server(
         tmp_path_factory.mktemp("server") / "log",
-        models="efficientnet-lite0,lenet5,mtcnn,dlib-resnet",
         workers=2,
         threads=1,
         max_queue=16,

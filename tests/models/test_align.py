@@ -39,6 +39,7 @@ def apply(transforms: Tensor, points: Tensor) -> Tensor:
     return points @ transforms[:, :, :2].transpose(1, 2) + transforms[:, None, :, 2]
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 5))
 def test_it_is_umeyamas_transform(seed: int, faces: int) -> None:
     points = torch.from_numpy(np.random.default_rng(seed).uniform(0, 500, (faces, 5, 2)))
@@ -49,6 +50,7 @@ def test_it_is_umeyamas_transform(seed: int, faces: int) -> None:
         np.testing.assert_allclose(found[face].numpy(), expected, atol=1e-8)
 
 
+@settings(deadline=None)
 @given(ANGLES, st.floats(0.05, 20), st.floats(-1e4, 1e4), st.floats(-1e4, 1e4))
 def test_it_finds_a_known_transform_and_its_inverse(angle: float, scale: float, x: float, y: float) -> None:
     known = turn(angle, scale, x, y)

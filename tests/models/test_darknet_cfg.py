@@ -161,7 +161,7 @@ def test_heads_that_know_different_classes_are_refused() -> None:
 def test_a_network_without_weights_is_refused() -> None:
     yolo = "[yolo]\nanchors=1,2,3,4\nclasses=1\nnum=2\n"
     with pytest.raises(WeightsError, match=r"a\.cfg:1: \[net\]: no layer has weights"):
-        Darknet(parse(NET + "[reorg]\nstride=2\n" + yolo))
+        Darknet(parse(NET + DROP + "[route]\nlayers=0,0,0,0\n" + yolo))
 
 
 KEYS = (

@@ -27,6 +27,7 @@ from models.training.augment import Augment
 from models.training.fold import fold, unfolded
 from models.training.progress import Progress
 from models.training.yolo import Recipe, Trainer, main
+from models.training.yolo_curve import main as draw
 from models.training.yolo_eval import evaluate, precision
 from models.training.yolo_eval import main as measure
 from models.training.yolo_loss import YoloLoss, match
@@ -404,3 +405,13 @@ def test_the_command_trains_and_starts_from_earlier_weights(
     capsys.readouterr()
     measure([str(squares), "--labels", "square", "--weights", str(tmp_path / "first" / "best.safetensors")])
     assert "canvas (96, 96): Precision(ap50=" in capsys.readouterr().out
+
+
+def test_the_curve_is_drawn(tmp_path: Path) -> None:
+    rows = [
+        {"epoch": e, "box": 1 / e, "objectness": 0.5 / e, "ap50": 0.1 * e, "ap": 0.05 * e} for e in (1, 2, 3)
+    ]
+    del rows[1]["ap50"]  # not every epoch is measured
+    (tmp_path / "history.json").write_text(json.dumps(rows))
+    draw([str(tmp_path / "history.json"), str(tmp_path / "curve.svg")])
+    assert "<svg" in (tmp_path / "curve.svg").read_text()
