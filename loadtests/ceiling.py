@@ -12,9 +12,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import re
 import statistics
 import sys
-from collections.abc import Iterator, Sequence
+import urllib.request
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,12 +25,12 @@ from loadtests import loadgen
 from loadtests.limit import Limit, sweep
 from loadtests.loadgen import Load
 from loadtests.server import Server
-from loadtests.tasks import PICTURES, TASKS, Work, check_answer, pictures_in
+from loadtests.tasks import TASKS, Work, bodies_of, check_answer, pictures_in
 
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """One measurement of the service, and the in-process limit around it, in pictures per second."""
+    """One measurement of the service, and the in-process limit around it, in requests per second."""
 
     connections: int
     load: Load
@@ -44,7 +47,7 @@ def measure(
     batch: int,
     address: str,
     work: Work,
-    pictures: Sequence[Path],
+    bodies: Sequence[Path],
     connections: Sequence[int],
     seconds: float,
     rounds: int,
@@ -55,7 +58,13 @@ def measure(
     for _ in range(rounds):
         for count in connections:
             load = loadgen.run(
-                address, work.path, pictures, connections=count, seconds=seconds, warmup=min(2.0, seconds / 4)
+                address,
+                work.path,
+                bodies,
+                content_type=work.content_type,
+                connections=count,
+                seconds=seconds,
+                warmup=min(2.0, seconds / 4),
             )
             after = limit.measure(batch, seconds)
             results.append(Round(count, load, (before + after) / 2))
@@ -84,16 +93,36 @@ def table(rounds: Sequence[Round]) -> str:
         for each in mine:
             for name, number in each.load.errors.items():
                 errors[name] = errors.get(name, 0) + number
-        total = sum(load.batch_sizes.values()) or 1
-        sizes = ", ".join(f"{size}: {100 * n / total:.0f}%" for size, n in sorted(load.batch_sizes.items()))
         ratios = "..".join(f"{100 * ratio:.0f}" for ratio in _ends([each.ratio for each in mine]))
         failed = ", ".join(f"{name}: {number}" for name, number in sorted(errors.items())) or "0"
         lines.append(
             f"| {count} | {load.rps:.1f} | {middle.limit:.1f} | {100 * middle.ratio:.0f}% ({ratios}) "
-            f"| {load.p50_ms:.1f} | {load.p99_ms:.1f} | {failed} | {sizes or 'not told'} "
+            f"| {load.p50_ms:.1f} | {load.p99_ms:.1f} | {failed} | {shares(load.batch_sizes)} "
             f"| {100 * load.cpu_seconds / load.seconds:.1f}% of a core |"
         )
     return "\n".join(lines)
+
+
+def shares(counts: Mapping[int, int]) -> str:
+    """Each size and its share of the total."""
+    total = sum(counts.values())
+    return ", ".join(f"{size}: {100 * n / total:.0f}%" for size, n in sorted(counts.items())) or "not told"
+
+
+def batches_of(metrics: str, model: str) -> Counter[int]:
+    """A model's batches by size, from the text of `/metrics`: each bucket's upper bound to its own count."""
+    found = re.findall(rf'^lynceus_batch_size_bucket{{le="([\d.]+)",model="{model}"}} (\S+)$', metrics, re.M)
+    counts: Counter[int] = Counter()
+    below = 0
+    for bound, total in sorted((float(bound), int(float(total))) for bound, total in found):
+        counts[int(bound)] = total - below
+        below = total
+    return +counts
+
+
+def _metrics(address: str) -> str:
+    with urllib.request.urlopen(f"http://{address}/metrics", timeout=30) as response:
+        return str(response.read(), "utf-8")
 
 
 def _ends(values: Sequence[float]) -> tuple[float, float]:
@@ -106,7 +135,7 @@ def server_at(url: str | None, work: Work) -> Iterator[str]:
     if url is not None:
         yield url.removeprefix("http://").rstrip("/")
         return
-    with Server({"LYNCEUS_MODELS": os.environ.get("LYNCEUS_MODELS", work.models)}) as server:
+    with Server({"LYNCEUS_MODELS": os.environ.get("LYNCEUS_MODELS", ",".join(work.models))}) as server:
         yield server.address
 
 
@@ -116,24 +145,33 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--task", choices=sorted(TASKS), default="classify")
-    parser.add_argument("--pictures", type=Path, default=PICTURES)
+    parser.add_argument("--pictures", type=Path, help="a folder of JPEGs; default: the task's")
     parser.add_argument("--seconds", type=float, default=10.0, help="for each round")
     parser.add_argument("--rounds", type=int, default=3, help="for each number of connections")
     parser.add_argument("--connections", default="1,16,64")
     parser.add_argument("--server-url", help="a running server on this machine; default: start one")
     options = parser.parse_args()
     work = TASKS[options.task]
-    pictures = pictures_in(options.pictures)
+    pictures = pictures_in(options.pictures or work.pictures)
     connections = [int(count) for count in options.connections.split(",")]
 
-    rates = sweep(work.model, pictures, min(2.0, options.seconds))
+    rates = sweep(work, pictures, min(2.0, options.seconds))
     (layout, batch), _ = max(rates.items(), key=lambda item: item[1])
-    with server_at(options.server_url, work) as address, Limit(work.model, pictures, layout) as limit:
-        check_answer(address, work, pictures[0])
-        rounds = measure(limit, batch, address, work, pictures, connections, options.seconds, options.rounds)
-    size = statistics.mean(picture.stat().st_size for picture in pictures) / 1000
-    print(f"{work.model}, {len(pictures)} JPEGs of {size:.0f} kB; limit: {layout}, batch {batch}\n")
+    with (
+        bodies_of(work, pictures) as bodies,
+        server_at(options.server_url, work) as address,
+        Limit(work, pictures, layout) as limit,
+    ):
+        check_answer(address, work, bodies[0])
+        before = _metrics(address)
+        rounds = measure(limit, batch, address, work, bodies, connections, options.seconds, options.rounds)
+        after = _metrics(address)
+        size = statistics.mean(body.stat().st_size for body in bodies) / 1000
+    print(f"{options.task}, {len(bodies)} bodies of {size:.0f} kB; limit: {layout}, batch {batch}\n")
     print(table(rounds))
+    print()
+    for model in work.models:
+        print(f"batches of {model}: {shares(batches_of(after, model) - batches_of(before, model))}")
 
 
 if __name__ == "__main__":

@@ -2,9 +2,8 @@
 
     python -m loadtests.limit --task classify
 
-The same work as a request's: decode, preprocess, module (by the service's own executor), postprocess, over
-the same pictures; the best of several batch sizes, of one process with all threads and of one process per
-core. A server's throughput is judged by its ratio to this.
+The same work as a request's (see `chains.py`) over the same pictures; the best of several batch sizes, of one
+process with all threads and of one process per core. A server's throughput is judged by its ratio to this.
 """
 
 from __future__ import annotations
@@ -16,14 +15,14 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import cycle, islice
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from loadtests.tasks import PICTURES, TASKS, pictures_in
+from loadtests.tasks import TASKS, Work, pictures_in, requests_of
 
 BATCHES = (1, 2, 4, 8, 16, 32)
 
@@ -49,12 +48,12 @@ class Limit:
     """Processes that hold a warm model and work only during `measure`; a context manager.
 
     Args:
-        model: a name of the catalogue.
-        pictures: what they decode, in turn.
+        work: what they do.
+        pictures: what their requests hold, in turn.
         layout: how many of them.
     """
 
-    def __init__(self, model: str, pictures: Sequence[Path], layout: Layout) -> None:
+    def __init__(self, work: Work, pictures: Sequence[Path], layout: Layout) -> None:
         self.layout = layout
         context = multiprocessing.get_context("spawn")
         self._pipes: list[Connection] = []
@@ -62,7 +61,7 @@ class Limit:
         for number in range(layout.processes):
             ours, theirs = context.Pipe()
             share = [*pictures[number:], *pictures[:number]]
-            process = context.Process(target=_work, args=(theirs, model, share, layout.threads), daemon=True)
+            process = context.Process(target=_work, args=(theirs, work, share, layout.threads), daemon=True)
             process.start()
             theirs.close()
             self._pipes.append(ours)
@@ -84,67 +83,48 @@ class Limit:
                 process.kill()
 
     def measure(self, batch: int, seconds: float) -> float:
-        """Pictures per second, of all processes working at once for so long."""
+        """Requests per second, of all processes working at once for so long."""
         begin = time.monotonic() + 0.1  # one clock for all processes of a machine
         for pipe in self._pipes:
             pipe.send((batch, begin, seconds))
         return float(sum(pipe.recv() for pipe in self._pipes))
 
 
-def _work(pipe: Connection, model: str, pictures: Sequence[Path], threads: int) -> None:
+def _work(pipe: Connection, work: Work, pictures: Sequence[Path], threads: int) -> None:
     """A process's life: load, warm, then a rate for each order until the pipe is closed."""
-    import torch
+    from loadtests.chains import make_chain  # here, since the parent needs none of the models' libraries
 
-    from models import zoo
-    from models.image import Limits, decode
-    from models.weights import Catalogue, Store
-    from service.executor import make_executor
-    from service.settings import Settings
-
-    torch.set_num_threads(threads)
-    settings = Settings(threads=threads, workers=1)
-    pipeline = zoo.build(model, Catalogue(), Store(settings.weights_dir))
-    executor = make_executor(pipeline, settings)
-    data = [picture.read_bytes() for picture in pictures]
-    limits = Limits()
-
-    def prepare(picture: bytes) -> Any:
-        return pipeline.preprocess(decode(picture, limits, min_side=pipeline.min_side), None)
-
-    def answer(items: Sequence[Any]) -> int:
-        with executor.scope():
-            outputs = executor.run([item.tensor for item in items])
-            return len(pipeline.postprocess(outputs, [item.context for item in items]))
-
-    for shape in pipeline.shapes:
-        executor.warm(shape, BATCHES)
-    answer([prepare(data[0])])
+    chain = make_chain(work, threads, BATCHES)
+    encoded = {picture: picture.read_bytes() for picture in pictures}
+    requests = [[encoded[picture] for picture in request] for request in requests_of(work, pictures)]
+    chain.answer([chain.prepare(requests[0])])
     pipe.send("warm")
-    with _preparing(prepare, threads) as prepared:
+    with _preparing(chain.prepare, threads) as prepared:
         while True:
             try:
                 batch, begin, seconds = pipe.recv()
             except EOFError:
                 return
-            stream = prepared(cycle(data), 2 * batch)
+            stream = prepared(cycle(requests), 2 * batch)
             time.sleep(max(0.0, begin - time.monotonic()))
             started = time.monotonic()
             done = 0
             while time.monotonic() < begin + seconds:
-                done += answer(list(islice(stream, batch)))
+                chain.answer(list(islice(stream, batch)))
+                done += batch
             pipe.send(done / (time.monotonic() - started))
 
 
 @contextmanager
 def _preparing(prepare: Any, threads: int) -> Iterator[Any]:
-    """Gives a function from pictures to prepared ones: on the spot with one thread, else ahead in a pool."""
+    """Gives a function from requests to prepared ones: on the spot with one thread, else ahead in a pool."""
     if threads == 1:
-        yield lambda pictures, ahead: map(prepare, pictures)
+        yield lambda requests, ahead: map(prepare, requests)
         return
     with ThreadPoolExecutor(threads) as pool:
 
-        def stream(pictures: Iterable[bytes], ahead: int) -> Iterator[Any]:
-            source = iter(pictures)
+        def stream(requests: Iterable[Sequence[bytes]], ahead: int) -> Iterator[Any]:
+            source = iter(requests)
             waiting: list[Future[Any]] = []
             while True:
                 while len(waiting) < max(ahead, threads):
@@ -154,11 +134,11 @@ def _preparing(prepare: Any, threads: int) -> Iterator[Any]:
         yield stream
 
 
-def sweep(model: str, pictures: Sequence[Path], seconds: float) -> dict[tuple[Layout, int], float]:
+def sweep(work: Work, pictures: Sequence[Path], seconds: float) -> dict[tuple[Layout, int], float]:
     """The rate of each layout and batch size."""
     rates: dict[tuple[Layout, int], float] = {}
     for layout in layouts():
-        with Limit(model, pictures, layout) as limit:
+        with Limit(work, pictures, layout) as limit:
             for batch in BATCHES:
                 rates[layout, batch] = limit.measure(batch, seconds)
     return rates
@@ -171,12 +151,13 @@ def main() -> None:
     )
     parser.add_argument("--task", choices=sorted(TASKS), default="classify")
     parser.add_argument("--model", help="a model of the catalogue; default: the task's")
-    parser.add_argument("--pictures", type=Path, default=PICTURES)
+    parser.add_argument("--pictures", type=Path, help="a folder of JPEGs; default: the task's")
     parser.add_argument("--seconds", type=float, default=3.0, help="for each figure")
     options = parser.parse_args()
-    model = options.model or TASKS[options.task].model
-    rates = sweep(model, pictures_in(options.pictures), options.seconds)
-    print(f"{model}, pictures per second\n")
+    work = TASKS[options.task]
+    work = replace(work, model=options.model or work.model)
+    rates = sweep(work, pictures_in(options.pictures or work.pictures), options.seconds)
+    print(f"{', '.join(work.models)}, requests per second\n")
     print("| layout | " + " | ".join(f"batch {batch}" for batch in BATCHES) + " |")
     print("| --- |" + " --- |" * len(BATCHES))
     for layout in layouts():

@@ -1,14 +1,19 @@
-"""What is measured: each task's models, its route, and the pictures that are posted."""
+"""What is measured: each task's models, its route, and the bodies that are posted."""
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
+import tempfile
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-PICTURES = Path(__file__).resolve().parents[2] / "shared" / "data" / "imagenet-sample"
+DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+PICTURES = DATA / "imagenet-sample"
+BOUNDARY = "lynceus-2b1f5c60a94e"
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,50 +21,113 @@ class Work:
     """One task.
 
     Attributes:
-        model: the pipeline whose limit is measured; the route's default.
-        models: what the server must load for the route.
         path: the route.
-        answers: the member of the answer that holds the results.
+        model: its model; of a composition the first, which sees the whole picture.
+        members: what an answer must hold.
+        embedder: the model that sees the faces which the first found, where the route embeds them.
+        largest: only the largest face of a picture is embedded, and there must be one.
+        fields: names of a request's pictures; several make a multipart body.
+        pictures: a folder of JPEGs to post, unless the caller names another.
     """
 
-    model: str
-    models: str
     path: str
-    answers: str
+    model: str
+    members: tuple[str, ...]
+    embedder: str | None = None
+    largest: bool = False
+    fields: tuple[str, ...] = ("image",)
+    pictures: Path = PICTURES
+
+    @property
+    def models(self) -> list[str]:
+        """What the server must load for the route."""
+        return [self.model, *([self.embedder] if self.embedder else [])]
+
+    @property
+    def content_type(self) -> str:
+        """Of the bodies."""
+        if len(self.fields) == 1:
+            return "image/jpeg"
+        return f"multipart/form-data; boundary={BOUNDARY}"
 
 
+FACES = DATA / "faces"
 TASKS = {
-    "classify": Work("efficientnet-lite0", "efficientnet-lite0", "/v1/classify", "labels"),
-    "detect": Work("yolo-person", "yolo-person", "/v1/detect", "detections"),
-    "faces": Work("mtcnn", "mtcnn,dlib-resnet", "/v1/faces/detect", "faces"),
+    "classify": Work("/v1/classify", "efficientnet-lite0", ("image", "labels")),
+    "detect": Work("/v1/detect", "yolo-person", ("image", "detections")),
+    "faces": Work("/v1/faces/detect", "mtcnn", ("image", "faces"), pictures=FACES),
+    "embed": Work("/v1/faces/embed", "mtcnn", ("image", "faces"), "dlib-resnet", pictures=FACES),
+    "verify": Work(
+        "/v1/faces/verify",
+        "mtcnn",
+        ("verified", "distance", "faces"),
+        "dlib-resnet",
+        largest=True,
+        fields=("a", "b"),
+        pictures=FACES,
+    ),
 }
 
 
 def pictures_in(folder: Path) -> list[Path]:
-    """The JPEGs of a folder, sorted.
+    """The JPEGs of a folder and of those in it, sorted.
 
     Raises:
         FileNotFoundError: there is none.
     """
-    found = sorted(folder.glob("*.jpg"))
+    found = sorted(folder.rglob("*.jpg"))
     if not found:
         raise FileNotFoundError(f"no *.jpg in {folder}; name a folder with --pictures")
     return found
 
 
-def check_answer(address: str, work: Work, picture: Path) -> None:
-    """Posts one picture and looks at the answer, so that no rate of nonsense is measured.
+def requests_of(work: Work, pictures: Sequence[Path]) -> list[tuple[Path, ...]]:
+    """The pictures of each request: one for each picture, which begins it and whose neighbours follow."""
+    count = len(pictures)
+    return [
+        tuple(pictures[(first + step) % count] for step in range(len(work.fields))) for first in range(count)
+    ]
+
+
+@contextlib.contextmanager
+def bodies_of(work: Work, pictures: Sequence[Path]) -> Iterator[list[Path]]:
+    """Files that hold the requests' bodies: the pictures as they are, or multipart ones made for a while."""
+    if len(work.fields) == 1:
+        yield list(pictures)
+        return
+    with tempfile.TemporaryDirectory(prefix="lynceus-bodies-") as folder:
+        bodies = []
+        for number, request in enumerate(requests_of(work, pictures)):
+            bodies.append(Path(folder) / f"{number:05d}.body")
+            bodies[-1].write_bytes(multipart(work.fields, [picture.read_bytes() for picture in request]))
+        yield bodies
+
+
+def multipart(fields: Sequence[str], pictures: Sequence[bytes]) -> bytes:
+    """A `multipart/form-data` body (RFC 7578) of JPEGs, bounded by `BOUNDARY`."""
+    parts = [
+        f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{field}"; filename="{field}.jpg"\r\n'
+        "Content-Type: image/jpeg\r\n\r\n".encode()
+        + picture
+        + b"\r\n"
+        for field, picture in zip(fields, pictures, strict=True)
+    ]
+    return b"".join([*parts, f"--{BOUNDARY}--\r\n".encode()])
+
+
+def check_answer(address: str, work: Work, body: Path) -> None:
+    """Posts one body and looks at the answer, so that no rate of nonsense is measured.
 
     Raises:
         RuntimeError: it is not the task's answer.
     """
     connection = http.client.HTTPConnection(address, timeout=60)
     try:
-        connection.request("POST", work.path, picture.read_bytes(), {"Content-Type": "image/jpeg"})
+        connection.request("POST", work.path, body.read_bytes(), {"Content-Type": work.content_type})
         response = connection.getresponse()
-        body = response.read()
-        answer: Any = json.loads(body) if response.status == 200 else None
+        text = response.read()
     finally:
         connection.close()
-    if answer is None or not isinstance(answer.get(work.answers), list) or not answer["image"]["width"]:
-        raise RuntimeError(f"POST {work.path} gave {response.status}: {body[:500]!r}")
+    answer: Any = json.loads(text) if response.status == 200 else {}
+    if not all(member in answer for member in work.members):
+        raise RuntimeError(f"POST {work.path} gave {response.status}: {text[:500]!r}")

@@ -1,4 +1,4 @@
-"""The composition root: settings -> catalogue -> pipelines -> runners -> data plane -> HTTP, and their life.
+"""BentoML's view of the service: a worker process's start, readiness, drain and end.
 
     bentoml serve service.bento:Lynceus
 
@@ -10,134 +10,97 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import signal
+from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import bentoml
-import torch
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from models import zoo
-from models.image import Limits
-from models.weights import CATALOGUE, Catalogue, Store
-from service import metrics as measuring
-from service.dataplane import DataPlane
-from service.executor import make_executor, pick_device
-from service.faces import FaceDesk
-from service.metrics import Metrics
-from service.pictures import PictureDesk
-from service.runner import Runner
 from service.settings import Settings
-from service.web.app import make_app
-from service.web.house import House
+
+if TYPE_CHECKING:
+    from service.assembly import Assembly
 
 logger = logging.getLogger(__name__)
 
 SETTINGS = Settings()
-CUDA = pick_device(SETTINGS.device).startswith("cuda")
+HEALTH = ("/livez", "/readyz", "/healthz")
 
 
-def make_runners(settings: Settings, metrics: Metrics) -> list[Runner]:
-    """Builds a runner for every configured model, each file verified.
-
-    Raises:
-        ModelUnknown, WeightsError: the configuration or a file is wrong.
-    """
-    catalogue = Catalogue((CATALOGUE, *([settings.catalogue] if settings.catalogue else [])))
-    store = Store(settings.weights_dir)
-    runners = []
-    for name in settings.models:
-        pipeline = zoo.build(name, catalogue, store)
-        runners.append(
-            Runner(
-                pipeline,
-                make_executor(pipeline, settings),
-                metrics,
-                max_batch=settings.batch_limit(CUDA),
-                max_queue=settings.max_queue,
-                slots=settings.slots,
-                linger=settings.linger_ms / 1000,
-            )
-        )
-    return runners
+def _on_gpu() -> bool:
+    """Whether workers will find a GPU; told without torch, which would cost this process 600 MB."""
+    if SETTINGS.device == "auto":
+        return any(Path("/dev").glob("nvidia[0-9]*"))
+    return SETTINGS.device.startswith("cuda")
 
 
-class Door:
-    """The mounted application; the worker fills it when its models are loaded.
+class Hosted(bentoml.Service[Any]):
+    """A BentoML service whose requests go straight to our application.
 
-    It is no Starlette, so that BentoML's mount asks it for every path instead of matching the routes twice.
+    BentoML answers the health routes and leads the process's life. Its five layers of middleware would cost
+    each request a sixth of a millisecond, and one of them leaves a timer behind for as long as its timeout.
     """
 
     app: ASGIApp | None = None
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        assert self.app is not None, "requests are accepted only after the start"  # noqa: S101
-        await self.app(scope, receive, send)
+    def to_asgi(self, is_main: bool = True) -> ASGIApp:
+        """The ASGI application that a worker runs."""
+        host = super().to_asgi(is_main)
 
+        async def route(scope: Scope, receive: Receive, send: Send) -> None:
+            ours = scope["type"] == "http" and scope["path"] not in HEALTH
+            await (self.app or host if ours else host)(scope, receive, send)
 
-DOOR = Door()
+        return route
 
 
 @bentoml.service(
     name="lynceus",
-    workers=SETTINGS.worker_count(CUDA),
-    traffic={"timeout": 86400},  # ours is LYNCEUS_TIMEOUT_SECONDS
+    service_class=Hosted,
+    workers=SETTINGS.worker_count(_on_gpu()),
     metrics={"enabled": False},
     logging={"access": {"enabled": False}},
     tracing={"excluded_urls": [".*"]},
 )
-@bentoml.asgi_app(DOOR, path="/")
 class Lynceus:
     """One worker process."""
 
-    plane: DataPlane | None = None
-    pictures: PictureDesk | None = None
+    assembly: Assembly | None = None
 
     @bentoml.on_startup
     async def start(self) -> None:
         """Loads, verifies and warms every model; a failure ends the worker."""
+        from service.assembly import Assembly
+
         logging.getLogger("service").setLevel(SETTINGS.log_level)
-        torch.set_num_threads(SETTINGS.thread_count(CUDA))
-        measuring.forget_dead_workers()
-        metrics = Metrics()
-        runners = make_runners(SETTINGS, metrics)
-        limits = Limits(SETTINGS.max_image_bytes, SETTINGS.max_image_pixels)
-        plane = DataPlane(runners, metrics, limits, SETTINGS.decoder_count(CUDA))
-        for runner in runners:
-            await runner.start()
-        faces = FaceDesk(plane)
-        self.pictures = PictureDesk(plane, faces, limits)
-        DOOR.app = make_app(House(plane, faces, self.pictures, metrics, SETTINGS))
-        self.plane = plane
+        assembly = Assembly(SETTINGS)
+        await assembly.start()
+        cast(Hosted, Lynceus).app = assembly.app
+        self.assembly = assembly
         self._drain_on(signal.SIGTERM)
 
     @bentoml.on_shutdown
     async def stop(self) -> None:
         """Runs when every request has been answered."""
-        if self.plane is not None:
-            await self.plane.drain(SETTINGS.timeout_seconds)
-        if self.pictures is not None:
-            self.pictures.close()
-        measuring.leave()
+        if self.assembly is not None:
+            await self.assembly.stop()
 
     async def __is_ready__(self) -> bool:
-        return self.plane is not None and self.plane.ready
+        return self.assembly is not None and self.assembly.plane.ready
 
     def _drain_on(self, number: signal.Signals) -> None:
         """Puts a pause between the signal and the end: not ready, yet answering, until nobody asks."""
+        assert self.assembly is not None  # noqa: S101
+        plane = self.assembly.plane
         then: Any = signal.getsignal(number)
         loop = asyncio.get_running_loop()
 
         def begin(signum: int, frame: FrameType | None) -> None:
-            if self.plane is None or self.plane.draining:
-                return
-            self.plane.draining = True
-            logger.info("draining for %.1f s", SETTINGS.drain_seconds)
-            loop.call_soon_threadsafe(loop.call_later, SETTINGS.drain_seconds, then, signum, None)
+            if not plane.draining:
+                plane.draining = True
+                logger.info("draining for %.1f s", SETTINGS.drain_seconds)
+                loop.call_soon_threadsafe(loop.call_later, SETTINGS.drain_seconds, then, signum, None)
 
         signal.signal(number, begin)
-
-
-os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")

@@ -170,6 +170,11 @@ class DataPlane:
 
 async def each(calls: Sequence[Awaitable[T]]) -> list[T | Exception]:
     """Answers several pictures of one request at once: each its result or its own error."""
+    if len(calls) == 1:  # the usual case needs no task of its own
+        try:
+            return [await calls[0]]
+        except Exception as exc:
+            return [exc]
     results = await asyncio.gather(*calls, return_exceptions=True)
     for result in results:
         if isinstance(result, BaseException) and not isinstance(result, Exception):

@@ -112,9 +112,9 @@ def test_doors_know_the_data_plane_and_never_each_other_or_a_model(path: Path) -
     ] == []
 
 
-@pytest.mark.parametrize("path", [p for p in files("loadtests") if p.name != "limit.py"], ids=ids)
+@pytest.mark.parametrize("path", [p for p in files("loadtests") if p.name != "chains.py"], ids=ids)
 def test_load_tests_talk_to_the_public_api_only(path: Path) -> None:
-    # limit.py measures the in-process limit, which is what the served figures are compared with
+    # chains.py is the in-process limit, which the served figures are compared with
     assert ours(path, "models", "service") == []
 
 

@@ -38,7 +38,7 @@ from models.detection.result import Detection
 from models.errors import ParameterInvalid
 from models.image import Image, resize
 
-MAX_PIXELS = 2_000_000  # of all shifted canvases of one call together
+MAX_PIXELS = 6_000_000  # of all shifted canvases of one call together: seconds on a CPU
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +176,7 @@ def windows(
         label: a name of the card's labels, or an index in digits.
         fraction: a window's side as a share of the picture's shorter side, 0 < fraction <= 1.
         stride: pixels of the network's input between windows; a divisor of the trunk's stride, which is the
-            default. A smaller one runs shifted pictures in the same batch.
+            default. A smaller one takes a pass for each shift.
         score_threshold: least probability of a box.
         iou_threshold: of two boxes that overlap more than this, the better stays.
 
@@ -213,8 +213,9 @@ def windows(
     pixels = light_ink(image.pixels) if isinstance(module.network, LeNet5) else image.pixels
     canvas = resize(pixels, height + slid.stride - step, width + slid.stride - step)
     batch = np.stack([canvas[y : y + height, x : x + width] for y in shifts for x in shifts])
-    with torch.inference_mode():
-        maps = slid(torch.from_numpy(batch).to(module.mean.device))[:, index].float().cpu()
+    images = torch.from_numpy(batch).to(module.mean.device)
+    with torch.inference_mode():  # one shift at a time, for the sake of memory
+        maps = torch.cat([slid(one)[:, index] for one in images.split(1)]).float().cpu()
     # [shift y, shift x, row, column] -> rows and columns at the finer stride
     finer = maps.unflatten(0, (len(shifts), len(shifts))).permute(2, 0, 3, 1)
     scores = finer.reshape((rows + 1) * len(shifts), (columns + 1) * len(shifts))

@@ -45,7 +45,7 @@ class Recipe:
     steps: int = 300
     people: int = 8
     pictures: int = 4
-    margin: float = 0.2
+    margin: float = 0.4
     learning_rate: float = 1e-3
     stay: float = 1e-2
     seed: int = 0

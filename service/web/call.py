@@ -17,7 +17,7 @@ KEY = "lynceus.call"
 
 
 class ClientGone(Exception):
-    """The client hung up before its answer; nobody is left to be told."""
+    """The client hung up before its body was complete; nobody is left to be told."""
 
 
 @dataclass(slots=True)
@@ -29,12 +29,14 @@ class Call:
         task: label for the metrics; None for requests that are not counted.
         code: `ok` or an error's code.
         trace: where the time went, once there is an answer.
+        gone: the client hung up while its answer was being made.
     """
 
     request_id: str
     task: str | None = None
     code: str = "ok"
     trace: Trace | None = None
+    gone: bool = False
     started: float = field(default_factory=time.monotonic)
 
 
@@ -64,29 +66,22 @@ def deadline_of(request: Request, most: float) -> float:
 
 @contextlib.asynccontextmanager
 async def while_connected(request: Request) -> AsyncIterator[None]:
-    """Cancels the block when the client hangs up, so that its picture leaves the queue. Needs a read body.
+    """Cancels the request when its client hangs up, so that its picture leaves the queue. Needs a read body.
 
-    Raises:
-        ClientGone: it did.
+    The cancellation ends in the envelope, which tells it from a cancellation of the server's by `Call.gone`.
     """
     task = asyncio.current_task()
     assert task is not None  # noqa: S101 (a handler always runs in a task)
-    gone = False
+    call = call_of(request)
 
     async def watch() -> None:
-        nonlocal gone
         while (await request.receive())["type"] != "http.disconnect":
             pass
-        gone = True
+        call.gone = True
         task.cancel()
 
     watcher = asyncio.ensure_future(watch())
     try:
         yield
-    except asyncio.CancelledError:
-        if not gone:
-            raise
-        task.uncancel()
-        raise ClientGone from None
     finally:
         watcher.cancel()

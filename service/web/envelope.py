@@ -5,6 +5,7 @@ Plain ASGI and no framework's middleware class: it runs for every request, and c
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import re
@@ -52,6 +53,10 @@ class Envelope:
         try:
             await self._app(scope, receive, send_with_headers)
         except ClientGone:
+            call.code = "cancelled"
+        except asyncio.CancelledError:
+            if not call.gone:
+                raise
             call.code = "cancelled"
         except Exception as exc:
             call.code = problem_of(exc).kind.code

@@ -245,7 +245,7 @@ def test_random_bytes(prefix: bytes, data: bytes) -> None:
 
 
 @given(st.integers(0, 10), st.data())
-@settings(max_examples=600, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_mutated_files(index: int, data: st.DataObject) -> None:
     mutated = bytearray(samples()[index])
     for _ in range(data.draw(st.integers(1, 4))):

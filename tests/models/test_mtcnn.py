@@ -254,8 +254,8 @@ def picture(path: str) -> Image:
 def test_it_finds_the_faces_that_the_original_finds(reference: Any, path: str) -> None:
     """On a canvas of the picture's size and a pyramid resampled as there, to a pixel.
 
-    The original resamples by the mean of all pixels that a pixel touches. Its choice among near-equal candidates
-    hangs on such details, so they are made the same here; the next test leaves them as they are.
+    The original resamples by the mean of all pixels that a pixel touches. Its choice among near-equal
+    candidates hangs on such details, so they are made the same here; the next test leaves them as served.
     """
     image = picture(path)
     pipeline = made(

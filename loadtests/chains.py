@@ -1,0 +1,112 @@
+"""One request's work without a server: the service's own steps in its own order, on a whole batch at once.
+
+The only file of the load tests that knows the service's inside; `limit.py` measures how fast it goes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+
+from loadtests.tasks import Work
+from models import zoo
+from models.faces.align import cut_faces
+from models.faces.verify import select_face
+from models.image import Image, Limits, decode
+from models.pipeline import Pipeline, Prepared
+from models.weights import Catalogue, Store
+from service.executor import Executor, make_executor
+from service.faces import CHIP_SIDE
+from service.settings import Settings
+
+LIMITS = Limits()
+
+
+class Chain(Protocol):
+    """From the encoded pictures of requests to their results, in two steps."""
+
+    def prepare(self, pictures: Sequence[bytes]) -> Any:
+        """What is done for each request by itself; from several threads at once."""
+        ...
+
+    def answer(self, requests: Sequence[Any]) -> None:
+        """What is done for several prepared requests together."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A pipeline on the executor that the service would choose for it."""
+
+    pipeline: Pipeline
+    executor: Executor
+
+    def run(self, items: Sequence[Prepared]) -> list[Any]:
+        """Results of a batch."""
+        with self.executor.scope():
+            outputs = self.executor.run([item.tensor for item in items])
+            return self.pipeline.postprocess(outputs, [item.context for item in items])
+
+
+class OneModel:
+    """Decode, preprocess, module, postprocess."""
+
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
+
+    def prepare(self, pictures: Sequence[bytes]) -> Prepared:
+        (picture,) = pictures
+        pipeline = self._stage.pipeline
+        return pipeline.preprocess(decode(picture, LIMITS, min_side=pipeline.min_side), None)
+
+    def answer(self, requests: Sequence[Prepared]) -> None:
+        self._stage.run(requests)
+
+
+class FacesEmbedded:
+    """Decode, find the faces, cut them out, embed them: `service.faces` in a straight line.
+
+    Args:
+        detector, embedder: the two models.
+        largest: embed only the largest face of each picture.
+        most: chips that the embedder takes at once.
+    """
+
+    def __init__(self, detector: Stage, embedder: Stage, *, largest: bool, most: int) -> None:
+        self._detector, self._embedder = detector, embedder
+        self._largest, self._most = largest, most
+
+    def prepare(self, pictures: Sequence[bytes]) -> list[tuple[Image, Prepared]]:
+        images = [decode(picture, LIMITS, min_side=CHIP_SIDE) for picture in pictures]
+        return [(image, self._detector.pipeline.preprocess(image, None)) for image in images]
+
+    @torch.inference_mode()
+    def answer(self, requests: Sequence[list[tuple[Image, Prepared]]]) -> None:
+        """Raises FaceNotFound where there must be one and is none."""
+        pictures = [picture for request in requests for picture in request]
+        found = self._detector.run([prepared for _, prepared in pictures])
+        chips: list[Prepared] = []
+        for (image, _), faces in zip(pictures, found, strict=True):
+            chosen = [select_face(faces)] if self._largest else faces.items
+            chips += [self._embedder.pipeline.preprocess(chip, None) for chip in cut_faces(image, chosen)]
+        for start in range(0, len(chips), self._most):
+            self._embedder.run(chips[start : start + self._most])
+
+
+def make_chain(work: Work, threads: int, batches: Sequence[int]) -> Chain:
+    """Loads a task's models and warms them for these batch sizes, on so many threads of this process."""
+    torch.set_num_threads(threads)
+    settings = Settings(threads=threads, workers=1)
+    store = Store(settings.weights_dir)
+    stages = []
+    for name in work.models:
+        pipeline = zoo.build(name, Catalogue(), store)
+        stages.append(Stage(pipeline, make_executor(pipeline, settings)))
+        for shape in pipeline.shapes:
+            stages[-1].executor.warm(shape, batches)
+    if work.embedder is None:
+        return OneModel(stages[0])
+    return FacesEmbedded(*stages, largest=work.largest, most=max(batches))
