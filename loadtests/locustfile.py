@@ -2,10 +2,10 @@
 
     locust -f loadtests/locustfile.py --host http://127.0.0.1:3000 --headless -u 16 -r 16 -t 30s
 
-Environment: `LYNCEUS_PICTURES` and `LYNCEUS_FACES`, folders of JPEGs (default: the samples beside the checkout);
-each picture of the second must show a face. Name classes after the options to have only those users
-(`... Classifier`). For what the machine can do at most take `loadtests.ceiling`: locust's own clients take more
-CPU than the service.
+Environment: `LYNCEUS_PICTURES` and `LYNCEUS_FACES`, folders of JPEGs (default: the samples beside the
+checkout); each picture of the second must show a face. Name classes after the options to have only those
+users (`... Classifier`). For what the machine can do at most take `loadtests.ceiling`: locust's own clients
+take more CPU than the service.
 """
 
 from __future__ import annotations

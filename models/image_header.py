@@ -51,7 +51,8 @@ ACCEPTED = "image/jpeg, image/png, image/webp and image/bmp"
 # Bounds on what a walk visits: far over what writers make, far under what would hold a thread for long.
 _MAX_SEGMENTS = 1_000
 _MAX_CHUNKS = 50_000
-# A progressive JPEG repeats passes over the whole picture; a few kilobytes of empty scans cost minutes.
+# A progressive JPEG repeats passes over the whole picture; a few kilobytes of empty scans cost minutes. In a
+# baseline JPEG every scan needs a code for each block, so the limit of bytes bounds them.
 _MAX_SCANS = 100
 
 _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
@@ -111,6 +112,7 @@ _JPEG_BARE = frozenset(range(0xD0, 0xD8)) | {0x01}
 def _jpeg(data: bytes) -> Header:
     """ITU-T T.81, annex B: segments up to the first scan."""
     frame: tuple[int, int, int] | None = None
+    repeats = False
     orientation: int | None = None
     at, code = 2, 0
     for _ in range(_MAX_SEGMENTS):
@@ -125,13 +127,13 @@ def _jpeg(data: bytes) -> Header:
         length = int.from_bytes(data[at : at + 2], "big")
         if code in _JPEG_FRAMES and frame is None:
             height, width, components = struct.unpack_from(">HHB", data, at + 3)
-            frame = width, height, components
+            frame, repeats = (width, height, components), code not in (0xC0, 0xC1)
         elif code == 0xE1 and orientation is None and data.startswith(b"Exif\x00\x00", at + 2):
             orientation = read_orientation(data[at + 8 : at + length])
         at += max(length, 2)
     if frame is None:
         raise ImageInvalid("the JPEG has no picture in it")
-    if data.count(b"\xff\xda") > _MAX_SCANS:
+    if repeats and data.count(b"\xff\xda") > _MAX_SCANS:
         raise ImageInvalid(f"the JPEG has more than {_MAX_SCANS} scans")
     width, height, components = frame
     return Header(Format.JPEG, width, height, orientation or 1, components, complete=code == 0xDA)

@@ -52,7 +52,7 @@ class DataPlane:
         runners: every model that is served; the first of each task is that task's default.
         metrics: where the decoding is told of.
         limits: of one picture.
-        decoders: threads that decode and preprocess.
+        decoders: threads that decode and preprocess; 0: the models' own threads do, just before a batch.
     """
 
     def __init__(self, runners: Iterable[Runner], metrics: Metrics, limits: Limits, decoders: int) -> None:
@@ -62,7 +62,8 @@ class DataPlane:
         self._defaults: dict[Task, str] = {}
         for name, runner in self.runners.items():
             self._defaults.setdefault(runner.card.task, name)
-        self._decoders = ThreadPoolExecutor(decoders, thread_name_prefix="decode")
+        self._inline = decoders == 0
+        self._decoders = ThreadPoolExecutor(max(1, decoders), thread_name_prefix="decode")
         self._decode_seconds = {name: metrics.stage_seconds.labels(name, "decode") for name in self.runners}
 
     @property
@@ -149,20 +150,24 @@ class DataPlane:
             keep: given the decoded picture, in the decoding thread.
         """
         pipeline = runner.pipeline
+        decoded = 0.0
 
-        def prepare() -> tuple[Prepared, float]:
+        def prepare() -> Prepared:
+            nonlocal decoded
             if deadline is not None and time.monotonic() >= deadline:
                 raise DeadlineExceeded("the deadline passed before the image was decoded")
             began = time.perf_counter()
             image = decode(data, self.limits, min_side=min_side or pipeline.min_side)
             if keep is not None:
                 keep(image)
-            return pipeline.preprocess(image, options), time.perf_counter() - began
+            prepared = pipeline.preprocess(image, options)
+            decoded = time.perf_counter() - began
+            self._decode_seconds[runner.card.name].observe(decoded)
+            return prepared
 
         with runner.admit():
-            prepared, decoded = await self.in_decoder(prepare)
-            self._decode_seconds[runner.card.name].observe(decoded)
-            done = await runner.run(prepared, deadline)
+            job = prepare if self._inline else await self.in_decoder(prepare)
+            done = await runner.run(job, deadline)
         return Answer(
             runner.card.name, done.result, Trace(decoded, done.queue_s, done.compute_s, done.batch_size)
         )

@@ -107,7 +107,7 @@ class PictureDesk:
         *,
         label: str | None = None,
         fraction: float = 0.5,
-        score_threshold: float = 0.5,
+        score_threshold: float = 0.2,
         model: str | None = None,
         deadline: float | None = None,
     ) -> Answer[tuple[WindowMap, Image]]:

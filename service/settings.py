@@ -66,7 +66,10 @@ class Settings(BaseSettings):
     )
     slots: int = Field(1, ge=1, le=8, description="batches of one model on the device at once, per worker")
     decoders: int = Field(
-        0, ge=0, le=64, description="decoding threads per worker; 0: as many as model threads"
+        -1,
+        ge=-1,
+        le=64,
+        description="decoding threads per worker; 0: the models' own; -1: as fits the layout",
     )
     max_batch: int = Field(0, ge=0, le=256, description="largest batch; 0: 4 on a CPU, 32 on a GPU")
     max_queue: int = Field(128, ge=1, le=100_000, description="images that may wait per model and worker")
@@ -120,8 +123,10 @@ class Settings(BaseSettings):
         return self.max_batch or (32 if cuda else 4)
 
     def decoder_count(self, cuda: bool) -> int:
-        """Decoding threads in each worker."""
-        return self.decoders or self.thread_count(cuda)
+        """Decoding threads in each worker. Beside a model of one thread another one gains nothing."""
+        if self.decoders >= 0:
+            return self.decoders
+        return 4 if cuda else 0 if self.thread_count(cuda) == 1 else self.thread_count(cuda)
 
 
 def main() -> None:

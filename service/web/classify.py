@@ -56,7 +56,7 @@ async def explain(
     label: Annotated[str | None, Query(description="a label's name or index; default: the likeliest")] = None,
     kind: Kind = Kind.CAM,
     fraction: Annotated[float, Query(gt=0, le=1, description="a window's side, of the shorter side")] = 0.5,
-    score_threshold: Annotated[float, Query(ge=0, le=1, description="least score of a box")] = 0.5,
+    score_threshold: Annotated[float, Query(ge=0, le=1, description="least score of a box")] = 0.2,
 ) -> Response:
     """Where the classifier looked: `kind=cam` is Grad-CAM, `kind=windows` the label's score in every window.
 

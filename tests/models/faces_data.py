@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from models import zoo
 from models.errors import WeightsError
 from models.faces.align import cut_faces
-from models.faces.mtcnn import MtcnnPipeline
+from models.faces.mtcnn import MtcnnPipeline, build
 from models.faces.people import people_of, run
 from models.faces.resnet import EmbedderPipeline
 from models.faces.result import Embedding, Face, Faces
@@ -67,10 +69,21 @@ def embedder() -> EmbedderPipeline:
     return pipeline
 
 
+def mtcnn_with(**options: Any) -> MtcnnPipeline:
+    """The detector with other settings."""
+    return build(dataclasses.replace(Catalogue()["mtcnn"], options=options), files("mtcnn"))
+
+
+@cache
+def picture(path: str) -> Image:
+    """A picture of the shared faces, such as ``obama/0.jpg``."""
+    return decode((FACES / path).read_bytes())
+
+
 @cache
 def portrait(path: str) -> Portrait:
-    """A picture of the shared faces, such as ``obama/0.jpg``, through the whole chain."""
-    image = decode((FACES / path).read_bytes())
+    """A picture of the shared faces through the whole chain."""
+    image = picture(path)
     (faces,) = run(detector(), [image])
     assert isinstance(faces, Faces)
     chips = cut_faces(image, faces.items)

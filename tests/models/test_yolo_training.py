@@ -1,4 +1,4 @@
-"""Training of our YOLO: split, augmentation, loss, schedule, and a small run from end to end."""
+"""Training of our YOLO: split, augmentation, and a small run from end to end."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -19,46 +18,23 @@ from torch import Tensor
 from models import boxes as box_ops
 from models.detection.folder import Folder, Sample
 from models.detection.pipeline import DetectorPipeline
-from models.detection.yolo import STRIDES, Detector, Yolo, YoloConfig, load
+from models.detection.yolo import Detector, Yolo, load
 from models.pipeline import Card, Task
 from models.training import data
 from models.training import yolo as training
 from models.training.augment import Augment
 from models.training.fold import fold, unfolded
-from models.training.progress import Progress
 from models.training.yolo import Recipe, Trainer, main
 from models.training.yolo_curve import main as draw
 from models.training.yolo_eval import evaluate, precision
 from models.training.yolo_eval import main as measure
-from models.training.yolo_loss import YoloLoss, match
+from tests.models.squares import CONFIG, draw_squares
 from tests.paths import SHARED, needs_shared
-
-ANCHORS = (
-    ((6.0, 6.0), (9.0, 9.0), (13.0, 13.0)),
-    ((20.0, 20.0), (26.0, 26.0), (34.0, 34.0)),
-    ((44.0, 44.0), (56.0, 56.0), (70.0, 70.0)),
-)
-CONFIG = YoloConfig(("square",), ANCHORS, size=64, channels=16)
 
 
 @pytest.fixture(scope="module")
 def squares(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data set of bright squares on dark noise, one or two a picture, never overlapping."""
-    root = tmp_path_factory.mktemp("squares")
-    (root / "images").mkdir()
-    (root / "labels").mkdir()
-    random = np.random.default_rng(0)
-    for index in range(36):
-        pixels = random.integers(0, 60, (64, 80, 3), dtype=np.uint8)
-        lines = []
-        for left in (0, 40)[: 1 + index % 2]:
-            side = int(random.integers(14, 34))
-            x, y = left + int(random.integers(0, 40 - side)), int(random.integers(0, 64 - side))
-            pixels[y : y + side, x : x + side] = (250, 240, 90)
-            lines.append(f"0 {(x + side / 2) / 80} {(y + side / 2) / 64} {side / 80} {side / 64}\n")
-        cv2.imwrite(str(root / "images" / f"square{index}.png"), pixels[:, :, ::-1])
-        (root / "labels" / f"square{index}.txt").write_text("".join(lines))
-    return root
+    return draw_squares(tmp_path_factory.mktemp("squares"))
 
 
 # --- split ---
@@ -129,132 +105,6 @@ def test_an_epoch_depends_on_its_seed_only(squares: Path) -> None:
     assert len(first) == 2
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     assert not torch.equal(first[0], other[0])
-
-
-# --- loss ---
-
-
-def test_a_box_is_matched_to_its_cell_and_two_neighbours() -> None:
-    target = torch.tensor([[0.0, 0.0, 35.0, 29.0, 20.0, 24.0]])  # cell (2, 1) of stride 16, right and low
-    found = match(target, torch.tensor([[20.0, 20.0], [4.0, 20.0], [79.0, 40.0]]), 16, 4, 4)
-    places = {*zip(found.column.tolist(), found.row.tolist(), found.anchor.tolist(), strict=True)}
-    # x is 2.19 cells: the left one is nearer; y is 1.81: the lower one is. Anchor 1 is too narrow.
-    expected = {(x, y, anchor) for x, y in ((2, 1), (1, 1), (2, 2)) for anchor in (0, 2)}
-    assert places == expected
-
-
-@settings(max_examples=60, deadline=None)
-@given(x=st.floats(0.0, 63.9), y=st.floats(0.0, 63.9), w=st.floats(3.0, 60.0), h=st.floats(3.0, 60.0))
-def test_every_match_can_be_reached_by_the_decoder(x: float, y: float, w: float, h: float) -> None:
-    target = torch.tensor([[0.0, 0.0, x, y, w, h]])
-    for stride, shapes in zip(STRIDES, ANCHORS, strict=True):
-        found = match(target, torch.tensor(shapes), stride, 64 // stride, 64 // stride)
-        cells = torch.stack((found.column, found.row), dim=1)
-        reach = found.boxes[:, :2] / stride - cells
-        assert ((reach >= -0.5 - 1e-4) & (reach <= 1.5 + 1e-4)).all()
-        assert (found.boxes[:, 2:] / torch.tensor(shapes)[found.anchor] < 4).all()
-        assert ((cells >= 0) & (cells < 64 // stride)).all()
-
-
-def test_the_right_answer_costs_almost_nothing() -> None:
-    """Logits that decode to the target, with sure objectness, have a loss near zero; wrong ones do not."""
-    targets = torch.tensor([[0.0, 1.0, 33.0, 30.0, 22.0, 25.0]])
-    anchors = torch.tensor(ANCHORS)
-    right = [torch.full((1, 64 // stride, 64 // stride, 3, 7), -12.0) for stride in STRIDES]
-    for map_, stride, shapes in zip(right, STRIDES, anchors, strict=True):
-        found = match(targets, shapes, stride, map_.shape[1], map_.shape[2])
-        where = (found.image, found.row, found.column, found.anchor)
-        cells = torch.stack((found.column, found.row), dim=1)
-        centre = (found.boxes[:, :2] / stride - cells + 0.5) / 2
-        size = (found.boxes[:, 2:] / shapes[found.anchor]).sqrt() / 2
-        map_[where] = torch.cat(
-            (
-                torch.cat((centre, size), dim=1).logit(),
-                torch.tensor([[12.0, -12.0, 12.0]]).expand(len(cells), 3),
-            ),
-            1,
-        )
-    best, parts = YoloLoss()(right, targets, anchors)
-    assert best < 1e-3
-    assert (parts >= 0).all()
-    worse = [map_.clone().requires_grad_() for map_ in right]
-    with torch.no_grad():
-        for map_ in worse:
-            map_[..., 0] += 1
-    loss, _ = YoloLoss()(worse, targets, anchors)
-    assert loss > 10 * best
-    loss.backward()
-    gradient = worse[1].grad
-    assert gradient is not None
-    assert gradient.isfinite().all()
-
-
-def test_a_batch_without_objects_still_learns_that_there_are_none() -> None:
-    maps = [torch.zeros(2, 8, 8, 3, 5, requires_grad=True) for _ in STRIDES]
-    loss, parts = YoloLoss()(maps, torch.zeros(0, 6), torch.tensor(ANCHORS))
-    assert parts[0] == 0
-    loss.backward()
-    gradient = maps[0].grad
-    assert gradient is not None
-    assert (gradient[..., 4] > 0).all()
-    assert (gradient[..., :4] == 0).all()
-
-
-# --- schedule ---
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def test_progress_by_epochs_counts_steps() -> None:
-    progress = Progress(steps=20)
-    seen = []
-    while progress.value < 1:
-        progress.step()
-        seen.append(progress.value)
-    np.testing.assert_allclose(seen, np.arange(1, 21) / 20)
-
-
-def test_progress_by_time_ends_on_time() -> None:
-    clock = Clock()
-    progress = Progress(steps=1, minutes=10, clock=clock)
-    random = np.random.default_rng(0)
-    while progress.value < 1:
-        clock.now += random.uniform(1, 5)
-        progress.step()
-    assert clock.now - 1000 == pytest.approx(600, abs=5)
-    assert progress.active == pytest.approx(600, abs=5)
-
-
-def test_a_stopped_process_loses_no_budget_but_keeps_the_deadline() -> None:
-    for deadline, end in ((None, 600 + 300), (1000.0 + 700, 700)):
-        clock = Clock()
-        progress = Progress(steps=1, minutes=10, deadline=deadline, clock=clock)
-        for step in range(10_000):
-            clock.now += 300 if step == 50 else 2
-            before = progress.value
-            progress.step()
-            assert progress.value >= before
-            if progress.value >= 1:
-                break
-        assert clock.now - 1000 == pytest.approx(end, abs=5)
-
-
-def test_a_measurement_is_not_a_step() -> None:
-    clock = Clock()
-    progress = Progress(steps=1, minutes=1, clock=clock)
-    clock.now += 2
-    progress.step()
-    clock.now += 9
-    progress.skip()
-    clock.now += 2
-    progress.step()
-    assert progress.active == 4
 
 
 # --- folding, measuring, training ---
