@@ -49,16 +49,24 @@ class Server:
         self.patience = patience
         self._environment = dict(environment or {})
         self._process: subprocess.Popen[bytes] | None = None
+        self._home: tempfile.TemporaryDirectory[str] | None = None
         self.log = Path(tempfile.gettempdir()) / f"lynceus-{self.address.rpartition(':')[2]}.log"
 
     def __enter__(self) -> Self:
         host, _, port = self.address.partition(":")
         command = [sys.executable, "-m", "bentoml", "serve", SERVICE, "--host", host, "--port", port]
+        # of its own: the workers' metrics lie there, and a server empties it when it starts
+        self._home = tempfile.TemporaryDirectory(prefix="lynceus-bentoml-")
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
                 command,
                 cwd=ROOT,
-                env={**os.environ, **self._environment, "BENTOML_DO_NOT_TRACK": "True"},
+                env={
+                    **os.environ,
+                    **self._environment,
+                    "BENTOML_HOME": self._home.name,
+                    "BENTOML_DO_NOT_TRACK": "True",
+                },
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -87,6 +95,8 @@ class Server:
                 process.kill()
         self._process.wait()
         self._process = None
+        if self._home is not None:
+            self._home.cleanup()
 
     def processes(self) -> list[psutil.Process]:
         """The processes of the server: the parent and its workers; empty when it has ended."""

@@ -13,6 +13,7 @@ Nothing is loaded whose digest does not match, on the first load as on every lat
 from __future__ import annotations
 
 import hashlib
+import importlib
 import os
 import shutil
 import subprocess
@@ -46,12 +47,17 @@ class File:
             last part of the URL (url).
         sha256: 64 hex digits.
         origin: the pinned requirement (pypi) or the address (url); empty otherwise.
+        convert: "module:function" of ``function(source, target)``, where the file is not loaded as it is but
+            converted once into the cache; empty otherwise.
+        converted: digest of what it makes; 64 hex digits.
     """
 
     source: Source
     path: str
     sha256: str
     origin: str = ""
+    convert: str = ""
+    converted: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +133,10 @@ def _read(path: Path) -> list[Entry]:
 
 def _file(spec: Mapping[str, str], folder: Path) -> File:
     source, sha256, origin = spec["source"], spec["sha256"].lower(), ""
-    if len(sha256) != 64 or not set(sha256) <= set("0123456789abcdef"):
-        raise ValueError(f"sha256 {sha256!r} is not 64 hex digits")
+    convert, converted = spec.get("convert", ""), spec.get("converted", "").lower()
+    for digest in (sha256, converted) if convert else (sha256,):
+        if len(digest) != 64 or not set(digest) <= set("0123456789abcdef"):
+            raise ValueError(f"sha256 {digest!r} is not 64 hex digits")
     if source == "pypi":
         origin, path = spec["package"], spec["path"]
         if "==" not in origin:
@@ -144,7 +152,7 @@ def _file(spec: Mapping[str, str], folder: Path) -> File:
         path = spec["path"]
     else:
         raise ValueError(f"source {source!r} is none of repo, pypi, url, file")
-    return File(cast(Source, source), path, sha256, origin)
+    return File(cast(Source, source), path, sha256, origin, convert, converted)
 
 
 def sha256_of(path: Path) -> str:
@@ -174,6 +182,11 @@ class Store:
         Raises:
             WeightsError: a file is missing or is not what the catalogue says.
         """
+        found = self.originals(entry)
+        return {role: self._converted(entry.files[role], path) for role, path in found.items()}
+
+    def originals(self, entry: Entry) -> dict[str, Path]:
+        """As `files`, before any conversion."""
         return {role: self._verified(entry, file) for role, file in entry.files.items()}
 
     def fetch(self, entry: Entry) -> dict[str, Path]:
@@ -229,6 +242,13 @@ class Store:
                 f"the catalogue says {file.sha256}: {remedy}"
             )
         return path
+
+    def _converted(self, file: File, path: Path) -> Path:
+        if not file.convert:
+            return path
+        module, function = file.convert.split(":")
+        make = getattr(importlib.import_module(module), function)
+        return self.derived(Path(file.path).stem + ".safetensors", path, file.converted, make)
 
     def _fetch(self, entry: Entry, file: File, target: Path) -> None:
         self.cache.mkdir(parents=True, exist_ok=True)

@@ -158,8 +158,16 @@ class OpenVINOExecutor:
     name = "openvino"
     device = "cpu"
 
-    def __init__(self, module: nn.Module, threads: int, precision: Precision = Precision.AUTO) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        threads: int,
+        precision: Precision = Precision.AUTO,
+        *,
+        inputs: torch.dtype = torch.uint8,
+    ) -> None:
         self._module = module.eval()
+        self._inputs = inputs
         half = precision is not Precision.AUTO and precision is not Precision.FLOAT32
         self.precision = "bfloat16" if half else "float32"
         self._config = {
@@ -185,8 +193,8 @@ class OpenVINOExecutor:
     def run(self, pictures: Pictures) -> tuple[Tensor, ...]:
         return self.forward(np.stack(pictures))
 
-    def forward(self, batch: NDArray[np.uint8]) -> tuple[Tensor, ...]:
-        """Runs a stacked batch, uint8 [N, H, W, 3]."""
+    def forward(self, batch: NDArray[Any]) -> tuple[Tensor, ...]:
+        """Runs a stacked batch [N, H, W, 3] of the type that the network takes."""
         shape: Shape = batch.shape[1:]
         requests: dict[Any, Any] = self._requests.__dict__.setdefault("by_shape", {})
         request = requests.get(shape)
@@ -204,7 +212,7 @@ class OpenVINOExecutor:
                 with warnings.catch_warnings(), torch.inference_mode():
                     warnings.simplefilter("ignore")  # of the tracer: our modules do not branch on data
                     # two rows, so that no dimension of one is mistaken for something to broadcast
-                    example = torch.zeros((2, *shape), dtype=torch.uint8)
+                    example = torch.zeros((2, *shape), dtype=self._inputs)
                     network = openvino.convert_model(self._module, example_input=example)
                 network.reshape([-1, *shape])
                 self._compiled[shape] = openvino.Core().compile_model(network, "CPU", self._config)
@@ -248,10 +256,11 @@ def make_executor(pipeline: Pipeline, settings: Settings) -> Executor:
 
 
 def _compiled_stage(module: nn.Module, threads: int) -> Callable[[Tensor], tuple[Tensor, ...]]:
-    """A small network that a pipeline calls itself, on square crops whose number varies."""
-    executor = OpenVINOExecutor(module, threads)
+    """A small network that a pipeline calls itself, on square float32 crops whose number varies."""
+    executor = OpenVINOExecutor(module, threads, inputs=torch.float32)
     side = int(module.side)  # type: ignore[arg-type]
-    executor.warm((side, side, 3), (1, 32))
+    for count in (1, 32):
+        executor.forward(np.zeros((count, side, side, 3), np.float32))
     return lambda crops: executor.forward(crops.numpy())
 
 

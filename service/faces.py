@@ -15,7 +15,7 @@ from typing import TypeVar
 import torch
 
 from models.errors import ModelError, ParameterInvalid
-from models.faces.align import chips as cut_chips
+from models.faces.align import cut_faces
 from models.faces.result import Embedding, Face, FaceOptions, Faces
 from models.faces.verify import FaceSelect, Verdict, select_face
 from models.faces.verify import compare as compare_embeddings
@@ -153,13 +153,8 @@ class FaceDesk:
 
         def cut() -> tuple[list[Prepared], float]:
             began = time.perf_counter()
-            scale = torch.tensor([image.pixels.shape[1] / image.width, image.pixels.shape[0] / image.height])
-            landmarks = torch.tensor([face.landmarks for face in faces]) * scale
             with torch.inference_mode():
-                chips = cut_chips(torch.from_numpy(image.pixels), landmarks).numpy()
-            prepared = [
-                target.pipeline.preprocess(Image(chip, chip.shape[1], chip.shape[0])) for chip in chips
-            ]
+                prepared = [target.pipeline.preprocess(chip) for chip in cut_faces(image, faces)]
             return prepared, time.perf_counter() - began
 
         chips, seconds = await self._plane.in_decoder(cut)

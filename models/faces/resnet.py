@@ -19,6 +19,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from models.errors import ParameterInvalid, WeightsError
@@ -94,7 +95,32 @@ class FaceResNet(nn.Module):
         return embedding
 
 
+def convert(source: Path, target: Path) -> None:
+    """Writes dlib's .dat as safetensors, byte for byte the same each time.
+
+    Raises:
+        WeightsError: the file does not parse, or is another network.
+    """
+    network = read_dat(source)
+    save_file({**network.state_dict(), "mean": network.mean.flatten().contiguous()}, target)
+
+
 def load_network(path: Path) -> FaceResNet:
+    """The network with the weights that `convert` wrote.
+
+    Raises:
+        WeightsError: the file is none of these.
+    """
+    try:
+        tensors = load_file(path)
+        network = FaceResNet(tensors.pop("mean").tolist())
+        network.load_state_dict(tensors)
+    except (SafetensorError, OSError, KeyError, RuntimeError, ValueError) as exc:
+        raise WeightsError(f"{path.name} is not a converted face network: {exc}") from exc
+    return network
+
+
+def read_dat(path: Path) -> FaceResNet:
     """The network with the weights of `dlib_face_recognition_resnet_model_v1.dat`.
 
     Raises:
@@ -196,7 +222,7 @@ def build(entry: Entry, files: Mapping[str, Path]) -> EmbedderPipeline:
     """Builder ``dlib_resnet``.
 
     Files:
-        weights: dlib's .dat.
+        weights: what `convert` made of dlib's .dat; the catalogue tells the store to.
         head (optional): a projection trained by `models.training.triplet`, safetensors. The card's digest is
             then that of both files' digests, so its vectors are never compared with the plain network's.
 

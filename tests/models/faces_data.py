@@ -54,6 +54,13 @@ def files(name: str) -> dict[str, Path]:
 
 
 @cache
+def dat() -> Path:
+    """dlib's own file, before its conversion."""
+    files("dlib-resnet")
+    return Store().originals(Catalogue()["dlib-resnet"])["weights"]
+
+
+@cache
 def detector() -> MtcnnPipeline:
     files("mtcnn")
     pipeline = zoo.build("mtcnn", Catalogue(), Store())

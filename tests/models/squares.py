@@ -18,7 +18,7 @@ CONFIG = YoloConfig(("square",), ANCHORS, size=64, channels=16)
 
 
 def draw_squares(root: Path) -> Path:
-    """Draws a data set of bright squares on dark noise, one or two a picture, never overlapping; gives `root`."""
+    """Draws bright squares on dark noise, one or two a picture, never overlapping, and returns `root`."""
     (root / "images").mkdir()
     (root / "labels").mkdir()
     random = np.random.default_rng(0)

@@ -18,11 +18,11 @@ from safetensors.torch import save_file
 from models.errors import ParameterInvalid, WeightsError
 from models.faces.dlib_format import Reader, read_network
 from models.faces.people import run
-from models.faces.resnet import build, load_network
+from models.faces.resnet import build, convert, load_network, read_dat
 from models.faces.result import Embedding
 from models.image import Image
 from models.weights import Catalogue, File, sha256_of
-from tests.models.faces_data import FACES, embedder, files, portrait, portraits
+from tests.models.faces_data import FACES, dat, embedder, files, portrait, portraits
 from tests.paths import needs_shared
 
 GROUPS = ("groups/two_people.jpg", "groups/kit_with_rose.jpg", "groups/obama_and_biden.jpg")
@@ -61,7 +61,7 @@ def test_anything_else_is_refused(data: bytes) -> None:
 
 
 def test_a_damaged_file_is_refused_wherever_it_ends(tmp_path: Path) -> None:
-    whole = files("dlib-resnet")["weights"].read_bytes()
+    whole = dat().read_bytes()
     for end in (0, 1, 100, 5_000, 3_000_000, len(whole) - 1):
         with pytest.raises(WeightsError):
             read_network(whole[:end])
@@ -72,12 +72,28 @@ def test_a_damaged_file_is_refused_wherever_it_ends(tmp_path: Path) -> None:
     at = whole.index(b"\x01\x20\x01\x07\x01\x07")
     changed.write_bytes(whole[: at + 3] + b"\x05" + whole[at + 4 :])
     with pytest.raises(WeightsError, match=r"other\.dat"):
-        load_network(changed)
+        read_dat(changed)
+
+
+def test_the_conversion_is_the_same_each_time_and_the_same_network(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        convert(dat(), tmp_path / name)
+    assert (
+        sha256_of(tmp_path / "one")
+        == sha256_of(tmp_path / "two")
+        == sha256_of(files("dlib-resnet")["weights"])
+    )
+    converted, parsed = load_network(tmp_path / "one").state_dict(), read_dat(dat()).state_dict()
+    assert converted.keys() == parsed.keys()
+    for name, tensor in parsed.items():
+        assert torch.equal(converted[name], tensor)
+    with pytest.raises(WeightsError, match="not a converted"):
+        load_network(dat())
 
 
 @needs_shared
 def test_every_face_has_the_embedding_that_dlib_gives_it() -> None:
-    reference = dlib.face_recognition_model_v1(str(files("dlib-resnet")["weights"]))
+    reference = dlib.face_recognition_model_v1(str(dat()))
     paths = [path for _, path in portraits()] + [name for name in GROUPS if (FACES / name).is_file()]
     apart = []
     for path in paths:
