@@ -146,9 +146,9 @@ class Runner:
         """Gives one picture's result, computed in whatever batch it fell into.
 
         Args:
-            job: from the pipeline's `preprocess`, or a function that gives it, which is called in the runner's
-                own thread just before the batch: on a single core another thread gains nothing, and the way to
-                it and back costs a fifth of a millisecond.
+            job: from the pipeline's `preprocess`, or a function that gives it, which is called in the
+                runner's own thread just before the batch: on a single core another thread gains nothing, and
+                the way to it and back costs time.
             deadline: on the monotonic clock, in seconds.
 
         Raises:

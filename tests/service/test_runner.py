@@ -1,4 +1,4 @@
-"""The runner on a real executor: results go to their owners, failures stay with theirs, queues are bounded."""
+"""The runner on a real executor: results go to their owners, failures stay with theirs, queues have ends."""
 
 from __future__ import annotations
 

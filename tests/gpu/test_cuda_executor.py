@@ -1,0 +1,46 @@
+"""The CUDA executor against the CPU's; skipped where there is no GPU."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from models import zoo
+from models.weights import Catalogue, Store
+from service.executor import TorchExecutor
+from service.settings import Precision
+from tests.service.doubles import SHAPE, Mean
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device"),
+]
+
+
+def pictures(count: int, shape: tuple[int, int, int]) -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    return [rng.integers(0, 256, shape, dtype=np.uint8) for _ in range(count)]
+
+
+@pytest.mark.parametrize("capture", [True, False])
+def test_graphs_pad_to_their_size_and_results_outlive_the_next_replay(capture: bool) -> None:
+    executor = TorchExecutor(Mean(), "cuda", Precision.FLOAT32, capture=capture)
+    executor.warm(SHAPE, [1, 2, 4])
+    some = pictures(3, SHAPE)
+    first = executor.run(some)[0]
+    executor.run(pictures(4, SHAPE)[::-1])
+    expected = torch.tensor(np.stack(some).astype(np.float32).mean(axis=(1, 2)))
+    assert first.shape == (3, 3)
+    assert torch.allclose(first.cpu(), expected, atol=1e-3)
+    assert executor.run(pictures(9, SHAPE))[0].shape == (9, 3)  # more than any graph takes
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [(Precision.FLOAT32, 1e-3), (Precision.BFLOAT16, 5e-2)])
+def test_probabilities_agree_with_the_cpu(precision: Precision, tolerance: float) -> None:
+    lite = zoo.build("efficientnet-lite0", Catalogue(), Store())
+    some = pictures(5, lite.shapes[0])
+    expected = TorchExecutor(lite.module, "cpu").run(some)[0]
+    executor = TorchExecutor(lite.module, "cuda", precision)
+    executor.warm(lite.shapes[0], [8])
+    assert float((executor.run(some)[0].float().cpu() - expected).abs().max()) < tolerance
