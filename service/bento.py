@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 from pathlib import Path
 from types import FrameType
@@ -32,7 +33,8 @@ HEALTH = ("/livez", "/readyz", "/healthz")
 def _on_gpu() -> bool:
     """Whether workers will find a GPU; told without torch, which would cost this process 600 MB."""
     if SETTINGS.device == "auto":
-        return any(Path("/dev").glob("nvidia[0-9]*"))
+        hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
+        return not hidden and any(Path("/dev").glob("nvidia[0-9]*"))
     return SETTINGS.device.startswith("cuda")
 
 
@@ -86,6 +88,9 @@ class Lynceus:
         """Runs when every request has been answered."""
         if self.assembly is not None:
             await self.assembly.stop()
+
+    async def __is_alive__(self) -> bool:
+        return self.assembly is None or self.assembly.plane.alive
 
     async def __is_ready__(self) -> bool:
         return self.assembly is not None and self.assembly.plane.ready

@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 
 from models.classification.result import Classification, ClassifyOptions
 from models.detection.result import Detections, DetectOptions
-from models.errors import ModelUnknown, ParameterInvalid
+from models.errors import ModelUnknown
 from models.image import Image, Limits, decode
 from models.pipeline import Prepared, Task
 from service.errors import DeadlineExceeded
@@ -70,6 +70,11 @@ class DataPlane:
     def ready(self) -> bool:
         """Every configured model is loaded, verified and warm, and the service is not draining."""
         return bool(self.runners) and all(self.is_ready(name) for name in self.runners)
+
+    @property
+    def alive(self) -> bool:
+        """No model has failed for good; else only a new process helps."""
+        return all(runner.state is not State.FAILED for runner in self.runners.values())
 
     def runner(self, task: Task, model: str | None) -> Runner:
         """The runner of a model, or of the task's default model.
@@ -187,9 +192,3 @@ async def each(calls: Sequence[Awaitable[T]]) -> list[T | Exception]:
     return [
         result for result in results if isinstance(result, Exception) or not isinstance(result, BaseException)
     ]
-
-
-def check_count(images: int, most: int) -> None:
-    """Raises ParameterInvalid where a request holds more images than it may."""
-    if images > most:
-        raise ParameterInvalid("image", f"{images} images in one request; at most {most} are accepted")

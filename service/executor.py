@@ -264,6 +264,11 @@ def _compiled_stage(module: nn.Module, threads: int) -> Callable[[Tensor], tuple
     return lambda crops: executor.forward(crops.numpy())
 
 
+def is_device_lost(error: BaseException) -> bool:
+    """Whether a GPU's context is broken: every later call fails too, until the process starts anew."""
+    return isinstance(error, RuntimeError) and "CUDA error" in str(error) and not is_out_of_memory(error)
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether a device (or the host) ran out of memory, as each back end says it."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):

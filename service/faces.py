@@ -161,9 +161,16 @@ class FaceDesk:
         embeddings: list[Embedding] = []
         trace = Trace(seconds, 0.0, 0.0, 0)
         for start in range(0, len(chips), target.window):
-            done = await asyncio.gather(
-                *(target.run(chip, deadline) for chip in chips[start : start + target.window])
-            )
+            tasks = [
+                asyncio.ensure_future(target.run(chip, deadline))
+                for chip in chips[start : start + target.window]
+            ]
+            try:
+                done = await asyncio.gather(*tasks)
+            except BaseException:
+                for task in tasks:  # one is refused or the client is gone: the others need no device
+                    task.cancel()
+                raise
             embeddings += [one.result for one in done]
             slowest = max(done, key=lambda one: one.queue_s + one.compute_s)
             largest = max(one.batch_size for one in done)

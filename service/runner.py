@@ -13,6 +13,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from enum import Enum
 from typing import Any
 
@@ -22,7 +23,7 @@ from models.image import Image
 from models.pipeline import Card, Pipeline, Prepared
 from service.batcher import Batcher, Done
 from service.errors import NotReady, Overloaded
-from service.executor import Executor, is_out_of_memory
+from service.executor import Executor, is_device_lost, is_out_of_memory
 from service.metrics import Metrics
 
 logger = logging.getLogger(__name__)
@@ -156,7 +157,9 @@ class Runner:
             Exception: what this very picture made its preparation or the model raise.
         """
         key = job.tensor.shape if isinstance(job, Prepared) else None
-        return await self._batcher.submit(job, key=key, deadline=deadline)
+        done = await self._batcher.submit(job, key=key, deadline=deadline)
+        result, seconds, size = done.result
+        return replace(done, result=result, compute_s=seconds, batch_size=size)
 
     async def drain(self, grace: float) -> bool:
         """Refuses new pictures, finishes those admitted; whether all were within `grace` seconds."""
@@ -171,7 +174,13 @@ class Runner:
         self._execute([self.pipeline.preprocess(Image(blank, shape[1], shape[0]))])
 
     async def _run_batch(self, jobs: Sequence[Job]) -> Sequence[Any]:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._execute, jobs)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, self._execute, jobs)
+        except Exception as exc:
+            if is_device_lost(exc):
+                self.state = State.FAILED
+                logger.critical("%s: the device is lost", self.card.name, exc_info=exc)
+            raise
 
     def _execute(self, jobs: Sequence[Job]) -> list[Any]:
         results: list[Any] = [None] * len(jobs)
@@ -184,9 +193,11 @@ class Runner:
             else:
                 by_shape.setdefault(item.tensor.shape, []).append((index, item))
         for group in by_shape.values():
+            began = time.perf_counter()
             computed = self._compute([item for _, item in group])
+            seconds = time.perf_counter() - began  # without the preparation, which the answer tells apart
             for (index, _), result in zip(group, computed, strict=True):
-                results[index] = result
+                results[index] = (result, seconds, len(group))
         return results
 
     def _compute(self, items: Sequence[Prepared]) -> list[Any]:

@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import os
+import sys
 from enum import StrEnum
+from math import ceil
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,8 +19,23 @@ MIB = 1024 * 1024
 
 
 def _cores() -> int:
-    """Cores this process may run on (a container's CPU mask counts, the machine's size does not)."""
-    return len(os.sched_getaffinity(0))
+    """Cores this process may use: its CPU mask and its container's quota, not the machine's size."""
+    return max(1, min(len(os.sched_getaffinity(0)), _quota(Path("/sys/fs/cgroup"))))
+
+
+def _quota(cgroup: Path) -> int:
+    """Cores that a container's limit stands for, rounded up (cgroup v2's `cpu.max`, v1's `cfs_quota`)."""
+    try:
+        if (cgroup / "cpu.max").is_file():
+            quota, period = (cgroup / "cpu.max").read_text().split()
+        else:
+            quota = (cgroup / "cpu" / "cpu.cfs_quota_us").read_text().strip()
+            period = (cgroup / "cpu" / "cpu.cfs_period_us").read_text().strip()
+        if quota in ("max", "-1"):
+            return sys.maxsize
+        return ceil(int(quota) / int(period))
+    except (OSError, ValueError, ZeroDivisionError):
+        return sys.maxsize
 
 
 class ExecutorKind(StrEnum):

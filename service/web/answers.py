@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from math import ceil
 from typing import Any, Literal, TypeVar
@@ -10,8 +11,10 @@ from fastapi import Request, Response
 from pydantic_core import to_json
 
 from service.dataplane import Answer
-from service.errors import Problem, problem_of
+from service.errors import INTERNAL, Problem, problem_of
 from service.web.call import call_of
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Format = Literal["jpeg", "png", "webp"]
@@ -60,7 +63,15 @@ def answers(
         if isinstance(only, Exception):
             raise only
         return json_answer(shape(only))
-    results = [shape(item) if isinstance(item, Answer) else problem_of(item).body() for item in several]
+    results: list[Any] = []
+    for item in several:
+        if isinstance(item, Answer):
+            results.append(shape(item))
+            continue
+        problem = problem_of(item)
+        if problem.kind is INTERNAL:
+            logger.error("request %s: an image failed", call.request_id, exc_info=item)
+        results.append(problem.body())
     return json_answer({"results": results})
 
 

@@ -7,19 +7,27 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
 from models.errors import ModelError, ParameterInvalid
-from service.errors import TABLE, MethodNotAllowed, NotFound, ServiceError, problem_of
+from service.errors import INTERNAL, TABLE, MethodNotAllowed, NotFound, ServiceError, problem_of
 from service.web import classify, detect, faces, models
 from service.web.answers import problem_answer
-from service.web.call import call_of
+from service.web.call import call_of, task_of
 from service.web.envelope import Envelope
 from service.web.house import Home, House
 from service.web.schemas import ProblemOut
 
 logger = logging.getLogger(__name__)
+
+_COUNTED = {
+    route.path
+    for module in (classify, detect, faces)
+    for route in module.router.routes
+    if isinstance(route, APIRoute)
+}
 
 
 def make_app(house: House) -> ASGIApp:
@@ -38,7 +46,7 @@ def make_app(house: House) -> ASGIApp:
         },
     )
     app.state.house = house
-    for exception in (ModelError, ServiceError, HTTPException, RequestValidationError):
+    for exception in (ModelError, ServiceError, HTTPException, RequestValidationError, Exception):
         app.add_exception_handler(exception, _on_error)
     app.add_api_route("/metrics", _metrics, include_in_schema=False)
     for module in (classify, detect, faces, models):
@@ -55,6 +63,10 @@ async def _on_error(request: Request, exc: Exception) -> Response:
     problem = problem_of(_translated(request, exc))
     call = call_of(request)
     call.code = problem.kind.code
+    if call.task is None and request.url.path in _COUNTED:  # refused before its handler ran
+        call.task = task_of(request)
+    if problem.kind is INTERNAL:
+        logger.error("request %s failed", call.request_id, exc_info=exc)
     return problem_answer(problem)
 
 
@@ -69,5 +81,4 @@ def _translated(request: Request, exc: Exception) -> Exception:
             return NotFound(f"there is no {request.url.path}; /docs lists what there is")
         if exc.status_code == 405:
             return MethodNotAllowed(f"{request.url.path} does not answer {request.method}")
-        logger.error("an unexpected HTTPException: %r", exc)
     return exc

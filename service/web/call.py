@@ -46,6 +46,18 @@ def call_of(request: Request) -> Call:
     return call
 
 
+def task_of(request: Request) -> str:
+    """The label that a route is counted under: `/v1/faces/verify` is ``faces_verify``."""
+    return request.url.path.removeprefix("/v1/").replace("/", "_")
+
+
+def begin(request: Request) -> Call:
+    """The call of this request, counted from now on under its route's label."""
+    call = call_of(request)
+    call.task = task_of(request)
+    return call
+
+
 def deadline_of(request: Request, most: float) -> float:
     """When this request must be done, on the monotonic clock: the server's limit or `X-Timeout-Ms`.
 

@@ -9,11 +9,10 @@ from fastapi import APIRouter, Query, Request, Response
 
 from models.classification.result import Classification, ClassifyOptions
 from models.errors import ParameterInvalid
-from models.pipeline import Task
 from service.dataplane import Answer, each
 from service.pictures import HeatMap, Image, WindowMap
 from service.web.answers import answers, json_answer, picture_answer, wanted_picture
-from service.web.call import call_of, while_connected
+from service.web.call import begin, while_connected
 from service.web.house import Home
 from service.web.intake import NEEDS_BODY
 from service.web.schemas import ClassifyOut, HeatOut, LabelOut, Size, WindowOut, WindowsOut
@@ -30,7 +29,7 @@ async def classify(
     top_k: Annotated[int, Query(ge=1, description="how many labels")] = 5,
 ) -> Response:
     """Labels of one image, or of several in order."""
-    call_of(request).task = Task.CLASSIFY
+    begin(request)
     deadline = house.deadline(request)
     images = (await house.images(request, "image"))["image"]
     options = ClassifyOptions(top_k=top_k)
@@ -62,8 +61,7 @@ async def explain(
 
     The answer is the picture with the heat or the boxes drawn in or, with `Accept: application/json`, the
     numbers."""
-    call = call_of(request)
-    call.task = "explain"
+    call = begin(request)
     deadline = house.deadline(request)
     images = (await house.images(request, "image"))["image"]
     if len(images) > 1:

@@ -8,10 +8,9 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 
 from models.detection.result import Detections, DetectOptions
-from models.pipeline import Task
 from service.dataplane import Answer, each
 from service.web.answers import answers, picture_answer, wanted_picture
-from service.web.call import call_of, while_connected
+from service.web.call import begin, while_connected
 from service.web.house import Home
 from service.web.intake import NEEDS_BODY
 from service.web.schemas import DetectionOut, DetectOut, Size
@@ -44,7 +43,7 @@ async def detect(
     normalized: Annotated[bool, Query(description="boxes as shares of the image's size")] = False,
 ) -> Response:
     """Objects of one image, or of several in order; `Accept: image/*` asks for the annotated picture."""
-    call_of(request).task = Task.DETECT
+    call = begin(request)
     deadline = house.deadline(request)
     images = (await house.images(request, "image"))["image"]
     wanted = None if classes is None else tuple(name.strip() for name in classes.split(","))
@@ -55,7 +54,7 @@ async def detect(
             picture = await house.pictures.detections(
                 images[0], options, kind, model=model, deadline=deadline
             )
-            call_of(request).trace = picture.trace
+            call.trace = picture.trace
             return picture_answer(picture.result, kind)
         results = await each(
             [house.plane.detect(image, options, model=model, deadline=deadline) for image in images]

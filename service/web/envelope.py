@@ -55,13 +55,13 @@ class Envelope:
         except ClientGone:
             call.code = "cancelled"
         except asyncio.CancelledError:
+            call.code = "cancelled"
             if not call.gone:
                 raise
-            call.code = "cancelled"
         except Exception as exc:
             call.code = problem_of(exc).kind.code
-            logger.exception("request %s failed", call.request_id)
-            if not answered:
+            if not answered:  # else the application's own handler has logged and answered it
+                logger.exception("request %s failed", call.request_id)
                 await _answer(send_with_headers, exc)
         finally:
             if call.task is not None:

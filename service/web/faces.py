@@ -14,7 +14,7 @@ from models.faces.result import Embedding, Face, FaceOptions, Faces
 from service.dataplane import Answer, each
 from service.faces import Embedded, Verified
 from service.web.answers import answers, json_answer, picture_answer, wanted_picture
-from service.web.call import call_of, while_connected
+from service.web.call import begin, while_connected
 from service.web.house import Home
 from service.web.intake import NEEDS_BODY, images_body, read_json
 from service.web.schemas import (
@@ -37,7 +37,7 @@ Embedder = Annotated[str | None, Query(description="a served embedding model; th
 Score = Annotated[float | None, Query(ge=0, le=1)]
 MinSize = Annotated[float, Query(ge=0, description="smallest face to give, pixels of the shorter side")]
 MaxFaces = Annotated[int, Query(ge=1, le=1000)]
-Threshold = Annotated[float | None, Query(ge=0, le=10, description="distance below which it is one person")]
+Threshold = Annotated[float | None, Query(ge=0, le=10, description="largest distance of one person's faces")]
 
 
 class FaceSelect(StrEnum):
@@ -57,7 +57,7 @@ async def detect(
     max_faces: MaxFaces = 100,
 ) -> Response:
     """Faces of one image, or of several in order; `Accept: image/*` asks for the annotated picture."""
-    call_of(request).task = "faces_detect"
+    call = begin(request)
     deadline = house.deadline(request)
     images = (await house.images(request, "image"))["image"]
     options = FaceOptions(score_threshold, min_size, max_faces)
@@ -66,7 +66,7 @@ async def detect(
     async with while_connected(request):
         if kind is not None and len(images) == 1:
             picture = await house.pictures.faces(images[0], options, kind, model=model, deadline=deadline)
-            call_of(request).trace = picture.trace
+            call.trace = picture.trace
             return picture_answer(picture.result, kind)
         found = await each([desk.detect(image, options, model=model, deadline=deadline) for image in images])
     return answers(request, found, _faces)
@@ -83,7 +83,7 @@ async def embed(
     max_faces: MaxFaces = 100,
 ) -> Response:
     """Faces of one image, or of several in order, each with its embedding."""
-    call_of(request).task = "faces_embed"
+    begin(request)
     deadline = house.deadline(request)
     images = (await house.images(request, "image"))["image"]
     options = FaceOptions(score_threshold, min_size, max_faces)
@@ -108,7 +108,7 @@ async def verify(
     face_select: FaceSelect = FaceSelect.LARGEST,
 ) -> Response:
     """Whether the images `a` and `b` show one person."""
-    call_of(request).task = "faces_verify"
+    call = begin(request)
     deadline = house.deadline(request)
     images = await house.images(request, "a", "b")
     for field, found in images.items():
@@ -124,7 +124,7 @@ async def verify(
             embedder=embedder,
             deadline=deadline,
         )
-    call_of(request).trace = answer.trace
+    call.trace = answer.trace
     verdict = _verdict(answer.result)
     faces = {name: _face(face) for name, face in answer.result.faces.items()}
     return json_answer(VerifyOut(**verdict.model_dump(), faces=faces))
@@ -144,7 +144,7 @@ async def compare(
     request: Request, house: Home, embedder: Embedder = None, threshold: Threshold = None
 ) -> Response:
     """The same verdict on two embeddings that this service gave before."""
-    call_of(request).task = "faces_compare"
+    begin(request)
     body = await read_json(request, COMPARE_BYTES)
     try:
         pair = CompareIn.model_validate_json(body)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends, Request
 
 from service.dataplane import DataPlane
+from service.errors import DeadlineExceeded
 from service.faces import FaceDesk
 from service.metrics import Metrics
 from service.pictures import PictureDesk
@@ -35,15 +38,24 @@ class House:
     settings: Settings
 
     async def images(self, request: Request, *fields: str) -> dict[str, list[bytes]]:
-        """The request's images by field, within the settings' limits. See `intake.read_images`."""
+        """The request's images by field, within the settings' limits. See `intake.read_images`.
+
+        Raises:
+            DeadlineExceeded: the body was not there in time.
+        """
         settings = self.settings
-        return await read_images(
-            request,
-            fields,
-            max_image=settings.max_image_bytes,
-            max_body=settings.max_body_bytes,
-            max_images=settings.max_images,
-        )
+        left = self.deadline(request) - time.monotonic()
+        try:
+            async with asyncio.timeout(left):
+                return await read_images(
+                    request,
+                    fields,
+                    max_image=settings.max_image_bytes,
+                    max_body=settings.max_body_bytes,
+                    max_images=settings.max_images,
+                )
+        except TimeoutError:
+            raise DeadlineExceeded("the deadline passed before the request was complete") from None
 
     def deadline(self, request: Request) -> float:
         """When the request must be done; see `call.deadline_of`."""

@@ -99,7 +99,7 @@ class VerdictOut(Schema):
     verified: bool
     distance: float
     similarity: float = Field(description="cosine, -1 to 1")
-    threshold: float = Field(description="verified where the distance is below it")
+    threshold: float = Field(description="verified where the distance is at most this")
     metric: str
     model: Version
 

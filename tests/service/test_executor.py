@@ -17,6 +17,7 @@ from service.executor import (
     Executor,
     OpenVINOExecutor,
     TorchExecutor,
+    is_device_lost,
     is_out_of_memory,
     make_executor,
     pick_device,
@@ -96,3 +97,5 @@ def test_what_counts_as_out_of_memory() -> None:
     assert is_out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to"))
     assert not is_out_of_memory(RuntimeError("sizes do not match"))
     assert not is_out_of_memory(ValueError("out of memory"))
+    assert is_device_lost(RuntimeError("CUDA error: an illegal memory access was encountered"))
+    assert not is_device_lost(torch.OutOfMemoryError("CUDA error: out of memory"))

@@ -7,10 +7,11 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
+from torch import Tensor
 
 from models.pipeline import Prepared
 from service.errors import NotReady, Overloaded
-from service.executor import TorchExecutor
+from service.executor import Pictures, TorchExecutor
 from service.metrics import Metrics
 from service.runner import Runner, State
 from tests.service.doubles import MeanPipeline, item
@@ -84,6 +85,29 @@ def test_not_ready_before_the_start_and_after_the_drain() -> None:
         await runner.start()
         assert await runner.drain(1)
         with pytest.raises(NotReady, match="draining"), runner.admit():
+            pass
+
+    asyncio.run(go())
+
+
+def test_a_lost_device_ends_the_runner_not_the_process() -> None:
+    class Lost(TorchExecutor):
+        lost = False
+
+        def run(self, pictures: Pictures) -> tuple[Tensor, ...]:
+            if self.lost:
+                raise RuntimeError("CUDA error: an illegal memory access was encountered")
+            return super().run(pictures)
+
+    async def go() -> None:
+        pipeline = MeanPipeline()
+        executor = Lost(pipeline.module, "cpu")
+        runner = Runner(pipeline, executor, Metrics(), max_batch=2, max_queue=2)
+        await runner.start()
+        executor.lost = True
+        with pytest.raises(RuntimeError, match="illegal"):
+            await runner.run(item(1))
+        with pytest.raises(NotReady, match="failed"), runner.admit():
             pass
 
     asyncio.run(go())

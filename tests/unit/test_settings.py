@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import pytest
 from pydantic import ValidationError
 
-from service.settings import ExecutorKind, Settings
+from service.settings import ExecutorKind, Settings, _quota
 
 
 def test_the_environment_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,3 +54,20 @@ def test_workers_and_threads_share_the_cores(monkeypatch: pytest.MonkeyPatch) ->
     assert Settings(threads=3).decoder_count(cuda=False) == 3
     assert Settings().decoder_count(cuda=False) == 0
     assert Settings(decoders=2).decoder_count(cuda=False) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "cores"),
+    [("200000 100000", 2), ("150000 100000", 2), ("max 100000", sys.maxsize), ("odd", sys.maxsize)],
+)
+def test_a_containers_quota_counts(tmp_path: Path, text: str, cores: int) -> None:
+    (tmp_path / "cpu.max").write_text(text)
+    assert _quota(tmp_path) == cores
+
+
+def test_the_older_quota_counts_too(tmp_path: Path) -> None:
+    assert _quota(tmp_path) == sys.maxsize
+    (tmp_path / "cpu").mkdir()
+    (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text("50000\n")
+    (tmp_path / "cpu" / "cpu.cfs_period_us").write_text("100000\n")
+    assert _quota(tmp_path) == 1
