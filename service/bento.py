@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, cast
 import bentoml
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from service.accept import share_fairly
 from service.settings import Settings
 
 if TYPE_CHECKING:
@@ -36,6 +37,9 @@ def _on_gpu() -> bool:
         hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
         return not hidden and any(Path("/dev").glob("nvidia[0-9]*"))
     return SETTINGS.device.startswith("cuda")
+
+
+WORKERS = SETTINGS.worker_count(_on_gpu())
 
 
 class Hosted(bentoml.Service[Any]):
@@ -61,7 +65,7 @@ class Hosted(bentoml.Service[Any]):
 @bentoml.service(
     name="lynceus",
     service_class=Hosted,
-    workers=SETTINGS.worker_count(_on_gpu()),
+    workers=WORKERS,
     metrics={"enabled": False},
     logging={"access": {"enabled": False}},
     tracing={"excluded_urls": [".*"]},
@@ -82,6 +86,8 @@ class Lynceus:
         cast(Hosted, Lynceus).app = assembly.app
         self.assembly = assembly
         self._drain_on(signal.SIGTERM)
+        if WORKERS > 1:
+            share_fairly(asyncio.get_running_loop())  # uvicorn listens when this returns
 
     @bentoml.on_shutdown
     async def stop(self) -> None:

@@ -88,7 +88,7 @@ class Settings(BaseSettings):
         le=64,
         description="decoding threads per worker; 0: the models' own; -1: as fits the layout",
     )
-    max_batch: int = Field(0, ge=0, le=256, description="largest batch; 0: 4 on a CPU, 32 on a GPU")
+    max_batch: int = Field(0, ge=0, le=256, description="largest batch; 0: 2 on a CPU, 32 on a GPU")
     max_queue: int = Field(128, ge=1, le=100_000, description="images that may wait per model and worker")
     linger_ms: float = Field(
         0.0, ge=0, le=1000, description="how long an idle queue's first image waits for company"
@@ -137,7 +137,7 @@ class Settings(BaseSettings):
 
     def batch_limit(self, cuda: bool) -> int:
         """Largest batch. A CPU gains nothing from large ones, see docs/benchmarks.md."""
-        return self.max_batch or (32 if cuda else 4)
+        return self.max_batch or (32 if cuda else 2)
 
     def decoder_count(self, cuda: bool) -> int:
         """Decoding threads in each worker. Beside a model of one thread another one gains nothing."""

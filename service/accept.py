@@ -1,0 +1,113 @@
+"""Accepting connections so that several worker processes share them evenly.
+
+Workers wait on one listening socket, and the first to wake takes all that is there: of 16 connections opened
+at once one worker may get 15. Connections are kept alive, so that share stays, and a core idles. Here a worker
+takes one connection at a time, and the later the more it has open: an idler one is faster. (nginx's accept
+mutex has the same aim; SO_REUSEPORT only throws dice.)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from typing import Any
+from weakref import WeakSet
+
+STEP = 0.0002
+"""Seconds that a worker hesitates for each connection that it has open."""
+
+MOST = 0.002
+"""Longest hesitation in seconds: a worker still takes 500 connections a second."""
+
+
+class FairServer(asyncio.AbstractServer):
+    """Listens on a socket that other processes listen on too.
+
+    Args:
+        loop: the running event loop.
+        listener: bound and listening; closed by its owner.
+        factory: makes a protocol for each connection.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        listener: socket.socket,
+        factory: Callable[[], asyncio.BaseProtocol],
+    ) -> None:
+        self._loop = loop
+        self._listener = listener
+        self._factory = factory
+        self._open: WeakSet[asyncio.BaseTransport] = WeakSet()
+        self._connecting: set[asyncio.Task[Any]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._closed = False
+        listener.setblocking(False)
+        loop.add_reader(listener, self._readable)
+
+    @property
+    def sockets(self) -> tuple[socket.socket, ...]:
+        """The listening socket, until closed."""
+        return () if self._closed else (self._listener,)
+
+    def is_serving(self) -> bool:
+        """Whether connections are accepted."""
+        return not self._closed
+
+    def close(self) -> None:
+        """Accepts no more; open connections stay."""
+        if not self._closed:
+            self._closed = True
+            self._loop.remove_reader(self._listener)
+            if self._timer is not None:
+                self._timer.cancel()
+
+    async def wait_closed(self) -> None:
+        """Nothing to wait for: connections are their protocols' own."""
+
+    def _readable(self) -> None:
+        busy = sum(not transport.is_closing() for transport in self._open) + len(self._connecting)
+        if not busy:
+            self._accept()
+            return
+        self._loop.remove_reader(self._listener)  # or it would be told again and again meanwhile
+        self._timer = self._loop.call_later(min(STEP * busy, MOST), self._resume)
+
+    def _resume(self) -> None:
+        self._timer = None
+        self._loop.add_reader(self._listener, self._readable)
+        self._accept()
+
+    def _accept(self) -> None:
+        try:
+            connection, _ = self._listener.accept()
+        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            return  # another worker was faster
+        connection.setblocking(False)
+        task = self._loop.create_task(self._connect(connection))
+        self._connecting.add(task)
+        task.add_done_callback(self._connecting.discard)
+
+    async def _connect(self, connection: socket.socket) -> None:
+        try:
+            transport, _ = await self._loop.connect_accepted_socket(self._factory, connection)
+        except OSError:
+            connection.close()
+        else:
+            self._open.add(transport)
+
+
+def share_fairly(loop: asyncio.AbstractEventLoop) -> None:
+    """Makes the loop's next servers on given sockets fair ones; others are as before."""
+    plain = loop.create_server
+
+    async def create_server(
+        factory: Any, *args: Any, sock: socket.socket | None = None, **options: Any
+    ) -> Any:
+        if sock is None or options.get("ssl") is not None:
+            return await plain(factory, *args, sock=sock, **options)
+        sock.listen(options.get("backlog", 100))
+        return FairServer(loop, sock, factory)
+
+    loop.create_server = create_server  # type: ignore[method-assign, assignment]
