@@ -1,9 +1,9 @@
 """Accepting connections so that several worker processes share them evenly.
 
-Workers wait on one listening socket, and the first to wake takes all that is there: of 16 connections opened
-at once one worker may get 15. Connections are kept alive, so that share stays, and a core idles. Here a worker
-takes one connection at a time, and the later the more it has open: an idler one is faster. (nginx's accept
-mutex has the same aim; SO_REUSEPORT only throws dice.)
+Workers wait on one listening socket, and the first to wake takes all that is there: of 16 connections
+opened at once one worker may get 15. Connections are kept alive, so that share stays, and a core idles. Here
+a worker takes one connection at a time, and the later the more it has open: an idler one is faster. (nginx's
+accept mutex has the same aim; SO_REUSEPORT only throws dice.)
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ MOST = 0.002
 """Longest hesitation in seconds: a worker still takes 500 connections a second."""
 
 
-class FairServer(asyncio.AbstractServer):
-    """Listens on a socket that other processes listen on too.
+class FairServer:
+    """Listens on a socket that other processes listen on too; of asyncio's Server, what uvicorn uses.
 
     Args:
         loop: the running event loop.

@@ -53,6 +53,12 @@ class DataPlane:
         metrics: where the decoding is told of.
         limits: of one picture.
         decoders: threads that decode and preprocess; 0: the models' own threads do, just before a batch.
+
+    Attributes:
+        runners: by name.
+        limits: of one picture.
+        inline: pictures are prepared in the models' own threads.
+        draining: the end is near; not ready any more.
     """
 
     def __init__(self, runners: Iterable[Runner], metrics: Metrics, limits: Limits, decoders: int) -> None:
@@ -62,7 +68,7 @@ class DataPlane:
         self._defaults: dict[Task, str] = {}
         for name, runner in self.runners.items():
             self._defaults.setdefault(runner.card.task, name)
-        self._inline = decoders == 0
+        self.inline = decoders == 0
         self._decoders = ThreadPoolExecutor(max(1, decoders), thread_name_prefix="decode")
         self._decode_seconds = {name: metrics.stage_seconds.labels(name, "decode") for name in self.runners}
 
@@ -171,7 +177,7 @@ class DataPlane:
             return prepared
 
         with runner.admit():
-            job = prepare if self._inline else await self.in_decoder(prepare)
+            job = prepare if self.inline else await self.in_decoder(prepare)
             done = await runner.run(job, deadline)
         return Answer(
             runner.card.name, done.result, Trace(decoded, done.queue_s, done.compute_s, done.batch_size)

@@ -7,9 +7,9 @@ personal data: nothing about them is logged or kept.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -22,7 +22,7 @@ from models.faces.verify import compare as compare_embeddings
 from models.image import Image
 from models.pipeline import Prepared, Task
 from service.dataplane import Answer, DataPlane, Trace, each
-from service.runner import Runner
+from service.runner import Job, Runner
 
 T = TypeVar("T")
 
@@ -151,19 +151,19 @@ class FaceDesk:
         if not faces:
             return [], Trace(0.0, 0.0, 0.0, 0)
 
-        def cut() -> tuple[list[Prepared], float]:
-            began = time.perf_counter()
+        def cut(face: Face) -> Prepared:
             with torch.inference_mode():
-                prepared = [target.pipeline.preprocess(chip) for chip in cut_faces(image, faces)]
-            return prepared, time.perf_counter() - began
+                return target.pipeline.preprocess(cut_faces(image, [face])[0])
 
-        chips, seconds = await self._plane.in_decoder(cut)
+        jobs: list[Job] = [partial(cut, face) for face in faces]
+        if not self._plane.inline:
+            jobs = [await self._plane.in_decoder(job) for job in jobs if not isinstance(job, Prepared)]
         embeddings: list[Embedding] = []
-        trace = Trace(seconds, 0.0, 0.0, 0)
-        for start in range(0, len(chips), target.window):
+        trace = Trace(0.0, 0.0, 0.0, 0)
+        for start in range(0, len(jobs), target.window):
             tasks = [
-                asyncio.ensure_future(target.run(chip, deadline))
-                for chip in chips[start : start + target.window]
+                asyncio.ensure_future(target.run(job, deadline))
+                for job in jobs[start : start + target.window]
             ]
             try:
                 done = await asyncio.gather(*tasks)
