@@ -1,0 +1,81 @@
+"""The HTTP application in process: what a bug looks like from outside, and how requests are counted."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+import cv2
+import httpx
+import numpy as np
+import pytest
+
+from models.image import Limits
+from service.dataplane import DataPlane
+from service.executor import TorchExecutor
+from service.faces import FaceDesk
+from service.metrics import Metrics
+from service.pictures import PictureDesk
+from service.runner import Runner
+from service.settings import Settings
+from service.web.app import make_app
+from service.web.house import House
+from tests.service.doubles import MeanPipeline
+
+PNG = bytes(cv2.imencode(".png", np.zeros((8, 8, 3), np.uint8))[1])
+
+
+def with_client(test: Callable[[httpx.AsyncClient], Awaitable[None]]) -> Metrics:
+    """Serves a pipeline whose results are not what the route expects: a bug, made on purpose."""
+    metrics = Metrics()
+
+    async def go() -> None:
+        pipeline = MeanPipeline()
+        runner = Runner(pipeline, TorchExecutor(pipeline.module, "cpu"), metrics, max_batch=2, max_queue=8)
+        plane = DataPlane([runner], metrics, Limits(), 0)
+        faces = FaceDesk(plane)
+        pictures = PictureDesk(plane, faces, Limits())
+        await runner.start()
+        app = make_app(House(plane, faces, pictures, metrics, Settings()))
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            await test(client)
+        await plane.drain(1)
+        pictures.close()
+
+    asyncio.run(go())
+    return metrics
+
+
+def counted(metrics: Metrics, task: str, code: str) -> float | None:
+    labels = {"task": task, "transport": "http", "code": code}
+    return metrics.registry.get_sample_value("lynceus_requests_total", labels)
+
+
+def test_an_internal_error_is_a_problem_that_leaks_nothing_and_is_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def test(client: httpx.AsyncClient) -> None:
+        answer = await client.post("/v1/classify", content=PNG, headers={"X-Request-ID": "this-one"})
+        assert answer.status_code == 500
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert answer.headers["x-request-id"] == "this-one"
+        assert answer.json()["code"] == "internal"
+        assert "tuple" not in answer.text
+
+    with caplog.at_level(logging.ERROR):
+        metrics = with_client(test)
+    assert "this-one" in caplog.text
+    assert "AttributeError" in caplog.text
+    assert counted(metrics, "classify", "internal") == 1
+
+
+def test_a_request_refused_before_its_handler_is_counted_too() -> None:
+    async def test(client: httpx.AsyncClient) -> None:
+        assert (await client.post("/v1/classify?top_k=0", content=PNG)).status_code == 422
+        assert (await client.post("/v1/nothing", content=PNG)).status_code == 404
+
+    metrics = with_client(test)
+    assert counted(metrics, "classify", "parameter_invalid") == 1
+    assert counted(metrics, "nothing", "not_found") is None
