@@ -55,11 +55,14 @@ def test_box_formats_and_normalized(client: httpx.Client, person: bytes) -> None
 
 
 def test_thresholds_and_limits(client: httpx.Client, person: bytes) -> None:
-    many = detect(client, person, score_threshold=0.01)["detections"]
+    many = detect(client, person, score_threshold=0.01, iou_threshold=1)["detections"]
     scores = [item["score"] for item in many]  # type: ignore[attr-defined]
     assert scores == sorted(scores, reverse=True)
     assert len(scores) > 1
-    assert len(detect(client, person, score_threshold=0.01, max_detections=1)["detections"]) == 1  # type: ignore[arg-type]
+    assert (
+        len(detect(client, person, score_threshold=0.01, iou_threshold=1, max_detections=1)["detections"])
+        == 1
+    )  # type: ignore[arg-type]
     assert detect(client, person, score_threshold=1)["detections"] == []
 
 
