@@ -15,7 +15,7 @@ from models.errors import ModelError, ParameterInvalid
 from service.errors import INTERNAL, TABLE, MethodNotAllowed, NotFound, ServiceError, problem_of
 from service.web import classify, detect, faces, models
 from service.web.answers import problem_answer
-from service.web.call import call_of, task_of
+from service.web.call import ClientGone, call_of, task_of
 from service.web.envelope import Envelope
 from service.web.house import Home, House
 from service.web.schemas import ProblemOut
@@ -48,6 +48,7 @@ def make_app(house: House) -> ASGIApp:
     app.state.house = house
     for exception in (ModelError, ServiceError, HTTPException, RequestValidationError, Exception):
         app.add_exception_handler(exception, _on_error)
+    app.add_exception_handler(ClientGone, _on_gone)
     app.add_api_route("/metrics", _metrics, include_in_schema=False)
     for module in (classify, detect, faces, models):
         app.include_router(module.router)
@@ -68,6 +69,12 @@ async def _on_error(request: Request, exc: Exception) -> Response:
     if problem.kind is INTERNAL:
         logger.error("request %s failed", call.request_id, exc_info=exc)
     return problem_answer(problem)
+
+
+async def _on_gone(request: Request, exc: Exception) -> Response:
+    """Nobody reads this answer; it only ends the request without an error in the log."""
+    call_of(request).code = "cancelled"
+    return Response(status_code=499)
 
 
 def _translated(request: Request, exc: Exception) -> Exception:

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import problem_of
 from service.metrics import Metrics
-from service.web.call import KEY, Call, ClientGone
+from service.web.call import KEY, Call
 
 logger = logging.getLogger(__name__)
 
@@ -52,8 +52,6 @@ class Envelope:
 
         try:
             await self._app(scope, receive, send_with_headers)
-        except ClientGone:
-            call.code = "cancelled"
         except asyncio.CancelledError:
             call.code = "cancelled"
             if not call.gone:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import cv2
 import httpx
 import numpy as np
 import pytest
+from starlette.requests import ClientDisconnect
 
 from models.image import Limits
 from service.dataplane import DataPlane
@@ -69,6 +70,20 @@ def test_an_internal_error_is_a_problem_that_leaks_nothing_and_is_logged(
     assert "this-one" in caplog.text
     assert "AttributeError" in caplog.text
     assert counted(metrics, "classify", "internal") == 1
+
+
+def test_a_client_that_hangs_up_half_way_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    async def half() -> AsyncIterator[bytes]:
+        yield PNG[:20]
+        raise ClientDisconnect  # what reading the body says then
+
+    async def test(client: httpx.AsyncClient) -> None:
+        assert (await client.post("/v1/classify", content=half())).status_code == 499
+
+    with caplog.at_level(logging.ERROR):
+        metrics = with_client(test)
+    assert caplog.records == []
+    assert counted(metrics, "classify", "cancelled") == 1
 
 
 def test_a_request_refused_before_its_handler_is_counted_too() -> None:
