@@ -6,11 +6,11 @@ HOST ?= 127.0.0.1
 PORT ?= 3000
 export BENTOML_DO_NOT_TRACK = True
 
-.PHONY: serve test lint format weights bench lock bento clean
+.PHONY: serve test lint format weights bench stubs lock bento clean
 .DEFAULT_GOAL := serve
 
-serve: $(VENV)/.runtime weights ## start the service on :3000
-	$(BIN)/bentoml serve service.bento:Lynceus --host $(HOST) --port $(PORT)
+serve: $(VENV)/.runtime weights ## start the service on :3000 (HTTP) and :3001 (gRPC)
+	LYNCEUS_GRPC_HOST=$(HOST) $(BIN)/bentoml serve service.bento:Lynceus --host $(HOST) --port $(PORT)
 
 test: $(VENV)/.dev weights
 	$(BIN)/python -m pytest
@@ -29,6 +29,9 @@ weights: $(VENV)/.runtime ## fetch what the configured models need, and verify i
 
 bench: $(VENV)/.dev weights ## served throughput against the in-process limit
 	$(BIN)/python -m loadtests.ceiling
+
+stubs: $(VENV)/.dev ## generate the gRPC modules from their protos
+	$(BIN)/python -m grpc_tools.protoc -I . --python_out=. --pyi_out=. --grpc_python_out=. service/rpc/stubs/*.proto
 
 bento: $(VENV)/.runtime weights ## package the service for `bentoml containerize`
 	$(BIN)/bentoml build

@@ -40,12 +40,14 @@ class Server:
         patience: seconds until it must be ready, weights verified and every model warm.
 
     Attributes:
-        address: ``host:port``.
+        address: ``host:port`` of HTTP.
+        grpc_address: the same of gRPC.
         log: the file that takes its output.
     """
 
     def __init__(self, environment: Mapping[str, str] | None = None, *, patience: float = 300.0) -> None:
         self.address = f"127.0.0.1:{free_port()}"
+        self.grpc_address = f"127.0.0.1:{free_port()}"
         self.patience = patience
         self._environment = dict(environment or {})
         self._process: subprocess.Popen[bytes] | None = None
@@ -54,6 +56,7 @@ class Server:
 
     def __enter__(self) -> Self:
         host, _, port = self.address.partition(":")
+        grpc_host, _, grpc_port = self.grpc_address.partition(":")
         command = [sys.executable, "-m", "bentoml", "serve", SERVICE, "--host", host, "--port", port]
         # of its own: the workers' metrics lie there, and a server empties it when it starts
         self._home = tempfile.TemporaryDirectory(prefix="lynceus-bentoml-")
@@ -63,6 +66,8 @@ class Server:
                 cwd=ROOT,
                 env={
                     **os.environ,
+                    "LYNCEUS_GRPC_HOST": grpc_host,
+                    "LYNCEUS_GRPC_PORT": grpc_port,
                     **self._environment,
                     "BENTOML_HOME": self._home.name,
                     "BENTOML_DO_NOT_TRACK": "True",

@@ -1,4 +1,4 @@
-"""What a worker is made of: settings -> catalogue -> pipelines -> runners -> data plane -> HTTP.
+"""What a worker is made of: settings -> catalogue -> pipelines -> runners -> data plane -> HTTP and gRPC.
 
 Only `service.bento` imports this, and only in a worker: it pulls in torch, which the process that watches
 over the workers does not need.
@@ -13,11 +13,13 @@ from models import zoo
 from models.image import Limits
 from models.weights import CATALOGUE, Catalogue, Store
 from service import metrics as measuring
+from service.access import Access
 from service.dataplane import DataPlane
 from service.executor import make_executor, pick_device
 from service.faces import FaceDesk
 from service.metrics import Metrics
 from service.pictures import PictureDesk
+from service.rpc.server import Server
 from service.runner import Runner
 from service.settings import Settings
 from service.web.app import make_app
@@ -32,7 +34,7 @@ class Assembly:
 
     Raises:
         ModelUnknown, WeightsError: the configuration or a file is wrong.
-        ValueError: a device or an executor that is not there.
+        ValueError: a device or an executor that is not there, or a file of API keys without any.
 
     Attributes:
         plane: the data plane; readiness is its.
@@ -50,15 +52,25 @@ class Assembly:
         self.plane = DataPlane(runners, metrics, limits, settings.decoder_count(cuda))
         faces = FaceDesk(self.plane)
         self._pictures = PictureDesk(self.plane, faces, limits)
-        self.app: ASGIApp = make_app(House(self.plane, faces, self._pictures, metrics, settings))
+        access = Access([key.get_secret_value() for key in settings.api_keys], settings.api_keys_file)
+        self.app: ASGIApp = make_app(House(self.plane, faces, self._pictures, metrics, settings, access))
+        self._server: Server | None = None
+        if settings.grpc_port:
+            shared = settings.worker_count(cuda) > 1
+            self._server = Server(self.plane, faces, metrics, access, settings, shared=shared)
 
     async def start(self) -> None:
-        """Warms every model; ready when it returns."""
+        """Warms every model, then listens for gRPC (HTTP is the host's); ready when it returns."""
         for runner in self.plane.runners.values():
             await runner.start()
+        if self._server is not None:
+            await self._server.start()
 
     async def stop(self) -> None:
-        """Finishes what is left and lets go of the threads. Called when every request has been answered."""
+        """Finishes what is left and lets go of the threads; every HTTP request has been answered by now."""
+        self.plane.draining = True
+        if self._server is not None:
+            await self._server.stop(self._settings.timeout_seconds)
         await self.plane.drain(self._settings.timeout_seconds)
         self._pictures.close()
         measuring.leave()

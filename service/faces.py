@@ -37,6 +37,7 @@ class Embedded:
     faces: Faces
     embeddings: tuple[Embedding, ...]
     embedder: str
+    sha256: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,7 @@ class FaceDesk:
         target = self._plane.runner(Task.EMBED, embedder)
         image, found = await self._find(data, options, model, deadline)
         embeddings, trace = await self._embed(image, found.result.items, target, deadline)
-        result = Embedded(found.result, tuple(embeddings), target.card.name)
+        result = Embedded(found.result, tuple(embeddings), target.card.name, target.card.sha256)
         return Answer(found.model, result, _joined(found.trace, trace))
 
     async def verify(

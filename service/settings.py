@@ -10,9 +10,9 @@ import sys
 from enum import StrEnum
 from math import ceil
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 MIB = 1024 * 1024
@@ -107,11 +107,21 @@ class Settings(BaseSettings):
         le=600,
         description="after SIGTERM: not ready but still answering, for the load balancer to notice",
     )
+    grpc_port: int = Field(3001, ge=0, le=65535, description="port of gRPC; 0: no gRPC")
+    grpc_host: str = Field("0.0.0.0", description="address that gRPC listens on")  # noqa: S104 (as HTTP's)
+    grpc_tls_cert: Path | None = Field(None, description="certificate chain (PEM) for gRPC over TLS")
+    grpc_tls_key: Path | None = Field(None, description="its private key (PEM)")
+    api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        (), description="keys that requests need, separated by commas; none: everybody may ask"
+    )
+    api_keys_file: Path | None = Field(
+        None, description="a file with a key a line, read again when it changes"
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="least level that is logged"
     )
 
-    @field_validator("models", mode="before")
+    @field_validator("models", "api_keys", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         if isinstance(value, str):
@@ -126,6 +136,12 @@ class Settings(BaseSettings):
         if len(set(value)) != len(value):
             raise ValueError("a model is named twice")
         return value
+
+    @model_validator(mode="after")
+    def _whole_certificate(self) -> Self:
+        if (self.grpc_tls_cert is None) != (self.grpc_tls_key is None):
+            raise ValueError("TLS needs both LYNCEUS_GRPC_TLS_CERT and LYNCEUS_GRPC_TLS_KEY")
+        return self
 
     def worker_count(self, cuda: bool) -> int:
         """Processes to start."""

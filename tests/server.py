@@ -25,10 +25,12 @@ class Server:
     """`bentoml serve service.bento:Lynceus` with settings of its own; ended by its own id."""
 
     def __init__(self, log: Path, **settings: object) -> None:
-        self.port = free_port()
+        self.port, self.grpc_port = free_port(), free_port()
         self.url = f"http://127.0.0.1:{self.port}"
+        self.grpc_address = f"127.0.0.1:{self.grpc_port}"
         self.log = log
         environment = {key: value for key, value in os.environ.items() if not key.startswith("LYNCEUS_")}
+        environment |= {"LYNCEUS_GRPC_HOST": "127.0.0.1", "LYNCEUS_GRPC_PORT": str(self.grpc_port)}
         environment |= {f"LYNCEUS_{key.upper()}": str(value) for key, value in settings.items()}
         environment |= {
             "BENTOML_DO_NOT_TRACK": "True",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from fastapi import FastAPI, Request, Response
+from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
@@ -17,7 +17,7 @@ from service.web import classify, detect, faces, models
 from service.web.answers import problem_answer
 from service.web.call import ClientGone, call_of, task_of
 from service.web.envelope import Envelope
-from service.web.house import Home, House
+from service.web.house import Home, House, admit
 from service.web.schemas import ProblemOut
 
 logger = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ def make_app(house: House) -> ASGIApp:
     app.add_exception_handler(ClientGone, _on_gone)
     app.add_api_route("/metrics", _metrics, include_in_schema=False)
     for module in (classify, detect, faces, models):
-        app.include_router(module.router)
+        app.include_router(module.router, dependencies=[Depends(admit)])
     return Envelope(app, house.metrics)
 
 

@@ -9,6 +9,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from service.access import Access
 from service.dataplane import DataPlane
 from service.errors import DeadlineExceeded
 from service.faces import FaceDesk
@@ -29,6 +30,7 @@ class House:
         pictures: what it draws.
         metrics: for `/metrics`.
         settings: the limits of a request.
+        access: who may ask.
     """
 
     plane: DataPlane
@@ -36,6 +38,7 @@ class House:
     pictures: PictureDesk
     metrics: Metrics
     settings: Settings
+    access: Access
 
     async def images(self, request: Request, *fields: str) -> dict[str, list[bytes]]:
         """The request's images by field, within the settings' limits. See `intake.read_images`.
@@ -68,3 +71,13 @@ async def _house(request: Request) -> House:
 
 
 Home = Annotated[House, Depends(_house)]
+
+
+async def admit(request: Request, house: Home) -> None:
+    """What every route but the open ones depends on: a key, where keys are set.
+
+    Raises:
+        Unauthenticated: there is none that fits.
+    """
+    if house.access.required:
+        house.access.check(request.headers.get("authorization"), request.headers.get("x-api-key"))

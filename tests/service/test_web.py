@@ -13,6 +13,7 @@ import pytest
 from starlette.requests import ClientDisconnect
 
 from models.image import Limits
+from service.access import Access
 from service.dataplane import DataPlane
 from service.executor import TorchExecutor
 from service.faces import FaceDesk
@@ -38,7 +39,7 @@ def with_client(test: Callable[[httpx.AsyncClient], Awaitable[None]]) -> Metrics
         faces = FaceDesk(plane)
         pictures = PictureDesk(plane, faces, Limits())
         await runner.start()
-        app = make_app(House(plane, faces, pictures, metrics, Settings()))
+        app = make_app(House(plane, faces, pictures, metrics, Settings(), Access()))
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
             await test(client)

@@ -1,0 +1,146 @@
+"""Around every RPC: the key, the id, the metrics, and the one map from errors to statuses."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, TypeAlias
+
+import grpc
+
+from service.access import Access
+from service.errors import INTERNAL, problem_of
+from service.metrics import Metrics
+from service.rpc.call import Call, code_of, current, details_of, trailers
+
+logger = logging.getLogger(__name__)
+
+ID = re.compile(r"[\x21-\x7e]{1,128}")
+OPEN = ("/grpc.health.v1.", "/grpc.reflection.")
+"""Answered without a key: probes have none, and the protos are public."""
+
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+
+
+class Envelope(grpc.aio.ServerInterceptor):
+    """Wraps every method of every service.
+
+    Args:
+        access: who may ask.
+        metrics: where calls are counted.
+        tasks: label for the metrics by full method name; others are not counted.
+    """
+
+    def __init__(self, access: Access, metrics: Metrics, tasks: dict[str, str]) -> None:
+        self._access = access
+        self._requests = metrics.requests
+        self._seconds = metrics.request_seconds
+        self._tasks = tasks
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler | None:
+        """Gives the method's handler, wrapped; None where there is no such method."""
+        handler = await continuation(handler_call_details)
+        name = handler_call_details.method
+        if handler is None or name.startswith(OPEN):
+            return handler
+        serialisation: dict[str, Any] = {
+            "request_deserializer": handler.request_deserializer,
+            "response_serializer": handler.response_serializer,
+        }
+        if handler.unary_unary is not None:
+            return grpc.unary_unary_rpc_method_handler(
+                self._single(name, handler.unary_unary), **serialisation
+            )
+        if handler.stream_stream is not None:
+            return grpc.stream_stream_rpc_method_handler(
+                self._stream(name, handler.stream_stream), **serialisation
+            )
+        return handler
+
+    def _single(self, name: str, method: Any) -> Any:
+        async def answer(request: Any, context: Context) -> Any:
+            call = self._begin(name, context)
+            code = "ok"
+            try:
+                self._admit(context)
+                reply = await method(request, context)
+                context.set_trailing_metadata(trailers(call))
+                return reply
+            except asyncio.CancelledError:
+                code = _left(context)
+                raise
+            except Exception as exc:
+                code = await self._refuse(call, context, exc)
+            finally:
+                self._count(call, code)
+
+        return answer
+
+    def _stream(self, name: str, method: Any) -> Any:
+        async def answer(requests: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
+            call = self._begin(name, context)
+            code = "ok"
+            try:
+                self._admit(context)
+                async for reply in method(requests, context):
+                    yield reply
+                context.set_trailing_metadata(trailers(call))
+            except (asyncio.CancelledError, GeneratorExit):
+                code = _left(context)
+                raise
+            except Exception as exc:
+                code = await self._refuse(call, context, exc)
+            finally:
+                self._count(call, code)
+
+        return answer
+
+    def _begin(self, name: str, context: Context) -> Call:
+        call = Call(_request_id(context), self._tasks.get(name))
+        current.set(call)
+        return call
+
+    def _admit(self, context: Context) -> None:
+        if self._access.required:
+            self._access.check(_header(context, "authorization"), _header(context, "x-api-key"))
+
+    async def _refuse(self, call: Call, context: Context, exc: Exception) -> str:
+        """Ends the call with the status of the table; gives the problem's code."""
+        problem = problem_of(exc)
+        if problem.kind is INTERNAL:
+            logger.error("request %s failed", call.request_id, exc_info=exc)
+        context.set_code(code_of(problem))
+        context.set_details(problem.detail)
+        context.set_trailing_metadata([*trailers(call), details_of(problem, call)])
+        return problem.kind.code
+
+    def _count(self, call: Call, code: str) -> None:
+        if call.task is not None:
+            self._requests.labels(call.task, "grpc", code).inc()
+            self._seconds.labels(call.task, "grpc").observe(time.monotonic() - call.started)
+
+
+def _left(context: Context) -> str:
+    """gRPC cancels a call both when its client leaves and when the client's deadline passes."""
+    return "deadline_exceeded" if context.time_remaining() == 0 else "cancelled"
+
+
+def _header(context: Context, name: str) -> str | None:
+    for key, value in context.invocation_metadata() or ():
+        if key == name:
+            return value if isinstance(value, str) else None
+    return None
+
+
+def _request_id(context: Context) -> str:
+    given = _header(context, "x-request-id")
+    return given if given is not None and ID.fullmatch(given) else uuid.uuid4().hex

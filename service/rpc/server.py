@@ -1,0 +1,108 @@
+"""The gRPC door: a grpc.aio server in the worker's own event loop, over the same data plane as HTTP.
+
+Several workers listen on one port, each with a socket of its own (SO_REUSEPORT): the kernel deals out the
+connections. A gRPC client keeps to one connection, and so to one worker; who wants all of them opens several
+channels.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from service.access import Access
+from service.dataplane import DataPlane
+from service.faces import FaceDesk
+from service.metrics import Metrics
+from service.rpc.health import Health
+from service.rpc.interceptor import Envelope
+from service.rpc.stubs import vision_pb2, vision_pb2_grpc
+from service.rpc.vision import TASKS, Vision
+from service.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+FRAMING = 64 * 1024
+"""Bytes of a message besides its images: names, numbers, options."""
+
+
+class Server:
+    """Every gRPC service of one worker.
+
+    Args:
+        plane: the data plane.
+        faces: what it says of faces.
+        metrics: where calls are counted.
+        access: who may ask.
+        settings: port, limits, TLS.
+        shared: other workers listen on the port too.
+
+    Attributes:
+        port: that it listens on, once started.
+    """
+
+    def __init__(
+        self,
+        plane: DataPlane,
+        faces: FaceDesk,
+        metrics: Metrics,
+        access: Access,
+        settings: Settings,
+        *,
+        shared: bool,
+    ) -> None:
+        self._settings = settings
+        self.port = 0
+        vision = vision_pb2.DESCRIPTOR.services_by_name["Vision"].full_name
+        services = (vision,)
+        tasks = {f"/{vision}/{method}": task for method, task in TASKS.items()}
+        self._server = grpc.aio.server(
+            interceptors=(Envelope(access, metrics, tasks),), options=_options(settings, shared)
+        )
+        self._health = Health(plane, services)
+        vision_pb2_grpc.add_VisionServicer_to_server(  # type: ignore[no-untyped-call]
+            Vision(plane, faces, settings.timeout_seconds), self._server
+        )
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        health = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
+        reflection.enable_server_reflection((*services, health, reflection.SERVICE_NAME), self._server)
+
+    async def start(self) -> None:
+        """Listens.
+
+        Raises:
+            RuntimeError: the port is taken.
+            OSError: a file of the certificate cannot be read.
+        """
+        settings = self._settings
+        address = f"{settings.grpc_host}:{settings.grpc_port}"
+        if settings.grpc_tls_cert is not None and settings.grpc_tls_key is not None:
+            pair = (settings.grpc_tls_key.read_bytes(), settings.grpc_tls_cert.read_bytes())
+            credentials = grpc.ssl_server_credentials([pair])
+            self.port = self._server.add_secure_port(address, credentials)
+        else:
+            self.port = self._server.add_insecure_port(address)
+        await self._server.start()
+        logger.info("gRPC on %s:%d", settings.grpc_host, self.port)
+
+    async def stop(self, grace: float) -> None:
+        """Refuses new calls and lets those under way finish for so many seconds."""
+        self._health.stop()
+        await self._server.stop(grace)
+
+
+def _options(settings: Settings, shared: bool) -> list[tuple[str, int]]:
+    return [
+        # the largest HTTP body's size; an image's own limit is the decoder's, as over HTTP
+        ("grpc.max_receive_message_length", settings.max_body_bytes + FRAMING),
+        ("grpc.max_send_message_length", -1),
+        ("grpc.so_reuseport", int(shared)),
+        # a client that is gone without a word is noticed, and one that asks whether we live is not punished
+        ("grpc.keepalive_time_ms", 60_000),
+        ("grpc.keepalive_timeout_ms", 20_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+    ]

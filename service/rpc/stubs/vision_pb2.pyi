@@ -1,0 +1,324 @@
+from google.protobuf import struct_pb2 as _struct_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class FaceSelect(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    FACE_SELECT_UNSPECIFIED: _ClassVar[FaceSelect]
+    FACE_SELECT_LARGEST: _ClassVar[FaceSelect]
+    FACE_SELECT_ONLY: _ClassVar[FaceSelect]
+FACE_SELECT_UNSPECIFIED: FaceSelect
+FACE_SELECT_LARGEST: FaceSelect
+FACE_SELECT_ONLY: FaceSelect
+
+class Size(_message.Message):
+    __slots__ = ("width", "height")
+    WIDTH_FIELD_NUMBER: _ClassVar[int]
+    HEIGHT_FIELD_NUMBER: _ClassVar[int]
+    width: int
+    height: int
+    def __init__(self, width: _Optional[int] = ..., height: _Optional[int] = ...) -> None: ...
+
+class Box(_message.Message):
+    __slots__ = ("x1", "y1", "x2", "y2")
+    X1_FIELD_NUMBER: _ClassVar[int]
+    Y1_FIELD_NUMBER: _ClassVar[int]
+    X2_FIELD_NUMBER: _ClassVar[int]
+    Y2_FIELD_NUMBER: _ClassVar[int]
+    x1: float
+    y1: float
+    x2: float
+    y2: float
+    def __init__(self, x1: _Optional[float] = ..., y1: _Optional[float] = ..., x2: _Optional[float] = ..., y2: _Optional[float] = ...) -> None: ...
+
+class Point(_message.Message):
+    __slots__ = ("x", "y")
+    X_FIELD_NUMBER: _ClassVar[int]
+    Y_FIELD_NUMBER: _ClassVar[int]
+    x: float
+    y: float
+    def __init__(self, x: _Optional[float] = ..., y: _Optional[float] = ...) -> None: ...
+
+class Problem(_message.Message):
+    __slots__ = ("code", "detail", "parameter")
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    DETAIL_FIELD_NUMBER: _ClassVar[int]
+    PARAMETER_FIELD_NUMBER: _ClassVar[int]
+    code: str
+    detail: str
+    parameter: str
+    def __init__(self, code: _Optional[str] = ..., detail: _Optional[str] = ..., parameter: _Optional[str] = ...) -> None: ...
+
+class ClassifyRequest(_message.Message):
+    __slots__ = ("image", "model", "top_k")
+    IMAGE_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    TOP_K_FIELD_NUMBER: _ClassVar[int]
+    image: bytes
+    model: str
+    top_k: int
+    def __init__(self, image: _Optional[bytes] = ..., model: _Optional[str] = ..., top_k: _Optional[int] = ...) -> None: ...
+
+class Label(_message.Message):
+    __slots__ = ("index", "label", "score")
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    LABEL_FIELD_NUMBER: _ClassVar[int]
+    SCORE_FIELD_NUMBER: _ClassVar[int]
+    index: int
+    label: str
+    score: float
+    def __init__(self, index: _Optional[int] = ..., label: _Optional[str] = ..., score: _Optional[float] = ...) -> None: ...
+
+class ClassifyReply(_message.Message):
+    __slots__ = ("model", "image", "labels")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    image: Size
+    labels: _containers.RepeatedCompositeFieldContainer[Label]
+    def __init__(self, model: _Optional[str] = ..., image: _Optional[_Union[Size, _Mapping]] = ..., labels: _Optional[_Iterable[_Union[Label, _Mapping]]] = ...) -> None: ...
+
+class ClassifyFrame(_message.Message):
+    __slots__ = ("result", "problem")
+    RESULT_FIELD_NUMBER: _ClassVar[int]
+    PROBLEM_FIELD_NUMBER: _ClassVar[int]
+    result: ClassifyReply
+    problem: Problem
+    def __init__(self, result: _Optional[_Union[ClassifyReply, _Mapping]] = ..., problem: _Optional[_Union[Problem, _Mapping]] = ...) -> None: ...
+
+class DetectRequest(_message.Message):
+    __slots__ = ("image", "model", "score_threshold", "iou_threshold", "max_detections", "classes")
+    IMAGE_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    SCORE_THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    IOU_THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    MAX_DETECTIONS_FIELD_NUMBER: _ClassVar[int]
+    CLASSES_FIELD_NUMBER: _ClassVar[int]
+    image: bytes
+    model: str
+    score_threshold: float
+    iou_threshold: float
+    max_detections: int
+    classes: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, image: _Optional[bytes] = ..., model: _Optional[str] = ..., score_threshold: _Optional[float] = ..., iou_threshold: _Optional[float] = ..., max_detections: _Optional[int] = ..., classes: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Detection(_message.Message):
+    __slots__ = ("class_id", "label", "score", "box")
+    CLASS_ID_FIELD_NUMBER: _ClassVar[int]
+    LABEL_FIELD_NUMBER: _ClassVar[int]
+    SCORE_FIELD_NUMBER: _ClassVar[int]
+    BOX_FIELD_NUMBER: _ClassVar[int]
+    class_id: int
+    label: str
+    score: float
+    box: Box
+    def __init__(self, class_id: _Optional[int] = ..., label: _Optional[str] = ..., score: _Optional[float] = ..., box: _Optional[_Union[Box, _Mapping]] = ...) -> None: ...
+
+class DetectReply(_message.Message):
+    __slots__ = ("model", "image", "detections")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_FIELD_NUMBER: _ClassVar[int]
+    DETECTIONS_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    image: Size
+    detections: _containers.RepeatedCompositeFieldContainer[Detection]
+    def __init__(self, model: _Optional[str] = ..., image: _Optional[_Union[Size, _Mapping]] = ..., detections: _Optional[_Iterable[_Union[Detection, _Mapping]]] = ...) -> None: ...
+
+class DetectFrame(_message.Message):
+    __slots__ = ("result", "problem")
+    RESULT_FIELD_NUMBER: _ClassVar[int]
+    PROBLEM_FIELD_NUMBER: _ClassVar[int]
+    result: DetectReply
+    problem: Problem
+    def __init__(self, result: _Optional[_Union[DetectReply, _Mapping]] = ..., problem: _Optional[_Union[Problem, _Mapping]] = ...) -> None: ...
+
+class DetectFacesRequest(_message.Message):
+    __slots__ = ("image", "model", "score_threshold", "min_size", "max_faces")
+    IMAGE_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    SCORE_THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    MIN_SIZE_FIELD_NUMBER: _ClassVar[int]
+    MAX_FACES_FIELD_NUMBER: _ClassVar[int]
+    image: bytes
+    model: str
+    score_threshold: float
+    min_size: float
+    max_faces: int
+    def __init__(self, image: _Optional[bytes] = ..., model: _Optional[str] = ..., score_threshold: _Optional[float] = ..., min_size: _Optional[float] = ..., max_faces: _Optional[int] = ...) -> None: ...
+
+class Face(_message.Message):
+    __slots__ = ("box", "score", "landmarks")
+    BOX_FIELD_NUMBER: _ClassVar[int]
+    SCORE_FIELD_NUMBER: _ClassVar[int]
+    LANDMARKS_FIELD_NUMBER: _ClassVar[int]
+    box: Box
+    score: float
+    landmarks: _containers.RepeatedCompositeFieldContainer[Point]
+    def __init__(self, box: _Optional[_Union[Box, _Mapping]] = ..., score: _Optional[float] = ..., landmarks: _Optional[_Iterable[_Union[Point, _Mapping]]] = ...) -> None: ...
+
+class DetectFacesReply(_message.Message):
+    __slots__ = ("model", "image", "faces")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_FIELD_NUMBER: _ClassVar[int]
+    FACES_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    image: Size
+    faces: _containers.RepeatedCompositeFieldContainer[Face]
+    def __init__(self, model: _Optional[str] = ..., image: _Optional[_Union[Size, _Mapping]] = ..., faces: _Optional[_Iterable[_Union[Face, _Mapping]]] = ...) -> None: ...
+
+class EmbedFacesRequest(_message.Message):
+    __slots__ = ("image", "model", "embedder", "score_threshold", "min_size", "max_faces")
+    IMAGE_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    EMBEDDER_FIELD_NUMBER: _ClassVar[int]
+    SCORE_THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    MIN_SIZE_FIELD_NUMBER: _ClassVar[int]
+    MAX_FACES_FIELD_NUMBER: _ClassVar[int]
+    image: bytes
+    model: str
+    embedder: str
+    score_threshold: float
+    min_size: float
+    max_faces: int
+    def __init__(self, image: _Optional[bytes] = ..., model: _Optional[str] = ..., embedder: _Optional[str] = ..., score_threshold: _Optional[float] = ..., min_size: _Optional[float] = ..., max_faces: _Optional[int] = ...) -> None: ...
+
+class Version(_message.Message):
+    __slots__ = ("name", "sha256")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    sha256: str
+    def __init__(self, name: _Optional[str] = ..., sha256: _Optional[str] = ...) -> None: ...
+
+class EmbeddedFace(_message.Message):
+    __slots__ = ("face", "embedding")
+    FACE_FIELD_NUMBER: _ClassVar[int]
+    EMBEDDING_FIELD_NUMBER: _ClassVar[int]
+    face: Face
+    embedding: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, face: _Optional[_Union[Face, _Mapping]] = ..., embedding: _Optional[_Iterable[float]] = ...) -> None: ...
+
+class EmbedFacesReply(_message.Message):
+    __slots__ = ("model", "image", "embedder", "faces")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_FIELD_NUMBER: _ClassVar[int]
+    EMBEDDER_FIELD_NUMBER: _ClassVar[int]
+    FACES_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    image: Size
+    embedder: Version
+    faces: _containers.RepeatedCompositeFieldContainer[EmbeddedFace]
+    def __init__(self, model: _Optional[str] = ..., image: _Optional[_Union[Size, _Mapping]] = ..., embedder: _Optional[_Union[Version, _Mapping]] = ..., faces: _Optional[_Iterable[_Union[EmbeddedFace, _Mapping]]] = ...) -> None: ...
+
+class VerifyFacesRequest(_message.Message):
+    __slots__ = ("a", "b", "model", "embedder", "threshold", "face_select")
+    A_FIELD_NUMBER: _ClassVar[int]
+    B_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    EMBEDDER_FIELD_NUMBER: _ClassVar[int]
+    THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    FACE_SELECT_FIELD_NUMBER: _ClassVar[int]
+    a: bytes
+    b: bytes
+    model: str
+    embedder: str
+    threshold: float
+    face_select: FaceSelect
+    def __init__(self, a: _Optional[bytes] = ..., b: _Optional[bytes] = ..., model: _Optional[str] = ..., embedder: _Optional[str] = ..., threshold: _Optional[float] = ..., face_select: _Optional[_Union[FaceSelect, str]] = ...) -> None: ...
+
+class Verdict(_message.Message):
+    __slots__ = ("verified", "distance", "similarity", "threshold", "metric", "model")
+    VERIFIED_FIELD_NUMBER: _ClassVar[int]
+    DISTANCE_FIELD_NUMBER: _ClassVar[int]
+    SIMILARITY_FIELD_NUMBER: _ClassVar[int]
+    THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    METRIC_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    verified: bool
+    distance: float
+    similarity: float
+    threshold: float
+    metric: str
+    model: Version
+    def __init__(self, verified: _Optional[bool] = ..., distance: _Optional[float] = ..., similarity: _Optional[float] = ..., threshold: _Optional[float] = ..., metric: _Optional[str] = ..., model: _Optional[_Union[Version, _Mapping]] = ...) -> None: ...
+
+class VerifyFacesReply(_message.Message):
+    __slots__ = ("verdict", "a", "b")
+    VERDICT_FIELD_NUMBER: _ClassVar[int]
+    A_FIELD_NUMBER: _ClassVar[int]
+    B_FIELD_NUMBER: _ClassVar[int]
+    verdict: Verdict
+    a: Face
+    b: Face
+    def __init__(self, verdict: _Optional[_Union[Verdict, _Mapping]] = ..., a: _Optional[_Union[Face, _Mapping]] = ..., b: _Optional[_Union[Face, _Mapping]] = ...) -> None: ...
+
+class Embedding(_message.Message):
+    __slots__ = ("embedding", "model")
+    EMBEDDING_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    embedding: _containers.RepeatedScalarFieldContainer[float]
+    model: Version
+    def __init__(self, embedding: _Optional[_Iterable[float]] = ..., model: _Optional[_Union[Version, _Mapping]] = ...) -> None: ...
+
+class CompareFacesRequest(_message.Message):
+    __slots__ = ("a", "b", "embedder", "threshold")
+    A_FIELD_NUMBER: _ClassVar[int]
+    B_FIELD_NUMBER: _ClassVar[int]
+    EMBEDDER_FIELD_NUMBER: _ClassVar[int]
+    THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    a: Embedding
+    b: Embedding
+    embedder: str
+    threshold: float
+    def __init__(self, a: _Optional[_Union[Embedding, _Mapping]] = ..., b: _Optional[_Union[Embedding, _Mapping]] = ..., embedder: _Optional[str] = ..., threshold: _Optional[float] = ...) -> None: ...
+
+class ListModelsRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class GetModelRequest(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
+class Model(_message.Message):
+    __slots__ = ("name", "task", "default", "ready", "executor", "device", "precision", "sha256", "licence", "input", "labels", "details")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    DEFAULT_FIELD_NUMBER: _ClassVar[int]
+    READY_FIELD_NUMBER: _ClassVar[int]
+    EXECUTOR_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    PRECISION_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    LICENCE_FIELD_NUMBER: _ClassVar[int]
+    INPUT_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    DETAILS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    task: str
+    default: bool
+    ready: bool
+    executor: str
+    device: str
+    precision: str
+    sha256: str
+    licence: str
+    input: Size
+    labels: _containers.RepeatedScalarFieldContainer[str]
+    details: _struct_pb2.Struct
+    def __init__(self, name: _Optional[str] = ..., task: _Optional[str] = ..., default: _Optional[bool] = ..., ready: _Optional[bool] = ..., executor: _Optional[str] = ..., device: _Optional[str] = ..., precision: _Optional[str] = ..., sha256: _Optional[str] = ..., licence: _Optional[str] = ..., input: _Optional[_Union[Size, _Mapping]] = ..., labels: _Optional[_Iterable[str]] = ..., details: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...) -> None: ...
+
+class ListModelsReply(_message.Message):
+    __slots__ = ("models",)
+    MODELS_FIELD_NUMBER: _ClassVar[int]
+    models: _containers.RepeatedCompositeFieldContainer[Model]
+    def __init__(self, models: _Optional[_Iterable[_Union[Model, _Mapping]]] = ...) -> None: ...
