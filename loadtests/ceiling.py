@@ -1,6 +1,7 @@
 """How near the service comes to the machine's limit.
 
     python -m loadtests.ceiling --task classify --seconds 10 --connections 1,16,64
+    python -m loadtests.ceiling --transports http,grpc --connections 16
 
 Limit and service are measured in turn, in one run (limit, served, limit, served ...), and each served round
 is divided by the mean of the two limits around it, so that a machine whose speed drifts does not fool anyone.
@@ -19,19 +20,40 @@ import urllib.request
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 from loadtests import loadgen
 from loadtests.limit import Limit, sweep
 from loadtests.loadgen import Load
 from loadtests.server import Server
-from loadtests.tasks import TASKS, Work, bodies_of, check_answer, pictures_in
+from loadtests.tasks import TASKS, Work, bodies_of, check_answer, messages_of, pictures_in
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """One way into the service.
+
+    Attributes:
+        transport: ``http`` or ``grpc``.
+        address: ``host:port``.
+        path: a route, or a gRPC method's full name.
+        bodies: files, a request each.
+        content_type: of HTTP's bodies.
+    """
+
+    transport: str
+    address: str
+    path: str
+    bodies: Sequence[Path]
+    content_type: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Round:
     """One measurement of the service, and the in-process limit around it, in requests per second."""
 
+    transport: str
     connections: int
     load: Load
     limit: float
@@ -45,31 +67,30 @@ class Round:
 def measure(
     limit: Limit,
     batch: int,
-    address: str,
-    work: Work,
-    bodies: Sequence[Path],
+    doors: Sequence[Door],
     connections: Sequence[int],
     seconds: float,
     rounds: int,
 ) -> list[Round]:
-    """Alternates limit and served rounds, each number of connections in turn."""
+    """Alternates limit and served rounds, each door and each number of connections in turn."""
     results = []
     before = limit.measure(batch, seconds)
-    for _ in range(rounds):
-        for count in connections:
-            load = loadgen.run(
-                address,
-                work.path,
-                bodies,
-                content_type=work.content_type,
-                connections=count,
-                seconds=seconds,
-                warmup=min(2.0, seconds / 4),
-            )
-            after = limit.measure(batch, seconds)
-            results.append(Round(count, load, (before + after) / 2))
-            before = after
-            print(f"{count:4d} connections: {load.rps:7.1f}/s of {results[-1].limit:7.1f}/s", file=sys.stderr)
+    for _, count, door in product(range(rounds), connections, doors):
+        load = loadgen.run(
+            door.address,
+            door.path,
+            door.bodies,
+            content_type=door.content_type,
+            connections=count,
+            seconds=seconds,
+            warmup=min(2.0, seconds / 4),
+            grpc=door.transport == "grpc",
+        )
+        after = limit.measure(batch, seconds)
+        results.append(Round(door.transport, count, load, (before + after) / 2))
+        before = after
+        what = f"{door.transport}, {count:4d} connections"
+        print(f"{what}: {load.rps:7.1f}/s of {results[-1].limit:7.1f}/s", file=sys.stderr)
     return results
 
 
@@ -79,14 +100,14 @@ def median_round(rounds: Sequence[Round]) -> Round:
 
 
 def table(rounds: Sequence[Round]) -> str:
-    """Markdown: the median round of each number of connections; errors of all rounds."""
+    """Markdown: the median round of each transport and number of connections; errors of all rounds."""
     lines = [
-        "| connections | served/s | limit/s | served / limit | p50 ms | p99 ms | errors | batch sizes "
-        "| generator's CPU |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| transport | connections | served/s | limit/s | served / limit | p50 ms | p99 ms | errors "
+        "| batch sizes | generator's CPU |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for count in sorted({each.connections for each in rounds}):
-        mine = [each for each in rounds if each.connections == count]
+    for transport, count in sorted({(each.transport, each.connections) for each in rounds}):
+        mine = [each for each in rounds if (each.transport, each.connections) == (transport, count)]
         middle = median_round(mine)
         load = middle.load
         errors: dict[str, int] = {}
@@ -96,9 +117,9 @@ def table(rounds: Sequence[Round]) -> str:
         ratios = "..".join(f"{100 * ratio:.0f}" for ratio in _ends([each.ratio for each in mine]))
         failed = ", ".join(f"{name}: {number}" for name, number in sorted(errors.items())) or "0"
         lines.append(
-            f"| {count} | {load.rps:.1f} | {middle.limit:.1f} | {100 * middle.ratio:.0f}% ({ratios}) "
-            f"| {load.p50_ms:.1f} | {load.p99_ms:.1f} | {failed} | {shares(load.batch_sizes)} "
-            f"| {100 * load.cpu_seconds / load.seconds:.1f}% of a core |"
+            f"| {transport} | {count} | {load.rps:.1f} | {middle.limit:.1f} "
+            f"| {100 * middle.ratio:.0f}% ({ratios}) | {load.p50_ms:.1f} | {load.p99_ms:.1f} | {failed} "
+            f"| {shares(load.batch_sizes)} | {100 * load.cpu_seconds / load.seconds:.1f}% of a core |"
         )
     return "\n".join(lines)
 
@@ -130,13 +151,30 @@ def _ends(values: Sequence[float]) -> tuple[float, float]:
 
 
 @contextlib.contextmanager
-def server_at(url: str | None, work: Work) -> Iterator[str]:
-    """The address of a running server, or of one of our own that loads just what the task needs."""
-    if url is not None:
-        yield url.removeprefix("http://").rstrip("/")
-        return
-    with Server({"LYNCEUS_MODELS": os.environ.get("LYNCEUS_MODELS", ",".join(work.models))}) as server:
-        yield server.address
+def doors_of(
+    work: Work, pictures: Sequence[Path], transports: Sequence[str], url: str | None
+) -> Iterator[tuple[str, list[Door]]]:
+    """A running server (HTTP alone), or one of our own that loads just what the task needs.
+
+    Yields:
+        the address of its HTTP, and its doors.
+    """
+    with contextlib.ExitStack() as stack:
+        if url is None:
+            models = os.environ.get("LYNCEUS_MODELS", ",".join(work.models))
+            server = stack.enter_context(Server({"LYNCEUS_MODELS": models}))
+            address, grpc_address = server.address, server.grpc_address
+        else:
+            address = url.removeprefix("http://").rstrip("/")
+        doors = []
+        if "http" in transports:
+            bodies = stack.enter_context(bodies_of(work, pictures))
+            doors.append(Door("http", address, work.path, bodies, work.content_type))
+            check_answer(address, work, bodies[0])
+        if "grpc" in transports:
+            messages = stack.enter_context(messages_of(work, pictures))
+            doors.append(Door("grpc", grpc_address, f"/lynceus.v1.Vision/{work.method}", messages))
+        yield address, doors
 
 
 def main() -> None:
@@ -149,23 +187,26 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10.0, help="for each round")
     parser.add_argument("--rounds", type=int, default=3, help="for each number of connections")
     parser.add_argument("--connections", default="1,16,64")
+    parser.add_argument("--transports", default="http", help="http, grpc or both, separated by commas")
     parser.add_argument("--server-url", help="a running server on this machine; default: start one")
     options = parser.parse_args()
     work = TASKS[options.task]
     pictures = pictures_in(options.pictures or work.pictures)
+    transports = options.transports.split(",")
+    if not set(transports) <= {"http", "grpc"} or (options.server_url and transports != ["http"]):
+        parser.error("--transports: http, grpc or both; of a running server http alone")
     connections = [int(count) for count in options.connections.split(",")]
 
     rates = sweep(work, pictures, min(2.0, options.seconds))
     (layout, batch), _ = max(rates.items(), key=lambda item: item[1])
     with (
-        bodies_of(work, pictures) as bodies,
-        server_at(options.server_url, work) as address,
+        doors_of(work, pictures, transports, options.server_url) as (address, doors),
         Limit(work, pictures, layout) as limit,
     ):
-        check_answer(address, work, bodies[0])
         before = _metrics(address)
-        rounds = measure(limit, batch, address, work, bodies, connections, options.seconds, options.rounds)
+        rounds = measure(limit, batch, doors, connections, options.seconds, options.rounds)
         after = _metrics(address)
+        bodies = doors[0].bodies
         size = statistics.mean(body.stat().st_size for body in bodies) / 1000
     print(f"{options.task}, {len(bodies)} bodies of {size:.0f} kB; limit: {layout}, batch {batch}\n")
     print(table(rounds))

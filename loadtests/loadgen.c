@@ -1,10 +1,11 @@
-/* A light closed-loop load generator for HTTP/1.1 with keep-alive: one thread, epoll, loopback only.
+/* A light closed-loop load generator for HTTP/1.1 with keep-alive and for gRPC: one thread, epoll, loopback only.
  *
  *   loadgen HOST:PORT PATH [-c connections] [-s seconds] [-n requests] [-w warm-up seconds] [-t timeout seconds]
  *           [-T content-type] [-H "Name: value"]... [FILE...]
+ *   loadgen -G HOST:PORT /package.Service/Method [...] FILE...
  *
  * Each connection sends a request, waits for its answer and sends the next; the files are the bodies, in turn
- * (none: GET). It ends after -s seconds or -n answers, whichever comes first, and prints one JSON line; `rps` and
+ * (none: GET; gRPC: protobuf messages). It ends after -s seconds or -n answers, whichever comes first, and prints one JSON line; `rps` and
  * the latencies are of answers 2xx. Python clients cost as much CPU as the server that they measure; this one takes
  * a few percent of one core.
  */
@@ -12,7 +13,6 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/tcp.h>
-#include <stdarg.h>
 #include <sys/epoll.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -20,11 +20,11 @@
 #include <unistd.h>
 
 #include "answer.h"
+#include "grpc.h"
+#include "report.h"
 
-enum { MAX_CONNECTIONS = 4096, MAX_BATCH = 1024, MAX_ANSWERS = 20000000 };
+enum { MAX_CONNECTIONS = 4096 };
 enum state { WAITING, CONNECTING, BUSY }; /* WAITING: until `due`, to connect again */
-enum fault { CONNECT, TIMEOUT, CLOSED, PROTOCOL, FAULTS };
-static const char *const FAULT_NAMES[FAULTS] = {"connect", "timeout", "closed", "protocol"};
 
 struct request { char *data; size_t size; };
 struct connection {
@@ -34,35 +34,18 @@ struct connection {
     size_t request, sent;
     double start, due;
     struct answer answer;
+    struct grpc grpc;
 };
 
 static struct connection *connections;
 static struct request *requests;
 static size_t request_count, next_request;
 static struct sockaddr_in target;
-static int poller, measuring;
+static int poller, measuring, grpc; /* grpc: as gRPC */
+static char call_head[512];          /* of every gRPC call */
+static size_t call_head_size;
 static long to_send = -1;    /* -1: no bound but time */
-static uint32_t *latencies; /* microseconds, of answers 2xx */
-static size_t good, room;
-static uint64_t bytes;
-static long answers, statuses[600], faults[FAULTS], reconnects, batches[MAX_BATCH + 1];
 static double timeout_seconds = 30;
-
-static void die(const char *format, ...) {
-    va_list arguments;
-    va_start(arguments, format);
-    fputs("loadgen: ", stderr);
-    vfprintf(stderr, format, arguments);
-    fputc('\n', stderr);
-    va_end(arguments);
-    exit(2);
-}
-
-static void *allocate(void *old, size_t size) {
-    void *memory = realloc(old, size);
-    if (!memory) die("out of memory");
-    return memory;
-}
 
 static double now(void) {
     struct timespec t;
@@ -100,15 +83,17 @@ static void fail(struct connection *c, enum fault fault) {
 
 static void send_on(struct connection *c) {
     const struct request *r = &requests[c->request];
-    while (c->sent < r->size) {
-        ssize_t n = send(c->fd, r->data + c->sent, r->size - c->sent, MSG_NOSIGNAL);
+    const char *data = grpc ? c->grpc.out : r->data;
+    size_t *sent = grpc ? &c->grpc.out_sent : &c->sent, size = grpc ? c->grpc.out_size : r->size;
+    while (*sent < size) {
+        ssize_t n = send(c->fd, data + *sent, size - *sent, MSG_NOSIGNAL);
         if (n < 0 && errno == EINTR) continue;
         if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
             want(c, EPOLLIN | EPOLLOUT);
             return;
         }
         if (n < 0) break; /* an early answer may still be there to be read */
-        c->sent += (size_t)n;
+        *sent += (size_t)n;
     }
     want(c, EPOLLIN);
 }
@@ -127,6 +112,10 @@ static void begin(struct connection *c) {
     c->state = BUSY;
     c->sent = 0;
     answer_begin(&c->answer);
+    if (grpc) {
+        if (!c->reused) grpc_open(&c->grpc);
+        grpc_begin(&c->grpc, call_head, call_head_size, requests[c->request].data, requests[c->request].size);
+    }
     send_on(c);
 }
 
@@ -146,16 +135,13 @@ static void dial(struct connection *c) {
 }
 
 static void answered(struct connection *c) {
-    const struct answer *a = &c->answer;
-    if (measuring && answers < MAX_ANSWERS) {
-        answers++;
-        statuses[a->status]++;
-        if (a->batch > 0) batches[a->batch < MAX_BATCH ? a->batch : MAX_BATCH]++;
-        if (a->status < 300) {
-            if (good == room) latencies = allocate(latencies, (room = room ? 2 * room : 4096) * sizeof *latencies);
-            latencies[good++] = (uint32_t)((now() - c->start) * 1e6);
-        }
+    struct answer *a = &c->answer;
+    if (grpc) {
+        a->status = c->grpc.answered ? 200 : 500;
+        a->close = c->grpc.going;
+        c->sent = c->grpc.message_sent;
     }
+    if (measuring) count(a->status, a->batch, now() - c->start);
     c->reused = 1;
     if (!a->close && c->sent == requests[c->request].size) begin(c);
     else {
@@ -181,7 +167,12 @@ static void receive(struct connection *c) {
             return;
         }
         if (measuring) bytes += (uint64_t)n;
-        int done = answer_take(&c->answer, buffer, (size_t)n);
+        int done;
+        if (grpc) {
+            done = grpc_take(&c->grpc, buffer, (size_t)n) ? -1 : c->grpc.ended;
+            c->answer.started = 1;
+            if (!done) send_on(c); /* acknowledgements, and what a wider window lets through */
+        } else done = answer_take(&c->answer, buffer, (size_t)n);
         if (done < 0) fail(c, PROTOCOL);
         else if (done) answered(c);
         else continue;
@@ -207,6 +198,7 @@ static void load(const char *path, const char *file, const char *type, const cha
     char head[8192];
     size_t size = 0, head_size;
     char *body = NULL;
+    if (grpc && !file) die("gRPC needs messages");
     if (file) {
         FILE *f = fopen(file, "rb");
         if (!f) die("%s: %s", file, strerror(errno));
@@ -216,6 +208,15 @@ static void load(const char *path, const char *file, const char *type, const cha
             n = fread(body + size, 1, 65536, f);
         }
         fclose(f);
+    }
+    if (grpc) { /* one byte: not compressed; four: the size */
+        r->size = size + 5;
+        r->data = allocate(NULL, r->size);
+        r->data[0] = 0;
+        for (int i = 0; i < 4; i++) r->data[1 + i] = (char)(size >> (24 - 8 * i));
+        if (size) memcpy(r->data + 5, body, size);
+        free(body);
+        return;
     }
     int n = snprintf(head, sizeof head, "%s %s HTTP/1.1\r\nHost: %s:%d\r\nUser-Agent: loadgen\r\n%s",
                      file ? "POST" : "GET", path, inet_ntoa(target.sin_addr), ntohs(target.sin_port), headers);
@@ -229,43 +230,6 @@ static void load(const char *path, const char *file, const char *type, const cha
     memcpy(r->data + head_size, "\r\n", 2);
     if (size) memcpy(r->data + head_size + 2, body, size);
     free(body);
-}
-
-static int ascending(const void *a, const void *b) {
-    uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
-    return (x > y) - (x < y);
-}
-
-static double percentile(double p) { /* milliseconds; nearest rank */
-    size_t rank = (size_t)(p * (double)good + 0.999999);
-    return good ? latencies[(rank > good ? good : rank) - 1] / 1e3 : 0;
-}
-
-static void count_of(const char **comma, const char *name, long count) {
-    if (count) printf("%s\"%s\": %ld", *comma, name, count);
-    if (count) *comma = ", ";
-}
-
-static void report(double seconds, double cpu_seconds) {
-    char name[16];
-    const char *comma = "";
-    if (good) qsort(latencies, good, sizeof *latencies, ascending);
-    printf("{\"requests\": %ld, \"ok\": %zu, \"errors\": {", answers, good);
-    for (int status = 300; status < 600; status++) {
-        snprintf(name, sizeof name, "%d", status);
-        count_of(&comma, name, statuses[status]);
-    }
-    for (int fault = 0; fault < FAULTS; fault++) count_of(&comma, FAULT_NAMES[fault], faults[fault]);
-    printf("}, \"reconnects\": %ld, \"bytes\": %llu, \"seconds\": %.4f, \"rps\": %.2f, \"p50_ms\": %.3f, ", reconnects,
-           (unsigned long long)bytes, seconds, seconds > 0 ? (double)good / seconds : 0, percentile(.5));
-    printf("\"p90_ms\": %.3f, \"p99_ms\": %.3f, \"max_ms\": %.3f, \"cpu_seconds\": %.4f, \"batch_sizes\": {",
-           percentile(.9), percentile(.99), percentile(1), cpu_seconds);
-    comma = "";
-    for (int size = 1; size <= MAX_BATCH; size++) {
-        snprintf(name, sizeof name, "%d", size);
-        count_of(&comma, name, batches[size]);
-    }
-    puts("}}");
 }
 
 static double number(const char *text, double low, double high) {
@@ -287,12 +251,13 @@ static void aim(char *text) {
 }
 
 int main(int argc, char **argv) {
-    int option, count = 1;
+    int option, wanted = 1;
     double seconds = 10, warm_up = 0;
     const char *type = "application/octet-stream";
     char headers[4096] = "";
-    while ((option = getopt(argc, argv, "c:s:n:w:t:T:H:")) != -1) switch (option) {
-        case 'c': count = (int)number(optarg, 1, MAX_CONNECTIONS); break;
+    while ((option = getopt(argc, argv, "Gc:s:n:w:t:T:H:")) != -1) switch (option) {
+        case 'G': grpc = 1; break;
+        case 'c': wanted = (int)number(optarg, 1, MAX_CONNECTIONS); break;
         case 's': seconds = number(optarg, 0.01, 3600); break;
         case 'n': to_send = (long)number(optarg, 1, MAX_ANSWERS); break;
         case 'w': warm_up = number(optarg, 0, 600); break;
@@ -307,17 +272,21 @@ int main(int argc, char **argv) {
     if (argc - optind < 2) die("HOST:PORT and PATH are missing");
     if (to_send > 0 && warm_up > 0) die("-n and -w exclude each other");
     aim(argv[optind]);
+    char host[32];
+    snprintf(host, sizeof host, "%s:%d", inet_ntoa(target.sin_addr), ntohs(target.sin_port));
+    call_head_size = grpc_head(call_head, sizeof call_head, argv[optind + 1], host);
+    if (grpc && !call_head_size) die("the method's name is too long");
     int files = argc - optind - 2;
     requests = allocate(NULL, (size_t)(files ? files : 1) * sizeof *requests);
     for (int i = 0; i < (files ? files : 1); i++)
         load(argv[optind + 1], files ? argv[optind + 2 + i] : NULL, type, headers);
     if ((poller = epoll_create1(EPOLL_CLOEXEC)) < 0) die("epoll: %s", strerror(errno));
-    connections = calloc((size_t)count, sizeof *connections);
+    connections = calloc((size_t)wanted, sizeof *connections);
     if (!connections) die("out of memory");
     double origin = now(), from = origin + warm_up, end = from + seconds, swept = 0, t, cpu_from = cpu();
     long all = to_send;
     measuring = warm_up == 0;
-    for (int i = 0; i < count; i++) connections[i].fd = -1;
+    for (int i = 0; i < wanted; i++) connections[i].fd = -1;
     while ((t = now()) < end) {
         if (!measuring && t >= from) {
             measuring = 1;
@@ -326,14 +295,14 @@ int main(int argc, char **argv) {
             cpu_from = cpu();
         }
         int waiting = 0;
-        for (int i = 0; i < count && (t - swept >= 0.01 || to_send == 0); i++) {
+        for (int i = 0; i < wanted && (t - swept >= 0.01 || to_send == 0); i++) {
             struct connection *c = &connections[i];
             if (c->state != WAITING && t - c->start > timeout_seconds) fail(c, TIMEOUT);
             if (c->state == WAITING && to_send == 0) waiting++;
             else if (c->state == WAITING && c->due <= t) dial(c);
         }
         if (t - swept >= 0.01) swept = t;
-        if (all > 0 && waiting == count) break;
+        if (all > 0 && waiting == wanted) break;
         struct epoll_event events[256];
         int n = epoll_wait(poller, events, 256, 10);
         if (n < 0 && errno != EINTR) die("epoll: %s", strerror(errno));

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-SOURCES = (Path(__file__).with_name("loadgen.c"), Path(__file__).with_name("answer.h"))
+SOURCES = [Path(__file__).with_name(name) for name in ("loadgen.c", "answer.h", "grpc.h", "report.h")]
 FLAGS = ("-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror")
 
 
@@ -98,6 +98,7 @@ def arguments(
     timeout: float = 30.0,
     content_type: str = "image/jpeg",
     headers: Mapping[str, str] | None = None,
+    grpc: bool = False,
 ) -> list[str]:
     """The generator's arguments.
 
@@ -108,12 +109,16 @@ def arguments(
         requests: end after so many; excludes `warmup`.
         warmup: seconds of the same load before the measurement.
         timeout: seconds until a request counts as an error.
+        grpc: `path` is a unary method, `/package.Service/Method`, and each file a message. A call that brings
+            none counts as status 500.
     """
     options = ["-c", str(connections), "-s", str(seconds), "-t", str(timeout), "-T", content_type]
     if requests is not None:
         options += ["-n", str(requests)]
     if warmup:
         options += ["-w", str(warmup)]
+    if grpc:
+        options.append("-G")
     for name, value in (headers or {}).items():
         options += ["-H", f"{name}: {value}"]
     return [*options, target, path, *map(str, bodies)]

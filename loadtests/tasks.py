@@ -6,7 +6,7 @@ import contextlib
 import http.client
 import json
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ class Work:
 
     Attributes:
         path: the route.
+        method: the same task's gRPC method; its message has the pictures in the first fields.
         model: its model; of a composition the first, which sees the whole picture.
         members: what an answer must hold.
         embedder: the model that sees the faces which the first found, where the route embeds them.
@@ -31,6 +32,7 @@ class Work:
     """
 
     path: str
+    method: str
     model: str
     members: tuple[str, ...]
     embedder: str | None = None
@@ -53,12 +55,15 @@ class Work:
 
 FACES = DATA / "faces"
 TASKS = {
-    "classify": Work("/v1/classify", "efficientnet-lite0", ("image", "labels")),
-    "detect": Work("/v1/detect", "yolo-person", ("image", "detections")),
-    "faces": Work("/v1/faces/detect", "mtcnn", ("image", "faces"), pictures=FACES),
-    "embed": Work("/v1/faces/embed", "mtcnn", ("image", "faces"), "dlib-resnet", pictures=FACES),
+    "classify": Work("/v1/classify", "Classify", "efficientnet-lite0", ("image", "labels")),
+    "detect": Work("/v1/detect", "Detect", "yolo-person", ("image", "detections")),
+    "faces": Work("/v1/faces/detect", "DetectFaces", "mtcnn", ("image", "faces"), pictures=FACES),
+    "embed": Work(
+        "/v1/faces/embed", "EmbedFaces", "mtcnn", ("image", "faces"), "dlib-resnet", pictures=FACES
+    ),
     "verify": Work(
         "/v1/faces/verify",
+        "VerifyFaces",
         "mtcnn",
         ("verified", "distance", "faces"),
         "dlib-resnet",
@@ -91,16 +96,46 @@ def requests_of(work: Work, pictures: Sequence[Path]) -> list[tuple[Path, ...]]:
 
 @contextlib.contextmanager
 def bodies_of(work: Work, pictures: Sequence[Path]) -> Iterator[list[Path]]:
-    """Files that hold the requests' bodies: the pictures as they are, or multipart ones made for a while."""
+    """Files with the HTTP requests' bodies: the pictures as they are, or multipart ones made for a while."""
     if len(work.fields) == 1:
         yield list(pictures)
         return
-    with tempfile.TemporaryDirectory(prefix="lynceus-bodies-") as folder:
-        bodies = []
-        for number, request in enumerate(requests_of(work, pictures)):
-            bodies.append(Path(folder) / f"{number:05d}.body")
-            bodies[-1].write_bytes(multipart(work.fields, [picture.read_bytes() for picture in request]))
+    with _written(multipart(work.fields, request) for request in _read(work, pictures)) as bodies:
         yield bodies
+
+
+@contextlib.contextmanager
+def messages_of(work: Work, pictures: Sequence[Path]) -> Iterator[list[Path]]:
+    """Files that hold the gRPC calls' messages, made for a while."""
+    with _written(message(request) for request in _read(work, pictures)) as messages:
+        yield messages
+
+
+def _read(work: Work, pictures: Sequence[Path]) -> Iterator[list[bytes]]:
+    for request in requests_of(work, pictures):
+        yield [picture.read_bytes() for picture in request]
+
+
+@contextlib.contextmanager
+def _written(contents: Iterable[bytes]) -> Iterator[list[Path]]:
+    with tempfile.TemporaryDirectory(prefix="lynceus-bodies-") as folder:
+        paths = []
+        for number, content in enumerate(contents):
+            paths.append(Path(folder) / f"{number:05d}.body")
+            paths[-1].write_bytes(content)
+        yield paths
+
+
+def message(pictures: Sequence[bytes]) -> bytes:
+    """A protobuf message whose fields 1, 2 ... are these bytes (https://protobuf.dev/programming-guides/encoding)."""
+    parts = []
+    for number, picture in enumerate(pictures, start=1):
+        length, varint = len(picture), bytearray()
+        while length > 127:
+            varint.append(length & 127 | 128)
+            length >>= 7
+        parts.append(bytes([number << 3 | 2, *varint, length]) + picture)
+    return b"".join(parts)
 
 
 def multipart(fields: Sequence[str], pictures: Sequence[bytes]) -> bytes:

@@ -13,14 +13,15 @@ from loadtests.ceiling import Round, batches_of, median_round, table
 from loadtests.limit import layouts
 from loadtests.loadgen import Load, arguments
 from loadtests.server import free_port, status
-from loadtests.tasks import TASKS, bodies_of, pictures_in, requests_of
+from loadtests.tasks import TASKS, bodies_of, message, pictures_in, requests_of
 from service.metrics import Metrics
+from service.rpc.stubs import vision_pb2 as pb
 
 LOAD = Load(200, 199, {"429": 1}, 0, 9000, 2.0, 99.5, 10.0, 20.0, 30.0, 40.0, 0.02, {1: 150, 4: 50})
 
 
 def rounds(*ratios: float, connections: int = 16) -> list[Round]:
-    return [Round(connections, dataclasses.replace(LOAD, rps=100 * ratio), 100.0) for ratio in ratios]
+    return [Round("http", connections, dataclasses.replace(LOAD, rps=100 * ratio), 100.0) for ratio in ratios]
 
 
 def test_the_median_round_is_one_that_was_measured() -> None:
@@ -33,9 +34,9 @@ def test_the_table_has_a_row_for_each_number_of_connections_with_the_errors_of_a
     assert len(lines) == 4
     assert len({line.count("|") for line in lines}) == 1
     assert lines[2].startswith(
-        "| 1 | 25.0 | 100.0 | 25% (25..25) | 10.0 | 30.0 | 429: 1 | 1: 75%, 4: 25% | 1.0%"
+        "| http | 1 | 25.0 | 100.0 | 25% (25..25) | 10.0 | 30.0 | 429: 1 | 1: 75%, 4: 25% | 1.0%"
     )
-    assert lines[3].startswith("| 16 | 70.0 | 100.0 | 70% (50..90) | 10.0 | 30.0 | 429: 3 |")
+    assert lines[3].startswith("| http | 16 | 70.0 | 100.0 | 70% (50..90) | 10.0 | 30.0 | 429: 3 |")
 
 
 def test_the_mean_batch_weighs_answers() -> None:
@@ -97,3 +98,13 @@ def test_no_pictures_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
 
 def test_a_port_where_nobody_listens_has_no_status() -> None:
     assert status(f"127.0.0.1:{free_port()}", "/readyz") is None
+
+
+@pytest.mark.parametrize("size", [0, 1, 127, 128, 300_000])
+def test_messages_are_protobuf(size: int) -> None:
+    one, two = bytes(size), b"b" * size
+    assert pb.ClassifyRequest.FromString(message([one])).image == one
+    both = pb.VerifyFacesRequest.FromString(message([one, two]))
+    assert (both.a, both.b) == (one, two)
+    methods = pb.DESCRIPTOR.services_by_name["Vision"].methods_by_name
+    assert {work.method for work in TASKS.values()} <= set(methods)
