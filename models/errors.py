@@ -65,5 +65,12 @@ class ModelUnknown(ModelError, KeyError):
         return str(self.args[0])
 
 
+class StyleUnknown(ModelError, KeyError):
+    """A network knows no style of that name; says which ones it knows."""
+
+    def __str__(self) -> str:  # KeyError would show the repr
+        return str(self.args[0])
+
+
 class WeightsError(ModelError):
     """A weights file is missing, wrong or unreadable; names the model, the file and the remedy."""

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from models.errors import ParameterInvalid
 from models.image import Image
 
 
@@ -106,3 +107,31 @@ class Pipeline(Protocol):
     def postprocess(self, outputs: tuple[Tensor, ...], contexts: Sequence[Any]) -> list[Any]:
         """Runs once per batch, on whatever device the outputs are on; one frozen result per context."""
         ...
+
+
+@runtime_checkable
+class TensorPipeline(Protocol):
+    """A pipeline that also takes what its network takes, where that is a plain picture of one fixed size."""
+
+    def prepare_tensor(self, pixels: NDArray[np.uint8], options: Any = None) -> Prepared:
+        """uint8 [H, W, 3], RGB, of the shape that `shapes` names; nothing is cropped, resized or turned.
+
+        Raises:
+            ParameterInvalid: another shape, or an option as for `Pipeline.preprocess`.
+        """
+        ...
+
+
+def check_tensor(pixels: NDArray[np.uint8], shapes: Sequence[tuple[int, int, int]]) -> tuple[int, int, int]:
+    """The shape of a network's input, uint8 [H, W, 3].
+
+    Raises:
+        ParameterInvalid: it is none of `shapes`, or not of bytes.
+    """
+    if pixels.shape not in shapes or pixels.dtype != np.uint8:
+        wanted = " or ".join(str(list(shape)) for shape in shapes)
+        raise ParameterInvalid(
+            "pixels", f"the pixels are {pixels.dtype} {list(pixels.shape)}, not uint8 {wanted}"
+        )
+    height, width, channels = pixels.shape
+    return height, width, channels

@@ -26,6 +26,7 @@ BUILDERS: dict[str, str] = {
     "torchvision_rcnn": "models.detection.rcnn:build",
     "mtcnn": "models.faces.mtcnn:build",
     "dlib_resnet": "models.faces.resnet:build",
+    "style": "models.style.transfer:build",
 }
 """Builder name (as catalogues use it) -> "module:function"."""
 

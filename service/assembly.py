@@ -17,11 +17,13 @@ from service.access import Access
 from service.dataplane import DataPlane
 from service.executor import make_executor, pick_device
 from service.faces import FaceDesk
+from service.inference.desk import InferenceDesk
 from service.metrics import Metrics
 from service.pictures import PictureDesk
 from service.rpc.server import Server
 from service.runner import Runner
 from service.settings import Settings
+from service.styles import StyleDesk
 from service.web.app import make_app
 from service.web.house import House
 
@@ -52,12 +54,18 @@ class Assembly:
         self.plane = DataPlane(runners, metrics, limits, settings.decoder_count(cuda))
         faces = FaceDesk(self.plane)
         self._pictures = PictureDesk(self.plane, faces, limits)
+        styles = StyleDesk(self.plane, self._pictures)
         access = Access([key.get_secret_value() for key in settings.api_keys], settings.api_keys_file)
-        self.app: ASGIApp = make_app(House(self.plane, faces, self._pictures, metrics, settings, access))
+        inference = InferenceDesk(self.plane, faces, metrics, settings.max_images)
+        self.app: ASGIApp = make_app(
+            House(self.plane, faces, self._pictures, styles, metrics, settings, access, inference)
+        )
         self._server: Server | None = None
         if settings.grpc_port:
             shared = settings.worker_count(cuda) > 1
-            self._server = Server(self.plane, faces, metrics, access, settings, shared=shared)
+            self._server = Server(
+                self.plane, faces, styles, inference, metrics, access, settings, shared=shared
+            )
 
     async def start(self) -> None:
         """Warms every model, then listens for gRPC (HTTP is the host's); ready when it returns."""

@@ -50,10 +50,6 @@ class JobUnknown(ServiceError):
     """No job of that id."""
 
 
-class StyleUnknown(ServiceError):
-    """No style of that name."""
-
-
 class NotFound(ServiceError):
     """No such route."""
 
@@ -89,7 +85,7 @@ TABLE: dict[type[Exception], Kind] = {
     science.FaceNotFound: Kind("face_not_found", "No face found", 422, "FAILED_PRECONDITION"),
     science.FacesMany: Kind("faces_many", "More than one face found", 422, "FAILED_PRECONDITION"),
     science.ModelUnknown: Kind("model_unknown", "Unknown model", 404, "NOT_FOUND"),
-    StyleUnknown: Kind("style_unknown", "Unknown style", 404, "NOT_FOUND"),
+    science.StyleUnknown: Kind("style_unknown", "Unknown style", 404, "NOT_FOUND"),
     JobUnknown: Kind("job_unknown", "Unknown job", 404, "NOT_FOUND"),
     NotFound: Kind("not_found", "Not found", 404, "NOT_FOUND"),
     MethodNotAllowed: Kind("method_not_allowed", "Method not allowed", 405, "UNIMPLEMENTED"),

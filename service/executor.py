@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -205,6 +206,7 @@ class OpenVINOExecutor:
         return tuple(torch.from_numpy(result[index]) for index in range(len(result)))
 
     def _compile(self, shape: Shape) -> Any:
+        _forgo_telemetry()
         import openvino
 
         with self._compiling:
@@ -217,6 +219,15 @@ class OpenVINOExecutor:
                 network.reshape([-1, *shape])
                 self._compiled[shape] = openvino.Core().compile_model(network, "CPU", self._config)
             return self._compiled[shape]
+
+
+def _forgo_telemetry() -> None:
+    """Keeps OpenVINO's converter from reporting each conversion to its maker.
+
+    It does so from a forked process, which takes seconds and which gRPC's threads do not like. Without the
+    package that reports, the converter has a stub of its own in its place.
+    """
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 
 def _as_tuple(outputs: Tensor | Sequence[Tensor]) -> tuple[Tensor, ...]:

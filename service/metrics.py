@@ -10,10 +10,11 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, Summary, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
@@ -75,6 +76,31 @@ class Metrics:
             ["model", "reason"],
             registry=registry,
         )
+        self.batches = Counter(
+            "lynceus_batches_total",
+            "Batches that gave results, by size.",
+            ["model", "size"],
+            registry=registry,
+        )
+        self.batch_seconds = Counter(
+            "lynceus_batch_seconds_total",
+            "Where their time went: prepare (in the model's own thread, if there), compute, postprocess.",
+            ["model", "size", "stage"],
+            registry=registry,
+        )
+        self.last_batch = Gauge(
+            "lynceus_last_batch_timestamp_seconds",
+            "When the latest batch gave results, seconds since 1970.",
+            ["model"],
+            multiprocess_mode="max",
+            registry=registry,
+        )
+        self.failed_seconds = Summary(
+            "lynceus_failed_seconds",
+            "Images that got no result, refused ones too: from their admission to their failure.",
+            ["model"],
+            registry=registry,
+        )
         self.model_info = Gauge(
             "lynceus_model_info",
             "1 for each loaded model.",
@@ -85,12 +111,19 @@ class Metrics:
 
     def render(self) -> bytes:
         """The Prometheus text of all workers."""
+        return generate_latest(self._of_all())
+
+    def collect(self) -> Iterable[Metric]:
+        """The same as objects."""
+        return self._of_all().collect()
+
+    def _of_all(self) -> CollectorRegistry:
         directory = os.environ.get(DIRECTORY)
         if not directory:
-            return generate_latest(self.registry)
+            return self.registry
         registry = CollectorRegistry()
         MultiProcessCollector(registry, path=directory)
-        return generate_latest(registry)
+        return registry
 
     def observer(self, model: str) -> BatcherMetrics:
         """What a model's batcher tells, as metrics. The children are looked up once, not per item."""
@@ -124,6 +157,35 @@ class BatcherMetrics(Observer):
         self._inflight.set(batches)
 
 
+class BatchTimes:
+    """Counts one model's batches by their size; from any of its threads.
+
+    The children are looked up once for each size that occurs, not per batch.
+    """
+
+    def __init__(self, metrics: Metrics, model: str) -> None:
+        self._metrics, self._model = metrics, model
+        self._last = metrics.last_batch.labels(model)
+        self._sizes: dict[int, tuple[Counter, Counter, Counter, Counter]] = {}
+
+    def observe(self, size: int, prepare: float, compute: float, postprocess: float) -> None:
+        """One batch that gave results, and the seconds of its three stages."""
+        children = self._sizes.get(size)
+        if children is None:
+            seconds, labels = self._metrics.batch_seconds, (self._model, str(size))
+            children = self._sizes[size] = (
+                self._metrics.batches.labels(*labels),
+                seconds.labels(*labels, "prepare"),
+                seconds.labels(*labels, "compute"),
+                seconds.labels(*labels, "postprocess"),
+            )
+        children[0].inc()
+        children[1].inc(prepare)
+        children[2].inc(compute)
+        children[3].inc(postprocess)
+        self._last.set(time.time())
+
+
 def forget_dead_workers() -> None:
     """Drops the live gauges of workers that died without saying so (called when a worker starts)."""
     directory = os.environ.get(DIRECTORY)
@@ -147,7 +209,7 @@ def main() -> None:
     """Prints the metrics as a Markdown table."""
     print("| metric | labels | meaning |\n| --- | --- | --- |")
     for metric in vars(Metrics()).values():
-        if isinstance(metric, (Counter, Gauge, Histogram)):
+        if isinstance(metric, (Counter, Gauge, Histogram, Summary)):
             name = metric._name + ("_total" if isinstance(metric, Counter) else "")
             labels = ", ".join(f"`{label}`" for label in metric._labelnames)
             print(f"| `{name}` | {labels} | {metric._documentation} |")

@@ -57,7 +57,7 @@ class PictureDesk:
         def draw() -> bytes:
             return encode(draw_detections(self._decode(data).pixels, answer.result), kind)
 
-        return Answer(answer.model, await self._run(draw, deadline), answer.trace)
+        return Answer(answer.model, await self.run(draw, deadline), answer.trace)
 
     async def faces(
         self,
@@ -74,7 +74,7 @@ class PictureDesk:
         def draw() -> bytes:
             return encode(draw_faces(self._decode(data).pixels, answer.result), kind)
 
-        return Answer(answer.model, await self._run(draw, deadline), answer.trace)
+        return Answer(answer.model, await self.run(draw, deadline), answer.trace)
 
     async def heat(
         self,
@@ -98,7 +98,7 @@ class PictureDesk:
     ) -> Answer[bytes]:
         """The picture with the map that `heat` gave laid over it."""
         heat, image = answer.result
-        picture = await self._run(lambda: encode(overlay(image, heat), kind), deadline)
+        picture = await self.run(lambda: encode(overlay(image, heat), kind), deadline)
         return Answer(answer.model, picture, answer.trace)
 
     async def windows(
@@ -129,7 +129,7 @@ class PictureDesk:
         """The picture with the windows that `windows` found drawn in."""
         found, image = answer.result
         drawn = Detections(image.width, image.height, found.boxes)
-        picture = await self._run(lambda: encode(draw_detections(image.pixels, drawn), kind), deadline)
+        picture = await self.run(lambda: encode(draw_detections(image.pixels, drawn), kind), deadline)
         return Answer(answer.model, picture, answer.trace)
 
     async def filters(self, model: str) -> bytes:
@@ -143,7 +143,7 @@ class PictureDesk:
         if runner is None:
             raise ModelUnknown(f"no model named {model!r} is served")
         module = runner.pipeline.module
-        return await self._run(lambda: encode(filter_sheet(module), "png"), None)
+        return await self.run(lambda: encode(filter_sheet(module), "png"), None)
 
     def close(self) -> None:
         """Takes no more work."""
@@ -167,13 +167,19 @@ class PictureDesk:
             result = explain(runner.pipeline, image)
             return result, image, Trace(decoded - began, 0.0, time.perf_counter() - decoded, 1)
 
-        result, image, trace = await self._run(work, deadline)
+        result, image, trace = await self.run(work, deadline)
         return Answer(runner.card.name, (result, image), trace)
 
     def _decode(self, data: bytes) -> Image:
         return decode(data, self._limits)
 
-    async def _run(self, work: Callable[[], T], deadline: float | None) -> T:
+    async def run(self, work: Callable[[], T], deadline: float | None) -> T:
+        """Does a piece of work on pixels in the thread of this desk.
+
+        Raises:
+            Overloaded: too many pieces wait.
+            DeadlineExceeded: its turn came too late.
+        """
         if self._waiting >= WAITING:
             raise Overloaded("too many pictures are being drawn", 1.0)
 

@@ -24,7 +24,7 @@ from models.pipeline import Card, Pipeline, Prepared
 from service.batcher import Batcher, Done
 from service.errors import NotReady, Overloaded
 from service.executor import Executor, is_device_lost, is_out_of_memory
-from service.metrics import Metrics
+from service.metrics import BatchTimes, Metrics
 
 logger = logging.getLogger(__name__)
 
@@ -80,6 +80,8 @@ class Runner:
         self._compute_seconds = metrics.stage_seconds.labels(self.card.name, "compute")
         self._postprocess_seconds = metrics.stage_seconds.labels(self.card.name, "postprocess")
         self._refused = metrics.dropped.labels(self.card.name, "full")
+        self._failed_seconds = metrics.failed_seconds.labels(self.card.name)
+        self._batch_times = BatchTimes(metrics, self.card.name)
         metrics.model_info.labels(self.card.name, executor.name, executor.device, self.card.sha256).set(1)
         self._batcher: Batcher[Job, Any] = Batcher(
             self._run_batch,
@@ -136,10 +138,15 @@ class Runner:
             raise NotReady(f"the model {self.card.name} is {self.state.value}")
         if self._admitted >= self._room:
             self._refused.inc()
+            self._failed_seconds.observe(0.0)
             raise Overloaded(f"the queue of {self.card.name} is full", self._batcher.retry_after)
         self._admitted += 1
+        began = time.monotonic()
         try:
             yield
+        except BaseException:
+            self._failed_seconds.observe(time.monotonic() - began)
+            raise
         finally:
             self._admitted -= 1
 
@@ -183,6 +190,7 @@ class Runner:
             raise
 
     def _execute(self, jobs: Sequence[Job]) -> list[Any]:
+        started = time.perf_counter()
         results: list[Any] = [None] * len(jobs)
         by_shape: dict[tuple[int, ...], list[tuple[int, Prepared]]] = {}
         for index, job in enumerate(jobs):
@@ -192,20 +200,25 @@ class Runner:
                 results[index] = exc
             else:
                 by_shape.setdefault(item.tensor.shape, []).append((index, item))
+        preparing = time.perf_counter() - started
+        ready = sum(len(group) for group in by_shape.values())
         for group in by_shape.values():
             began = time.perf_counter()
-            computed = self._compute([item for _, item in group])
+            computed = self._compute([item for _, item in group], preparing * len(group) / ready)
             seconds = time.perf_counter() - began  # without the preparation, which the answer tells apart
             for (index, _), result in zip(group, computed, strict=True):
                 results[index] = (result, seconds, len(group))
         return results
 
-    def _compute(self, items: Sequence[Prepared]) -> list[Any]:
+    def _compute(self, items: Sequence[Prepared], preparing: float) -> list[Any]:
         began = time.perf_counter()
         with self.executor.scope():
             outputs = self.executor.run([item.tensor for item in items])
             computed = time.perf_counter()
             results = self.pipeline.postprocess(outputs, [item.context for item in items])
-        self._compute_seconds.observe(computed - began)
-        self._postprocess_seconds.observe(time.perf_counter() - computed)
+        ended = time.perf_counter()
+        if self.state is not State.STARTING:  # the rehearsal is nobody's request
+            self._compute_seconds.observe(computed - began)
+            self._postprocess_seconds.observe(ended - computed)
+            self._batch_times.observe(len(items), preparing, computed - began, ended - computed)
         return results

@@ -117,6 +117,7 @@ class Settings(BaseSettings):
     api_keys_file: Path | None = Field(
         None, description="a file with a key a line, read again when it changes"
     )
+    access_log: bool = Field(False, description="a line of JSON on the standard output for each request")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="least level that is logged"
     )

@@ -44,6 +44,7 @@ class Server:
                 env=environment,
                 stdout=out,
                 stderr=subprocess.STDOUT,
+                start_new_session=True,
             )
 
     def wait(self, seconds: float = 180) -> None:
@@ -72,5 +73,5 @@ class Server:
         try:
             return self.process.wait(seconds)
         except subprocess.TimeoutExpired:
-            self.process.kill()
+            os.killpg(self.process.pid, signal.SIGKILL)  # its workers too
             raise

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from models.classification.result import Classification, ClassifyOptions, Label
 from models.errors import ParameterInvalid
 from models.image import Image
-from models.pipeline import Card, Prepared
+from models.pipeline import Card, Prepared, check_tensor
 
 
 class Classifier(nn.Module):
@@ -55,6 +55,7 @@ class ClassifyContext:
     width: int
     height: int
     top_k: int
+    scores: bool = False
 
 
 class ClassifierPipeline:
@@ -91,18 +92,28 @@ class ClassifierPipeline:
         Raises:
             ParameterInvalid: `top_k` is not in 1..number of classes.
         """
-        top_k = min(ClassifyOptions().top_k, len(self.card.labels)) if options is None else options.top_k
-        if not 1 <= top_k <= len(self.card.labels):
-            raise ParameterInvalid("top_k", f"top_k must be from 1 to {len(self.card.labels)}")
-        return Prepared(self._crop(image), ClassifyContext(image.width, image.height, top_k))
+        context = self._context(image.width, image.height, options)
+        return Prepared(self._crop(image), context)
+
+    def prepare_tensor(self, pixels: NDArray[np.uint8], options: ClassifyOptions | None = None) -> Prepared:
+        """The network's own input, uint8 [H, W, 3] as `shapes` has it, cropped and resized by the caller.
+
+        Raises:
+            ParameterInvalid: another shape, or `top_k` is not in 1..number of classes.
+        """
+        height, width, _ = check_tensor(pixels, self.shapes)
+        return Prepared(pixels, self._context(width, height, options))
 
     def postprocess(
         self, outputs: tuple[Tensor, ...], contexts: Sequence[ClassifyContext]
     ) -> list[Classification]:
         """Probabilities Tensor[N, C] -> one result a context, each with its own number of labels."""
         largest = max((context.top_k for context in contexts), default=1)
-        top = outputs[0][: len(contexts)].float().topk(largest, dim=1)
+        probabilities = outputs[0][: len(contexts)].float()
+        top = probabilities.topk(largest, dim=1)
         scores, indices = top.values.tolist(), top.indices.tolist()
+        whole = any(context.scores for context in contexts)
+        rows = list(probabilities.cpu().numpy()) if whole else [None] * len(contexts)
         return [
             Classification(
                 context.width,
@@ -113,6 +124,14 @@ class ClassifierPipeline:
                         row_indices[: context.top_k], row_scores[: context.top_k], strict=True
                     )
                 ),
+                row.copy() if context.scores and row is not None else None,
             )
-            for context, row_indices, row_scores in zip(contexts, indices, scores, strict=True)
+            for context, row_indices, row_scores, row in zip(contexts, indices, scores, rows, strict=True)
         ]
+
+    def _context(self, width: int, height: int, options: ClassifyOptions | None) -> ClassifyContext:
+        if options is None:
+            options = ClassifyOptions(min(ClassifyOptions().top_k, len(self.card.labels)))
+        if not 1 <= options.top_k <= len(self.card.labels):
+            raise ParameterInvalid("top_k", f"top_k must be from 1 to {len(self.card.labels)}")
+        return ClassifyContext(width, height, options.top_k, options.scores)

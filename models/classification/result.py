@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -11,9 +14,11 @@ class ClassifyOptions:
 
     Attributes:
         top_k: how many labels to give, 1 to the model's number of classes.
+        scores: whether to give the scores of all classes besides.
     """
 
     top_k: int = 5
+    scores: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +44,10 @@ class Classification:
         width: of the upright original, pixels.
         height: likewise.
         labels: by falling score.
+        scores: float32 [C], of every class in the order of the model's labels; None where not asked for.
     """
 
     width: int
     height: int
     labels: tuple[Label, ...]
+    scores: NDArray[np.float32] | None = field(default=None, repr=False, compare=False)

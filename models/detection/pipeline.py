@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from models import boxes as box_ops
 from models.detection.result import Detection, Detections, DetectOptions
 from models.errors import ParameterInvalid
 from models.image import Image, Letterbox, letterbox
-from models.pipeline import Card, Prepared
+from models.pipeline import Card, Prepared, check_tensor
 
 MAX_DETECTIONS = 1000
 
@@ -67,14 +70,18 @@ class DetectorPipeline:
             ParameterInvalid: a threshold outside 0..1, `max_detections` outside 1..1000, or a class that the
                 model does not know.
         """
-        options = options or DetectOptions()
-        score = self._fraction("score_threshold", options.score_threshold, self.score_threshold)
-        overlap = self._fraction("iou_threshold", options.iou_threshold, self.iou_threshold)
-        if not 1 <= options.max_detections <= MAX_DETECTIONS:
-            raise ParameterInvalid("max_detections", f"max_detections must be from 1 to {MAX_DETECTIONS}")
-        classes = None if options.classes is None else self._classes(options.classes)
+        context = self._context(options)
         canvas, geometry = letterbox(image, self.height, self.width, fill=self.fill)
-        return Prepared(canvas, DetectContext(geometry, score, overlap, options.max_detections, classes))
+        return Prepared(canvas, context(geometry))
+
+    def prepare_tensor(self, pixels: NDArray[np.uint8], options: DetectOptions | None = None) -> Prepared:
+        """The canvas itself, uint8 [H, W, 3] as `shapes` has it; boxes are then in its pixels.
+
+        Raises:
+            ParameterInvalid: another shape, or an option as for `preprocess`.
+        """
+        height, width, _ = check_tensor(pixels, self.shapes)
+        return Prepared(pixels, self._context(options)(Letterbox(1.0, 1.0, 0.0, 0.0, width, height)))
 
     def postprocess(self, outputs: tuple[Tensor, ...], contexts: Sequence[DetectContext]) -> list[Detections]:
         """Boxes Tensor[N, A, 4], scores Tensor[N, A, C] -> one result a context, each with its own limits."""
@@ -118,6 +125,22 @@ class DetectorPipeline:
         everything = range(classes)
         wanted = [set(everything if context.classes is None else context.classes) for context in contexts]
         return torch.tensor([[index in row for index in everything] for row in wanted], device=device)
+
+    def _context(self, options: DetectOptions | None) -> Callable[[Letterbox], DetectContext]:
+        """Checks the options before any pixel is moved; what is left to give is the geometry."""
+        options = options or DetectOptions()
+        score = self._fraction("score_threshold", options.score_threshold, self.score_threshold)
+        overlap = self._fraction("iou_threshold", options.iou_threshold, self.iou_threshold)
+        if not 1 <= options.max_detections <= MAX_DETECTIONS:
+            raise ParameterInvalid("max_detections", f"max_detections must be from 1 to {MAX_DETECTIONS}")
+        classes = None if options.classes is None else self._classes(options.classes)
+        return partial(
+            DetectContext,
+            score_threshold=score,
+            iou_threshold=overlap,
+            max_detections=options.max_detections,
+            classes=classes,
+        )
 
     def _classes(self, names: tuple[str, ...]) -> tuple[int, ...]:
         unknown = [name for name in names if name not in self._index]

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -26,7 +27,7 @@ from models.errors import ParameterInvalid, WeightsError
 from models.faces.dlib_format import Layer, read_network
 from models.faces.result import Embedding
 from models.image import Image
-from models.pipeline import Card, Prepared, Task
+from models.pipeline import Card, Prepared, Task, check_tensor
 from models.weights import Entry
 
 SIDE = 150
@@ -211,6 +212,15 @@ class EmbedderPipeline:
         if image.pixels.shape != (SIDE, SIDE, 3):
             raise ParameterInvalid("image", f"an embedding needs an aligned face of {SIDE} x {SIDE} pixels")
         return Prepared(image.pixels, None)
+
+    def prepare_tensor(self, pixels: NDArray[np.uint8], options: Any = None) -> Prepared:
+        """An aligned chip, uint8 [150, 150, 3].
+
+        Raises:
+            ParameterInvalid: another shape.
+        """
+        check_tensor(pixels, self.shapes)
+        return Prepared(pixels, None)
 
     def postprocess(self, outputs: tuple[Tensor, ...], contexts: Sequence[Any]) -> list[Embedding]:
         """Tensor[N, D] -> one embedding a context."""

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeVar
 
-from service.errors import INTERNAL, Problem, problem_of
+from service.errors import INTERNAL, NotReady, Problem, problem_of
 
 logger = logging.getLogger(__name__)
 
@@ -17,7 +17,7 @@ R = TypeVar("R")
 
 
 async def in_order(
-    requests: AsyncIterator[Q], answer: Callable[[Q], Awaitable[R]], ahead: int
+    requests: AsyncIterator[Q], answer: Callable[[Q], Awaitable[R]], ahead: int, stop: asyncio.Event
 ) -> AsyncIterator[R | Problem]:
     """Answers a stream of requests; one that fails gives its problem, and the stream goes on.
 
@@ -29,10 +29,15 @@ async def in_order(
         requests: read one at a time.
         answer: gives one request's result or raises.
         ahead: most requests under way, at least 1.
+        stop: once set, no more is read, and what is under way is answered.
+
+    Raises:
+        NotReady: after the last outcome, if it was `stop` that ended the stream.
     """
     under_way: deque[asyncio.Task[R | Problem]] = deque()
     source = aiter(requests)
     reading: asyncio.Task[Q] | None = None
+    stopped = asyncio.create_task(stop.wait())
     ended = False
     try:
         while not ended or under_way:
@@ -40,6 +45,8 @@ async def in_order(
                 reading = asyncio.create_task(_next(source))
             # of those under way only the oldest matters: the others' outcomes come after its
             waited: list[asyncio.Task[Any]] = [*([] if reading is None else [reading]), *list(under_way)[:1]]
+            if not ended:
+                waited.append(stopped)
             await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
             if reading is not None and reading.done():
                 done, reading = reading, None
@@ -47,13 +54,17 @@ async def in_order(
                     under_way.append(asyncio.create_task(_answered(answer, done.result())))
                 except StopAsyncIteration:
                     ended = True
+            if stopped.done() and not ended:
+                break
             while under_way and under_way[0].done():
                 yield under_way.popleft().result()
+        while under_way:
+            yield await under_way.popleft()
+        if not ended:
+            raise NotReady("the service is stopping; open the stream again")
     finally:
-        for task in under_way:
+        for task in (*under_way, stopped, *([reading] if reading is not None else [])):
             task.cancel()
-        if reading is not None:
-            reading.cancel()
 
 
 async def _next(source: AsyncIterator[Q]) -> Q:

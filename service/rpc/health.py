@@ -26,16 +26,13 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc] # the packag
     Args:
         plane: the data plane.
         services: full names; the empty name stands for the whole server.
+        stopping: once set, watches end, which no client ends by itself.
     """
 
-    def __init__(self, plane: DataPlane, services: Sequence[str]) -> None:
+    def __init__(self, plane: DataPlane, services: Sequence[str], stopping: asyncio.Event) -> None:
         self._plane = plane
         self._services = {"", *services}
-        self._stopping = asyncio.Event()
-
-    def stop(self) -> None:
-        """Ends the watches, which no client ends by itself."""
-        self._stopping.set()
+        self._stopping = stopping
 
     async def Check(  # noqa: N802
         self, request: pb.HealthCheckRequest, context: Context

@@ -14,6 +14,7 @@ import grpc
 
 from service.access import Access
 from service.errors import INTERNAL, problem_of
+from service.journal import Journal
 from service.metrics import Metrics
 from service.rpc.call import Call, code_of, current, details_of, trailers
 
@@ -22,6 +23,8 @@ logger = logging.getLogger(__name__)
 ID = re.compile(r"[\x21-\x7e]{1,128}")
 OPEN = ("/grpc.health.v1.", "/grpc.reflection.")
 """Answered without a key: probes have none, and the protos are public."""
+
+NAMES = {status.value[0]: status.name for status in grpc.StatusCode}
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
@@ -33,11 +36,13 @@ class Envelope(grpc.aio.ServerInterceptor):
     Args:
         access: who may ask.
         metrics: where calls are counted.
+        journal: where they are logged.
         tasks: label for the metrics by full method name; others are not counted.
     """
 
-    def __init__(self, access: Access, metrics: Metrics, tasks: dict[str, str]) -> None:
+    def __init__(self, access: Access, metrics: Metrics, journal: Journal, tasks: dict[str, str]) -> None:
         self._access = access
+        self._journal = journal
         self._requests = metrics.requests
         self._seconds = metrics.request_seconds
         self._tasks = tasks
@@ -81,7 +86,7 @@ class Envelope(grpc.aio.ServerInterceptor):
             except Exception as exc:
                 code = await self._refuse(call, context, exc)
             finally:
-                self._count(call, code)
+                self._end(name, call, context, code)
 
         return answer
 
@@ -100,7 +105,7 @@ class Envelope(grpc.aio.ServerInterceptor):
             except Exception as exc:
                 code = await self._refuse(call, context, exc)
             finally:
-                self._count(call, code)
+                self._end(name, call, context, code)
 
         return answer
 
@@ -123,7 +128,12 @@ class Envelope(grpc.aio.ServerInterceptor):
         context.set_trailing_metadata([*trailers(call), details_of(problem, call)])
         return problem.kind.code
 
-    def _count(self, call: Call, code: str) -> None:
+    def _end(self, name: str, call: Call, context: Context, code: str) -> None:
+        if self._journal.enabled:
+            status = NAMES.get(int(context.code()), "UNKNOWN")
+            told = status if code == "ok" or status != "OK" else code.upper()  # gRPC ended it itself
+            seconds = time.monotonic() - call.started
+            self._journal.record("grpc", name, told, code, call.request_id, seconds, call.trace)
         if call.task is not None:
             self._requests.labels(call.task, "grpc", code).inc()
             self._seconds.labels(call.task, "grpc").observe(time.monotonic() - call.started)

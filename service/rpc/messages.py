@@ -12,6 +12,7 @@ from models.classification.result import Classification, ClassifyOptions
 from models.detection.result import Detections, DetectOptions
 from models.errors import ParameterInvalid
 from models.faces.result import Embedding, Face, FaceOptions, Faces
+from models.style.result import Style, StyleOptions, Stylised
 from service.dataplane import Answer, DataPlane
 from service.errors import Problem
 from service.faces import Embedded, Verified
@@ -21,6 +22,13 @@ SELECTS: dict[int, Literal["largest", "only"]] = {
     pb.FACE_SELECT_UNSPECIFIED: "largest",
     pb.FACE_SELECT_LARGEST: "largest",
     pb.FACE_SELECT_ONLY: "only",
+}
+
+FORMATS: dict[int, Literal["jpeg", "png", "webp"]] = {
+    pb.PICTURE_FORMAT_UNSPECIFIED: "jpeg",
+    pb.PICTURE_FORMAT_JPEG: "jpeg",
+    pb.PICTURE_FORMAT_PNG: "png",
+    pb.PICTURE_FORMAT_WEBP: "webp",
 }
 
 
@@ -50,6 +58,12 @@ def face_options(request: pb.DetectFacesRequest | pb.EmbedFacesRequest) -> FaceO
         request.min_size,
         request.max_faces if request.HasField("max_faces") else FaceOptions().max_faces,
     )
+
+
+def style_options(request: pb.StylizeRequest) -> StyleOptions:
+    """The network checks the name and the range."""
+    strength = request.strength if request.HasField("strength") else StyleOptions().strength
+    return StyleOptions(request.style or None, strength)
 
 
 def threshold_of(request: pb.VerifyFacesRequest | pb.CompareFacesRequest) -> float | None:
@@ -139,6 +153,19 @@ def face(item: Face) -> pb.Face:
     return pb.Face(
         box=_box(item.box), score=item.score, landmarks=[pb.Point(x=x, y=y) for x, y in item.landmarks]
     )
+
+
+def stylised(answer: Answer[tuple[bytes, Stylised]]) -> pb.StylizeReply:
+    """A picture."""
+    picture, painted = answer.result
+    return pb.StylizeReply(
+        model=answer.model, image=pb.Size(width=painted.width, height=painted.height), picture=picture
+    )
+
+
+def style(item: Style) -> pb.Style:
+    """One style."""
+    return pb.Style(name=item.name, title=item.title, artist=item.artist, thumbnail=item.thumbnail)
 
 
 def problem_message(problem: Problem) -> pb.Problem:

@@ -7,6 +7,7 @@ channels.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
 import grpc
@@ -16,12 +17,17 @@ from grpc_reflection.v1alpha import reflection
 from service.access import Access
 from service.dataplane import DataPlane
 from service.faces import FaceDesk
+from service.inference.desk import InferenceDesk
+from service.journal import Journal
 from service.metrics import Metrics
 from service.rpc.health import Health
+from service.rpc.inference import TASKS as INFERENCE_TASKS
+from service.rpc.inference import Inference
 from service.rpc.interceptor import Envelope
-from service.rpc.stubs import vision_pb2, vision_pb2_grpc
+from service.rpc.stubs import open_inference_pb2, open_inference_pb2_grpc, vision_pb2, vision_pb2_grpc
 from service.rpc.vision import TASKS, Vision
 from service.settings import Settings
+from service.styles import StyleDesk
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +41,8 @@ class Server:
     Args:
         plane: the data plane.
         faces: what it says of faces.
+        styles: what it paints.
+        inference: the Open Inference Protocol.
         metrics: where calls are counted.
         access: who may ask.
         settings: port, limits, TLS.
@@ -48,6 +56,8 @@ class Server:
         self,
         plane: DataPlane,
         faces: FaceDesk,
+        styles: StyleDesk,
+        inference: InferenceDesk,
         metrics: Metrics,
         access: Access,
         settings: Settings,
@@ -57,16 +67,23 @@ class Server:
         self._settings = settings
         self.port = 0
         vision = vision_pb2.DESCRIPTOR.services_by_name["Vision"].full_name
-        services = (vision,)
+        tensors = open_inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
+        services = (vision, tensors)
         tasks = {f"/{vision}/{method}": task for method, task in TASKS.items()}
+        tasks |= {f"/{tensors}/{method}": task for method, task in INFERENCE_TASKS.items()}
         self._server = grpc.aio.server(
-            interceptors=(Envelope(access, metrics, tasks),), options=_options(settings, shared)
+            interceptors=(Envelope(access, metrics, Journal(settings.access_log), tasks),),
+            options=_options(settings, shared),
         )
-        self._health = Health(plane, services)
+        self._stopping = stopping = asyncio.Event()
+        timeout = settings.timeout_seconds
         vision_pb2_grpc.add_VisionServicer_to_server(  # type: ignore[no-untyped-call]
-            Vision(plane, faces, settings.timeout_seconds), self._server
+            Vision(plane, faces, styles, timeout, stopping), self._server
         )
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(  # type: ignore[no-untyped-call]
+            Inference(inference, timeout, stopping), self._server
+        )
+        health_pb2_grpc.add_HealthServicer_to_server(Health(plane, services, stopping), self._server)
         health = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
         reflection.enable_server_reflection((*services, health, reflection.SERVICE_NAME), self._server)
 
@@ -89,8 +106,8 @@ class Server:
         logger.info("gRPC on %s:%d", settings.grpc_host, self.port)
 
     async def stop(self, grace: float) -> None:
-        """Refuses new calls and lets those under way finish for so many seconds."""
-        self._health.stop()
+        """Refuses new calls and lets those under way finish for so long; streams take no more frames."""
+        self._stopping.set()
         await self._server.stop(grace)
 
 

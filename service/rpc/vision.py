@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any, TypeAlias
 
@@ -16,6 +17,7 @@ from service.rpc.call import current, deadline_of
 from service.rpc.frames import in_order
 from service.rpc.stubs import vision_pb2 as pb
 from service.rpc.stubs.vision_pb2_grpc import VisionServicer
+from service.styles import StyleDesk
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
@@ -26,6 +28,7 @@ TASKS = {
     "EmbedFaces": "faces_embed",
     "VerifyFaces": "faces_verify",
     "CompareFaces": "faces_compare",
+    "Stylize": "stylize",
     "ClassifyStream": "classify_stream",
     "DetectStream": "detect_stream",
 }
@@ -38,13 +41,24 @@ class Vision(VisionServicer):
     Args:
         plane: the data plane.
         faces: what it says of faces.
+        styles: what it paints.
         timeout: longest that a call, or a frame of a stream, may take, seconds.
+        stopping: once set, streams answer what they have read and end.
     """
 
-    def __init__(self, plane: DataPlane, faces: FaceDesk, timeout: float) -> None:
+    def __init__(
+        self,
+        plane: DataPlane,
+        faces: FaceDesk,
+        styles: StyleDesk,
+        timeout: float,
+        stopping: asyncio.Event,
+    ) -> None:
         self._plane = plane
         self._faces = faces
+        self._styles = styles
         self._timeout = timeout
+        self._stopping = stopping
 
     async def Classify(self, request: pb.ClassifyRequest, context: Context) -> pb.ClassifyReply:  # noqa: N802
         return messages.classified(_told(await self._classify(request, context)))
@@ -101,6 +115,23 @@ class Vision(VisionServicer):
         )
         return messages.verdict(result)
 
+    async def Stylize(self, request: pb.StylizeRequest, context: Context) -> pb.StylizeReply:  # noqa: N802
+        if request.format not in messages.FORMATS:
+            raise ParameterInvalid("format", f"format {request.format} is none of the enum's")
+        answer = await self._styles.stylise(
+            request.image,
+            messages.style_options(request),
+            messages.FORMATS[request.format],
+            model=request.model or None,
+            deadline=deadline_of(context, self._timeout),
+        )
+        return messages.stylised(_told(answer))
+
+    async def ListStyles(  # noqa: N802
+        self, request: pb.ListStylesRequest, context: Context
+    ) -> pb.ListStylesReply:
+        return pb.ListStylesReply(styles=[messages.style(item) for item in self._styles.all_styles()])
+
     async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsReply:  # noqa: N802
         names = self._plane.runners
         return pb.ListModelsReply(models=[messages.model(self._plane, name, whole=False) for name in names])
@@ -117,7 +148,7 @@ class Vision(VisionServicer):
         async def one(request: pb.ClassifyRequest) -> pb.ClassifyReply:
             return messages.classified(await self._classify(request, context))
 
-        async for outcome in in_order(requests, one, self._ahead(Task.CLASSIFY)):
+        async for outcome in in_order(requests, one, self._ahead(Task.CLASSIFY), self._stopping):
             if isinstance(outcome, pb.ClassifyReply):
                 yield pb.ClassifyFrame(result=outcome)
             else:
@@ -129,7 +160,7 @@ class Vision(VisionServicer):
         async def one(request: pb.DetectRequest) -> pb.DetectReply:
             return messages.detected(await self._detect(request, context))
 
-        async for outcome in in_order(requests, one, self._ahead(Task.DETECT)):
+        async for outcome in in_order(requests, one, self._ahead(Task.DETECT), self._stopping):
             if isinstance(outcome, pb.DetectReply):
                 yield pb.DetectFrame(result=outcome)
             else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import Any
 
 from fastapi import Depends, FastAPI, Request, Response
@@ -12,21 +13,23 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
 from models.errors import ModelError, ParameterInvalid
-from service.errors import INTERNAL, TABLE, MethodNotAllowed, NotFound, ServiceError, problem_of
-from service.web import classify, detect, faces, models
+from service.errors import INTERNAL, MethodNotAllowed, NotFound, ServiceError, problem_of
+from service.journal import Journal
+from service.web import classify, detect, faces, models, stylize, v2
 from service.web.answers import problem_answer
 from service.web.call import ClientGone, call_of, task_of
+from service.web.document import document
 from service.web.envelope import Envelope
 from service.web.house import Home, House, admit
-from service.web.schemas import ProblemOut
+from service.web.v2_codec import error_answer
 
 logger = logging.getLogger(__name__)
 
 _COUNTED = {
     route.path
-    for module in (classify, detect, faces)
+    for module in (classify, detect, faces, stylize)
     for route in module.router.routes
-    if isinstance(route, APIRoute)
+    if isinstance(route, APIRoute) and "POST" in (route.methods or ())
 }
 
 
@@ -36,23 +39,17 @@ def make_app(house: House) -> ASGIApp:
         title="Lynceus",
         summary="Batched vision models behind typed endpoints.",
         version="1",
-        responses={
-            kind.http: {
-                "model": ProblemOut,
-                "description": kind.title,
-                "content": {"application/problem+json": {}},
-            }
-            for kind in TABLE.values()
-        },
     )
     app.state.house = house
     for exception in (ModelError, ServiceError, HTTPException, RequestValidationError, Exception):
         app.add_exception_handler(exception, _on_error)
     app.add_exception_handler(ClientGone, _on_gone)
     app.add_api_route("/metrics", _metrics, include_in_schema=False)
-    for module in (classify, detect, faces, models):
+    for module in (classify, detect, faces, stylize, models, v2):
         app.include_router(module.router, dependencies=[Depends(admit)])
-    return Envelope(app, house.metrics)
+    app.include_router(v2.health)
+    app.openapi = partial(document, app)  # type: ignore[method-assign]
+    return Envelope(app, house.metrics, Journal(house.settings.access_log))
 
 
 async def _metrics(house: Home) -> Response:
@@ -64,11 +61,16 @@ async def _on_error(request: Request, exc: Exception) -> Response:
     problem = problem_of(_translated(request, exc))
     call = call_of(request)
     call.code = problem.kind.code
-    if call.task is None and request.url.path in _COUNTED:  # refused before its handler ran
-        call.task = task_of(request)
+    path = request.url.path
+    protocol = path == "/v2" or path.startswith("/v2/")
+    if call.task is None:  # refused before its handler ran
+        if path in _COUNTED:
+            call.task = task_of(request)
+        elif protocol and path.endswith("/infer"):
+            call.task = v2.TASK
     if problem.kind is INTERNAL:
         logger.error("request %s failed", call.request_id, exc_info=exc)
-    return problem_answer(problem)
+    return error_answer(problem) if protocol else problem_answer(problem)
 
 
 async def _on_gone(request: Request, exc: Exception) -> Response:

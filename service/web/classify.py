@@ -53,7 +53,7 @@ async def explain(
     house: Home,
     model: Model = None,
     label: Annotated[str | None, Query(description="a label's name or index; default: the likeliest")] = None,
-    kind: Kind = Kind.CAM,
+    kind: Annotated[Kind, Query(description="Grad-CAM, or the score in every window")] = Kind.CAM,
     fraction: Annotated[float, Query(gt=0, le=1, description="a window's side, of the shorter side")] = 0.5,
     score_threshold: Annotated[float, Query(ge=0, le=1, description="least score of a box")] = 0.2,
 ) -> Response:

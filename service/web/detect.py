@@ -27,7 +27,13 @@ class BoxFormat(StrEnum):
     CXCYWH = "cxcywh"
 
 
-Share = Annotated[float | None, Query(ge=0, le=1)]
+Score = Annotated[
+    float | None, Query(ge=0, le=1, description="least score of a detection; the model's own if left out")
+]
+Overlap = Annotated[
+    float | None,
+    Query(ge=0, le=1, description="largest IoU of two boxes of a class; the model's own if left out"),
+]
 
 
 @router.post("/detect", response_model=DetectOut, openapi_extra=NEEDS_BODY)
@@ -35,11 +41,11 @@ async def detect(
     request: Request,
     house: Home,
     model: Annotated[str | None, Query(description="a served detector; the default one if left out")] = None,
-    score_threshold: Share = None,
-    iou_threshold: Share = None,
-    max_detections: Annotated[int, Query(ge=1, le=1000)] = 100,
+    score_threshold: Score = None,
+    iou_threshold: Overlap = None,
+    max_detections: Annotated[int, Query(ge=1, le=1000, description="the surest so many")] = 100,
     classes: Annotated[str | None, Query(description="names of wanted classes, separated by commas")] = None,
-    box_format: BoxFormat = BoxFormat.XYXY,
+    box_format: Annotated[BoxFormat, Query(description="how a box is written")] = BoxFormat.XYXY,
     normalized: Annotated[bool, Query(description="boxes as shares of the image's size")] = False,
 ) -> Response:
     """Objects of one image, or of several in order; `Accept: image/*` asks for the annotated picture."""

@@ -15,6 +15,7 @@ import uuid
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import problem_of
+from service.journal import Journal
 from service.metrics import Metrics
 from service.web.call import KEY, Call
 
@@ -29,10 +30,12 @@ class Envelope:
     Args:
         app: the application.
         metrics: where requests are counted.
+        journal: where they are logged.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, journal: Journal) -> None:
         self._app = app
+        self._journal = journal
         self._requests = metrics.requests
         self._seconds = metrics.request_seconds
 
@@ -42,11 +45,12 @@ class Envelope:
             return
         call = scope[KEY] = Call(_request_id(scope))
         answered = False
+        status = 499  # nobody was there to be answered
 
         async def send_with_headers(message: Message) -> None:
-            nonlocal answered
+            nonlocal answered, status
             if message["type"] == "http.response.start":
-                answered = True
+                answered, status = True, message["status"]
                 message["headers"] = [*message.get("headers", ()), *_headers(call)]
             await send(message)
 
@@ -62,6 +66,11 @@ class Envelope:
                 logger.exception("request %s failed", call.request_id)
                 await _answer(send_with_headers, exc)
         finally:
+            if self._journal.enabled:
+                what, seconds = f"{scope['method']} {scope['path']}", time.monotonic() - call.started
+                self._journal.record(
+                    "http", what, str(status), call.code, call.request_id, seconds, call.trace
+                )
             if call.task is not None:
                 self._requests.labels(call.task, "http", call.code).inc()
                 self._seconds.labels(call.task, "http").observe(time.monotonic() - call.started)

@@ -34,9 +34,11 @@ router = APIRouter(prefix="/v1/faces", tags=["faces"])
 COMPARE_BYTES = 1024 * 1024
 Model = Annotated[str | None, Query(description="a served face detector; the default one if left out")]
 Embedder = Annotated[str | None, Query(description="a served embedding model; the default one if left out")]
-Score = Annotated[float | None, Query(ge=0, le=1)]
+Score = Annotated[
+    float | None, Query(ge=0, le=1, description="least score of a face; the model's own if left out")
+]
 MinSize = Annotated[float, Query(ge=0, description="smallest face to give, pixels of the shorter side")]
-MaxFaces = Annotated[int, Query(ge=1, le=1000)]
+MaxFaces = Annotated[int, Query(ge=1, le=1000, description="the surest so many")]
 Threshold = Annotated[float | None, Query(ge=0, le=10, description="largest distance of one person's faces")]
 
 
@@ -105,7 +107,9 @@ async def verify(
     model: Model = None,
     embedder: Embedder = None,
     threshold: Threshold = None,
-    face_select: FaceSelect = FaceSelect.LARGEST,
+    face_select: Annotated[
+        FaceSelect, Query(description="which face of a picture counts")
+    ] = FaceSelect.LARGEST,
 ) -> Response:
     """Whether the images `a` and `b` show one person."""
     call = begin(request)
@@ -136,7 +140,7 @@ async def verify(
     openapi_extra={
         "requestBody": {
             "required": True,
-            "content": {"application/json": {"schema": CompareIn.model_json_schema()}},
+            "content": {"application/json": {"schema": {"$ref": "#/components/schemas/CompareIn"}}},
         }
     },
 )

@@ -73,12 +73,12 @@ async def read_images(
         raise MediaTypeUnsupported("a compressed body is not accepted; images are compressed already")
     kind = request.headers.get("content-type", "application/octet-stream").partition(";")[0].strip().lower()
     if kind == "multipart/form-data":
-        found = await _multipart(request, fields, await _body(request, max_body), max_images)
+        found = await _multipart(request, fields, await read_body(request, max_body), max_images)
     elif kind == "application/json":
         most = max_image * len(fields) * 4 // 3 + 4096  # base64 is longer by a third
-        found = _json(await _body(request, most), fields)
+        found = _json(await read_body(request, most), fields)
     elif kind in RAW and len(fields) == 1:
-        found = {fields[0]: [await _body(request, max_image)]}
+        found = {fields[0]: [await read_body(request, max_image)]}
     else:
         accepted = ACCEPTED if len(fields) == 1 else "multipart/form-data or application/json"
         raise MediaTypeUnsupported(f"the content type {kind!r} is not accepted; send {accepted}")
@@ -98,10 +98,16 @@ async def read_json(request: Request, most: int) -> bytes:
     kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise MediaTypeUnsupported(f"the content type {kind!r} is not accepted; send application/json")
-    return await _body(request, most)
+    return await read_body(request, most)
 
 
-async def _body(request: Request, most: int) -> bytes:
+async def read_body(request: Request, most: int) -> bytes:
+    """The body as it came, of at most so many bytes.
+
+    Raises:
+        ImageTooLarge: it is longer, as declared or as counted.
+        ClientGone: the client hung up half way.
+    """
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > most:
         raise ImageTooLarge(f"the body has {declared} bytes; at most {most} are accepted")

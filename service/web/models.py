@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Response
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Response
 
 from models.errors import ModelUnknown
 from models.pipeline import Card
@@ -11,6 +13,7 @@ from service.web.house import Home, House
 from service.web.schemas import ModelDetailOut, ModelOut, ModelsOut, Size
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
+Name = Annotated[str, Path(description="a served model's name")]
 
 
 @router.get("", response_model=ModelsOut)
@@ -20,7 +23,7 @@ async def models(house: Home) -> Response:
 
 
 @router.get("/{name}", response_model=ModelDetailOut)
-async def model(name: str, house: Home) -> Response:
+async def model(name: Name, house: Home) -> Response:
     """One model's card."""
     card = _known(house, name)
     short = _card(house, name).model_dump()
@@ -28,7 +31,7 @@ async def model(name: str, house: Home) -> Response:
 
 
 @router.get("/{name}/filters", response_class=Response, responses={200: {"content": {"image/png": {}}}})
-async def filters(name: str, house: Home) -> Response:
+async def filters(name: Name, house: Home) -> Response:
     """A picture (PNG) of the first layer's filters."""
     return picture_answer(await house.pictures.filters(name), "png")
 

@@ -156,6 +156,21 @@ class WindowsOut(Schema):
     boxes: list[WindowOut]
 
 
+class StyleOut(Schema):
+    """One style."""
+
+    name: str
+    title: str
+    artist: str
+    thumbnail: str | None = Field(description="where a small picture of the painting is")
+
+
+class StylesOut(Schema):
+    """Every style of the default network; the first is what a request means that names none."""
+
+    styles: list[StyleOut]
+
+
 class ModelOut(Schema):
     """One model that is served."""
 

@@ -13,20 +13,25 @@ import httpx
 
 from models import zoo
 from models.image import Limits
-from models.pipeline import Pipeline
+from models.pipeline import Card, Pipeline, Task
+from models.style.pipeline import StylePipeline
+from models.style.transfer import Stylist
 from models.weights import CATALOGUE, Catalogue, Store
 from service.access import Access
 from service.dataplane import DataPlane
 from service.executor import TorchExecutor
 from service.faces import FaceDesk
+from service.inference.desk import InferenceDesk
 from service.metrics import Metrics
 from service.pictures import PictureDesk
 from service.rpc.server import Server
 from service.rpc.stubs.vision_pb2_grpc import VisionStub
 from service.runner import Runner
 from service.settings import Settings
+from service.styles import StyleDesk
 from service.web.app import make_app
 from service.web.house import House
+from tests.models.style_small import STYLES, random_network
 from tests.server import free_port
 
 T = TypeVar("T")
@@ -35,6 +40,14 @@ T = TypeVar("T")
 def pipeline(name: str) -> Pipeline:
     """A model of the catalogue, as it is served."""
     return zoo.build(name, Catalogue((CATALOGUE,)), Store(None))
+
+
+def style_pipeline() -> StylePipeline:
+    """A narrow style network, untrained, on small canvases."""
+    network = random_network()
+    labels = tuple(style.name for style in STYLES)
+    card = Card("styles", Task.STYLE, "Apache-2.0", "0" * 64, labels)
+    return StylePipeline(card, Stylist(network), STYLES, buckets=((48, 64), (64, 64)))
 
 
 class Doors:
@@ -65,13 +78,18 @@ class Doors:
         self.plane = DataPlane(runners, self.metrics, limits, 0)
         faces = FaceDesk(self.plane)
         self._pictures = PictureDesk(self.plane, faces, limits)
+        styles = StyleDesk(self.plane, self._pictures)
         access = Access([key.get_secret_value() for key in settings.api_keys])
         for runner in runners:
             await runner.start()
-        app = make_app(House(self.plane, faces, self._pictures, self.metrics, settings, access))
+        inference = InferenceDesk(self.plane, faces, self.metrics, settings.max_images)
+        house = House(self.plane, faces, self._pictures, styles, self.metrics, settings, access, inference)
+        app = make_app(house)
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         self._client = httpx.AsyncClient(transport=transport, base_url="http://test")
-        self._server = Server(self.plane, faces, self.metrics, access, settings, shared=False)
+        self._server = Server(
+            self.plane, faces, styles, inference, self.metrics, access, settings, shared=False
+        )
         await self._server.start()
 
     async def close(self) -> None:

@@ -19,7 +19,7 @@ from models import errors as science
 from service import errors
 from service.rpc.stubs import vision_pb2 as pb
 from tests.paths import SHARED
-from tests.service.doors import Doors, open_doors, pipeline
+from tests.service.doors import Doors, open_doors, pipeline, style_pipeline
 
 KEY = {"authorization": "Bearer one"}
 PNG = bytes(cv2.imencode(".png", np.zeros((40, 40, 3), np.uint8))[1])
@@ -28,6 +28,7 @@ PNG = bytes(cv2.imencode(".png", np.zeros((40, 40, 3), np.uint8))[1])
 @pytest.fixture(scope="module")
 def doors() -> Iterator[Doors]:
     models = [pipeline(name) for name in ("lenet5", "yolo-person", "mtcnn", "dlib-resnet")]
+    models.append(style_pipeline())
     limits = {"max_image_bytes": 2 * 1024 * 1024, "max_image_pixels": 1_000_000, "max_queue": 4}
     with open_doors(models, api_keys="one,two", **limits) as doors:
         yield doors
@@ -70,6 +71,21 @@ def detect(parameter: str, value: Any, query: str) -> Case:
 
 
 CASES = {
+    "style": Case(
+        science.StyleUnknown,
+        "/v1/stylize?style=none",
+        "Stylize",
+        pb.StylizeRequest(image=PNG, style="none"),
+        PNG,
+    ),
+    "strength": Case(
+        science.ParameterInvalid,
+        "/v1/stylize?strength=2",
+        "Stylize",
+        pb.StylizeRequest(image=PNG, strength=2),
+        PNG,
+        parameter="strength",
+    ),
     "empty": classify(science.ImageInvalid, b""),
     "truncated": classify(science.ImageInvalid, PNG[:60]),
     "pixels": classify(science.ImageTooLarge, big()),
@@ -267,6 +283,4 @@ def test_the_cases_cover_the_table() -> None:
     walked = {case.error for case in CASES.values()} | {science.FacesMany}
     walked |= {errors.Overloaded, errors.NotReady, errors.DeadlineExceeded}
     # a route or method that is not there is answered by each door's framework, see test_web and test_rpc
-    assert walked | {errors.NotFound, errors.MethodNotAllowed, errors.JobUnknown, errors.StyleUnknown} == set(
-        errors.TABLE
-    )
+    assert walked | {errors.NotFound, errors.MethodNotAllowed, errors.JobUnknown} == set(errors.TABLE)

@@ -99,3 +99,10 @@ def test_what_counts_as_out_of_memory() -> None:
     assert not is_out_of_memory(ValueError("out of memory"))
     assert is_device_lost(RuntimeError("CUDA error: an illegal memory access was encountered"))
     assert not is_device_lost(torch.OutOfMemoryError("CUDA error: out of memory"))
+
+
+def test_converting_a_network_reports_to_nobody() -> None:
+    OpenVINOExecutor(Mean(), 1).warm(SHAPE, [1])
+    from openvino.tools.ovc import convert_impl, telemetry_stub
+
+    assert convert_impl.tm is telemetry_stub

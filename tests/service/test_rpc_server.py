@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -143,3 +144,23 @@ def test_calls_under_way_are_finished_at_the_end() -> None:
 
         doors.run(stop())
         assert call.result(20).labels
+
+
+def test_a_stream_is_told_to_go_elsewhere_at_the_end() -> None:
+    with open_doors([pipeline("lenet5")]) as doors:
+        go_on = threading.Event()
+
+        def frames() -> Iterator[pb.ClassifyRequest]:
+            yield pb.ClassifyRequest(image=PNG)
+            yield pb.ClassifyRequest(image=PNG)
+            go_on.wait(20)  # the client would go on, but for the server
+
+        stream = doors.stub.ClassifyStream(frames())
+        assert next(stream).result.labels
+        assert next(stream).result.labels
+        doors.run(doors._server.stop(20))
+        with pytest.raises(grpc.RpcError) as caught:
+            next(stream)
+        go_on.set()
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert "open the stream again" in str(caught.value.details())

@@ -17,10 +17,12 @@ from service.access import Access
 from service.dataplane import DataPlane
 from service.executor import TorchExecutor
 from service.faces import FaceDesk
+from service.inference.desk import InferenceDesk
 from service.metrics import Metrics
 from service.pictures import PictureDesk
 from service.runner import Runner
 from service.settings import Settings
+from service.styles import StyleDesk
 from service.web.app import make_app
 from service.web.house import House
 from tests.service.doubles import MeanPipeline
@@ -38,8 +40,10 @@ def with_client(test: Callable[[httpx.AsyncClient], Awaitable[None]]) -> Metrics
         plane = DataPlane([runner], metrics, Limits(), 0)
         faces = FaceDesk(plane)
         pictures = PictureDesk(plane, faces, Limits())
+        styles = StyleDesk(plane, pictures)
+        inference = InferenceDesk(plane, faces, metrics, 4)
         await runner.start()
-        app = make_app(House(plane, faces, pictures, metrics, Settings(), Access()))
+        app = make_app(House(plane, faces, pictures, styles, metrics, Settings(), Access(), inference))
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
             await test(client)

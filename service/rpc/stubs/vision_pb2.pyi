@@ -13,9 +13,20 @@ class FaceSelect(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     FACE_SELECT_UNSPECIFIED: _ClassVar[FaceSelect]
     FACE_SELECT_LARGEST: _ClassVar[FaceSelect]
     FACE_SELECT_ONLY: _ClassVar[FaceSelect]
+
+class PictureFormat(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    PICTURE_FORMAT_UNSPECIFIED: _ClassVar[PictureFormat]
+    PICTURE_FORMAT_JPEG: _ClassVar[PictureFormat]
+    PICTURE_FORMAT_PNG: _ClassVar[PictureFormat]
+    PICTURE_FORMAT_WEBP: _ClassVar[PictureFormat]
 FACE_SELECT_UNSPECIFIED: FaceSelect
 FACE_SELECT_LARGEST: FaceSelect
 FACE_SELECT_ONLY: FaceSelect
+PICTURE_FORMAT_UNSPECIFIED: PictureFormat
+PICTURE_FORMAT_JPEG: PictureFormat
+PICTURE_FORMAT_PNG: PictureFormat
+PICTURE_FORMAT_WEBP: PictureFormat
 
 class Size(_message.Message):
     __slots__ = ("width", "height")
@@ -278,6 +289,52 @@ class CompareFacesRequest(_message.Message):
     embedder: str
     threshold: float
     def __init__(self, a: _Optional[_Union[Embedding, _Mapping]] = ..., b: _Optional[_Union[Embedding, _Mapping]] = ..., embedder: _Optional[str] = ..., threshold: _Optional[float] = ...) -> None: ...
+
+class StylizeRequest(_message.Message):
+    __slots__ = ("image", "model", "style", "strength", "format")
+    IMAGE_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    STYLE_FIELD_NUMBER: _ClassVar[int]
+    STRENGTH_FIELD_NUMBER: _ClassVar[int]
+    FORMAT_FIELD_NUMBER: _ClassVar[int]
+    image: bytes
+    model: str
+    style: str
+    strength: float
+    format: PictureFormat
+    def __init__(self, image: _Optional[bytes] = ..., model: _Optional[str] = ..., style: _Optional[str] = ..., strength: _Optional[float] = ..., format: _Optional[_Union[PictureFormat, str]] = ...) -> None: ...
+
+class StylizeReply(_message.Message):
+    __slots__ = ("model", "image", "picture")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_FIELD_NUMBER: _ClassVar[int]
+    PICTURE_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    image: Size
+    picture: bytes
+    def __init__(self, model: _Optional[str] = ..., image: _Optional[_Union[Size, _Mapping]] = ..., picture: _Optional[bytes] = ...) -> None: ...
+
+class ListStylesRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Style(_message.Message):
+    __slots__ = ("name", "title", "artist", "thumbnail")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    TITLE_FIELD_NUMBER: _ClassVar[int]
+    ARTIST_FIELD_NUMBER: _ClassVar[int]
+    THUMBNAIL_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    title: str
+    artist: str
+    thumbnail: bytes
+    def __init__(self, name: _Optional[str] = ..., title: _Optional[str] = ..., artist: _Optional[str] = ..., thumbnail: _Optional[bytes] = ...) -> None: ...
+
+class ListStylesReply(_message.Message):
+    __slots__ = ("styles",)
+    STYLES_FIELD_NUMBER: _ClassVar[int]
+    styles: _containers.RepeatedCompositeFieldContainer[Style]
+    def __init__(self, styles: _Optional[_Iterable[_Union[Style, _Mapping]]] = ...) -> None: ...
 
 class ListModelsRequest(_message.Message):
     __slots__ = ()

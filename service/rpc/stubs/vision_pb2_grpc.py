@@ -64,6 +64,16 @@ class VisionStub:
                 request_serializer=service_dot_rpc_dot_stubs_dot_vision__pb2.CompareFacesRequest.SerializeToString,
                 response_deserializer=service_dot_rpc_dot_stubs_dot_vision__pb2.Verdict.FromString,
                 _registered_method=True)
+        self.Stylize = channel.unary_unary(
+                '/lynceus.v1.Vision/Stylize',
+                request_serializer=service_dot_rpc_dot_stubs_dot_vision__pb2.StylizeRequest.SerializeToString,
+                response_deserializer=service_dot_rpc_dot_stubs_dot_vision__pb2.StylizeReply.FromString,
+                _registered_method=True)
+        self.ListStyles = channel.unary_unary(
+                '/lynceus.v1.Vision/ListStyles',
+                request_serializer=service_dot_rpc_dot_stubs_dot_vision__pb2.ListStylesRequest.SerializeToString,
+                response_deserializer=service_dot_rpc_dot_stubs_dot_vision__pb2.ListStylesReply.FromString,
+                _registered_method=True)
         self.ListModels = channel.unary_unary(
                 '/lynceus.v1.Vision/ListModels',
                 request_serializer=service_dot_rpc_dot_stubs_dot_vision__pb2.ListModelsRequest.SerializeToString,
@@ -127,6 +137,19 @@ class VisionServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Stylize(self, request, context):
+        """A picture in a style, at its own size.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListStyles(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListModels(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -186,6 +209,16 @@ def add_VisionServicer_to_server(servicer, server):
                     servicer.CompareFaces,
                     request_deserializer=service_dot_rpc_dot_stubs_dot_vision__pb2.CompareFacesRequest.FromString,
                     response_serializer=service_dot_rpc_dot_stubs_dot_vision__pb2.Verdict.SerializeToString,
+            ),
+            'Stylize': grpc.unary_unary_rpc_method_handler(
+                    servicer.Stylize,
+                    request_deserializer=service_dot_rpc_dot_stubs_dot_vision__pb2.StylizeRequest.FromString,
+                    response_serializer=service_dot_rpc_dot_stubs_dot_vision__pb2.StylizeReply.SerializeToString,
+            ),
+            'ListStyles': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListStyles,
+                    request_deserializer=service_dot_rpc_dot_stubs_dot_vision__pb2.ListStylesRequest.FromString,
+                    response_serializer=service_dot_rpc_dot_stubs_dot_vision__pb2.ListStylesReply.SerializeToString,
             ),
             'ListModels': grpc.unary_unary_rpc_method_handler(
                     servicer.ListModels,
@@ -370,6 +403,60 @@ class Vision:
             '/lynceus.v1.Vision/CompareFaces',
             service_dot_rpc_dot_stubs_dot_vision__pb2.CompareFacesRequest.SerializeToString,
             service_dot_rpc_dot_stubs_dot_vision__pb2.Verdict.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Stylize(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lynceus.v1.Vision/Stylize',
+            service_dot_rpc_dot_stubs_dot_vision__pb2.StylizeRequest.SerializeToString,
+            service_dot_rpc_dot_stubs_dot_vision__pb2.StylizeReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListStyles(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lynceus.v1.Vision/ListStyles',
+            service_dot_rpc_dot_stubs_dot_vision__pb2.ListStylesRequest.SerializeToString,
+            service_dot_rpc_dot_stubs_dot_vision__pb2.ListStylesReply.FromString,
             options,
             channel_credentials,
             insecure,

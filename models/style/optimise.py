@@ -1,0 +1,193 @@
+"""One picture in the manner of any painting, found by optimising its pixels: slow, but for every style.
+
+Gatys, Ecker and Bethge (CVPR 2016), equation 7, on EfficientNet-Lite0's features (see `losses.py`); coarse
+to fine as in Gatys et al., "Controlling Perceptual Factors in Neural Style Transfer" (CVPR 2017), section 6:
+large shapes are settled on a small picture, which costs a quarter and reaches twice as far.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from models.errors import ModelError, ParameterInvalid
+from models.image import Image, Pixels, resize
+from models.style.losses import Perceptual, content_cost, style_cost, total_variation
+from models.style.result import Stylised
+
+SMALLEST = 32  # pixels; the coarsest features that are looked at have a stride of 32
+SHIFTS = ((0, 0), (1, 1), (0, 1), (1, 0))  # pixels, in turn: see `Perceptual`
+
+
+@dataclass(frozen=True, slots=True)
+class OptimiseOptions:
+    """One job's wishes.
+
+    Attributes:
+        steps: of the optimiser, 1 to 1000.
+        size: longest side of the result, 64 to 1024 pixels; time grows with its square.
+        style_size: longest side of the painting, likewise, or None for half as much again as `size`: a larger
+            one paints with larger strokes.
+        content_weight, style_weight, variation_weight: of the three costs, 0 or more.
+        levels: how many sizes, each twice the one before, the last one `size`; 1 to 4.
+        preview_every: steps between two previews; 0 for none.
+    """
+
+    steps: int = 150
+    size: int = 256
+    style_size: int | None = None
+    content_weight: float = 1.0
+    style_weight: float = 5.0
+    variation_weight: float = 5.0
+    levels: int = 2
+    preview_every: int = 10
+
+    def __post_init__(self) -> None:
+        for name, low, high in (
+            *(("steps", 1, 1000), ("size", 64, 1024), ("levels", 1, 4), ("preview_every", 0, 1000)),
+            *((f"{cost}_weight", 0, 1e6) for cost in ("content", "style", "variation")),
+        ):
+            if not low <= getattr(self, name) <= high:  # NaN fails too
+                raise ParameterInvalid(name, f"{name} must be from {low:g} to {high:g}")
+        if self.style_size is not None and not 64 <= self.style_size <= 1024:
+            raise ParameterInvalid("style_size", "style_size must be from 64 to 1024")
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """How far a job is.
+
+    Attributes:
+        step: steps done, from 1.
+        steps: how many there will be.
+        content, style, variation: the costs before this step, without their weights.
+        preview: uint8 [h, w, 3], the picture as it is, or None at a step without a preview.
+    """
+
+    step: int
+    steps: int
+    content: float
+    style: float
+    variation: float
+    preview: Pixels | None
+
+
+class Cancelled(ModelError):
+    """The job was cancelled between two steps."""
+
+
+def optimise(
+    content: Image,
+    style: Image,
+    perceptual: Perceptual,
+    options: OptimiseOptions | None = None,
+    *,
+    progress: Callable[[Step], None] = lambda step: None,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> Stylised:
+    """Paints the content in the manner of the style.
+
+    Args:
+        content, style: any sizes.
+        perceptual: the network that the costs look through; may be shared by jobs of several threads.
+        progress: called after every step.
+        cancelled: asked before every step.
+
+    Returns:
+        A picture of the content's proportions whose longest side is `options.size`.
+
+    Raises:
+        Cancelled: `cancelled` said so.
+    """
+    options = options or OptimiseOptions()
+    painting_size = options.style_size or options.size * 3 // 2
+    picture = _resized(content, SMALLEST)
+    done = 0
+    for level in reversed(range(options.levels)):
+        target = _resized(content, options.size >> level)
+        costs = _Costs(perceptual, target, _resized(style, painting_size >> level), options)
+        start = target if done == 0 else _enlarged(picture, target)
+        descent = _Descent(start, costs)
+        for _ in range((options.steps - done) // (level + 1)):  # as many steps on every level
+            if cancelled():
+                raise Cancelled("the job was cancelled")
+            parts = descent.step(done)
+            done += 1
+            shown = options.preview_every > 0 and done % options.preview_every == 0
+            preview = _bytes(descent.picture) if shown else None
+            progress(Step(done, options.steps, *parts, preview))
+        picture = descent.picture
+    pixels = _bytes(picture)
+    return Stylised(pixels.shape[1], pixels.shape[0], pixels)
+
+
+class _Costs:
+    """The three costs of a picture against one content and one painting."""
+
+    def __init__(
+        self, perceptual: Perceptual, content: Tensor, painting: Tensor, options: OptimiseOptions
+    ) -> None:
+        self.perceptual = perceptual
+        self.weights = torch.tensor((options.content_weight, options.style_weight, options.variation_weight))
+        with torch.no_grad():
+            self.contents = [perceptual.content(content, shift) for shift in SHIFTS]
+            self.grams = perceptual(painting)[1]
+
+    def __call__(self, picture: Tensor, step: int) -> Tensor:
+        """Tensor[1, 3, H, W] -> Tensor[3]: content, style, variation."""
+        turn = step % len(SHIFTS)
+        features, grams = self.perceptual(picture, SHIFTS[turn])
+        costs = (
+            content_cost(features, self.contents[turn]),
+            style_cost(grams, self.grams),
+            total_variation(picture),
+        )
+        return torch.cat(costs)
+
+
+class _Descent:
+    """Adam on one picture's pixels, which stay within 0..1."""
+
+    def __init__(self, start: Tensor, costs: _Costs) -> None:
+        self.costs = costs
+        self.levels = (start / 255).clone().requires_grad_()
+        self.optimiser = torch.optim.Adam([self.levels], lr=0.02)
+
+    @property
+    def picture(self) -> Tensor:
+        """Tensor[1, 3, H, W], 0..255."""
+        return self.levels.detach() * 255
+
+    def step(self, number: int) -> tuple[float, float, float]:
+        """One step; the costs before it: content, style, variation."""
+        parts = self.costs(self.levels * 255, number)
+        self.optimiser.zero_grad(set_to_none=True)
+        (parts @ self.costs.weights).backward()
+        self.optimiser.step()
+        with torch.no_grad():
+            self.levels.clamp_(0, 1)
+        content, style, variation = parts.tolist()
+        return content, style, variation
+
+
+def _resized(image: Image, longest: int) -> Tensor:
+    """A picture with this longest side, as float Tensor[1, 3, H, W], 0..255."""
+    longest = max(longest, SMALLEST)
+    scale = longest / max(image.width, image.height)
+    height, width = (max(SMALLEST, round(side * scale)) for side in (image.height, image.width))
+    pixels = resize(image.pixels, height, width, interpolation="bicubic")
+    return torch.from_numpy(pixels).permute(2, 0, 1)[None].float()
+
+
+def _enlarged(picture: Tensor, like: Tensor) -> Tensor:
+    return F.interpolate(picture, like.shape[2:], mode="bicubic").clamp(0, 255)
+
+
+def _bytes(picture: Tensor) -> Pixels:
+    pixels: Pixels = picture[0].round().clamp(0, 255).byte().permute(1, 2, 0).contiguous().numpy()
+    return np.array(pixels)

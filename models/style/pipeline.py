@@ -1,0 +1,138 @@
+"""The pipeline of the style network: any picture into one of a few canvases, and back to its own size.
+
+How a style reaches the network: a canvas is one row higher than its picture, and the bytes of that last row
+are the weights of the styles (red of column i: style i; 255 for the one that was asked for). So an item is
+still one uint8 array [H, W, 3]: the batcher, CUDA graphs and OpenVINO need to know nothing of styles, and
+requests with different ones share a batch. Mixtures, and a style that stands for the picture itself, would
+need no more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from torch import Tensor, nn
+
+from models.errors import ImageTooLarge, ParameterInvalid, StyleUnknown
+from models.image import Image, Pixels, resize
+from models.pipeline import Card, Prepared
+from models.style.result import Style, StyleOptions, Stylised
+
+BUCKETS = ((256, 256), (384, 512), (512, 384), (512, 512))
+"""Height and width of the canvases: small pictures, and 4:3, 3:4 and square ones."""
+
+MAX_SIDE = 8192
+"""Pixels, of pictures that are taken; those larger than the canvases are reduced, and enlarged afterwards."""
+
+
+@dataclass(frozen=True, slots=True)
+class StyleContext:
+    """What `StylePipeline.postprocess` needs of one request.
+
+    Attributes:
+        pixels: uint8 [h, w, 3], the picture as it came.
+        width, height: of the upright original.
+        window: top, left, height, width of the picture on the canvas.
+        strength: 0 to 1.
+    """
+
+    pixels: Pixels
+    width: int
+    height: int
+    window: tuple[int, int, int, int]
+    strength: float
+
+
+class StylePipeline:
+    """Pipeline of a style network (see `models.pipeline.Pipeline`).
+
+    A picture lies in the middle of the smallest canvas that holds it; one larger than all is reduced to the
+    canvas that keeps most of it. The rest of a canvas mirrors the picture, as often as needed: an instance
+    norm takes its statistics of the whole canvas, and a mirrored picture has those of the picture itself.
+
+    Args:
+        card: the public card.
+        module: uint8 Tensor[N, H + 1, W, 3], RGB -> uint8 Tensor[N, H, W, 3].
+        styles: in the order of the network.
+        buckets: height and width of the canvases, pixels.
+    """
+
+    def __init__(
+        self,
+        card: Card,
+        module: nn.Module,
+        styles: Sequence[Style],
+        *,
+        buckets: Sequence[tuple[int, int]] = BUCKETS,
+    ) -> None:
+        if not buckets or any(side < 8 or side % 4 for bucket in buckets for side in bucket):
+            raise ValueError("buckets are heights and widths, multiples of 4")
+        self.card = card
+        self.module = module.eval().requires_grad_(False)
+        self.styles = tuple(styles)
+        self.buckets = sorted(buckets, key=lambda bucket: bucket[0] * bucket[1])
+        if len(styles) > min(width for _, width in buckets):
+            raise ValueError("more styles than a row has pixels")
+        self.shapes = tuple((height + 1, width, 3) for height, width in self.buckets)
+        self.min_side = None  # a picture comes back at full resolution, and strength 0 is the picture itself
+        self._index = {style.name: index for index, style in enumerate(self.styles)}
+
+    def preprocess(self, image: Image, options: StyleOptions | None = None) -> Prepared:
+        """Lays one picture on a canvas and checks its options.
+
+        Raises:
+            StyleUnknown: no style of that name.
+            ParameterInvalid: `strength` outside 0..1.
+            ImageTooLarge: a side above `MAX_SIDE` pixels.
+        """
+        options = options or StyleOptions()
+        index = self._style(options.style)
+        if not 0 <= options.strength <= 1:  # NaN fails too
+            raise ParameterInvalid("strength", "strength must be from 0 to 1")
+        if max(image.width, image.height) > MAX_SIDE:
+            raise ImageTooLarge(
+                f"the picture is {image.width} by {image.height} pixels; "
+                f"a side of at most {MAX_SIDE} can be stylised"
+            )
+        height, width = self._bucket(image.height, image.width)
+        scale = min(1.0, height / image.height, width / image.width)
+        h, w = max(1, round(image.height * scale)), max(1, round(image.width * scale))
+        top, left = (height - h) // 2, (width - w) // 2
+        tensor = np.zeros((height + 1, width, 3), np.uint8)
+        tensor[:height] = cv2.copyMakeBorder(
+            resize(image.pixels, h, w), top, height - h - top, left, width - w - left, cv2.BORDER_REFLECT
+        )
+        tensor[height, index, 0] = 255
+        context = StyleContext(image.pixels, image.width, image.height, (top, left, h, w), options.strength)
+        return Prepared(tensor, context)
+
+    def postprocess(self, outputs: tuple[Tensor, ...], contexts: Sequence[StyleContext]) -> list[Stylised]:
+        """uint8 Tensor[N, H, W, 3] -> one picture a context, each of the size that it came in."""
+        canvases = outputs[0][: len(contexts)].cpu().numpy()
+        return [self._result(canvas, context) for canvas, context in zip(canvases, contexts, strict=True)]
+
+    def _result(self, canvas: Pixels, context: StyleContext) -> Stylised:
+        top, left, h, w = context.window
+        height, width = context.height, context.width
+        painted = np.ascontiguousarray(canvas[top : top + h, left : left + w])
+        painted = resize(painted, height, width, interpolation="bicubic")
+        if context.strength < 1:
+            original = resize(context.pixels, height, width)
+            painted = cv2.addWeighted(painted, context.strength, original, 1 - context.strength, 0)
+        return Stylised(width, height, painted)
+
+    def _style(self, name: str | None) -> int:
+        if name is None:
+            return 0
+        try:
+            return self._index[name]
+        except KeyError:
+            known = ", ".join(self._index)
+            raise StyleUnknown(f"no style named {name!r}; there are: {known}") from None
+
+    def _bucket(self, height: int, width: int) -> tuple[int, int]:
+        """The smallest canvas that holds a picture of this size, or, of the others, loses least of it."""
+        return max(self.buckets, key=lambda bucket: min(1.0, bucket[0] / height, bucket[1] / width))

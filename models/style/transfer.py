@@ -1,0 +1,244 @@
+"""One small network that paints in many styles: a feed-forward transformer with conditional instance norms.
+
+Johnson, Alahi and Fei-Fei (ECCV 2016, https://arxiv.org/abs/1603.08155) for the shape: down by four, residual
+blocks, up again. Dumoulin, Shlens and Kudlur, "A Learned Representation For Artistic Style" (ICLR 2017,
+https://arxiv.org/abs/1610.07629), section 2.2, for the styles: all weights are shared but for a scale and a
+shift of every instance norm. Odena et al., "Deconvolution and Checkerboard Artifacts" (Distill 2016), for
+enlarging by resizing before a convolution. The weights are made by `models/training/style.py`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from models.classification.efficientnet_lite import MEAN, SCALE
+from models.errors import WeightsError
+from models.pipeline import Card, Task
+from models.style.pipeline import BUCKETS, StylePipeline
+from models.style.result import Style
+
+if TYPE_CHECKING:
+    from models.weights import Entry
+
+STRIDE = 4
+
+
+@dataclass(frozen=True)
+class StyleConfig:
+    """What makes one network: it travels with the weights.
+
+    Attributes:
+        styles: in the order of their rows of `StyleNetwork.styles`.
+        channels: at half the resolution, and at a quarter of it.
+        blocks: how many residual blocks.
+    """
+
+    styles: tuple[Style, ...]
+    channels: tuple[int, int] = (32, 64)
+    blocks: int = 5
+
+    def __post_init__(self) -> None:
+        names = [style.name for style in self.styles]
+        if not names or len(set(names)) != len(names):
+            raise ValueError("a style network needs styles of different names")
+
+
+class ReflectConv(nn.Conv2d):
+    """A convolution that mirrors the picture beyond its edge, so that it paints no frame."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1) -> None:
+        super().__init__(inputs, outputs, kernel, stride, kernel // 2, padding_mode="reflect")
+
+
+class ResizeConv(nn.Module):
+    """Doubles the resolution (bilinear), then convolves; computed at the low resolution.
+
+    An enlarged map mixes neighbours in proportions that depend only on whether a row and a column are even or
+    odd, so a kernel of 4m - 1 taps a side is, in each of the four cases, a kernel of 2m + 1 taps on the small
+    map. The four results are interleaved: the same function (the mirrored edge apart), with less work and no
+    map at the high resolution before its last.
+    """
+
+    fold: Tensor
+
+    def __init__(self, inputs: int, outputs: int, kernel: int) -> None:
+        super().__init__()
+        if kernel % 4 != 3:
+            raise ValueError("the kernel must be 3, 7, 11, ...")
+        self.weight = nn.Parameter(nn.Conv2d(inputs, outputs, kernel).weight.detach())  # its initial values
+        self.bias = nn.Parameter(torch.zeros(outputs))
+        self.reach = (kernel + 1) // 4
+        fold = torch.zeros(2, 2 * self.reach + 1, kernel)
+        for parity in range(2):
+            for tap in range(kernel):
+                place, odd = divmod(parity + tap - kernel // 2, 2)
+                fold[parity, self.reach + place, tap] += 0.75
+                fold[parity, self.reach + place + (1 if odd else -1), tap] += 0.25
+        self.register_buffer("fold", fold, persistent=False)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Tensor[N, inputs, h, w] -> Tensor[N, outputs, 2h, 2w]."""
+        # [outputs, inputs, k, k] -> [outputs, row's parity, column's parity, inputs, small, small]
+        kernels = torch.einsum("yak,xbl,oikl->oyxiab", self.fold, self.fold, self.weight).flatten(0, 2)
+        bias = self.bias.repeat_interleave(4)
+        padded = F.pad(inputs, (self.reach,) * 4, mode="reflect")
+        return F.pixel_shuffle(F.conv2d(padded, kernels, bias), 2)
+
+
+class ConditionalNorm(nn.Module):
+    """Instance norm (Ulyanov et al., https://arxiv.org/abs/1607.08022); a scale and shift for each item."""
+
+    def __init__(self, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.eps = eps
+
+    def forward(self, inputs: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+        """Tensor[N, C, H, W], Tensor[N, C], Tensor[N, C] -> Tensor[N, C, H, W]."""
+        normal = F.instance_norm(inputs, eps=self.eps)
+        return normal * scale[:, :, None, None] + shift[:, :, None, None]
+
+
+class StyleNetwork(nn.Module):
+    """The network; `forward` is what training sees, `Stylist` what is served.
+
+    Attributes:
+        styles: Tensor[S, D], a style a row: the scales and shifts of all norms, one after another, and how
+            much of the picture's red, green and blue goes straight to the output. Adding a style is adding
+            a row.
+        widths: channels of the norms, in the order of the network; D is twice their sum and three.
+    """
+
+    def __init__(self, config: StyleConfig) -> None:
+        super().__init__()
+        self.config = config
+        half, quarter = config.channels
+        self.stem = ReflectConv(3 * 4, half, 5)
+        self.down = ReflectConv(half, quarter, 3, stride=2)
+        self.blocks = nn.ModuleList(ReflectConv(quarter, quarter, 3) for _ in range(2 * config.blocks))
+        self.up = ResizeConv(quarter, half, 3)
+        self.out = ResizeConv(half, 3, 7)
+        self.widths = (half, *[quarter] * (1 + 2 * config.blocks), half)
+        self.norms = nn.ModuleList(ConditionalNorm() for _ in self.widths)
+        plain = [torch.cat((torch.ones(width), torch.zeros(width))) for width in self.widths]
+        # 2: through the sigmoid this is about the picture itself, so a training begins with a likeness
+        self.styles = nn.Parameter(torch.cat((*plain, torch.full((3,), 2.0))).repeat(len(config.styles), 1))
+
+    def forward(self, images: Tensor, codes: Tensor) -> Tensor:
+        """Paints.
+
+        Args:
+            images: float Tensor[N, 3, H, W], RGB, 0..255, H and W multiples of 4.
+            codes: Tensor[N, D], rows of `styles` or mixtures of them.
+
+        Returns:
+            Tensor[N, 3, H, W], 0..255.
+        """
+        *vectors, through = codes.split([*[width for width in self.widths for _ in range(2)], 3], dim=1)
+        affine = list(zip(self.norms, vectors[::2], vectors[1::2], strict=True))
+
+        def normalised(index: int, hidden: Tensor) -> Tensor:
+            norm, scale, shift = affine[index]
+            result: Tensor = norm(hidden, scale, shift)
+            return result
+
+        inputs = (images - MEAN) / SCALE
+        # the first layer sees squares of 2 x 2 pixels as 12 channels
+        hidden = self.stem(F.pixel_unshuffle(inputs, 2))
+        hidden = F.relu(normalised(0, hidden))
+        hidden = F.relu(normalised(1, self.down(hidden)))
+        for index in range(0, len(self.blocks), 2):
+            inner = F.relu(normalised(2 + index, self.blocks[index](hidden)))
+            hidden = hidden + normalised(3 + index, self.blocks[index + 1](inner))
+        hidden = F.relu(normalised(len(affine) - 1, self.up(hidden)))
+        return 255 * torch.sigmoid(self.out(hidden).float() + through[:, :, None, None] * inputs)
+
+
+class Stylist(nn.Module):
+    """What is served: a batch in which every picture says which style it wants."""
+
+    def __init__(self, network: StyleNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, batch: Tensor) -> Tensor:
+        """uint8 Tensor[N, H + 1, W, 3] -> uint8 Tensor[N, H, W, 3], RGB.
+
+        The last row is no part of the picture: its first bytes, red alone, are the weights of the styles (see
+        `models/style/pipeline.py`).
+        """
+        styles = self.network.styles
+        weights = batch[:, -1, : styles.shape[0], 0].to(styles.dtype)
+        codes = (weights / weights.sum(dim=1, keepdim=True).clamp_min(1)) @ styles
+        painted = self.network(batch[:, :-1].permute(0, 3, 1, 2).to(styles.dtype), codes)
+        levels: Tensor = painted.round().clamp(0, 255).to(torch.uint8)
+        return levels.permute(0, 2, 3, 1)
+
+
+def save(network: StyleNetwork, path: Path) -> None:
+    """Writes a network as safetensors, halved to float16; the styles' titles and thumbnails go with it."""
+    from safetensors.torch import save_file
+
+    state = {name: tensor.detach().half().contiguous() for name, tensor in network.state_dict().items()}
+    config = network.config
+    for style in config.styles:
+        if style.thumbnail:
+            jpeg = np.frombuffer(style.thumbnail, np.uint8).copy()
+            state[f"thumbnail.{style.name}"] = torch.from_numpy(jpeg)
+    described = {
+        "styles": [{"name": s.name, "title": s.title, "artist": s.artist} for s in config.styles],
+        "channels": config.channels,
+        "blocks": config.blocks,
+    }
+    save_file(state, path, metadata={"config": json.dumps(described)})
+
+
+def load(path: Path) -> StyleNetwork:
+    """Reads what `save` wrote: float32, in eval mode.
+
+    Raises:
+        WeightsError: the file is no such network.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            raw: dict[str, Any] = json.loads(file.metadata()["config"])
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        styles = []
+        for row in raw["styles"]:
+            jpeg = state.pop(f"thumbnail.{row['name']}", torch.zeros(0, dtype=torch.uint8))
+            styles.append(Style(row["name"], row["title"], row["artist"], jpeg.numpy().tobytes()))
+        half, quarter = raw["channels"]
+        network = StyleNetwork(StyleConfig(tuple(styles), (int(half), int(quarter)), int(raw["blocks"])))
+        network.load_state_dict({name: tensor.float() for name, tensor in state.items()})
+    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise WeightsError(f"{path.name} is no style network of ours: {error}") from error
+    return network.eval()
+
+
+def build(entry: Entry, files: Mapping[str, Path]) -> StylePipeline:
+    """The zoo's builder. Options: `buckets`, a list of [height, width], multiples of 4."""
+    network = load(files["weights"])
+    buckets: Sequence[Sequence[int]] = entry.options.get("buckets", BUCKETS)
+    card = Card(
+        name=entry.name,
+        task=Task.STYLE,
+        licence=entry.licence,
+        sha256=entry.files["weights"].sha256,
+        labels=tuple(style.name for style in network.config.styles),
+        details={"architecture": "transformer network with conditional instance norms"},
+    )
+    return StylePipeline(
+        card,
+        Stylist(network),
+        network.config.styles,
+        buckets=[(int(height), int(width)) for height, width in buckets],
+    )

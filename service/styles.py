@@ -1,0 +1,68 @@
+"""Style transfer: a picture in, the picture in another manner out; and the styles that there are."""
+
+from __future__ import annotations
+
+from models.errors import StyleUnknown
+from models.image import encode
+from models.pipeline import Task
+from models.style.pipeline import StylePipeline
+from models.style.result import Style, StyleOptions, Stylised
+from service.dataplane import Answer, DataPlane
+from service.pictures import Format, PictureDesk
+
+
+class StyleDesk:
+    """Everything about styles, on top of the data plane."""
+
+    def __init__(self, plane: DataPlane, pictures: PictureDesk) -> None:
+        self._plane = plane
+        self._pictures = pictures
+
+    async def stylise(
+        self,
+        data: bytes,
+        options: StyleOptions,
+        kind: Format,
+        *,
+        model: str | None = None,
+        deadline: float | None = None,
+    ) -> Answer[tuple[bytes, Stylised]]:
+        """The picture in a style, at its own size: encoded, and as pixels.
+
+        Raises:
+            StyleUnknown: the network has no style of that name.
+            ParameterInvalid: `strength` outside 0..1.
+            ModelUnknown, ImageInvalid, Overloaded and so on: as `DataPlane.classify` does.
+        """
+        runner = self._plane.runner(Task.STYLE, model)
+        answer: Answer[Stylised] = await self._plane.infer(runner, data, options, deadline)
+        painted = answer.result
+        picture = await self._pictures.run(lambda: encode(painted.pixels, kind), deadline)
+        return Answer(answer.model, (picture, painted), answer.trace)
+
+    def styles(self, model: str | None = None) -> tuple[Style, ...]:
+        """What a model knows, or the default one; of several names the first is what `stylise` means by None.
+
+        Raises:
+            ModelUnknown: no such model serves styles.
+        """
+        pipeline = self._plane.runner(Task.STYLE, model).pipeline
+        return pipeline.styles if isinstance(pipeline, StylePipeline) else ()
+
+    def all_styles(self) -> tuple[Style, ...]:
+        """The default model's; none where no model serves styles."""
+        served = any(runner.card.task is Task.STYLE for runner in self._plane.runners.values())
+        return self.styles() if served else ()
+
+    def thumbnail(self, name: str) -> bytes:
+        """A small JPEG of the painting that a style of the default model is of.
+
+        Raises:
+            StyleUnknown: there is no such style, or no picture of it.
+        """
+        known = self.all_styles()
+        for style in known:
+            if style.name == name and style.thumbnail:
+                return style.thumbnail
+        names = ", ".join(style.name for style in known) or "none"
+        raise StyleUnknown(f"no style named {name!r} has a thumbnail; there are: {names}")

@@ -1,0 +1,176 @@
+"""`/v2`: the Open Inference Protocol over HTTP, as KServe's and Triton's clients speak it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from pydantic_core import from_json
+
+from models.errors import ParameterInvalid
+from service.web.answers import json_answer
+from service.web.call import call_of, while_connected
+from service.web.compression import compressed, decompressed
+from service.web.house import Home, House
+from service.web.v2_codec import HEADER, Layout, parse, render
+from service.web.v2_schemas import (
+    ConfigOut,
+    InferOut,
+    LiveOut,
+    ModelMetadataOut,
+    ModelReadyOut,
+    ReadyOut,
+    RepositoryEntryOut,
+    ServerMetadataOut,
+    StatisticsOut,
+)
+
+health = APIRouter(prefix="/v2/health", tags=["open inference"])
+router = APIRouter(prefix="/v2", tags=["open inference"])
+BINARY = "application/octet-stream"
+INDEX_BYTES = 64 * 1024
+TASK = "infer"
+"""Label that inferences are counted under."""
+
+Handler = Callable[[Request, House, str, str], Awaitable[Response]]
+
+
+@health.get("/live", response_model=LiveOut)
+async def live(house: Home) -> Response:
+    """Whether the process can answer at all."""
+    house.inference.check_live()
+    return json_answer({"live": True})
+
+
+@health.get("/ready", response_model=ReadyOut)
+async def ready(house: Home) -> Response:
+    """Whether every model answers."""
+    house.inference.check_ready()
+    return json_answer({"ready": True})
+
+
+@router.get("", response_model=ServerMetadataOut)
+async def server(house: Home) -> Response:
+    """The server and the protocol's extensions that it has."""
+    return json_answer(house.inference.server())
+
+
+@router.post("/repository/index", response_model=list[RepositoryEntryOut])
+async def index(request: Request, house: Home) -> Response:
+    """Every model and its state; `{"ready": true}` asks for those that answer now."""
+    body = await house.body(request, INDEX_BYTES)
+    try:
+        wish = from_json(body).get("ready", False) if body else False
+    except (ValueError, AttributeError):
+        raise ParameterInvalid("body", "the body must be a JSON object, or empty") from None
+    return json_answer(house.inference.index(ready=wish is True))
+
+
+@router.get("/models/stats", response_model=StatisticsOut)
+async def all_statistics(house: Home) -> Response:
+    """Counts and times of every model since the start, of all workers."""
+    return json_answer(house.inference.statistics())
+
+
+def _versions(path: str, method: str, **options: Any) -> Callable[[Handler], Handler]:
+    """Registers a handler for `/models/{model}` and for `/models/{model}/versions/{version}`."""
+
+    def register(handler: Handler) -> Handler:
+        async def plain(request: Request, house: Home, model: str) -> Response:
+            return await handler(request, house, model, "")
+
+        async def versioned(request: Request, house: Home, model: str, version: str) -> Response:
+            return await handler(request, house, model, version)
+
+        for prefix, function, suffix in (
+            ("/models/{model}", plain, ""),
+            ("/models/{model}/versions/{version}", versioned, "_of_version"),
+        ):
+            router.add_api_route(
+                prefix + path,
+                function,
+                methods=[method],
+                name=handler.__name__ + suffix,
+                description=handler.__doc__,
+                **options,
+            )
+        return handler
+
+    return register
+
+
+@_versions("", "GET", response_model=ModelMetadataOut)
+async def metadata(request: Request, house: House, model: str, version: str) -> Response:
+    """What a model takes and gives."""
+    return json_answer(house.inference.metadata(model, version))
+
+
+@_versions("/ready", "GET", response_model=ModelReadyOut)
+async def model_ready(request: Request, house: House, model: str, version: str) -> Response:
+    """Whether a model answers."""
+    house.inference.check_ready(model, version)
+    return json_answer({"name": model, "ready": True})
+
+
+@_versions("/config", "GET", response_model=ConfigOut)
+async def configuration(request: Request, house: House, model: str, version: str) -> Response:
+    """A model's configuration, as Triton's clients read it."""
+    return json_answer(house.inference.configuration(model, version))
+
+
+@_versions("/stats", "GET", response_model=StatisticsOut)
+async def statistics(request: Request, house: House, model: str, version: str) -> Response:
+    """Counts and times of one model since the start, of all workers."""
+    return json_answer(house.inference.statistics(model, version))
+
+
+@_versions(
+    "/infer",
+    "POST",
+    response_model=InferOut,
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {"schema": {"$ref": "#/components/schemas/InferIn"}},
+                BINARY: {"schema": {"type": "string", "format": "binary"}},
+            },
+        },
+        "parameters": [
+            {
+                "name": HEADER,
+                "in": "header",
+                "required": False,
+                "schema": {"type": "integer", "minimum": 0},
+                "description": "length of the JSON, where bytes follow it; 0: the body is one picture",
+            }
+        ],
+    },
+)
+async def infer(request: Request, house: House, model: str, version: str) -> Response:
+    """Tensors in, tensors out: JSON, JSON with binary tensors behind it, or one picture as the whole body."""
+    call = call_of(request)
+    call.task = TASK
+    deadline = house.deadline(request)
+    most, headers = house.settings.max_body_bytes, request.headers
+    body = await house.body(request, most)
+    encoding = headers.get("content-encoding", "identity")
+    if encoding != "identity":
+        body = await house.plane.in_decoder(partial(decompressed, body, encoding, most))
+    wish, layout = parse(body, headers.get(HEADER), model, version)
+    if BINARY in headers.get("accept", ""):
+        layout = Layout(True, layout.named)
+    async with while_connected(request):
+        answer = await house.inference.infer(wish, deadline)
+    call.trace = answer.trace
+    content, length = render(answer, layout)
+    content, coding = compressed(content, headers.get("accept-encoding", ""))
+    response = Response(content, media_type="application/json" if length is None else BINARY)
+    if length is not None:
+        response.headers[HEADER] = str(length)
+    if coding is not None:
+        response.headers["Content-Encoding"] = coding
+    response.headers["Vary"] = "Accept-Encoding"
+    return response

@@ -1,0 +1,134 @@
+"""gRPC end to end: the real service with two workers on one port, real pictures, the answers of HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import httpx
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from service.rpc.stubs import vision_pb2 as pb
+from service.rpc.stubs.vision_pb2_grpc import VisionStub
+from tests.paths import SHARED
+from tests.server import Server
+
+pytestmark = pytest.mark.e2e
+JPEG = {"content-type": "image/jpeg"}
+
+
+@pytest.fixture(scope="module")
+def stub(server: Server) -> Iterator[VisionStub]:
+    with grpc.insecure_channel(server.grpc_address) as channel:
+        yield VisionStub(channel)
+
+
+def same_box(box: pb.Box, numbers: list[float]) -> bool:
+    return [box.x1, box.y1, box.x2, box.y2] == pytest.approx(numbers, abs=1e-2)
+
+
+def test_classify(client: httpx.Client, stub: VisionStub, dog: bytes) -> None:
+    http = client.post("/v1/classify", content=dog, headers=JPEG).json()
+    reply = stub.Classify(pb.ClassifyRequest(image=dog))
+    assert reply.labels[0].label == "German shepherd"
+    assert [label.label for label in reply.labels] == [label["label"] for label in http["labels"]]
+    assert (reply.image.width, reply.image.height) == (http["image"]["width"], http["image"]["height"])
+
+
+def test_detect(client: httpx.Client, stub: VisionStub, dog: bytes) -> None:
+    query = "/v1/detect?score_threshold=0.05&max_detections=3&classes=person"
+    http = client.post(query, content=dog, headers=JPEG).json()
+    reply = stub.Detect(
+        pb.DetectRequest(image=dog, score_threshold=0.05, max_detections=3, classes=["person"])
+    )
+    assert len(reply.detections) == len(http["detections"])
+    for found, other in zip(reply.detections, http["detections"], strict=True):
+        assert (found.class_id, found.label) == (other["class_id"], other["label"])
+        assert found.score == pytest.approx(other["score"], abs=1e-4)
+        assert same_box(found.box, other["box"])
+
+
+def test_faces(client: httpx.Client, stub: VisionStub) -> None:
+    people = sorted(path for path in (SHARED / "data" / "faces").iterdir() if path.name != "groups")
+    if not people:
+        pytest.skip("the shared data folder is not beside the checkout")
+    a, b = (path.read_bytes() for path in sorted(people[0].glob("*.jpg"))[:2])
+    other = min(people[1].glob("*.jpg")).read_bytes()
+
+    http = client.post("/v1/faces/detect", content=a, headers=JPEG).json()
+    found = stub.DetectFaces(pb.DetectFacesRequest(image=a))
+    assert len(found.faces) == len(http["faces"])
+    for face, expected in zip(found.faces, http["faces"], strict=True):
+        assert same_box(face.box, expected["box"])
+        assert len(face.landmarks) == 5
+
+    verdict = stub.VerifyFaces(pb.VerifyFacesRequest(a=a, b=b))
+    http = client.post("/v1/faces/verify", files={"a": a, "b": b}).json()
+    assert verdict.verdict.verified is http["verified"] is True
+    assert verdict.verdict.distance == pytest.approx(http["distance"], abs=1e-4)
+    assert same_box(verdict.a.box, http["faces"]["a"]["box"])
+    assert not stub.VerifyFaces(pb.VerifyFacesRequest(a=a, b=other)).verdict.verified
+
+    one, two = (stub.EmbedFaces(pb.EmbedFacesRequest(image=image, max_faces=1)) for image in (a, b))
+    compared = stub.CompareFaces(
+        pb.CompareFacesRequest(
+            a=pb.Embedding(embedding=one.faces[0].embedding, model=one.embedder),
+            b=pb.Embedding(embedding=two.faces[0].embedding, model=two.embedder),
+        )
+    )
+    assert compared.verified
+    assert compared.distance == pytest.approx(verdict.verdict.distance, abs=1e-4)
+
+
+def test_frames_of_a_stream(stub: VisionStub, dog: bytes) -> None:
+    frames = [dog, b"not a picture", dog] * 4
+    outcomes = list(
+        stub.DetectStream(pb.DetectRequest(image=frame, score_threshold=0.01) for frame in frames)
+    )
+    assert [outcome.WhichOneof("outcome") for outcome in outcomes] == ["result", "problem", "result"] * 4
+    assert outcomes[1].problem.code == "media_type"
+    assert outcomes[0].result == outcomes[-1].result
+
+
+def test_workers_share_the_port(server: Server) -> None:
+    # each connection lands on one of the workers; of 16 all on one would be 1 in 32,768
+    for index in range(16):
+        options = [("grpc.use_local_subchannel_pool", 1), ("lynceus.test", index)]
+        with grpc.insecure_channel(server.grpc_address, options=options) as channel:
+            assert VisionStub(channel).ListModels(pb.ListModelsRequest(), timeout=20).models
+
+
+def test_calls_are_counted_in_the_metrics_of_all_workers(
+    client: httpx.Client, stub: VisionStub, dog: bytes
+) -> None:
+    def count() -> float:
+        wanted = 'lynceus_requests_total{code="ok",task="classify",transport="grpc"}'
+        for line in client.get("/metrics").text.splitlines():
+            if line.startswith(wanted):
+                return float(line.rpartition(" ")[2])
+        return 0.0
+
+    before = count()
+    for _ in range(3):
+        stub.Classify(pb.ClassifyRequest(image=dog))
+    assert count() == before + 3
+
+
+def test_health_turns_when_the_service_drains_and_calls_are_still_answered(tmp_path: Path) -> None:
+    server = Server(tmp_path / "log", models="lenet5", workers=1, threads=1, drain_seconds=3)
+    try:
+        server.wait()
+        with grpc.insecure_channel(server.grpc_address) as channel:
+            health = health_pb2_grpc.HealthStub(channel)
+            watch = health.Watch(health_pb2.HealthCheckRequest(service="lynceus.v1.Vision"), timeout=60)
+            assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
+            server.terminate()
+            assert next(watch).status == health_pb2.HealthCheckResponse.NOT_SERVING
+            assert VisionStub(channel).ListModels(pb.ListModelsRequest(), timeout=20).models
+            watch.cancel()
+        assert server.stop() == 0
+    finally:
+        server.stop()
+    assert "Traceback" not in server.log.read_text()
