@@ -24,8 +24,6 @@ ID = re.compile(r"[\x21-\x7e]{1,128}")
 OPEN = ("/grpc.health.v1.", "/grpc.reflection.")
 """Answered without a key: probes have none, and the protos are public."""
 
-NAMES = {status.value[0]: status.name for status in grpc.StatusCode}
-
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
@@ -74,7 +72,7 @@ class Envelope(grpc.aio.ServerInterceptor):
     def _single(self, name: str, method: Any) -> Any:
         async def answer(request: Any, context: Context) -> Any:
             call = self._begin(name, context)
-            code = "ok"
+            code, status = "ok", "OK"
             try:
                 self._admit(context)
                 reply = await method(request, context)
@@ -82,18 +80,19 @@ class Envelope(grpc.aio.ServerInterceptor):
                 return reply
             except asyncio.CancelledError:
                 code = _left(context)
+                status = code.upper()
                 raise
             except Exception as exc:
-                code = await self._refuse(call, context, exc)
+                code, status = self._refuse(call, context, exc)
             finally:
-                self._end(name, call, context, code)
+                self._end(name, call, code, status)
 
         return answer
 
     def _stream(self, name: str, method: Any) -> Any:
         async def answer(requests: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
             call = self._begin(name, context)
-            code = "ok"
+            code, status = "ok", "OK"
             try:
                 self._admit(context)
                 async for reply in method(requests, context):
@@ -101,11 +100,12 @@ class Envelope(grpc.aio.ServerInterceptor):
                 context.set_trailing_metadata(trailers(call))
             except (asyncio.CancelledError, GeneratorExit):
                 code = _left(context)
+                status = code.upper()
                 raise
             except Exception as exc:
-                code = await self._refuse(call, context, exc)
+                code, status = self._refuse(call, context, exc)
             finally:
-                self._end(name, call, context, code)
+                self._end(name, call, code, status)
 
         return answer
 
@@ -118,22 +118,20 @@ class Envelope(grpc.aio.ServerInterceptor):
         if self._access.required:
             self._access.check(_header(context, "authorization"), _header(context, "x-api-key"))
 
-    async def _refuse(self, call: Call, context: Context, exc: Exception) -> str:
-        """Ends the call with the status of the table; gives the problem's code."""
+    def _refuse(self, call: Call, context: Context, exc: Exception) -> tuple[str, str]:
+        """Ends the call as the table says; gives the problem's code and the status."""
         problem = problem_of(exc)
         if problem.kind is INTERNAL:
             logger.error("request %s failed", call.request_id, exc_info=exc)
         context.set_code(code_of(problem))
         context.set_details(problem.detail)
         context.set_trailing_metadata([*trailers(call), details_of(problem, call)])
-        return problem.kind.code
+        return problem.kind.code, problem.kind.grpc
 
-    def _end(self, name: str, call: Call, context: Context, code: str) -> None:
+    def _end(self, name: str, call: Call, code: str, status: str) -> None:
         if self._journal.enabled:
-            status = NAMES.get(int(context.code()), "UNKNOWN")
-            told = status if code == "ok" or status != "OK" else code.upper()  # gRPC ended it itself
             seconds = time.monotonic() - call.started
-            self._journal.record("grpc", name, told, code, call.request_id, seconds, call.trace)
+            self._journal.record("grpc", name, status, code, call.request_id, seconds, call.trace)
         if call.task is not None:
             self._requests.labels(call.task, "grpc", code).inc()
             self._seconds.labels(call.task, "grpc").observe(time.monotonic() - call.started)
