@@ -4,7 +4,8 @@
         --out run --minutes 90
 
 Writes to the output folder: `last.pt` (to go on with `--resume`), `best.safetensors` (the averaged weights
-with the best AP50 on the held-out pictures) and `history.json` (the curve).
+with the best AP50 on the held-out pictures), `last.safetensors` (those of the end) and `history.json` (the
+curve).
 
 What makes it quick on a CPU: bfloat16, channels last, the trunk's first blocks (half of its arithmetic) not
 trained, its batch norms folded away (see `models/training/fold.py`), and apart from the others two kinds of
@@ -152,6 +153,7 @@ class Trainer:
             (out / "history.json").write_text(json.dumps(self.history, indent=1))
             print(" ".join(f"{name} {value:.4g}" for name, value in row.items()), flush=True)
             self.progress.skip()
+        save(self.result(), out / "last.safetensors")
 
     def result(self) -> Yolo:
         """The averaged weights, as a network to save or to serve."""
@@ -253,7 +255,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder to write to")
     parser.add_argument("--resume", type=Path, help="a last.pt to go on from")
     parser.add_argument(
-        "--init", type=Path, help="weights to start from, of an earlier run with the same anchors"
+        "--init", type=Path, help="weights and anchors to start from, of an earlier run with these labels"
     )
     for name, kind in (
         *(("size", int), ("test-size", int), ("batch", int), ("epochs", int), ("warmup", int), ("seed", int)),
@@ -270,11 +272,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.manual_seed(recipe.seed)
     labels = options["labels"]
     train, held = data.split(Folder.read(options["data"], classes=len(labels)))
-    network = Yolo(configure(labels, train, recipe.size, recipe.seed))
+    earlier = None if options["init"] is None else load(options["init"])
+    if earlier is None:
+        network = Yolo(configure(labels, train, recipe.size, recipe.seed))
+    else:  # its anchors too: what the heads say is relative to them
+        network = Yolo(replace(earlier.config, size=recipe.size))
     if options["trunk"] is not None:
         network.trunk.load_state_dict(load_classifier(options["trunk"]).trunk.state_dict())
-    if options["init"] is not None:
-        network.load_state_dict(load(options["init"]).state_dict())
+    if earlier is not None:
+        network.load_state_dict(earlier.state_dict())
     print(
         f"{len(train)} pictures to train on, {len(held)} held out, anchors {network.config.anchors}",
         flush=True,

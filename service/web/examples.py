@@ -77,7 +77,7 @@ _V1: dict[str, Any] = {
         "model": "yolo-person",
         "image": SIZE,
         "detections": [
-            {"class_id": 0, "label": "person", "score": 0.8512, "box": [188.47, 98.92, 270.02, 378.71]}
+            {"class_id": 0, "label": "person", "score": 0.9201, "box": [193.74, 98.54, 271.48, 381.87]}
         ],
     },
     "/v1/faces/detect": {"model": "mtcnn", "image": SIZE, "faces": [FACE]},

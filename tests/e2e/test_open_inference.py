@@ -27,7 +27,7 @@ PICTURES = {
 SHAPES = {
     "efficientnet-lite0": [224, 224, 3],
     "lenet5": [32, 32, 3],
-    "yolo-person": [384, 384, 3],
+    "yolo-person": [512, 512, 3],
     "dlib-resnet": [150, 150, 3],
 }
 MODELS = sorted(PICTURES)
