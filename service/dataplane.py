@@ -35,6 +35,14 @@ class Trace:
     compute: float
     batch_size: int
 
+    @property
+    def timing(self) -> str:
+        """As the value of a Server-Timing header, milliseconds (https://www.w3.org/TR/server-timing)."""
+        return (
+            f"decode;dur={self.decode * 1000:.2f}, queue;dur={self.queue * 1000:.2f}, "
+            f"compute;dur={self.compute * 1000:.2f}"
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Answer(Generic[R]):

@@ -36,7 +36,7 @@ from models.training.fold import fold
 from models.training.progress import Progress
 from models.training.style_norm import hasten
 from models.training.style_sheet import sheet
-from models.training.yolo import Float32Conv2d
+from models.training.yolo import spare_strided
 
 
 @dataclass(frozen=True)
@@ -100,9 +100,7 @@ class Costs:
 
     def __init__(self, trunk: Trunk, paintings: Sequence[Pixels], recipe: Recipe) -> None:
         fold(trunk.eval())
-        for module in trunk.modules():
-            if isinstance(module, nn.Conv2d) and module.groups > 1 and module.stride[0] > 1:
-                module.__class__ = Float32Conv2d
+        spare_strided(trunk)
         self.perceptual = Perceptual(trunk.to(memory_format=torch.channels_last))
         self.weights = torch.tensor((recipe.content_weight, recipe.style_weight, recipe.variation_weight))
         with torch.no_grad():

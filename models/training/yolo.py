@@ -90,6 +90,13 @@ class Float32Conv2d(nn.Conv2d):
             return super().forward(input.float())
 
 
+def spare_strided(network: nn.Module) -> None:
+    """Leaves strided depthwise convolutions in float32: their bfloat16 gradients are slow in oneDNN."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d) and module.groups > 1 and module.stride[0] > 1:
+            module.__class__ = Float32Conv2d  # the same parameters under the same names
+
+
 def prepare(network: Yolo, frozen: int) -> list[nn.Parameter]:
     """Readies a network for quick training on a CPU; returns the trunk's parameters that learn.
 
@@ -97,9 +104,7 @@ def prepare(network: Yolo, frozen: int) -> list[nn.Parameter]:
     but for two: strided ones in bfloat16 (50 to 200 ms where float32 takes 1 to 20) stay in float32, and
     5 x 5 kernels of the trunk (45 ms each; 0.4% of its weights) keep ImageNet's values.
     """
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d) and module.groups > 1 and module.stride[0] > 1:
-            module.__class__ = Float32Conv2d  # the same parameters under the same names
+    spare_strided(network)
     trunk = network.trunk
     fold(trunk.eval())
     trunk.stem.requires_grad_(False)

@@ -8,7 +8,6 @@ where trying again makes sense.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,7 +20,6 @@ from google.rpc.status_pb2 import Status
 from service.dataplane import Trace
 from service.errors import Problem
 
-Metadata = Sequence[tuple[str, str | bytes]]
 DOMAIN = "lynceus"
 
 
@@ -53,13 +51,8 @@ def deadline_of(context: grpc.aio.ServicerContext[Any, Any], most: float) -> flo
 def trailers(call: Call) -> list[tuple[str, str | bytes]]:
     """What every answer tells: the id and, where there is one, the trace, as HTTP's headers do."""
     found: list[tuple[str, str | bytes]] = [("x-request-id", call.request_id)]
-    trace = call.trace
-    if trace is not None:
-        timing = (
-            f"decode;dur={trace.decode * 1000:.2f}, queue;dur={trace.queue * 1000:.2f}, "
-            f"compute;dur={trace.compute * 1000:.2f}"
-        )
-        found += [("server-timing", timing), ("x-batch-size", str(trace.batch_size))]
+    if call.trace is not None:
+        found += [("server-timing", call.trace.timing), ("x-batch-size", str(call.trace.batch_size))]
     return found
 
 

@@ -87,11 +87,7 @@ def _headers(call: Call) -> list[tuple[bytes, bytes]]:
     headers = [(b"x-request-id", call.request_id.encode("ascii"))]
     trace = call.trace
     if trace is not None:
-        timing = (
-            f"decode;dur={trace.decode * 1000:.2f}, queue;dur={trace.queue * 1000:.2f}, "
-            f"compute;dur={trace.compute * 1000:.2f}"
-        )
-        headers.append((b"server-timing", timing.encode("ascii")))
+        headers.append((b"server-timing", trace.timing.encode("ascii")))
         headers.append((b"x-batch-size", b"%d" % trace.batch_size))
     return headers
 

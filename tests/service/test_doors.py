@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -270,13 +271,20 @@ def test_what_the_service_says_of_itself(
 
 
 def test_the_deadline_of_the_client(doors: Doors, monkeypatch: pytest.MonkeyPatch) -> None:
+    cancelled = threading.Event()
+
     async def slow(*_: object, **__: object) -> None:
-        await asyncio.sleep(10)
+        try:
+            await asyncio.sleep(30)
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
 
     monkeypatch.setattr(doors.plane.runners["lenet5"], "run", slow)
     with pytest.raises(grpc.RpcError) as caught:
         doors.stub.Classify(pb.ClassifyRequest(image=PNG), timeout=0.2, metadata=tuple(KEY.items()))
     assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert cancelled.wait(20), "the server goes on with what nobody waits for"
 
 
 def test_the_cases_cover_the_table() -> None:
