@@ -92,9 +92,12 @@ class Reader:
     def real(self) -> float:
         """A float or a double."""
         mantissa, exponent = self.integer(), self.integer()
-        if abs(exponent) > 1100:
-            raise WeightsError(f"no finite dlib float before byte {self._at}")
-        return math.ldexp(float(mantissa), exponent)
+        try:
+            if abs(exponent) <= 1200:  # beyond 1,126 are dlib's marks of infinities and NaN
+                return math.ldexp(float(mantissa), exponent)
+        except OverflowError:
+            pass
+        raise WeightsError(f"no finite dlib float before byte {self._at}")
 
     def boolean(self) -> bool:
         """A bool."""

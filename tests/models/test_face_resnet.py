@@ -11,7 +11,7 @@ import dlib
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
@@ -45,6 +45,7 @@ def test_integers_survive(values: list[int]) -> None:
 
 @settings(deadline=None)
 @given(st.floats(allow_nan=False, allow_infinity=False))
+@example(5e-324)
 def test_floats_survive(value: float) -> None:
     mantissa, exponent = math.frexp(value)
     data = encode(int(mantissa * 2**53)) + encode(exponent - 53)
