@@ -1,6 +1,7 @@
-"""Augmentation for detection: mosaic, scale and place, mirror, colour; numpy and OpenCV, no state.
+"""Augmentation for detection: mosaic, mixup, scale and place, mirror, colour; numpy and OpenCV, no state.
 
-Mosaic is that of YOLOv4 (Bochkovskiy et al., https://arxiv.org/abs/2004.10934), section 3.3.
+Mosaic is that of YOLOv4 (Bochkovskiy et al., https://arxiv.org/abs/2004.10934), section 3.3; mixup, which
+keeps the boxes of both pictures, that of Zhang et al. (https://arxiv.org/abs/1902.04103), section 3.1.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ class Augment:
 
     Attributes:
         mosaic: probability of four pictures in one.
+        mixup: probability of a second canvas that shines through the first.
         scale: smallest and largest size of a picture's longer side, in sides of the canvas.
         quarter: the same, of the pictures of a mosaic.
         mirror: probability of a flip from left to right.
@@ -43,6 +45,7 @@ class Augment:
     """
 
     mosaic: float = 0.5
+    mixup: float = 0.0
     scale: tuple[float, float] = (0.6, 1.5)
     quarter: tuple[float, float] = (0.4, 1.1)
     mirror: float = 0.5
@@ -56,14 +59,23 @@ class Augment:
         self, pictures: Sequence[Labelled], index: int, size: int, random: np.random.Generator
     ) -> tuple[Pixels, Boxes]:
         """A canvas, uint8 [size, size, 3], with picture `index`, and its boxes, float32 [K, 5], in pixels."""
-        if random.random() < self.mosaic:
-            canvas, boxes = self._mosaic(pictures, index, size, random)
-        else:
-            canvas, boxes = self._single(pictures[index], size, random)
+        canvas, boxes = self._canvas(pictures, index, size, random)
+        if self.mixup and random.random() < self.mixup:
+            other, more = self._canvas(pictures, int(random.integers(len(pictures))), size, random)
+            share = random.beta(8, 8)  # near a half: both are to be seen
+            canvas = cv2.addWeighted(canvas, share, other, 1 - share, 0).astype(np.uint8, copy=False)
+            boxes = np.concatenate((boxes, more))
         if random.random() < self.mirror:
             canvas = np.ascontiguousarray(canvas[:, ::-1])
             boxes[:, [1, 3]] = size - boxes[:, [3, 1]]
         return self._colour(canvas, random), boxes
+
+    def _canvas(
+        self, pictures: Sequence[Labelled], index: int, size: int, random: np.random.Generator
+    ) -> tuple[Pixels, Boxes]:
+        if random.random() < self.mosaic:
+            return self._mosaic(pictures, index, size, random)
+        return self._single(pictures[index], size, random)
 
     def _single(self, picture: Labelled, size: int, random: np.random.Generator) -> tuple[Pixels, Boxes]:
         canvas: Pixels = np.full((size, size, 3), FILL, np.uint8)

@@ -33,6 +33,7 @@ from models.style.losses import MARGIN, Perceptual, content_cost, style_cost, to
 from models.style.transfer import StyleConfig, StyleNetwork, load, save
 from models.training import style_data as data
 from models.training.fold import fold
+from models.training.precision import autocast
 from models.training.progress import Progress
 from models.training.style_norm import hasten
 from models.training.style_sheet import sheet
@@ -120,7 +121,7 @@ class Costs:
         Returns:
             Tensor[N, 3], unweighted: `PARTS`.
         """
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with autocast():
             with torch.no_grad():
                 wanted = self.perceptual.content(content, shift)
             features, grams = self.perceptual(painted, shift)
@@ -220,7 +221,7 @@ class Trainer:
     @staticmethod
     def paint(network: StyleNetwork, content: Tensor, codes: Tensor) -> Tensor:
         """`StyleNetwork.forward` in bfloat16."""
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with autocast():
             painted: Tensor = network(content, codes)
         return painted
 

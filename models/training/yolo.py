@@ -4,8 +4,8 @@
         --out run --minutes 90
 
 Writes to the output folder: `last.pt` (to go on with `--resume`), `best.safetensors` (the averaged weights
-with the best AP50 on the held-out pictures), `last.safetensors` (those of the end) and `history.json` (the
-curve).
+with the best AP50 on the held-out pictures), `epoch-N.safetensors` (those of each measurement, which
+`yolo_average` takes the mean of), `last.safetensors` (those of the end) and `history.json` (the curve).
 
 What makes it quick on a CPU: bfloat16, channels last, the trunk's first blocks (half of its arithmetic) not
 trained, its batch norms folded away (see `models/training/fold.py`), and apart from the others two kinds of
@@ -35,6 +35,7 @@ from models.detection.yolo import STRIDES, Yolo, YoloConfig, load, save
 from models.training import data
 from models.training.augment import Augment
 from models.training.fold import fold, unfolded
+from models.training.precision import autocast
 from models.training.progress import Progress
 from models.training.yolo_eval import evaluate, pipeline_of
 from models.training.yolo_loss import YoloLoss
@@ -53,10 +54,11 @@ class Recipe:
         deadline: Unix time at which it is over whatever `minutes` says; None: never.
         rate, trunk_rate: AdamW's learning rate for neck and heads, and for the trunk.
         decay: weight decay of the convolutions.
+        floor: what is left of the rate at the end of the cosine.
         warmup: steps in which the rate rises from nothing.
         average: decay of the moving average of the weights, per step.
         frozen: how many of the trunk's blocks stay as they are (the stem too).
-        calm: mosaic is off for this last part of the training.
+        calm: mosaic and mixup are off for this last part of the training.
         measure_every: epochs between two measurements.
         longest: pictures are kept in memory with no side above this.
         seed: of everything random.
@@ -71,6 +73,7 @@ class Recipe:
     rate: float = 2e-3
     trunk_rate: float = 3e-4
     decay: float = 0.02
+    floor: float = 0.02
     warmup: int = 200
     average: float = 0.998
     frozen: int = 3
@@ -150,6 +153,7 @@ class Trainer:
             row |= dict(zip(("box", "objectness", "classes"), parts.tolist(), strict=True))
             if self.held and (self.epoch % self.recipe.measure_every == 0 or self.progress.value >= 1):
                 row |= self.measure()
+                save(self.result(), out / f"epoch-{self.epoch}.safetensors")  # for `yolo_average`
                 if row["ap50"] > self.best:
                     self.best = row["ap50"]
                     save(self.result(), out / "best.safetensors")
@@ -171,7 +175,7 @@ class Trainer:
         self.network.train()
         augment = self.recipe.augment
         if self.progress.value >= 1 - self.recipe.calm:
-            augment = replace(augment, mosaic=0.0, scale=(0.75, 1.25))
+            augment = replace(augment, mosaic=0.0, mixup=0.0, scale=(0.75, 1.25))
         total = torch.zeros(4)
         seed = self.recipe.seed * 1_000_003 + self.epoch
         for batch in data.batches(self.pictures, self.recipe.size, self.recipe.batch, augment, seed):
@@ -184,13 +188,14 @@ class Trainer:
     def train_step(self, batch: data.Batch) -> Tensor:
         """One step of the optimiser and of the average; the loss parts, Tensor[3]."""
         warm = min(1.0, (self.steps + 1) / self.recipe.warmup)
-        cosine = 0.02 + 0.98 * (1 + math.cos(math.pi * self.progress.value)) / 2
+        floor = self.recipe.floor
+        cosine = floor + (1 - floor) * (1 + math.cos(math.pi * self.progress.value)) / 2
         for group in self.optimiser.param_groups:
             group["lr"] = group["peak"] * warm * cosine
         images = ((batch.images.permute(0, 3, 1, 2).float() - MEAN) / SCALE).contiguous(
             memory_format=torch.channels_last
         )
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with autocast():
             maps = self.network(images)
         loss, parts = self.recipe.loss([map_.float() for map_ in maps], batch.targets, self.network.anchors)
         self.optimiser.zero_grad(set_to_none=True)
@@ -265,14 +270,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name, kind in (
         *(("size", int), ("test-size", int), ("batch", int), ("epochs", int), ("warmup", int), ("seed", int)),
         *(("frozen", int), ("measure-every", int), ("minutes", float), ("deadline", float)),
-        *(("rate", float), ("trunk-rate", float), ("calm", float)),
+        *(("rate", float), ("trunk-rate", float), ("decay", float), ("floor", float), ("calm", float)),
     ):
         parser.add_argument(f"--{name}", type=kind, help=f"see Recipe.{name.replace('-', '_')}")
+    for name in ("mosaic", "mixup"):
+        parser.add_argument(f"--{name}", type=float, help=f"see Augment.{name}")
+    parser.add_argument("--objectness", type=float, help="see YoloLoss.objectness")
     options = vars(parser.parse_args(arguments))
-    chosen = {
-        name: value for name, value in options.items() if value is not None and name in Recipe.__annotations__
-    }
-    recipe = Recipe(**chosen)
+    given = {name: value for name, value in options.items() if value is not None}
+    recipe = Recipe(
+        **{name: value for name, value in given.items() if name in Recipe.__annotations__},
+        augment=Augment(**{name: given[name] for name in ("mosaic", "mixup") if name in given}),
+        loss=YoloLoss(**{name: given[name] for name in ("objectness",) if name in given}),
+    )
 
     torch.manual_seed(recipe.seed)
     labels = options["labels"]

@@ -89,6 +89,19 @@ def test_boxes_move_with_their_pixels(mosaic: float) -> None:
                 assert abs(outside) < 2 * (x2 - x1 + y2 - y1)
 
 
+def test_mixup_shows_both_pictures_and_keeps_their_boxes() -> None:
+    dark, light = (
+        data.Picture(np.full((64, 64, 3), level, np.uint8), np.array([[0, *box]], np.float32))
+        for level, box in ((0, (0, 0, 32, 32)), (200, (32, 32, 64, 64)))
+    )
+    augment = Augment(mosaic=0, mixup=1, scale=(1.0, 1.0), mirror=0, hue=0, saturation=0, brightness=0)
+    found = [augment([dark, light], 0, 64, np.random.default_rng(seed)) for seed in range(12)]
+    assert all(boxes[0, 1:].tolist() == [0, 0, 32, 32] and len(boxes) == 2 for _, boxes in found)
+    mixed = [(canvas, boxes) for canvas, boxes in found if boxes[1, 1] == 32]  # not with itself
+    assert mixed
+    assert all(20 < canvas.min() == canvas.max() < 180 for canvas, _ in mixed)
+
+
 def test_colour_changes_no_place_and_hardly_a_grey() -> None:
     picture = marked(64, 64)
     augment = Augment(mosaic=0, scale=(1.0, 1.0), mirror=0)
