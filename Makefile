@@ -6,7 +6,7 @@ HOST ?= 127.0.0.1
 PORT ?= 3000
 export BENTOML_DO_NOT_TRACK = True
 
-.PHONY: serve test lint format weights bench stubs lock bento clean
+.PHONY: serve test lint format weights loadtest bench stubs lock bento clean
 .DEFAULT_GOAL := serve
 
 serve: $(VENV)/.runtime weights ## start the service on :3000 (HTTP) and :3001 (gRPC)
@@ -27,13 +27,17 @@ format: $(VENV)/.dev
 weights: $(VENV)/.runtime ## fetch what the configured models need, and verify it
 	@$(BIN)/python -m service.fetch
 
-bench: $(VENV)/.dev weights ## served throughput against the in-process limit
-	$(BIN)/python -m loadtests.ceiling
+loadtest: $(VENV)/.dev weights ## load the service for a minute and judge it by loadtests/slo.toml
+	$(BIN)/python -m loadtests
+
+bench: $(VENV)/.dev weights ## measure everything that docs/benchmarks.md has a mark for; takes half an hour
+	$(BIN)/python -m loadtests.bench
 
 stubs: $(VENV)/.dev ## generate the gRPC modules from their protos
 	$(BIN)/python -m grpc_tools.protoc -I . --python_out=. --pyi_out=. --grpc_python_out=. service/rpc/stubs/*.proto
 
-bento: $(VENV)/.runtime weights ## package the service for `bentoml containerize`
+bento: $(VENV)/.runtime ## package the service and its weights, for `bentoml containerize`
+	LYNCEUS_WEIGHTS_DIR=build/weights $(BIN)/python -m service.fetch
 	$(BIN)/bentoml build
 
 lock: ## resolve the .in files anew

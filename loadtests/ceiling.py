@@ -201,7 +201,7 @@ def main() -> None:
     (layout, batch), _ = max(rates.items(), key=lambda item: item[1])
     with (
         doors_of(work, pictures, transports, options.server_url) as (address, doors),
-        Limit(work, pictures, layout) as limit,
+        Limit([(work, pictures)], layout) as limit,
     ):
         before = _metrics(address)
         rounds = measure(limit, batch, doors, connections, options.seconds, options.rounds)

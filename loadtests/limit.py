@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import os
+import random
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -44,24 +45,29 @@ def layouts() -> list[Layout]:
     return [Layout(1, cores), *([Layout(cores, 1)] if cores > 1 else [])]
 
 
+Job = tuple[Work, Sequence[Path]]
+"""What is done, and with which pictures, in turn."""
+
+
 class Limit:
-    """Processes that hold a warm model and work only during `measure`; a context manager.
+    """Processes that hold warm models and work only during `measure`; a context manager.
 
     Args:
-        work: what they do.
-        pictures: what their requests hold, in turn.
+        jobs: what they do.
         layout: how many of them.
+        batches: sizes to be warm for.
     """
 
-    def __init__(self, work: Work, pictures: Sequence[Path], layout: Layout) -> None:
+    def __init__(self, jobs: Sequence[Job], layout: Layout, batches: Sequence[int] = BATCHES) -> None:
         self.layout = layout
         context = multiprocessing.get_context("spawn")
         self._pipes: list[Connection] = []
         self._processes = []
         for number in range(layout.processes):
             ours, theirs = context.Pipe()
-            share = [*pictures[number:], *pictures[:number]]
-            process = context.Process(target=_work, args=(theirs, work, share, layout.threads), daemon=True)
+            shares = [(work, [*pictures[number:], *pictures[:number]]) for work, pictures in jobs]
+            arguments = theirs, shares, layout.threads, batches
+            process = context.Process(target=_work, args=arguments, daemon=True)
             process.start()
             theirs.close()
             self._pipes.append(ours)
@@ -82,30 +88,41 @@ class Limit:
             if process.is_alive():
                 process.kill()
 
-    def measure(self, batch: int, seconds: float) -> float:
-        """Requests per second, of all processes working at once for so long."""
+    def measure(self, batch: int, seconds: float, job: int = 0) -> float:
+        """Requests per second, of all processes working at once for so long at the job of this number."""
         begin = time.monotonic() + 0.1  # one clock for all processes of a machine
         for pipe in self._pipes:
-            pipe.send((batch, begin, seconds))
+            pipe.send((job, batch, begin, seconds))
         return float(sum(pipe.recv() for pipe in self._pipes))
 
+    def alone(self, job: int = 0) -> float:
+        """Seconds that one process takes for one request with nothing else to do."""
+        self._pipes[0].send((job, 0, 0.0, 0.0))
+        return float(self._pipes[0].recv())
 
-def _work(pipe: Connection, work: Work, pictures: Sequence[Path], threads: int) -> None:
+
+def _work(pipe: Connection, jobs: Sequence[Job], threads: int, batches: Sequence[int]) -> None:
     """A process's life: load, warm, then a rate for each order until the pipe is closed."""
     from loadtests.chains import make_chain  # here, since the parent needs none of the models' libraries
 
-    chain = make_chain(work, threads, BATCHES)
-    encoded = {picture: picture.read_bytes() for picture in pictures}
-    requests = [[encoded[picture] for picture in request] for request in requests_of(work, pictures)]
-    chain.answer([chain.prepare(requests[0])])
+    chains, bodies = [], []
+    for work, pictures in jobs:
+        chains.append(make_chain(work, threads, batches))
+        encoded = {picture: picture.read_bytes() for picture in pictures}
+        bodies.append([[encoded[picture] for picture in request] for request in requests_of(work, pictures)])
+        chains[-1].answer([chains[-1].prepare(bodies[-1][0])])
     pipe.send("warm")
-    with _preparing(chain.prepare, threads) as prepared:
-        while True:
-            try:
-                batch, begin, seconds = pipe.recv()
-            except EOFError:
-                return
-            stream = prepared(cycle(requests), 2 * batch)
+    while True:
+        try:
+            job, batch, begin, seconds = pipe.recv()
+        except EOFError:
+            return
+        chain = chains[job]
+        if batch == 0:
+            pipe.send(_alone(chain, bodies[job]))
+            continue
+        with _preparing(chain.prepare, threads) as prepared:
+            stream = prepared(cycle(bodies[job]), 2 * batch)
             time.sleep(max(0.0, begin - time.monotonic()))
             started = time.monotonic()
             done = 0
@@ -113,6 +130,14 @@ def _work(pipe: Connection, work: Work, pictures: Sequence[Path], threads: int) 
                 chain.answer(list(islice(stream, batch)))
                 done += batch
             pipe.send(done / (time.monotonic() - started))
+
+
+def _alone(chain: Any, requests: Sequence[Sequence[bytes]]) -> float:
+    """Of two requests in a row the second: the first fetches what others pushed out of the caches."""
+    for request in random.choices(requests, k=2):
+        started = time.monotonic()
+        chain.answer([chain.prepare(request)])
+    return time.monotonic() - started
 
 
 @contextmanager
@@ -138,7 +163,7 @@ def sweep(work: Work, pictures: Sequence[Path], seconds: float) -> dict[tuple[La
     """The rate of each layout and batch size."""
     rates: dict[tuple[Layout, int], float] = {}
     for layout in layouts():
-        with Limit(work, pictures, layout) as limit:
+        with Limit([(work, pictures)], layout) as limit:
             for batch in BATCHES:
                 rates[layout, batch] = limit.measure(batch, seconds)
     return rates

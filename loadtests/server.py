@@ -38,6 +38,7 @@ class Server:
     Args:
         environment: settings on top of this process's environment, such as `LYNCEUS_WORKERS`.
         patience: seconds until it must be ready, weights verified and every model warm.
+        service: BentoML's name of it.
 
     Attributes:
         address: ``host:port`` of HTTP.
@@ -45,10 +46,17 @@ class Server:
         log: the file that takes its output.
     """
 
-    def __init__(self, environment: Mapping[str, str] | None = None, *, patience: float = 300.0) -> None:
+    def __init__(
+        self,
+        environment: Mapping[str, str] | None = None,
+        *,
+        patience: float = 300.0,
+        service: str = SERVICE,
+    ) -> None:
         self.address = f"127.0.0.1:{free_port()}"
         self.grpc_address = f"127.0.0.1:{free_port()}"
         self.patience = patience
+        self._service = service
         self._environment = dict(environment or {})
         self._process: subprocess.Popen[bytes] | None = None
         self._home: tempfile.TemporaryDirectory[str] | None = None
@@ -57,7 +65,7 @@ class Server:
     def __enter__(self) -> Self:
         host, _, port = self.address.partition(":")
         grpc_host, _, grpc_port = self.grpc_address.partition(":")
-        command = [sys.executable, "-m", "bentoml", "serve", SERVICE, "--host", host, "--port", port]
+        command = [sys.executable, "-m", "bentoml", "serve", self._service, "--host", host, "--port", port]
         # of its own: the workers' metrics lie there, and a server empties it when it starts
         self._home = tempfile.TemporaryDirectory(prefix="lynceus-bentoml-")
         with self.log.open("wb") as log:

@@ -29,6 +29,7 @@ class Work:
         largest: only the largest face of a picture is embedded, and there must be one.
         fields: names of a request's pictures; several make a multipart body.
         pictures: a folder of JPEGs to post, unless the caller names another.
+        asked: the model that a gRPC message names; the path does it for HTTP.
     """
 
     path: str
@@ -39,6 +40,7 @@ class Work:
     largest: bool = False
     fields: tuple[str, ...] = ("image",)
     pictures: Path = PICTURES
+    asked: str = ""
 
     @property
     def models(self) -> list[str]:
@@ -56,6 +58,7 @@ class Work:
 FACES = DATA / "faces"
 TASKS = {
     "classify": Work("/v1/classify", "Classify", "efficientnet-lite0", ("image", "labels")),
+    "digits": Work("/v1/classify?model=lenet5", "Classify", "lenet5", ("image", "labels"), asked="lenet5"),
     "detect": Work("/v1/detect", "Detect", "yolo-person", ("image", "detections")),
     "faces": Work("/v1/faces/detect", "DetectFaces", "mtcnn", ("image", "faces"), pictures=FACES),
     "embed": Work(
@@ -107,7 +110,7 @@ def bodies_of(work: Work, pictures: Sequence[Path]) -> Iterator[list[Path]]:
 @contextlib.contextmanager
 def messages_of(work: Work, pictures: Sequence[Path]) -> Iterator[list[Path]]:
     """Files that hold the gRPC calls' messages, made for a while."""
-    with _written(message(request) for request in _read(work, pictures)) as messages:
+    with _written(message(request, work.asked) for request in _read(work, pictures)) as messages:
         yield messages
 
 
@@ -126,15 +129,16 @@ def _written(contents: Iterable[bytes]) -> Iterator[list[Path]]:
         yield paths
 
 
-def message(pictures: Sequence[bytes]) -> bytes:
-    """A protobuf message whose fields 1, 2 ... are these bytes (https://protobuf.dev/programming-guides/encoding)."""
+def message(pictures: Sequence[bytes], model: str = "") -> bytes:
+    """A protobuf message whose fields 1, 2 ... are these bytes (https://protobuf.dev/programming-guides/encoding),
+    and the next one the model's name, if there is one."""
     parts = []
-    for number, picture in enumerate(pictures, start=1):
-        length, varint = len(picture), bytearray()
+    for number, content in enumerate([*pictures, *([model.encode()] if model else [])], start=1):
+        length, varint = len(content), bytearray()
         while length > 127:
             varint.append(length & 127 | 128)
             length >>= 7
-        parts.append(bytes([number << 3 | 2, *varint, length]) + picture)
+        parts.append(bytes([number << 3 | 2, *varint, length]) + content)
     return b"".join(parts)
 
 

@@ -10,14 +10,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
 from models.errors import ParameterInvalid
-from models.image import Image
+
+if TYPE_CHECKING:  # the process that verifies weights and starts the workers needs neither
+    from torch import Tensor, nn
+
+    from models.image import Image
 
 
 class Task(StrEnum):

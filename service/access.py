@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from hashlib import sha256
 from pathlib import Path
 
-from service.errors import Unauthenticated
+from service.errors import KeyBusy, Unauthenticated
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +26,7 @@ class Access:
             when it has changed, so keys are rotated by writing it: first with both keys, later with the new
             one alone. A file that cannot be read leaves the keys as they were.
         clock: monotonic seconds.
+        concurrency: most requests of one key at once; 0: no limit.
 
     Raises:
         OSError: the file cannot be read at start.
@@ -33,10 +34,16 @@ class Access:
     """
 
     def __init__(
-        self, keys: Sequence[str] = (), file: Path | None = None, clock: Callable[[], float] = time.monotonic
+        self,
+        keys: Sequence[str] = (),
+        file: Path | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        concurrency: int = 0,
     ) -> None:
         self._file = file
         self._clock = clock
+        self._concurrency = concurrency
+        self._under_way: dict[bytes, int] = {}
         self._own = tuple(_digest(key) for key in keys)
         self._from_file: tuple[bytes, ...] = ()
         self._seen: tuple[int, int] | None = None
@@ -49,14 +56,39 @@ class Access:
         """Whether a request needs a key."""
         return bool(self._own) or self._file is not None
 
-    def check(self, authorization: str | None, key: str | None) -> None:
+    def enter(self, authorization: str | None, key: str | None) -> bytes | None:
+        """Lets a request pass as `check` does; it is one of its key's until `leave` is given the result.
+
+        Raises:
+            Unauthenticated: it has no key that fits.
+            KeyBusy: the key has as many requests under way as it may.
+        """
+        digest = self.check(authorization, key)
+        if digest is None or not self._concurrency:
+            return None
+        under_way = self._under_way.get(digest, 0)
+        if under_way >= self._concurrency:
+            raise KeyBusy(f"{under_way} requests of this API key are under way, which is the most at once")
+        self._under_way[digest] = under_way + 1
+        return digest
+
+    def leave(self, digest: bytes | None) -> None:
+        """The request that got this from `enter` has been answered."""
+        if digest is not None:
+            left = self._under_way.pop(digest) - 1
+            if left:
+                self._under_way[digest] = left
+
+    def check(self, authorization: str | None, key: str | None) -> bytes | None:
         """Lets a request pass that has a key, as `Authorization: Bearer KEY` or as `X-API-Key: KEY`.
+
+        Returns the key's digest; None where no key is needed.
 
         Raises:
             Unauthenticated: it has none that fits.
         """
         if not self.required:
-            return
+            return None
         self._look()
         if key is None and authorization is not None:
             scheme, _, credentials = authorization.partition(" ")
@@ -69,6 +101,7 @@ class Access:
             fits |= hmac.compare_digest(given, known)
         if not fits:
             raise Unauthenticated("the API key does not fit")
+        return given
 
     def _look(self) -> None:
         if self._file is None or self._clock() < self._next_look:

@@ -6,6 +6,8 @@ over the workers does not need.
 
 from __future__ import annotations
 
+import asyncio
+
 import torch
 from starlette.types import ASGIApp
 
@@ -18,12 +20,18 @@ from service.dataplane import DataPlane
 from service.executor import make_executor, pick_device
 from service.faces import FaceDesk
 from service.inference.desk import InferenceDesk
+from service.jobs import JobDesk
+from service.jobstore import JobStore
 from service.metrics import Metrics
+from service.nvml import make_meter
+from service.painter import Network, Painter
 from service.pictures import PictureDesk
+from service.roll import Roll
 from service.rpc.server import Server
 from service.runner import Runner
 from service.settings import Settings
 from service.styles import StyleDesk
+from service.tracing import Tracing, make_tracing
 from service.web.app import make_app
 from service.web.house import House
 
@@ -36,7 +44,8 @@ class Assembly:
 
     Raises:
         ModelUnknown, WeightsError: the configuration or a file is wrong.
-        ValueError: a device or an executor that is not there, or a file of API keys without any.
+        ValueError: a device, an executor or an exporter of traces that is not there, or a file of API keys
+            without any.
 
     Attributes:
         plane: the data plane; readiness is its.
@@ -45,61 +54,134 @@ class Assembly:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        cuda = pick_device(settings.device).startswith("cuda")
+        device = pick_device(settings.device)
+        cuda = device.startswith("cuda")
         torch.set_num_threads(settings.thread_count(cuda))
         measuring.forget_dead_workers()
         metrics = Metrics()
         limits = Limits(settings.max_image_bytes, settings.max_image_pixels)
-        runners = _runners(settings, metrics, settings.batch_limit(cuda))
-        self.plane = DataPlane(runners, metrics, limits, settings.decoder_count(cuda))
+        self._meter = make_meter(device, metrics) if cuda else None
+        tracing = self._tracing = make_tracing(settings.tracing)
+        runners = _runners(settings, metrics, settings.batch_limit(cuda), tracing)
+        self.plane = DataPlane(runners, metrics, limits, settings.decoder_count(cuda), tracing)
         faces = FaceDesk(self.plane)
         self._pictures = PictureDesk(self.plane, faces, limits)
         styles = StyleDesk(self.plane, self._pictures)
-        access = Access([key.get_secret_value() for key in settings.api_keys], settings.api_keys_file)
+        keys = [key.get_secret_value() for key in settings.api_keys]
+        access = Access(keys, settings.api_keys_file, concurrency=settings.key_concurrency)
         inference = InferenceDesk(self.plane, faces, metrics, settings.max_images)
         self.app: ASGIApp = make_app(
-            House(self.plane, faces, self._pictures, styles, metrics, settings, access, inference)
+            House(
+                self.plane,
+                faces,
+                self._pictures,
+                styles,
+                metrics,
+                settings,
+                access,
+                inference,
+                tracing,
+                self._jobs(metrics, limits),
+            )
         )
         self._server: Server | None = None
         if settings.grpc_port:
             shared = settings.worker_count(cuda) > 1
             self._server = Server(
-                self.plane, faces, styles, inference, metrics, access, settings, shared=shared
+                self.plane,
+                faces,
+                styles,
+                inference,
+                metrics,
+                access,
+                settings,
+                shared=shared,
+                tracing=tracing,
             )
 
     async def start(self) -> None:
         """Warms every model, then listens for gRPC (HTTP is the host's); ready when it returns."""
         for runner in self.plane.runners.values():
             await runner.start()
+        if self._meter is not None:
+            self._meter.start()
         if self._server is not None:
             await self._server.start()
+        if self._painter is not None:
+            await asyncio.to_thread(self._painter.start)
 
     async def stop(self) -> None:
         """Finishes what is left and lets go of the threads; every HTTP request has been answered by now."""
         self.plane.draining = True
+        if self._painter is not None:
+            await asyncio.to_thread(self._painter.stop)
         if self._server is not None:
             await self._server.stop(self._settings.timeout_seconds)
         await self.plane.drain(self._settings.timeout_seconds)
         self._pictures.close()
+        if self._tracing is not None:
+            await asyncio.to_thread(self._tracing.close)
+        if self._meter is not None:
+            self._meter.stop()
         measuring.leave()
 
+    def _jobs(self, metrics: Metrics, limits: Limits) -> JobDesk | None:
+        """Style jobs, where a served model is the network that their costs look through."""
+        settings = self._settings
+        self._painter: Painter | None = None
+        network = _network(settings)
+        if network is None:
+            return None
+        store = JobStore(
+            settings.state_folder,
+            max_jobs=settings.max_jobs,
+            max_waiting=settings.max_waiting_jobs,
+            expiry=settings.job_expiry_seconds,
+        )
+        self._painter = Painter(
+            store,
+            Roll(settings.state_folder / "workers"),
+            network,
+            metrics,
+            threads=settings.job_threads,
+            timeout=settings.job_timeout_seconds,
+            accepting=lambda: not self.plane.draining,
+        )
+        return JobDesk(store, self._painter, self._pictures, limits, lambda: self.plane.draining)
 
-def _runners(settings: Settings, metrics: Metrics, max_batch: int) -> list[Runner]:
-    """A runner for every configured model, each file verified."""
+
+def _network(settings: Settings) -> Network | None:
+    """The first served EfficientNet-Lite0; its file has been verified when its runner was made."""
+    catalogue, store = _weights(settings)
+    for name in settings.models:
+        entry = catalogue[name]
+        if entry.builder == "efficientnet_lite0":
+            return Network(store.files(entry)["weights"], entry.files["weights"].sha256)
+    return None
+
+
+def _weights(settings: Settings) -> tuple[Catalogue, Store]:
     catalogue = Catalogue((CATALOGUE, *([settings.catalogue] if settings.catalogue else [])))
-    store = Store(settings.weights_dir)
+    return catalogue, Store(settings.weights_dir)
+
+
+def _runners(settings: Settings, metrics: Metrics, max_batch: int, tracing: Tracing | None) -> list[Runner]:
+    """A runner for every configured model, each file verified."""
+    catalogue, store = _weights(settings)
     runners = []
     for name in settings.models:
         pipeline = zoo.build(name, catalogue, store)
+        most = catalogue[name].max_batch or max_batch
         runners.append(
             Runner(
                 pipeline,
                 make_executor(pipeline, settings),
                 metrics,
-                max_batch=max_batch,
+                max_batch=min(max_batch, most),
                 max_queue=settings.max_queue,
                 slots=settings.slots,
                 linger=settings.linger_ms / 1000,
+                tracing=tracing,
             )
         )
     return runners

@@ -12,14 +12,18 @@ import asyncio
 import logging
 import os
 import signal
-from pathlib import Path
+import sys
 from types import FrameType
 from typing import TYPE_CHECKING, Any, cast
 
 import bentoml
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from models.errors import ModelError
+from models.weights import CATALOGUE, Catalogue, Store
 from service.accept import share_fairly
+from service.gpus import claim, gpus
+from service.patience import Patience, raise_open_files
 from service.settings import Settings
 
 if TYPE_CHECKING:
@@ -29,17 +33,8 @@ logger = logging.getLogger(__name__)
 
 SETTINGS = Settings()
 HEALTH = ("/livez", "/readyz", "/healthz")
-
-
-def _on_gpu() -> bool:
-    """Whether workers will find a GPU; told without torch, which would cost this process 600 MB."""
-    if SETTINGS.device == "auto":
-        hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
-        return not hidden and any(Path("/dev").glob("nvidia[0-9]*"))
-    return SETTINGS.device.startswith("cuda")
-
-
-WORKERS = SETTINGS.worker_count(_on_gpu())
+GPUS = len(gpus(SETTINGS.device, os.environ))  # without torch, which would cost this process 600 MB
+WORKERS = SETTINGS.worker_count(GPUS)
 
 
 class Hosted(bentoml.Service[Any]):
@@ -75,19 +70,39 @@ class Lynceus:
 
     assembly: Assembly | None = None
 
+    @bentoml.on_deployment
+    @staticmethod
+    def check() -> None:
+        """Once, before there are workers: a wrong model or file ends the server with one line and status 1.
+
+        Each worker verifies what it loads again; but a worker that dies is started anew, for ever.
+        """
+        try:
+            catalogue = Catalogue((CATALOGUE, *([SETTINGS.catalogue] if SETTINGS.catalogue else [])))
+            store = Store(SETTINGS.weights_dir)
+            for name in SETTINGS.models:
+                store.originals(catalogue[name])
+        except ModelError as error:
+            sys.exit(f"lynceus cannot start: {error}")
+
     @bentoml.on_startup
     async def start(self) -> None:
         """Loads, verifies and warms every model; a failure ends the worker."""
-        from service.assembly import Assembly
+        claim(SETTINGS.device, bentoml.server_context.worker_index or 1, os.environ)
+        from service.assembly import Assembly  # torch, which looks for its GPU now
 
         logging.getLogger("service").setLevel(SETTINGS.log_level)
-        assembly = Assembly(SETTINGS)
+        raise_open_files(SETTINGS.max_connections)
+        layout = {"workers": WORKERS, "slots": SETTINGS.slot_count(GPUS)}  # it sees but its own GPU
+        assembly = Assembly(SETTINGS.model_copy(update=layout))
         await assembly.start()
         cast(Hosted, Lynceus).app = assembly.app
         self.assembly = assembly
         self._drain_on(signal.SIGTERM)
+        loop = asyncio.get_running_loop()  # on which uvicorn listens when this returns
         if WORKERS > 1:
-            share_fairly(asyncio.get_running_loop())  # uvicorn listens when this returns
+            share_fairly(loop)
+        Patience(SETTINGS.header_timeout_seconds, SETTINGS.max_connections, loop).watch()
 
     @bentoml.on_shutdown
     async def stop(self) -> None:

@@ -21,6 +21,7 @@ from models.pipeline import Prepared, Task
 from service.errors import DeadlineExceeded
 from service.metrics import Metrics
 from service.runner import Runner, State
+from service.tracing import Tracing
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -61,6 +62,7 @@ class DataPlane:
         metrics: where the decoding is told of.
         limits: of one picture.
         decoders: threads that decode and preprocess; 0: the models' own threads do, just before a batch.
+        tracing: where spans of the decoding go, if anywhere.
 
     Attributes:
         runners: by name.
@@ -69,7 +71,15 @@ class DataPlane:
         draining: the end is near; not ready any more.
     """
 
-    def __init__(self, runners: Iterable[Runner], metrics: Metrics, limits: Limits, decoders: int) -> None:
+    def __init__(
+        self,
+        runners: Iterable[Runner],
+        metrics: Metrics,
+        limits: Limits,
+        decoders: int,
+        tracing: Tracing | None = None,
+    ) -> None:
+        self._tracing = tracing
         self.runners: dict[str, Runner] = {runner.card.name: runner for runner in runners}
         self.limits = limits
         self.draining = False
@@ -169,10 +179,10 @@ class DataPlane:
             keep: given the decoded picture, in the decoding thread.
         """
         pipeline = runner.pipeline
-        decoded = 0.0
+        began = decoded = 0.0
 
         def prepare() -> Prepared:
-            nonlocal decoded
+            nonlocal began, decoded
             if deadline is not None and time.monotonic() >= deadline:
                 raise DeadlineExceeded("the deadline passed before the image was decoded")
             began = time.perf_counter()
@@ -187,6 +197,8 @@ class DataPlane:
         with runner.admit():
             job = prepare if self.inline else await self.in_decoder(prepare)
             done = await runner.run(job, deadline)
+        if self._tracing is not None:
+            self._tracing.stage("decode", began, decoded, runner.labels)
         return Answer(
             runner.card.name, done.result, Trace(decoded, done.queue_s, done.compute_s, done.batch_size)
         )

@@ -38,8 +38,26 @@ class NotReady(ServiceError):
         self.retry_after = retry_after
 
 
+class OutOfMemory(ServiceError, MemoryError):
+    """One picture alone does not fit into what memory the device has left. `retry_after` in seconds."""
+
+    retry_after = 1.0
+
+
 class DeadlineExceeded(ServiceError):
     """The client's or the server's time ran out before the answer was there."""
+
+
+class RequestTimeout(ServiceError):
+    """The client paused for too long in the middle of its request."""
+
+
+class KeyBusy(ServiceError):
+    """The API key has as many requests under way as it may. `retry_after` in seconds."""
+
+    def __init__(self, detail: str, retry_after: float = 1.0) -> None:
+        super().__init__(detail)
+        self.retry_after = retry_after
 
 
 class Unauthenticated(ServiceError):
@@ -48,6 +66,22 @@ class Unauthenticated(ServiceError):
 
 class JobUnknown(ServiceError):
     """No job of that id."""
+
+
+class JobUnfinished(ServiceError):
+    """The job has no result yet."""
+
+
+class JobFinished(ServiceError):
+    """The job is over: there is nothing to cancel, or there will be no result."""
+
+
+class StorageFailed(ServiceError):
+    """The disk refuses to keep jobs. `retry_after` in seconds."""
+
+    def __init__(self, detail: str, retry_after: float = 10.0) -> None:
+        super().__init__(detail)
+        self.retry_after = retry_after
 
 
 class NotFound(ServiceError):
@@ -87,11 +121,17 @@ TABLE: dict[type[Exception], Kind] = {
     science.ModelUnknown: Kind("model_unknown", "Unknown model", 404, "NOT_FOUND"),
     science.StyleUnknown: Kind("style_unknown", "Unknown style", 404, "NOT_FOUND"),
     JobUnknown: Kind("job_unknown", "Unknown job", 404, "NOT_FOUND"),
+    JobUnfinished: Kind("job_unfinished", "Unfinished job", 409, "FAILED_PRECONDITION"),
+    JobFinished: Kind("job_finished", "Finished job", 409, "FAILED_PRECONDITION"),
+    StorageFailed: Kind("storage_failed", "Jobs cannot be stored", 503, "UNAVAILABLE"),
     NotFound: Kind("not_found", "Not found", 404, "NOT_FOUND"),
     MethodNotAllowed: Kind("method_not_allowed", "Method not allowed", 405, "UNIMPLEMENTED"),
     Overloaded: Kind("overloaded", "Overloaded", 429, "RESOURCE_EXHAUSTED"),
     NotReady: Kind("not_ready", "Not ready", 503, "UNAVAILABLE"),
+    OutOfMemory: Kind("out_of_memory", "Out of memory", 503, "RESOURCE_EXHAUSTED"),
     DeadlineExceeded: Kind("deadline_exceeded", "Deadline exceeded", 504, "DEADLINE_EXCEEDED"),
+    RequestTimeout: Kind("request_timeout", "Request timeout", 408, "DEADLINE_EXCEEDED"),
+    KeyBusy: Kind("key_busy", "The API key is busy", 429, "RESOURCE_EXHAUSTED"),
     Unauthenticated: Kind("unauthenticated", "Unauthenticated", 401, "UNAUTHENTICATED"),
 }
 

@@ -56,8 +56,10 @@ class Executor(Protocol):
 class TorchExecutor:
     """PyTorch as it is, on a CPU or a GPU.
 
-    On a GPU: channels_last, autocast to bfloat16 or float16, a pinned staging buffer, and a CUDA graph per
-    batch size that was warmed; a batch is padded up to the next such size, and larger ones run eagerly.
+    On a GPU: channels_last, autocast to bfloat16 or float16, and a CUDA graph per batch size that was warmed;
+    a batch is padded up to the next such size, and larger ones run eagerly. Pictures go up from pinned memory
+    on a stream of their own, so that with two slots the next batch crosses the bus while one computes. Work
+    on the outputs (`scope`) has a stream for each thread, so that it waits for its own batch alone.
 
     Args:
         module: the network, in eval mode.
@@ -76,7 +78,6 @@ class TorchExecutor:
         *,
         capture: bool = True,
     ) -> None:
-        self._capture = capture
         self._device = torch.device(device)
         self.device = str(self._device)
         cuda = self._device.type == "cuda"
@@ -85,37 +86,34 @@ class TorchExecutor:
         self.precision = precision.value
         self._dtype: torch.dtype = getattr(torch, precision.value)
         self._module = module.to(self._device).eval()
-        self._stream = torch.cuda.Stream(self._device) if cuda else None
+        self._cuda = _Cuda(self._device) if cuda else None
+        self._capture = capture
+        self._graphs: dict[tuple[int, ...], _Graph] = {}
         if cuda:
             self._module.to(memory_format=torch.channels_last)
-        self._graphs: dict[tuple[int, ...], _Graph] = {}
-        self._replay = threading.Lock()  # a graph has one input buffer
 
     @contextlib.contextmanager
     def scope(self) -> Iterator[None]:
-        stream = torch.cuda.stream(self._stream) if self._stream is not None else contextlib.nullcontext()
-        with torch.inference_mode(), stream:
+        with torch.inference_mode(), self._cuda.aside() if self._cuda else contextlib.nullcontext():
             yield
 
     def warm(self, shape: Shape, batches: Sequence[int]) -> None:
-        blank = np.zeros(shape, np.uint8)
-        for size in batches:
-            with self.scope():
-                self._eager(torch.from_numpy(np.stack([blank] * size)).to(self._device))
-                if self._stream is not None and self._capture:
-                    self._graphs[(size, *shape)] = _Graph(self._eager, (size, *shape), self._stream)
+        for size in sorted(batches, reverse=True):  # the others find room in the largest one's memory
+            if self._cuda is None or not self._capture:
+                self.run([np.zeros(shape, np.uint8)] * size)
+            else:
+                with torch.inference_mode(), self._cuda.turn:
+                    self._graphs[(size, *shape)] = _Graph(self._eager, (size, *shape), self._cuda)
 
     def run(self, pictures: Pictures) -> tuple[Tensor, ...]:
-        with self.scope():
-            if self._stream is None:
+        with torch.inference_mode():
+            if self._cuda is None:
                 return self._eager(torch.from_numpy(np.stack(pictures)))
-            sizes = [
-                key[0] for key in self._graphs if key[1:] == pictures[0].shape and key[0] >= len(pictures)
-            ]
-            if not sizes:
-                return self._eager(torch.from_numpy(np.stack(pictures)).pin_memory().to(self._device))
-            with self._replay:
-                return self._graphs[(min(sizes), *pictures[0].shape)].replay(pictures)
+            batch = self._cuda.upload(pictures)
+            shape = pictures[0].shape
+            sizes = [key[0] for key in self._graphs if key[1:] == shape and key[0] >= len(pictures)]
+            forward = self._graphs[(min(sizes), *shape)].replay if sizes else self._eager
+            return self._cuda.compute(forward, batch)
 
     def _eager(self, batch: Tensor) -> tuple[Tensor, ...]:
         with torch.autocast(
@@ -124,30 +122,84 @@ class TorchExecutor:
             return _as_tuple(self._module(batch))
 
 
-class _Graph:
-    """A captured forward pass for one shape of batch, with its staging and its static input and outputs."""
+class _Cuda:
+    """A GPU's streams, and the memory that an executor's graphs share.
 
-    def __init__(self, forward: Any, shape: tuple[int, ...], stream: torch.cuda.Stream) -> None:
-        self._stream = stream
-        self._staging = torch.zeros(shape, dtype=torch.uint8, pin_memory=True)
-        self._input = torch.zeros(shape, dtype=torch.uint8, device=stream.device)
-        for _ in range(2):  # the allocator and cuDNN's choices settle before the capture
-            forward(self._input)
-        stream.synchronize()
+    Attributes:
+        compute_stream: where batches run, one after the other.
+        pool: the graphs' memory.
+        turn: held while a batch is put on `compute_stream`: the graphs share their memory and their inputs.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self.compute_stream = torch.cuda.Stream(device)
+        self._copy_stream = torch.cuda.Stream(device)
+        self._thread = threading.local()
+        self.pool = torch.cuda.graph_pool_handle()
+        self.turn = threading.Lock()
+        self._inputs: dict[Shape, Tensor] = {}
+
+    def aside(self) -> torch.cuda.StreamContext:
+        """This thread's own stream, for what is done with the outputs."""
+        if not hasattr(self._thread, "stream"):
+            self._thread.stream = torch.cuda.Stream(self._device)
+        return torch.cuda.stream(self._thread.stream)
+
+    def input(self, size: int, shape: Shape) -> Tensor:
+        """Where graphs of one shape read: uint8 [size, H, W, 3], the same memory for all sizes."""
+        held = self._inputs.get(shape)
+        if held is None or len(held) < size:
+            held = self._inputs[shape] = torch.zeros((size, *shape), dtype=torch.uint8, device=self._device)
+        return held[:size]
+
+    def upload(self, pictures: Pictures) -> Tensor:
+        """uint8 [N, H, W, 3]; what `compute_stream` runs next waits for the copy, the host does not.
+
+        PyTorch's allocator keeps pinned memory, and gives it out again only when the copy is done.
+        """
+        staging = torch.empty((len(pictures), *pictures[0].shape), dtype=torch.uint8, pin_memory=True)
+        np.stack(pictures, out=staging.numpy())
+        with torch.cuda.stream(self._copy_stream):
+            batch = staging.to(self._device, non_blocking=True)
+        batch.record_stream(self.compute_stream)
+        self.compute_stream.wait_event(self._copy_stream.record_event())
+        return batch
+
+    def compute(self, forward: Callable[[Tensor], tuple[Tensor, ...]], batch: Tensor) -> tuple[Tensor, ...]:
+        """Runs a batch and waits for it; the outputs are good on the caller's stream."""
+        consumer = torch.cuda.current_stream(self._device)
+        with self.turn, torch.cuda.stream(self.compute_stream):
+            outputs = forward(batch)
+            done = self.compute_stream.record_event()
+        done.synchronize()  # outside the turn, so that the next batch queues up behind this one
+        for output in outputs:
+            output.record_stream(consumer)
+        return outputs
+
+
+class _Graph:
+    """A captured forward pass for one shape of batch.
+
+    Graphs of one pool share their memory (the later ones take what the first and largest left), so each
+    replay's outputs are copied before the next.
+    """
+
+    def __init__(self, forward: Any, shape: tuple[int, int, int, int], cuda: _Cuda) -> None:
+        self._input = cuda.input(shape[0], shape[1:])
+        torch.cuda.synchronize(self._input.device)  # it was zeroed on another stream
+        with torch.cuda.stream(cuda.compute_stream):
+            for _ in range(2):  # the allocator and cuDNN's choices settle before the capture
+                forward(self._input)
+        cuda.compute_stream.synchronize()
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph, stream=stream):
+        with torch.cuda.graph(self._graph, pool=cuda.pool, stream=cuda.compute_stream):
             self._outputs = forward(self._input)
 
-    def replay(self, pictures: Pictures) -> tuple[Tensor, ...]:
-        staging = self._staging.numpy()
-        for row, picture in enumerate(pictures):
-            staging[row] = picture
-        self._input.copy_(self._staging, non_blocking=True)
+    def replay(self, batch: Tensor) -> tuple[Tensor, ...]:
+        self._input[: len(batch)].copy_(batch)
         self._graph.replay()
-        # the outputs are overwritten by the next replay, and the staging by the next batch
-        outputs = tuple(output[: len(pictures)].clone() for output in self._outputs)
-        self._stream.synchronize()
-        return outputs
+        return tuple(output[: len(batch)].clone() for output in self._outputs)
 
 
 class OpenVINOExecutor:
@@ -284,6 +336,6 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether a device (or the host) ran out of memory, as each back end says it."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
-    return isinstance(error, RuntimeError) and (
-        "out of memory" in str(error).lower() or "can't allocate memory" in str(error)
-    )
+    # the host's allocator, and cuBLAS and cuDNN, whose status is an ordinary RuntimeError
+    signs = ("out of memory", "can't allocate memory", "status_alloc_failed")
+    return isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in signs)

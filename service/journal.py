@@ -31,6 +31,7 @@ class Journal:
         request_id: str,
         seconds: float,
         trace: Trace | None,
+        trace_id: str | None = None,
     ) -> None:
         """One request.
 
@@ -42,6 +43,7 @@ class Journal:
             request_id: that the client was told.
             seconds: from its first byte to its answer.
             trace: where the time went, if a model was asked.
+            trace_id: of its OpenTelemetry span, if there is one.
         """
         if not self.enabled:
             return
@@ -61,6 +63,8 @@ class Journal:
                 "compute_ms": round(trace.compute * 1000, 2),
                 "batch_size": trace.batch_size,
             }
+        if trace_id is not None:
+            line["trace_id"] = trace_id
         try:
             self._out.write(json.dumps(line) + "\n")
             self._out.flush()

@@ -8,6 +8,7 @@ multi-process mode. `python -m service.metrics` prints the table that stands in 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import time
@@ -15,15 +16,71 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, Summary, generate_latest
+from prometheus_client import values as prometheus_values
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.mmap_dict import MmapedDict
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from service.batcher import Observer
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+JOB_SECONDS = (1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
 SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 128, 256)
 STAGES = ("decode", "queue", "compute", "postprocess")
 DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
+FILE_BYTES = 1 << 16
+"""What a worker's file of values has from the start."""
+
+
+class _Reserved(MmapedDict):
+    """A worker's values, in a mapped file whose room on the disk is taken before anything is written there.
+
+    A page of a mapped file that finds the disk full ends the process (SIGBUS). With this, a full disk is an
+    OSError at the start; later it hides the values of new labels, which the worker keeps until there is room.
+    """
+
+    def __init__(self, filename: str, read_mode: bool = False) -> None:
+        if not read_mode:
+            with Path(filename).open("ab") as file:
+                try:
+                    _reserve(file.fileno(), FILE_BYTES)
+                except OSError:
+                    if not file.tell():  # whoever collects would stumble over an empty file
+                        Path(filename).unlink(missing_ok=True)
+                    raise
+        super().__init__(filename, read_mode)  # type: ignore[no-untyped-call]
+
+    def _init_value(self, key: str) -> None:
+        needed = self._capacity
+        while self._used + len(key.encode()) + 32 > needed:  # a length, padding and two doubles
+            needed *= 2
+        if needed > self._capacity:
+            _reserve(self._f.fileno(), needed)
+        super()._init_value(key)  # type: ignore[no-untyped-call]
+
+    def read_value(self, key: str) -> tuple[float, float]:
+        try:
+            value, timestamp = super().read_value(key)  # type: ignore[no-untyped-call]
+        except OSError:
+            return 0.0, 0.0
+        return value, timestamp
+
+    def write_value(self, key: str, value: float, timestamp: float) -> None:
+        try:
+            super().write_value(key, value, timestamp)  # type: ignore[no-untyped-call]
+        except OSError:
+            return  # the next write tries again
+
+
+def _reserve(file: int, size: int) -> None:
+    try:
+        os.posix_fallocate(file, 0, size)
+    except OSError as exc:
+        if exc.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise  # else the file system cannot reserve
+
+
+prometheus_values.MmapedDict = _Reserved  # type: ignore[attr-defined]  # there is no other place for it
 
 
 class Metrics:
@@ -109,6 +166,42 @@ class Metrics:
             registry=registry,
         )
 
+        self.gpu_memory = Gauge(
+            "lynceus_gpu_memory_bytes",
+            "Memory of each GPU that models are on: used (by everybody) and total. Only with a GPU.",
+            ["gpu", "kind"],
+            multiprocess_mode="livemostrecent",  # workers may share a GPU: each looks, none adds to the other
+            registry=registry,
+        )
+        self.gpu_utilization = Gauge(
+            "lynceus_gpu_utilization",
+            "Share of the last moment in which the GPU computed anything, 0 to 1. Only with a GPU.",
+            ["gpu"],
+            multiprocess_mode="livemostrecent",
+            registry=registry,
+        )
+
+        self.jobs = Gauge(
+            "lynceus_jobs",
+            "Jobs that wait (`queued`) and run (`running`).",
+            ["state"],
+            multiprocess_mode="livemostrecent",
+            registry=registry,
+        )
+        self.jobs_ended = Counter(
+            "lynceus_jobs_ended_total",
+            "Jobs that were begun and are over, by outcome (`succeeded`, `failed`, `cancelled`).",
+            ["outcome"],
+            registry=registry,
+        )
+        self.job_seconds = Histogram(
+            "lynceus_job_seconds",
+            "How long they ran.",
+            ["outcome"],
+            buckets=JOB_SECONDS,
+            registry=registry,
+        )
+
     def render(self) -> bytes:
         """The Prometheus text of all workers."""
         return generate_latest(self._of_all())
@@ -121,6 +214,7 @@ class Metrics:
         directory = os.environ.get(DIRECTORY)
         if not directory:
             return self.registry
+        forget_dead_workers()  # one that was killed is told of no more, though none has started in its place
         registry = CollectorRegistry()
         MultiProcessCollector(registry, path=directory)
         return registry
@@ -187,7 +281,7 @@ class BatchTimes:
 
 
 def forget_dead_workers() -> None:
-    """Drops the live gauges of workers that died without saying so (called when a worker starts)."""
+    """Drops the live gauges of workers that died without saying so. What they counted stays counted."""
     directory = os.environ.get(DIRECTORY)
     if not directory:
         return

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -22,9 +23,10 @@ import numpy as np
 from models.image import Image
 from models.pipeline import Card, Pipeline, Prepared
 from service.batcher import Batcher, Done
-from service.errors import NotReady, Overloaded
+from service.errors import NotReady, OutOfMemory, Overloaded
 from service.executor import Executor, is_device_lost, is_out_of_memory
 from service.metrics import BatchTimes, Metrics
+from service.tracing import Tracing
 
 logger = logging.getLogger(__name__)
 
@@ -49,12 +51,14 @@ class Runner:
         pipeline: what to serve.
         executor: how its module runs.
         metrics: where it tells of itself.
-        max_batch: largest batch.
+        max_batch: largest batch; less if the warm-up finds that it does not fit into the device's memory.
         max_queue: pictures that may wait.
         slots: batches on the device at once; also the runner's threads.
         linger: seconds that an idle queue's first picture waits for company.
+        tracing: where spans go, if anywhere.
 
     Attributes:
+        labels: what its spans carry.
         window: items that one request may have here at once, so that it does not fill the queue alone.
     """
 
@@ -68,7 +72,12 @@ class Runner:
         max_queue: int,
         slots: int = 1,
         linger: float = 0.0,
+        tracing: Tracing | None = None,
     ) -> None:
+        self._tracing = tracing
+        card = pipeline.card
+        self.labels = {"lynceus.model": card.name, "lynceus.task": card.task.value}
+        self.labels |= {"lynceus.executor": executor.name, "lynceus.device": executor.device}
         self.pipeline = pipeline
         self.executor = executor
         self.state = State.STARTING
@@ -83,15 +92,16 @@ class Runner:
         self._failed_seconds = metrics.failed_seconds.labels(self.card.name)
         self._batch_times = BatchTimes(metrics, self.card.name)
         metrics.model_info.labels(self.card.name, executor.name, executor.device, self.card.sha256).set(1)
-        self._batcher: Batcher[Job, Any] = Batcher(
+        self._make_batcher: Callable[[int], Batcher[Job, Any]] = lambda most: Batcher(
             self._run_batch,
-            max_batch=max_batch,
+            max_batch=most,
             max_queue=max_queue,
             slots=slots,
             linger=linger,
             is_oom=is_out_of_memory,
             observer=metrics.observer(self.card.name),
         )
+        self._batcher = self._make_batcher(max_batch)
 
     @property
     def card(self) -> Card:
@@ -104,17 +114,18 @@ class Runner:
         Raises:
             Exception: whatever the warm-up raised; the runner is then `FAILED` for good.
         """
-        sizes = [size for size in (1 << power for power in range(9)) if size < self._max_batch]
         loop = asyncio.get_running_loop()
+        wanted = self._max_batch
         began = time.monotonic()
         try:
             for shape in self.pipeline.shapes:
-                warm = self.executor.warm
-                await loop.run_in_executor(self._threads, warm, shape, [*sizes, self._max_batch])
+                await loop.run_in_executor(self._threads, self._warm, shape)
                 await loop.run_in_executor(self._threads, self._rehearse, shape)
         except BaseException:
             self.state = State.FAILED
             raise
+        if self._max_batch < wanted:
+            self._batcher = self._make_batcher(self._max_batch)
         self.state = State.READY
         logger.info(
             "%s ready in %.1f s: %s on %s, %s, sha256 %s",
@@ -164,8 +175,12 @@ class Runner:
             Exception: what this very picture made its preparation or the model raise.
         """
         key = job.tensor.shape if isinstance(job, Prepared) else None
+        submitted = 0.0 if self._tracing is None else time.perf_counter()
         done = await self._batcher.submit(job, key=key, deadline=deadline)
-        result, seconds, size = done.result
+        result, began, seconds, size = done.result
+        if self._tracing is not None:
+            self._tracing.stage("queue", submitted, done.queue_s, self.labels)
+            self._tracing.stage("compute", began, seconds, self.labels | {"lynceus.batch.size": size})
         return replace(done, result=result, compute_s=seconds, batch_size=size)
 
     async def drain(self, grace: float) -> bool:
@@ -174,6 +189,19 @@ class Runner:
         complete = await self._batcher.drain(grace)
         self._threads.shutdown(wait=False)
         return complete
+
+    def _warm(self, shape: tuple[int, int, int]) -> None:
+        """Prepares for all batch sizes, the largest first; does without those that do not fit into memory."""
+        sizes = [size for size in (1 << power for power in range(9)) if size < self._max_batch]
+        for size in (self._max_batch, *reversed(sizes)):
+            try:
+                self.executor.warm(shape, [size])
+            except Exception as exc:
+                if size == 1 or not is_out_of_memory(exc):
+                    raise
+                self._max_batch = max(below for below in sizes if below < size)
+                what = "%s: a batch of %d does not fit into memory; %d is the most from now on"
+                logger.warning(what, self.card.name, size, self._max_batch)
 
     def _rehearse(self, shape: tuple[int, int, int]) -> None:
         """One blank picture all the way: no request pays for what libraries do on their first call."""
@@ -187,6 +215,12 @@ class Runner:
             if is_device_lost(exc):
                 self.state = State.FAILED
                 logger.critical("%s: the device is lost", self.card.name, exc_info=exc)
+            elif is_out_of_memory(exc):
+                logger.warning("%s: a batch of %d ran out of memory", self.card.name, len(jobs))
+                if len(jobs) == 1:
+                    traceback.clear_frames(exc.__traceback__)  # or the error keeps what filled the memory
+                    what = f"one image alone does not fit into the memory that {self.card.name} has left"
+                    raise OutOfMemory(what) from exc
             raise
 
     def _execute(self, jobs: Sequence[Job]) -> list[Any]:
@@ -207,7 +241,7 @@ class Runner:
             computed = self._compute([item for _, item in group], preparing * len(group) / ready)
             seconds = time.perf_counter() - began  # without the preparation, which the answer tells apart
             for (index, _), result in zip(group, computed, strict=True):
-                results[index] = (result, seconds, len(group))
+                results[index] = (result, began, seconds, len(group))
         return results
 
     def _compute(self, items: Sequence[Prepared], preparing: float) -> list[Any]:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from enum import StrEnum
 from math import ceil
@@ -16,6 +17,8 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 MIB = 1024 * 1024
+ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@\s*]+")
+"""As a browser writes it in the Origin header (RFC 6454): no path, no slash at its end."""
 
 
 def _cores() -> int:
@@ -63,7 +66,7 @@ class Settings(BaseSettings):
     )
 
     models: Annotated[tuple[str, ...], NoDecode] = Field(
-        ("efficientnet-lite0", "lenet5", "yolo-person", "mtcnn", "dlib-resnet"),
+        ("efficientnet-lite0", "lenet5", "yolo-person", "mtcnn", "dlib-resnet", "paintings"),
         description="models to load, separated by commas; the first of each task is that task's default",
     )
     catalogue: Path | None = Field(
@@ -77,11 +80,16 @@ class Settings(BaseSettings):
     executor: ExecutorKind = Field(ExecutorKind.AUTO, description="auto, torch or openvino")
     precision: Precision = Field(Precision.AUTO, description="auto, float32, bfloat16 or float16")
 
-    workers: int = Field(0, ge=0, le=256, description="processes; 0: one per core on a CPU, one on a GPU")
+    workers: int = Field(0, ge=0, le=256, description="processes; 0: one per core on a CPU, one per GPU")
     threads: int = Field(
         0, ge=0, le=256, description="model threads per worker; 0: the cores shared out among them"
     )
-    slots: int = Field(1, ge=1, le=8, description="batches of one model on the device at once, per worker")
+    slots: int = Field(
+        0,
+        ge=0,
+        le=8,
+        description="batches of one model on the device at once, per worker; 0: 1 on a CPU, 2 on a GPU",
+    )
     decoders: int = Field(
         -1,
         ge=-1,
@@ -101,6 +109,15 @@ class Settings(BaseSettings):
     )
     max_images: int = Field(32, ge=1, le=1024, description="images in one request")
     timeout_seconds: float = Field(30.0, gt=0, le=3600, description="longest a request may take")
+    header_timeout_seconds: float = Field(
+        10.0, gt=0, le=3600, description="how long a connection may take to send a request's headers"
+    )
+    body_timeout_seconds: float = Field(
+        10.0, gt=0, le=3600, description="longest pause in a request's body; then 408"
+    )
+    max_connections: int = Field(
+        4096, ge=1, le=1_000_000, description="HTTP connections per worker; one more is answered 503"
+    )
     drain_seconds: float = Field(
         3.0,
         ge=0,
@@ -111,18 +128,42 @@ class Settings(BaseSettings):
     grpc_host: str = Field("0.0.0.0", description="address that gRPC listens on")  # noqa: S104 (as HTTP's)
     grpc_tls_cert: Path | None = Field(None, description="certificate chain (PEM) for gRPC over TLS")
     grpc_tls_key: Path | None = Field(None, description="its private key (PEM)")
+    grpc_idle_seconds: float = Field(
+        300.0, gt=0, le=86_400, description="after so long without a call a gRPC connection is closed"
+    )
+    grpc_streams: int = Field(1024, ge=1, le=1_000_000, description="calls at once on one gRPC connection")
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         (), description="keys that requests need, separated by commas; none: everybody may ask"
     )
     api_keys_file: Path | None = Field(
         None, description="a file with a key a line, read again when it changes"
     )
+    key_concurrency: int = Field(
+        0, ge=0, le=100_000, description="requests of one API key at once per worker, then 429; 0: no limit"
+    )
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="origins whose pages may ask (CORS), separated by commas, or *; none: only pages of ours",
+    )
+    tracing: Literal["off", "console", "otlp"] = Field(
+        "off", description="OpenTelemetry traces: off, console or otlp; the rest by OTEL_* variables"
+    )
+    state_dir: Path | None = Field(
+        None, description="folder of style jobs, for one server; default: the user's state folder"
+    )
+    max_jobs: int = Field(1, ge=1, le=64, description="style jobs that run at once, over all workers")
+    max_waiting_jobs: int = Field(8, ge=0, le=10_000, description="style jobs that may wait besides")
+    job_expiry_seconds: float = Field(
+        3600.0, ge=1, le=30 * 86400, description="how long a finished job and its picture are kept"
+    )
+    job_timeout_seconds: float = Field(3600.0, ge=1, le=7 * 86400, description="longest a job may run")
+    job_threads: int = Field(1, ge=1, le=256, description="threads of one job, at the lowest priority")
     access_log: bool = Field(False, description="a line of JSON on the standard output for each request")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="least level that is logged"
     )
 
-    @field_validator("models", "api_keys", mode="before")
+    @field_validator("models", "api_keys", "cors_origins", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         if isinstance(value, str):
@@ -138,17 +179,36 @@ class Settings(BaseSettings):
             raise ValueError("a model is named twice")
         return value
 
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            if origin != "*" and not ORIGIN.fullmatch(origin):
+                raise ValueError(f"{origin!r} is no origin: scheme://host or scheme://host:port, or *")
+        return value
+
     @model_validator(mode="after")
     def _whole_certificate(self) -> Self:
         if (self.grpc_tls_cert is None) != (self.grpc_tls_key is None):
             raise ValueError("TLS needs both LYNCEUS_GRPC_TLS_CERT and LYNCEUS_GRPC_TLS_KEY")
         return self
 
-    def worker_count(self, cuda: bool) -> int:
-        """Processes to start."""
-        return self.workers or (1 if cuda else _cores())
+    @property
+    def state_folder(self) -> Path:
+        """`state_dir`, or `$XDG_STATE_HOME/lynceus`, or `~/.local/state/lynceus`."""
+        if self.state_dir is not None:
+            return self.state_dir
+        return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "lynceus"
 
-    def thread_count(self, cuda: bool) -> int:
+    def worker_count(self, cuda: int) -> int:
+        """Processes to start, with so many GPUs."""
+        return self.workers or int(cuda) or _cores()
+
+    def slot_count(self, cuda: int) -> int:
+        """Batches of one model on the device at once: on a GPU the next one is staged while one computes."""
+        return self.slots or (2 if cuda else 1)
+
+    def thread_count(self, cuda: int) -> int:
         """Threads that a model may use in each worker."""
         return self.threads or max(1, _cores() // self.worker_count(cuda))
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import httpx
 
@@ -22,29 +25,49 @@ def free_port() -> int:
 
 
 class Server:
-    """`bentoml serve service.bento:Lynceus` with settings of its own; ended by its own id."""
+    """`bentoml serve service.bento:Lynceus` with settings of its own; ended by its own id.
 
-    def __init__(self, log: Path, **settings: object) -> None:
+    Args:
+        log: takes its output.
+        target: what is served: a service of the working folder or a built Bento's folder.
+        folder: its working folder.
+        environment: more variables than the settings.
+        stdout: takes its standard output instead of `log`, which has the standard error then.
+        begin: called in the process before it becomes the server.
+        settings: by their fields' names.
+    """
+
+    def __init__(
+        self,
+        log: Path,
+        *,
+        target: str = "service.bento:Lynceus",
+        folder: Path = ROOT,
+        environment: Mapping[str, str] = MappingProxyType({}),
+        stdout: Path | None = None,
+        begin: Callable[[], None] | None = None,
+        **settings: object,
+    ) -> None:
         self.port, self.grpc_port = free_port(), free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.grpc_address = f"127.0.0.1:{self.grpc_port}"
         self.log = log
-        environment = {key: value for key, value in os.environ.items() if not key.startswith("LYNCEUS_")}
-        environment |= {"LYNCEUS_GRPC_HOST": "127.0.0.1", "LYNCEUS_GRPC_PORT": str(self.grpc_port)}
-        environment |= {f"LYNCEUS_{key.upper()}": str(value) for key, value in settings.items()}
-        environment |= {
-            "BENTOML_DO_NOT_TRACK": "True",
-            "BENTOML_HOME": str(log.parent / f"bentoml-{self.port}"),
-        }
-        command = [sys.executable, "-m", "bentoml", "serve", "service.bento:Lynceus"]
-        with log.open("wb") as out:
+        full = {key: value for key, value in os.environ.items() if not key.startswith("LYNCEUS_")}
+        full |= {"LYNCEUS_GRPC_HOST": "127.0.0.1", "LYNCEUS_GRPC_PORT": str(self.grpc_port)}
+        full["LYNCEUS_STATE_DIR"] = str(log.parent / f"state-{self.port}")
+        full |= {f"LYNCEUS_{key.upper()}": str(value) for key, value in settings.items()}
+        full |= {"BENTOML_DO_NOT_TRACK": "True", "BENTOML_HOME": str(log.parent / f"bentoml-{self.port}")}
+        full |= environment
+        command = [sys.executable, "-m", "bentoml", "serve", target]
+        with log.open("wb") as out, stdout.open("wb") if stdout else contextlib.nullcontext(out) as written:
             self.process = subprocess.Popen(
                 [*command, "--host", "127.0.0.1", "--port", str(self.port)],
-                cwd=ROOT,
-                env=environment,
-                stdout=out,
-                stderr=subprocess.STDOUT,
+                cwd=folder,
+                env=full,
+                stdout=written,
+                stderr=out,
                 start_new_session=True,
+                preexec_fn=begin,
             )
 
     def wait(self, seconds: float = 180) -> None:

@@ -19,6 +19,7 @@ SERVING = (
     "starlette",
     "prometheus_client",
     "grpc",
+    "opentelemetry",
     "pydantic",
 )
 LIMIT = 350
@@ -79,14 +80,35 @@ ARROWS = {
     "settings": (),
     "metrics": ("service.batcher",),
     "executor": ("service.settings",),
-    "runner": ("service.executor", "service.batcher", "service.metrics", "service.errors"),
-    "dataplane": ("service.runner", "service.jobs", "service.errors", "service.metrics"),
+    "runner": (
+        "service.executor",
+        "service.batcher",
+        "service.metrics",
+        "service.errors",
+        "service.tracing",
+    ),
+    "dataplane": (
+        "service.runner",
+        "service.jobs",
+        "service.errors",
+        "service.metrics",
+        "service.tracing",
+    ),
     "faces": ("service.dataplane", "service.runner"),
     "pictures": ("service.dataplane", "service.faces", "service.errors"),
     "styles": ("service.dataplane", "service.pictures"),
+    "job": (),
+    "roll": (),
+    "painting": (),
+    "jobstore": ("service.job", "service.errors"),
+    "painter": ("service.job", "service.jobstore", "service.metrics", "service.painting", "service.roll"),
+    "jobs": ("service.job", "service.jobstore", "service.painter", "service.pictures", "service.errors"),
     "statistics": ("service.metrics",),
     "access": ("service.errors",),
     "journal": ("service.dataplane",),
+    "tracing": (),
+    "nvml": ("service.metrics",),
+    "patience": ("service.errors",),
 }
 
 
@@ -111,12 +133,14 @@ def test_doors_know_the_data_plane_and_never_each_other_or_a_model(path: Path) -
         "service.dataplane",
         "service.faces",
         "service.inference",
+        "service.jobs",
         "service.journal",
         "service.pictures",
         "service.styles",
         "service.errors",
         "service.settings",
         "service.metrics",
+        "service.tracing",
     )
     assert [name for name in ours(path, "service") if not under(name, door, *below)] == []
     # of the science only its vocabulary: errors, tasks, options and results

@@ -68,8 +68,8 @@ class StylePipeline:
         *,
         buckets: Sequence[tuple[int, int]] = BUCKETS,
     ) -> None:
-        if not buckets or any(side < 8 or side % 4 for bucket in buckets for side in bucket):
-            raise ValueError("buckets are heights and widths, multiples of 4")
+        if not buckets or any(side < 16 or side % 4 for bucket in buckets for side in bucket):
+            raise ValueError("buckets are heights and widths, multiples of 4 from 16 on")
         self.card = card
         self.module = module.eval().requires_grad_(False)
         self.styles = tuple(styles)

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from models.weights import Entry
 
 STRIDE = 4
+MARGIN = 8
+"""Pixels, a multiple of `STRIDE`, that are painted beyond every edge and cut off: the outermost two or three
+come out discoloured, since what the network learnt from is padded with zeros."""
 
 
 @dataclass(frozen=True)
@@ -179,8 +182,10 @@ class Stylist(nn.Module):
         styles = self.network.styles
         weights = batch[:, -1, : styles.shape[0], 0].to(styles.dtype)
         codes = (weights / weights.sum(dim=1, keepdim=True).clamp_min(1)) @ styles
-        painted = self.network(batch[:, :-1].permute(0, 3, 1, 2).to(styles.dtype), codes)
-        levels: Tensor = painted.round().clamp(0, 255).to(torch.uint8)
+        pictures = batch[:, :-1].permute(0, 3, 1, 2).to(styles.dtype)
+        painted = self.network(F.pad(pictures, (MARGIN,) * 4, mode="reflect"), codes)
+        inner = painted[:, :, MARGIN:-MARGIN, MARGIN:-MARGIN]
+        levels: Tensor = inner.round().clamp(0, 255).to(torch.uint8)
         return levels.permute(0, 2, 3, 1)
 
 

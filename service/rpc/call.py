@@ -19,6 +19,7 @@ from google.rpc.status_pb2 import Status
 
 from service.dataplane import Trace
 from service.errors import Problem
+from service.tracing import RequestSpan
 
 DOMAIN = "lynceus"
 
@@ -31,12 +32,21 @@ class Call:
         request_id: the client's `x-request-id`, or made.
         task: label for the metrics; None for calls that are not counted.
         trace: where the time went, once there is an answer.
+        key: what `Access.enter` gave, to be left in the end.
+        span: what OpenTelemetry is told of it, where that is wanted.
     """
 
     request_id: str
     task: str | None
     trace: Trace | None = None
+    key: bytes | None = None
+    span: RequestSpan | None = None
     started: float = field(default_factory=time.monotonic)
+
+    @property
+    def name(self) -> str:
+        """For the log: the id and, where there is one, the trace's."""
+        return self.request_id if self.span is None else f"{self.request_id} (trace {self.span.trace_id})"
 
 
 current: ContextVar[Call] = ContextVar("call")

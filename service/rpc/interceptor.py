@@ -17,6 +17,7 @@ from service.errors import INTERNAL, problem_of
 from service.journal import Journal
 from service.metrics import Metrics
 from service.rpc.call import Call, code_of, current, details_of, trailers
+from service.tracing import Tracing
 
 logger = logging.getLogger(__name__)
 
@@ -36,10 +37,19 @@ class Envelope(grpc.aio.ServerInterceptor):
         metrics: where calls are counted.
         journal: where they are logged.
         tasks: label for the metrics by full method name; others are not counted.
+        tracing: where spans go, if anywhere.
     """
 
-    def __init__(self, access: Access, metrics: Metrics, journal: Journal, tasks: dict[str, str]) -> None:
+    def __init__(
+        self,
+        access: Access,
+        metrics: Metrics,
+        journal: Journal,
+        tasks: dict[str, str],
+        tracing: Tracing | None = None,
+    ) -> None:
         self._access = access
+        self._tracing = tracing
         self._journal = journal
         self._requests = metrics.requests
         self._seconds = metrics.request_seconds
@@ -74,7 +84,7 @@ class Envelope(grpc.aio.ServerInterceptor):
             call = self._begin(name, context)
             code, status = "ok", "OK"
             try:
-                self._admit(context)
+                self._admit(call, context)
                 reply = await method(request, context)
                 context.set_trailing_metadata(trailers(call))
                 return reply
@@ -94,7 +104,7 @@ class Envelope(grpc.aio.ServerInterceptor):
             call = self._begin(name, context)
             code, status = "ok", "OK"
             try:
-                self._admit(context)
+                self._admit(call, context)
                 async for reply in method(requests, context):
                     yield reply
                 context.set_trailing_metadata(trailers(call))
@@ -112,26 +122,34 @@ class Envelope(grpc.aio.ServerInterceptor):
     def _begin(self, name: str, context: Context) -> Call:
         call = Call(_request_id(context), self._tasks.get(name))
         current.set(call)
+        if self._tracing is not None:
+            call.span = self._tracing.rpc(name, context.invocation_metadata() or ())
         return call
 
-    def _admit(self, context: Context) -> None:
+    def _admit(self, call: Call, context: Context) -> None:
         if self._access.required:
-            self._access.check(_header(context, "authorization"), _header(context, "x-api-key"))
+            call.key = self._access.enter(_header(context, "authorization"), _header(context, "x-api-key"))
 
     def _refuse(self, call: Call, context: Context, exc: Exception) -> tuple[str, str]:
         """Ends the call as the table says; gives the problem's code and the status."""
         problem = problem_of(exc)
         if problem.kind is INTERNAL:
-            logger.error("request %s failed", call.request_id, exc_info=exc)
+            logger.error("request %s failed", call.name, exc_info=exc)
         context.set_code(code_of(problem))
         context.set_details(problem.detail)
         context.set_trailing_metadata([*trailers(call), details_of(problem, call)])
         return problem.kind.code, problem.kind.grpc
 
     def _end(self, name: str, call: Call, code: str, status: str) -> None:
+        if call.key is not None:
+            self._access.leave(call.key)
+        trace_id = None
+        if call.span is not None:
+            trace_id = call.span.trace_id
+            call.span.end_rpc(status, code, call.request_id)
         if self._journal.enabled:
             seconds = time.monotonic() - call.started
-            self._journal.record("grpc", name, status, code, call.request_id, seconds, call.trace)
+            self._journal.record("grpc", name, status, code, call.request_id, seconds, call.trace, trace_id)
         if call.task is not None:
             self._requests.labels(call.task, "grpc", code).inc()
             self._seconds.labels(call.task, "grpc").observe(time.monotonic() - call.started)

@@ -28,6 +28,7 @@ from service.rpc.stubs import open_inference_pb2, open_inference_pb2_grpc, visio
 from service.rpc.vision import TASKS, Vision
 from service.settings import Settings
 from service.styles import StyleDesk
+from service.tracing import Tracing
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +48,7 @@ class Server:
         access: who may ask.
         settings: port, limits, TLS.
         shared: other workers listen on the port too.
+        tracing: where spans go, if anywhere.
 
     Attributes:
         port: that it listens on, once started.
@@ -63,6 +65,7 @@ class Server:
         settings: Settings,
         *,
         shared: bool,
+        tracing: Tracing | None = None,
     ) -> None:
         self._settings = settings
         self.port = 0
@@ -72,7 +75,7 @@ class Server:
         tasks = {f"/{vision}/{method}": task for method, task in TASKS.items()}
         tasks |= {f"/{tensors}/{method}": task for method, task in INFERENCE_TASKS.items()}
         self._server = grpc.aio.server(
-            interceptors=(Envelope(access, metrics, Journal(settings.access_log), tasks),),
+            interceptors=(Envelope(access, metrics, Journal(settings.access_log), tasks, tracing),),
             options=_options(settings, shared),
         )
         self._stopping = stopping = asyncio.Event()
@@ -117,6 +120,10 @@ def _options(settings: Settings, shared: bool) -> list[tuple[str, int]]:
         ("grpc.max_receive_message_length", settings.max_body_bytes + FRAMING),
         ("grpc.max_send_message_length", -1),
         ("grpc.so_reuseport", int(shared)),
+        # what a connection may hold: one that says nothing does not stay, one that talks does not take all
+        ("grpc.server_handshake_timeout_ms", round(settings.header_timeout_seconds * 1000)),
+        ("grpc.max_connection_idle_ms", round(settings.grpc_idle_seconds * 1000)),
+        ("grpc.max_concurrent_streams", settings.grpc_streams),
         # a client that is gone without a word is noticed, and one that asks whether we live is not punished
         ("grpc.keepalive_time_ms", 60_000),
         ("grpc.keepalive_timeout_ms", 20_000),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -10,12 +11,13 @@ from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from models.errors import ModelError, ParameterInvalid
 from service.errors import INTERNAL, MethodNotAllowed, NotFound, ServiceError, problem_of
 from service.journal import Journal
-from service.web import classify, detect, faces, models, stylize, v2
+from service.web import classify, detect, faces, jobs, models, stylize, v2
 from service.web.answers import problem_answer
 from service.web.call import ClientGone, call_of, task_of
 from service.web.document import document
@@ -25,9 +27,33 @@ from service.web.v2_codec import error_answer
 
 logger = logging.getLogger(__name__)
 
+METHODS = ("GET", "POST", "DELETE")
+ASKED = (
+    "Authorization",
+    "Content-Encoding",
+    "Content-Type",
+    "Inference-Header-Content-Length",
+    "Traceparent",
+    "Tracestate",
+    "X-API-Key",
+    "X-Request-ID",
+    "X-Timeout-Ms",
+)
+"""Headers that a page of another origin may send."""
+TOLD = (
+    "Content-Encoding",
+    "Inference-Header-Content-Length",
+    "Location",
+    "Retry-After",
+    "Server-Timing",
+    "X-Batch-Size",
+    "X-Request-ID",
+)
+"""Headers that it may read, besides those that browsers always show."""
+
 _COUNTED = {
     route.path
-    for module in (classify, detect, faces, stylize)
+    for module in (classify, detect, faces, jobs, stylize)
     for route in module.router.routes
     if isinstance(route, APIRoute) and "POST" in (route.methods or ())
 }
@@ -45,11 +71,23 @@ def make_app(house: House) -> ASGIApp:
         app.add_exception_handler(exception, _on_error)
     app.add_exception_handler(ClientGone, _on_gone)
     app.add_api_route("/metrics", _metrics, include_in_schema=False)
-    for module in (classify, detect, faces, stylize, models, v2):
+    for module in (classify, detect, faces, stylize, jobs, models, v2):
         app.include_router(module.router, dependencies=[Depends(admit)])
     app.include_router(v2.health)
     app.openapi = partial(document, app)  # type: ignore[method-assign]
-    return Envelope(app, house.metrics, Journal(house.settings.access_log))
+    settings = house.settings
+    inner = _for_pages(app, settings.cors_origins) if settings.cors_origins else app
+    return Envelope(inner, house.metrics, Journal(settings.access_log), house.access, house.tracing)
+
+
+def _for_pages(app: ASGIApp, origins: Sequence[str]) -> ASGIApp:
+    """Lets pages of these origins ask (https://fetch.spec.whatwg.org/#http-cors-protocol).
+
+    A key travels in a header that the page sets itself, never in a cookie: so no credentials.
+    """
+    return CORSMiddleware(
+        app, allow_origins=origins, allow_methods=METHODS, allow_headers=ASKED, expose_headers=TOLD
+    )
 
 
 async def _metrics(house: Home) -> Response:
@@ -69,7 +107,7 @@ async def _on_error(request: Request, exc: Exception) -> Response:
         elif protocol and path.endswith("/infer"):
             call.task = v2.TASK
     if problem.kind is INTERNAL:
-        logger.error("request %s failed", call.request_id, exc_info=exc)
+        logger.error("request %s failed", call.name, exc_info=exc)
     return error_answer(problem) if protocol else problem_answer(problem)
 
 

@@ -12,6 +12,7 @@ from fastapi import Request
 
 from models.errors import ParameterInvalid
 from service.dataplane import Trace
+from service.tracing import RequestSpan
 
 KEY = "lynceus.call"
 
@@ -30,6 +31,8 @@ class Call:
         code: `ok` or an error's code.
         trace: where the time went, once there is an answer.
         gone: the client hung up while its answer was being made.
+        key: what `Access.enter` gave, to be left in the end.
+        span: what OpenTelemetry is told of it, where that is wanted.
     """
 
     request_id: str
@@ -37,7 +40,14 @@ class Call:
     code: str = "ok"
     trace: Trace | None = None
     gone: bool = False
+    key: bytes | None = None
+    span: RequestSpan | None = None
     started: float = field(default_factory=time.monotonic)
+
+    @property
+    def name(self) -> str:
+        """For the log: the id and, where there is one, the trace's."""
+        return self.request_id if self.span is None else f"{self.request_id} (trace {self.span.trace_id})"
 
 
 def call_of(request: Request) -> Call:

@@ -27,10 +27,17 @@ from service.errors import (
     INTERNAL,
     TABLE,
     DeadlineExceeded,
+    JobFinished,
+    JobUnfinished,
+    JobUnknown,
+    KeyBusy,
     Kind,
     NotReady,
+    OutOfMemory,
     Overloaded,
     Problem,
+    RequestTimeout,
+    StorageFailed,
     Unauthenticated,
 )
 from service.web.examples import ANSWERS, PICTURES
@@ -39,23 +46,32 @@ from service.web.v2_schemas import ErrorOut, InferIn
 
 Node = dict[str, Any]
 
-ANY = (Unauthenticated,)
+ANY = (Unauthenticated, KeyBusy)
 NAMED = (ModelUnknown, *ANY)
-BUSY = (Overloaded, NotReady, DeadlineExceeded)
+BUSY = (Overloaded, NotReady, OutOfMemory, DeadlineExceeded)
 IMAGE = (
     ImageInvalid,
     ImageTooLarge,
     MediaTypeUnsupported,
     ParameterInvalid,
+    RequestTimeout,
     *NAMED,
     *BUSY,
 )
 FACE = (*IMAGE, FaceNotFound, FacesMany)
-BODY = (ImageTooLarge, MediaTypeUnsupported, ParameterInvalid, *NAMED)
+BODY = (ImageTooLarge, MediaTypeUnsupported, ParameterInvalid, RequestTimeout, *NAMED)
+JOB = (JobUnknown, StorageFailed, *ANY)
+SUBMIT = "/v1/stylize/jobs"
 BY_PATH = {
     "/v1/faces/verify": FACE,
     "/v1/faces/compare": BODY,
     "/v1/stylize": (*IMAGE, StyleUnknown),
+    "/v1/stylize/jobs": (*IMAGE, StorageFailed),
+    "/v1/jobs/{id}": JOB,
+    "delete /v1/jobs/{id}": (*JOB, JobFinished),
+    "/v1/jobs/{id}/result": (*JOB, JobUnfinished, JobFinished, Overloaded),
+    "/v1/jobs/{id}/preview": (*JOB, JobUnfinished, JobFinished, Overloaded),
+    "/v1/jobs/{id}/events": (*JOB, ParameterInvalid, Overloaded),
     "/v1/styles/{name}/thumbnail": (StyleUnknown, *ANY),
 }
 SECURITY: list[dict[str, list[str]]] = [{}, {"bearer": []}, {"key": []}]
@@ -82,6 +98,7 @@ TRACE = {
     ),
     "X-Batch-Size": ("images in the batch that computed the answer", "integer", 2),
 }
+LOCATION = {"Location": ("the job", "string", "/v1/jobs/0f8fad5bd9cb469fa165708674f0bd3e")}
 RETRY = {"Retry-After": ("seconds in which trying again makes sense", "integer", 1)}
 
 
@@ -130,10 +147,10 @@ def _complete(path: str, method: str, operation: Node) -> None:
             for name, what, kind, example in REQUEST_HEADERS
         ]
     responses = operation["responses"]
-    for status in [status for status in responses if status != "200"]:
+    for status in [status for status in responses if not status.startswith("2")]:
         del responses[status]
-    good = responses["200"]
-    good["headers"] = _headers(ID | (TRACE if computes else {}))
+    (good,) = responses.values()
+    good["headers"] = _headers(ID | (LOCATION if path == SUBMIT else TRACE if computes else {}))
     content = good.setdefault("content", {})
     if path in ANSWERS and "application/json" in content:
         content["application/json"]["example"] = ANSWERS[path]
@@ -142,12 +159,13 @@ def _complete(path: str, method: str, operation: Node) -> None:
             content[kind] = {"schema": {"type": "string", "format": "binary"}}
     if not path.startswith("/v2/health"):
         operation["security"] = SECURITY
-        responses |= _problems(_errors(path, computes), plain=path.startswith("/v2"))
+        responses |= _problems(_errors(path, method, computes), plain=path.startswith("/v2"))
 
 
-def _errors(path: str, computes: bool) -> Iterable[type[Exception]]:
-    if path in BY_PATH:
-        return BY_PATH[path]
+def _errors(path: str, method: str, computes: bool) -> Iterable[type[Exception]]:
+    for key in (f"{method} {path}", path):
+        if key in BY_PATH:
+            return BY_PATH[key]
     if computes:
         return IMAGE
     return NAMED if "{" in path else ANY

@@ -28,6 +28,22 @@ MODEL = {
     "licence": "Apache-2.0",
     "input": {"width": 32, "height": 32},
 }
+JOB = {
+    "id": "0f8fad5bd9cb469fa165708674f0bd3e",
+    "state": "queued",
+    "progress": 0.0,
+    "step": 0,
+    "steps": 150,
+    "eta_seconds": None,
+    "losses": None,
+    "reason": None,
+    "preview": None,
+    "result": None,
+    "created_at": "2026-11-23T08:00:00.105Z",
+    "started_at": None,
+    "finished_at": None,
+    "expires_at": None,
+}
 SPENT = {"count": 12, "ns": 9_800_000}
 NONE = {"count": 0, "ns": 0}
 STATISTICS = {
@@ -98,6 +114,17 @@ _V1: dict[str, Any] = {
             }
         ]
     },
+    "/v1/stylize/jobs": JOB,
+    "/v1/jobs/{id}": {
+        **JOB,
+        "state": "running",
+        "progress": 0.4,
+        "step": 60,
+        "eta_seconds": 11.4,
+        "losses": {"content": 0.3114, "style": 0.0921, "variation": 0.0873},
+        "preview": "/v1/jobs/0f8fad5bd9cb469fa165708674f0bd3e/preview",
+        "started_at": "2026-11-23T08:00:00.412Z",
+    },
     "/v1/models": {"models": [MODEL]},
     "/v1/models/{name}": {
         **MODEL,
@@ -153,5 +180,12 @@ ANSWERS: dict[str, Any] = {
 }
 """By path, the example of its 200."""
 
-PICTURES = ("/v1/detect", "/v1/classify/explain", "/v1/faces/detect", "/v1/stylize")
+PICTURES = (
+    "/v1/detect",
+    "/v1/classify/explain",
+    "/v1/faces/detect",
+    "/v1/stylize",
+    "/v1/jobs/{id}/result",
+    "/v1/jobs/{id}/preview",
+)
 """Routes that answer a picture to `Accept: image/*`."""

@@ -16,7 +16,7 @@ from service.faces import Embedded, Verified
 from service.web.answers import answers, json_answer, picture_answer, wanted_picture
 from service.web.call import begin, while_connected
 from service.web.house import Home
-from service.web.intake import NEEDS_BODY, images_body, read_json
+from service.web.intake import NEEDS_BODY, images_body
 from service.web.schemas import (
     CompareIn,
     EmbeddedFaceOut,
@@ -149,7 +149,7 @@ async def compare(
 ) -> Response:
     """The same verdict on two embeddings that this service gave before."""
     begin(request)
-    body = await read_json(request, COMPARE_BYTES)
+    body = await house.json(request, COMPARE_BYTES)
     try:
         pair = CompareIn.model_validate_json(body)
     except ValidationError as exc:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Annotated
@@ -13,15 +13,17 @@ from fastapi import Depends, Request
 
 from service.access import Access
 from service.dataplane import DataPlane
-from service.errors import DeadlineExceeded
+from service.errors import DeadlineExceeded, RequestTimeout
 from service.faces import FaceDesk
 from service.inference.desk import InferenceDesk
+from service.jobs import JobDesk
 from service.metrics import Metrics
 from service.pictures import PictureDesk
 from service.settings import Settings
 from service.styles import StyleDesk
-from service.web.call import deadline_of
-from service.web.intake import read_body, read_images
+from service.tracing import Tracing
+from service.web.call import call_of, deadline_of
+from service.web.intake import read_body, read_images, read_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,8 @@ class House:
         settings: the limits of a request.
         access: who may ask.
         inference: the Open Inference Protocol.
+        tracing: where spans go, if anywhere.
+        jobs: long work; None where there is no network for it.
     """
 
     plane: DataPlane
@@ -47,17 +51,21 @@ class House:
     settings: Settings
     access: Access
     inference: InferenceDesk
+    tracing: Tracing | None = None
+    jobs: JobDesk | None = None
 
     async def images(self, request: Request, *fields: str) -> dict[str, list[bytes]]:
         """The request's images by field, within the settings' limits. See `intake.read_images`.
 
         Raises:
             DeadlineExceeded: the body was not there in time.
+            RequestTimeout: its sender paused for too long.
         """
         settings = self.settings
-        async with self._in_time(request):
+        async with self._in_time(request) as progress:
             return await read_images(
                 request,
+                progress,
                 fields,
                 max_image=settings.max_image_bytes,
                 max_body=settings.max_body_bytes,
@@ -69,20 +77,42 @@ class House:
 
         Raises:
             DeadlineExceeded: it was not there in time.
+            RequestTimeout: its sender paused for too long.
         """
-        async with self._in_time(request):
-            return await read_body(request, most)
+        async with self._in_time(request) as progress:
+            return await read_body(request, progress, most)
+
+    async def json(self, request: Request, most: int) -> bytes:
+        """The request's body, which must be JSON. See `intake.read_json`; raises as `body` does."""
+        async with self._in_time(request) as progress:
+            return await read_json(request, progress, most)
 
     def deadline(self, request: Request) -> float:
         """When the request must be done; see `call.deadline_of`."""
         return deadline_of(request, self.settings.timeout_seconds)
 
     @asynccontextmanager
-    async def _in_time(self, request: Request) -> AsyncIterator[None]:
+    async def _in_time(self, request: Request) -> AsyncIterator[Callable[[], None]]:
+        """Ends the reading of a body at the request's deadline, or when nothing more of it comes.
+
+        Gives what is to be called when something has come.
+        """
+        deadline, pause = self.deadline(request), self.settings.body_timeout_seconds
+        loop = asyncio.get_running_loop()
+        paused = False  # whether the pause is what ends first
+
+        def seconds() -> float:
+            nonlocal paused
+            left = deadline - time.monotonic()
+            paused = pause < left
+            return pause if paused else left
+
         try:
-            async with asyncio.timeout(self.deadline(request) - time.monotonic()):
-                yield
+            async with asyncio.timeout(seconds()) as limit:
+                yield lambda: limit.reschedule(loop.time() + seconds())
         except TimeoutError:
+            if paused:
+                raise RequestTimeout(f"nothing more of the body came in {pause:g} s") from None
             raise DeadlineExceeded("the deadline passed before the request was complete") from None
 
 
@@ -99,6 +129,8 @@ async def admit(request: Request, house: Home) -> None:
 
     Raises:
         Unauthenticated: there is none that fits.
+        KeyBusy: it has as many requests under way as it may.
     """
     if house.access.required:
-        house.access.check(request.headers.get("authorization"), request.headers.get("x-api-key"))
+        headers = request.headers
+        call_of(request).key = house.access.enter(headers.get("authorization"), headers.get("x-api-key"))

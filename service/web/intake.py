@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 
 from fastapi import Request
 from pydantic_core import from_json
@@ -48,7 +48,13 @@ class _Parser(MultiPartParser):
 
 
 async def read_images(
-    request: Request, fields: Sequence[str], *, max_image: int, max_body: int, max_images: int
+    request: Request,
+    progress: Callable[[], None],
+    fields: Sequence[str],
+    *,
+    max_image: int,
+    max_body: int,
+    max_images: int,
 ) -> dict[str, list[bytes]]:
     """The images of a request, by field.
 
@@ -57,6 +63,7 @@ async def read_images(
 
     Args:
         request: the request; its body is read here.
+        progress: called when a part of it has come.
         fields: the names that images may have; each must be there.
         max_image: bytes of a raw image.
         max_body: bytes of a body with several images.
@@ -73,12 +80,12 @@ async def read_images(
         raise MediaTypeUnsupported("a compressed body is not accepted; images are compressed already")
     kind = request.headers.get("content-type", "application/octet-stream").partition(";")[0].strip().lower()
     if kind == "multipart/form-data":
-        found = await _multipart(request, fields, await read_body(request, max_body), max_images)
+        found = await _multipart(request, fields, await read_body(request, progress, max_body), max_images)
     elif kind == "application/json":
         most = max_image * len(fields) * 4 // 3 + 4096  # base64 is longer by a third
-        found = _json(await read_body(request, most), fields)
+        found = _json(await read_body(request, progress, most), fields)
     elif kind in RAW and len(fields) == 1:
-        found = {fields[0]: [await read_body(request, max_image)]}
+        found = {fields[0]: [await read_body(request, progress, max_image)]}
     else:
         accepted = ACCEPTED if len(fields) == 1 else "multipart/form-data or application/json"
         raise MediaTypeUnsupported(f"the content type {kind!r} is not accepted; send {accepted}")
@@ -88,7 +95,7 @@ async def read_images(
     return found
 
 
-async def read_json(request: Request, most: int) -> bytes:
+async def read_json(request: Request, progress: Callable[[], None], most: int) -> bytes:
     """A JSON body of at most so many bytes.
 
     Raises:
@@ -98,11 +105,11 @@ async def read_json(request: Request, most: int) -> bytes:
     kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise MediaTypeUnsupported(f"the content type {kind!r} is not accepted; send application/json")
-    return await read_body(request, most)
+    return await read_body(request, progress, most)
 
 
-async def read_body(request: Request, most: int) -> bytes:
-    """The body as it came, of at most so many bytes.
+async def read_body(request: Request, progress: Callable[[], None], most: int) -> bytes:
+    """The body as it came, of at most so many bytes; `progress` is called when a part of it has come.
 
     Raises:
         ImageTooLarge: it is longer, as declared or as counted.
@@ -114,6 +121,9 @@ async def read_body(request: Request, most: int) -> bytes:
     chunks, length = [], 0
     try:
         async for chunk in request.stream():
+            if not chunk:  # the last one, else the whole body were copied for its sake
+                continue
+            progress()
             length += len(chunk)
             if length > most:
                 raise ImageTooLarge(f"the body has more than {most} bytes, which is the most accepted")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from datetime import datetime
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -169,6 +170,35 @@ class StylesOut(Schema):
     """Every style of the default network; the first is what a request means that names none."""
 
     styles: list[StyleOut]
+
+
+class LossesOut(Schema):
+    """The three costs of a picture before the last step, without their weights."""
+
+    content: float | None
+    style: float | None
+    variation: float | None
+
+
+class JobOut(Schema):
+    """Where a job stands."""
+
+    id: str
+    state: Literal["queued", "running", "succeeded", "failed", "cancelled"]
+    progress: float = Field(description="share of the steps that is done, 0 to 1")
+    step: int
+    steps: int
+    eta_seconds: float | None = Field(description="time it should take yet, while it runs")
+    losses: LossesOut | None
+    reason: Literal["restarted", "timeout", "storage", "crashed"] | None = Field(
+        description="why it failed; `restarted`: the server ended before it, submit it again"
+    )
+    preview: str | None = Field(description="where its latest picture is")
+    result: str | None = Field(description="where its picture is")
+    created_at: datetime | None
+    started_at: datetime | None
+    finished_at: datetime | None
+    expires_at: datetime | None = Field(description="when job and picture are forgotten")
 
 
 class ModelOut(Schema):

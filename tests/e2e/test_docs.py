@@ -13,13 +13,13 @@ from tests.server import Server
 pytestmark = pytest.mark.e2e
 PAGE = ROOT / "docs" / "clients.md"
 BLOCKS = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-SHOWS = ["German shepherd", "INVALID_ARGUMENT media_type", "German shepherd"]
+SHOWS = ["German shepherd", "succeeded 2", "INVALID_ARGUMENT media_type", "German shepherd"]
 
 
 CASES = list(zip(BLOCKS, SHOWS, strict=True))
 
 
-@pytest.mark.parametrize(("block", "shows"), CASES, ids=["httpx", "grpc", "aio"])
+@pytest.mark.parametrize(("block", "shows"), CASES, ids=["httpx", "job", "grpc", "aio"])
 def test_clients(
     server: Server, dog: bytes, block: str, shows: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

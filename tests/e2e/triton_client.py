@@ -31,8 +31,16 @@ def plain(result: Any, names: list[str]) -> dict[str, Any]:
 
 def _list(array: Any) -> Any:
     if array.dtype == np.object_:
-        return [element.decode() for element in array.ravel()]
+        return [_text(element) for element in array.ravel()]
     return array.tolist()
+
+
+def _text(element: bytes) -> str:
+    """A text as it is, a picture as base64, which is what it is in JSON already."""
+    try:
+        return element.decode()
+    except UnicodeDecodeError:
+        return base64.b64encode(element).decode()
 
 
 def image(client: Any, pictures: list[bytes], **options: Any) -> Any:

@@ -29,6 +29,7 @@ from service.rpc.stubs.vision_pb2_grpc import VisionStub
 from service.runner import Runner
 from service.settings import Settings
 from service.styles import StyleDesk
+from service.tracing import Tracing
 from service.web.app import make_app
 from service.web.house import House
 from tests.models.style_small import STYLES, random_network
@@ -60,8 +61,11 @@ class Doors:
         stub: of `lynceus.v1.Vision`, blocking.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, settings: Settings) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, settings: Settings, tracing: Tracing | None = None
+    ) -> None:
         self._loop = loop
+        self._tracing = tracing
         self.settings = settings
         self.address = f"127.0.0.1:{settings.grpc_port}"
         self.metrics = Metrics()
@@ -69,26 +73,43 @@ class Doors:
     async def open(self, pipelines: Sequence[Pipeline]) -> None:
         settings = self.settings
         limits = Limits(settings.max_image_bytes, settings.max_image_pixels)
+        tracing = self._tracing
         runners = [
             Runner(
-                one, TorchExecutor(one.module, "cpu"), self.metrics, max_batch=2, max_queue=settings.max_queue
+                one,
+                TorchExecutor(one.module, "cpu"),
+                self.metrics,
+                max_batch=2,
+                max_queue=settings.max_queue,
+                tracing=tracing,
             )
             for one in pipelines
         ]
-        self.plane = DataPlane(runners, self.metrics, limits, 0)
+        self.plane = DataPlane(runners, self.metrics, limits, 0, tracing)
         faces = FaceDesk(self.plane)
         self._pictures = PictureDesk(self.plane, faces, limits)
         styles = StyleDesk(self.plane, self._pictures)
-        access = Access([key.get_secret_value() for key in settings.api_keys])
+        keys = [key.get_secret_value() for key in settings.api_keys]
+        access = Access(keys, concurrency=settings.key_concurrency)
         for runner in runners:
             await runner.start()
         inference = InferenceDesk(self.plane, faces, self.metrics, settings.max_images)
-        house = House(self.plane, faces, self._pictures, styles, self.metrics, settings, access, inference)
+        house = House(
+            self.plane, faces, self._pictures, styles, self.metrics, settings, access, inference, tracing
+        )
         app = make_app(house)
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         self._client = httpx.AsyncClient(transport=transport, base_url="http://test")
         self._server = Server(
-            self.plane, faces, styles, inference, self.metrics, access, settings, shared=False
+            self.plane,
+            faces,
+            styles,
+            inference,
+            self.metrics,
+            access,
+            settings,
+            shared=False,
+            tracing=tracing,
         )
         await self._server.start()
 
@@ -122,13 +143,15 @@ class Doors:
 
 
 @contextmanager
-def open_doors(pipelines: Sequence[Pipeline], **settings: Any) -> Iterator[Doors]:
+def open_doors(
+    pipelines: Sequence[Pipeline], *, tracing: Tracing | None = None, **settings: Any
+) -> Iterator[Doors]:
     """Serves pipelines in a thread of its own until the block ends."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="doors")
     thread.start()
     chosen = Settings(**{"grpc_port": free_port(), "grpc_host": "127.0.0.1"} | settings)
-    doors = Doors(loop, chosen)
+    doors = Doors(loop, chosen, tracing)
     try:
         doors.run(doors.open(pipelines))
         yield doors

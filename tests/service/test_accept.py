@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 from collections import Counter
+from typing import Any
 
+import pytest
+
+from service import accept
 from service.accept import FairServer, share_fairly
 
 
@@ -74,3 +79,38 @@ def test_only_servers_on_a_given_socket_are_fair() -> None:
         await plain.wait_closed()
 
     asyncio.run(go())
+
+
+class Exhausted(socket.socket):
+    """Accepts nothing the first time: the process has no file left."""
+
+    asked = 0
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        self.asked += 1
+        if self.asked == 1:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return super().accept()
+
+
+def test_without_a_file_left_it_rests_and_tries_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(accept, "REST", 0.01)
+
+    async def go() -> None:
+        loop = asyncio.get_running_loop()
+        plain = listening()
+        listener = Exhausted(fileno=plain.detach())
+        server = FairServer(loop, listener, lambda: Named(b"1"))
+        client = socket.create_connection(listener.getsockname())
+        client.setblocking(False)
+        assert await asyncio.wait_for(loop.sock_recv(client, 1), 60) == b"1"
+        server.close()
+        client.close()
+        listener.close()
+        await asyncio.sleep(0.05)  # the transport sees that its client is gone
+
+    asyncio.run(go())
+    (record,) = caplog.records
+    assert "Too many open files" in record.getMessage()

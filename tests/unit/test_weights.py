@@ -65,6 +65,16 @@ def test_a_wrong_catalogue_is_one_clear_error(tmp_path: Path, lines: dict[str, s
         Catalogue((path,))
 
 
+def test_an_entry_may_bound_its_batches(tmp_path: Path) -> None:
+    path = catalogue(tmp_path)
+    assert Catalogue((path,))["net"].max_batch == 0
+    path.write_text(path.read_text().replace("[net]", "[net]\nmax_batch = 4", 1))
+    assert Catalogue((path,))["net"].max_batch == 4
+    path.write_text(path.read_text().replace("= 4", "= -4", 1))
+    with pytest.raises(WeightsError, match=r"model 'net'.*max_batch -4"):
+        Catalogue((path,))
+
+
 def test_a_catalogue_that_does_not_parse(tmp_path: Path) -> None:
     (tmp_path / "own.toml").write_text("[net")
     with pytest.raises(WeightsError, match=r"own\.toml"):

@@ -1,0 +1,110 @@
+"""What clients ask: for every task a maker of requests with real pictures, over HTTP or gRPC."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from loadtests import answers
+from loadtests.answers import Check
+from loadtests.tasks import TASKS, Work, message, multipart, pictures_in
+
+GRPC = "/grpc"
+"""Ends the name of a task that is asked for over gRPC."""
+VARIABLES = {"imagenet-sample": "LYNCEUS_PICTURES", "faces": "LYNCEUS_FACES"}
+
+CHECKS: Mapping[str, Check] = {
+    "classify": answers.labels(5),
+    "digits": answers.labels(5),
+    "detect": answers.detections,
+    "faces": answers.faces,
+    "embed": answers.embeddings,
+    "verify": answers.verdict,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One request.
+
+    Attributes:
+        name: of its task, as in `slo.toml`.
+        path: the route, or the gRPC method's full name.
+        body: HTTP's body or gRPC's message.
+        check: of the answer.
+        headers: of HTTP.
+    """
+
+    name: str
+    path: str
+    body: bytes
+    check: Check
+    headers: Mapping[str, str]
+
+    @property
+    def grpc(self) -> bool:
+        """Whether it goes over gRPC."""
+        return self.name.endswith(GRPC)
+
+
+class Album:
+    """Pictures by size: most clients send a common one, some a small or a large one (6 : 2 : 2)."""
+
+    def __init__(self, pictures: Sequence[Path]) -> None:
+        contents = sorted((path.read_bytes() for path in pictures), key=len)
+        third = max(1, len(contents) // 3)
+        self._classes = [contents[third:-third] or contents, contents[:third], contents[-third:]]
+
+    def pick(self) -> bytes:
+        """One encoded picture."""
+        return random.choice(random.choices(self._classes, weights=(6, 2, 2))[0])
+
+
+def work_of(name: str) -> Work:
+    """The task of a name, with or without its transport.
+
+    Raises:
+        ValueError: there is none.
+    """
+    task = name.removesuffix(GRPC)
+    if task not in TASKS:
+        raise ValueError(f"no task named {name!r}; these are: {', '.join(TASKS)}, each also with {GRPC}")
+    return TASKS[task]
+
+
+def pictures_of(work: Work) -> list[Path]:
+    """A task's JPEGs: those of the folder that `LYNCEUS_PICTURES` or `LYNCEUS_FACES` names, or its own.
+
+    Raises:
+        FileNotFoundError: there are none.
+    """
+    return pictures_in(Path(os.environ.get(VARIABLES.get(work.pictures.name, "")) or work.pictures))
+
+
+@lru_cache
+def album_of(work: Work) -> Album:
+    """Read once; tasks that share a folder pay twice, which is little."""
+    return Album(pictures_of(work))
+
+
+def ask(name: str) -> Ask:
+    """The next request of a task."""
+    work = work_of(name)
+    pictures = [album_of(work).pick() for _ in work.fields]
+    check = CHECKS[name.removesuffix(GRPC)]
+    if name.endswith(GRPC):
+        body = message(pictures, work.asked)
+        return Ask(name, f"/lynceus.v1.Vision/{work.method}", body, check, {})
+    body = pictures[0] if len(pictures) == 1 else multipart(work.fields, pictures)
+    return Ask(name, work.path, body, check, {"Content-Type": work.content_type})
+
+
+def drawer(mix: Mapping[str, float], seed: int) -> Callable[[], str]:
+    """Draws names by their weights."""
+    names, weights = list(mix), list(mix.values())
+    source = random.Random(seed)
+    return lambda: source.choices(names, weights)[0]

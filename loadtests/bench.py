@@ -1,0 +1,105 @@
+"""Measures what docs/benchmarks.md tells, and writes its tables anew; the words around them stay.
+
+    python -m loadtests.bench
+    python -m loadtests.bench --only served,memory
+
+A table stands between `<!-- bench:NAME -->` and `<!-- /bench:NAME -->`, with its commands, day and machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from loadtests.opened import machine
+from loadtests.server import ROOT
+
+PAGE = ROOT / "docs" / "benchmarks.md"
+PLOT = "docs/capacity.svg"
+
+COMMANDS: dict[str, tuple[str, ...]] = {
+    "served": tuple(
+        f"loadtests.ceiling --task {task} --connections {connections}"
+        for task, connections in (
+            ("classify", "1,16,64"),
+            ("detect", "16"),
+            ("embed", "16"),
+            ("verify", "16"),
+        )
+    ),
+    "grpc": ("loadtests.ceiling --transports http,grpc --connections 1,16 --seconds 8",),
+    "layout": ("loadtests.layout --workers 2 --threads 1 --slots 1 --max-batch 1,2,4,8 --seconds 6",),
+    "memory": ("loadtests.memory --requests 20000",),
+    "capacity": (f"loadtests.capacity --plot {PLOT}",),
+    "overload": ("loadtests.overload",),
+    "profile": ("loadtests",),
+}
+
+
+def fill(text: str, name: str, content: str) -> str:
+    """The text with what stands between a name's marks replaced.
+
+    Raises:
+        ValueError: the marks are not there, once each and in order.
+    """
+    begin, end = f"<!-- bench:{name} -->", f"<!-- /bench:{name} -->"
+    if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
+        raise ValueError(f"the marks {begin} and {end} must stand there once each, in this order")
+    before, _, rest = text.partition(begin)
+    return f"{before}{begin}\n{content.strip()}\n{end}{rest.partition(end)[2]}"
+
+
+def names_in(text: str) -> list[str]:
+    """The tables that a text has marks for, in its order."""
+    return re.findall(r"^<!-- bench:(\S+) -->$", text, re.MULTILINE)
+
+
+def measured(commands: Sequence[str], day: str, on: str) -> str:
+    """What the commands print, below each its own line.
+
+    Raises:
+        RuntimeError: one failed other than by its verdict.
+    """
+    parts = []
+    for command in commands:
+        print(f"python -m {command}", file=sys.stderr, flush=True)
+        ended = subprocess.run(
+            [sys.executable, "-m", *shlex.split(command)],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+        if ended.returncode not in (0, 1) or "|" not in ended.stdout:
+            raise RuntimeError(f"python -m {command} ended with {ended.returncode}")
+        parts.append(f"`python -m {command}` ({day}, {on}):\n\n{ended.stdout.strip()}")
+    return "\n\n".join(parts)
+
+
+def main() -> None:
+    """Writes the page after each table, so that what was measured is kept when a later one fails."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", help=f"of {', '.join(COMMANDS)}; default: all that the page has marks for")
+    parser.add_argument("--page", type=Path, default=PAGE)
+    options = parser.parse_args()
+    names = options.only.split(",") if options.only else names_in(options.page.read_text(encoding="utf-8"))
+    if unknown := set(names) - set(COMMANDS):
+        parser.error(f"nothing measures {', '.join(sorted(unknown))}")
+    for name in names:
+        fill(options.page.read_text(encoding="utf-8"), name, "")  # before hours of measuring
+    for name in names:
+        content = measured(COMMANDS[name], time.strftime("%Y-%m-%d"), machine())
+        text = options.page.read_text(encoding="utf-8")
+        options.page.write_text(fill(text, name, content), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

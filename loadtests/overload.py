@@ -1,0 +1,179 @@
+"""Twice what the machine can do, for half a minute: is the service still itself, and right after?
+
+    python -m loadtests.overload --task classify
+
+Ten seconds at the ceiling, thirty at twice of it, ten at the ceiling. Judged, and exits 1 with the reason in
+one line: no answer but a right one or a refusal (429); every refusal with a `Retry-After` that fits the
+queue; accepted requests within the bound; from 2 s after the burst as many right answers a second as before.
+
+The bound of an accepted request's p99: a full queue of its worker, computed at the rate that the service had
+during the burst, and half as much again, since workers do not fill evenly:
+1.5 x workers x (LYNCEUS_MAX_QUEUE + slots x max_batch) / rate.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from collections import Counter
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
+
+from loadtests.asks import ask, work_of
+from loadtests.opened import Opened, run
+from loadtests.record import ERROR, OK, SHED, Record, percentile
+from loadtests.reference import Reference, accelerated
+from loadtests.server import Server
+from loadtests.shapes import SHAPES
+from loadtests.tasks import TASKS, check_answer
+from loadtests.verdict import lateness, read_slo, sentence
+
+BACK = 2.0  # seconds after the burst until throughput is full again
+SAME = 0.85  # of the throughput before
+PROFILE = """[profile]
+load = 1.0
+arrivals = "poisson"
+settle_seconds = 0
+[mix]
+{task} = 1
+[limits]
+p50 = 1
+p99 = 1
+error_rate = 0
+shed_rate = 0
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Burst:
+    """What was seen.
+
+    Attributes:
+        record: of three steps, the second of which is the burst.
+        room: images that may wait or be on the device, of all workers.
+    """
+
+    record: Record
+    room: int
+
+    @property
+    def before(self) -> float:
+        """Right answers per second in the second half of the first step."""
+        first = self.record.steps[0][0]
+        return self._rate(first / 2, first)
+
+    @property
+    def during(self) -> float:
+        """Right answers per second of the burst."""
+        first, second = (seconds for seconds, _ in self.record.steps[:2])
+        return self._rate(first, first + second)
+
+    @property
+    def after(self) -> float:
+        """Right answers per second from `BACK` seconds after the burst."""
+        first, second, third = (seconds for seconds, _ in self.record.steps)
+        return self._rate(first + second + BACK, first + second + third)
+
+    @property
+    def bound(self) -> float:
+        """The most that an accepted request's p99 may be, in seconds."""
+        return 1.5 * self.room / self.during if self.during else 0.0
+
+    def _rate(self, start: float, end: float) -> float:
+        start, end = self.record.began + start, self.record.began + end
+        answered = (each.due + each.seconds for each in self.record.requests if each.outcome == OK)
+        return sum(start <= time < end for time in answered) / (end - start)
+
+
+def judge(burst: Burst) -> list[str]:
+    """What is wrong, in words."""
+    requests = burst.record.requests
+    refused = [each for each in requests if each.outcome == SHED]
+    accepted = [each.seconds for each in requests if each.outcome == OK]
+    errors = Counter(each.detail[:80].replace("\n", " ") for each in requests if each.outcome == ERROR)
+    reasons = [f"{count} x {detail}" for detail, count in errors.most_common(3)]
+    if not burst.during or not burst.before:
+        return [*reasons, "nothing was answered right"]
+    if not refused:
+        reasons.append("nothing was refused: this was no overload")
+    longest = ceil(burst.bound) + 1
+    odd = [each.retry_after for each in refused if not 1 <= (each.retry_after or 0) <= longest]
+    if odd:
+        reasons.append(
+            f"{len(odd)} refusals with a Retry-After that is not 1 to {longest} s, such as {odd[0]}"
+        )
+    p99 = percentile(accepted, 99)
+    if p99 > burst.bound:
+        reasons.append(f"accepted requests have a p99 of {p99:.2f} s, bound {burst.bound:.2f} s")
+    if burst.after < SAME * burst.before:
+        reasons.append(
+            f"{BACK:g} s after: {burst.after:.1f} answers/s, {burst.before:.1f} before "
+            f"({100 * burst.after / burst.before:.0f}%, at least {100 * SAME:.0f}%)"
+        )
+    return reasons
+
+
+def table(burst: Burst) -> str:
+    """Markdown."""
+    record = burst.record
+    counts = Counter(each.outcome for each in record.requests)
+    accepted = [each.seconds for each in record.requests if each.outcome == OK]
+    told = sorted(each.retry_after for each in record.requests if each.retry_after is not None)
+    rows = {
+        "ceiling in process, requests/s": f"{record.ceiling:.1f}",
+        "right, refused, anything else": f"{counts[OK]}, {counts[SHED]}, {counts[ERROR]}",
+        "right answers/s before, during, after": f"{burst.before:.1f}, {burst.during:.1f}, {burst.after:.1f}",
+        "Retry-After, s": f"{told[0]:g} to {told[-1]:g}" if told else "none",
+        "accepted: p50, p99, bound, s": f"{percentile(accepted, 50):.2f}, {percentile(accepted, 99):.2f}, "
+        f"{burst.bound:.2f}",
+    }
+    lines = ["| what | seen |", "| --- | --- |"]
+    return "\n".join([*lines, *(f"| {name} | {value} |" for name, value in rows.items())])
+
+
+def measured(task: str, seconds: float) -> Burst:
+    """The ceiling and the burst, on a server of one's own whose queue is known."""
+    work = work_of(task)
+    defaults = {
+        "LYNCEUS_WORKERS": 1 if accelerated() else len(os.sched_getaffinity(0)),
+        "LYNCEUS_MAX_QUEUE": 128,
+        "LYNCEUS_MAX_BATCH": 32 if accelerated() else 2,
+        "LYNCEUS_SLOTS": 1,
+    }
+    chosen = {name: int(os.environ.get(name) or value) for name, value in defaults.items()}
+    workers, queue, batch, slots = chosen.values()
+    settings = {name: str(value) for name, value in chosen.items()}
+    settings |= {"LYNCEUS_MODELS": ",".join(work.models), "LYNCEUS_DRAIN_SECONDS": "0"}
+    with tempfile.TemporaryDirectory(prefix="lynceus-overload-") as folder, Server(settings) as server:
+        file, body = Path(folder) / "slo.toml", Path(folder) / "body"
+        file.write_text(PROFILE.format(task=task), encoding="utf-8")
+        body.write_bytes(ask(task).body)
+        check_answer(server.address, work, body)
+        with Reference([task], 3.0) as reference:
+            paces = reference.measure()
+        load = Opened(file, "overload", seconds, paces[task].rate)
+        record = run(load, read_slo(file), server.address, server.grpc_address, paces)
+    return Burst(record, workers * (queue + slots * batch))
+
+
+def main() -> int:
+    """Prints the table and the sentence."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--task", choices=sorted(TASKS), default="classify")
+    parser.add_argument(
+        "--seconds", type=float, default=SHAPES["overload"].seconds, help="3/5 of it the burst"
+    )
+    options = parser.parse_args()
+    burst = measured(options.task, options.seconds)
+    reasons = judge(burst)
+    print(table(burst), lateness(burst.record), sentence(reasons), sep="\n\n")
+    return int(bool(reasons))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

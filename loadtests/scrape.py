@@ -1,0 +1,106 @@
+"""The service's own metrics, by the second."""
+
+from __future__ import annotations
+
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from types import TracebackType
+from typing import Self
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from loadtests.record import Sample
+
+WANTED = (
+    "lynceus_queue_depth",
+    "lynceus_inflight_batches",
+    "lynceus_batch_size_sum",
+    "lynceus_batch_size_count",
+)
+
+
+def read(text: str, wanted: Sequence[str] = WANTED) -> dict[str, float]:
+    """The wanted series of a Prometheus text, each as ``name{label="value"}``, to their values."""
+    found = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            if sample.name in wanted:
+                labels = ",".join(f'{name}="{value}"' for name, value in sorted(sample.labels.items()))
+                found[f"{sample.name}{{{labels}}}"] = float(sample.value)
+    return found
+
+
+class Sampler:
+    """Asks a server for `/metrics` once a second while it is entered; an answer that fails is left out.
+
+    Args:
+        address: ``host:port``.
+
+    Attributes:
+        samples: so far.
+    """
+
+    def __init__(self, address: str, period: float = 1.0) -> None:
+        self.samples: list[Sample] = []
+        self._address, self._period = address, period
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="metrics", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _work(self) -> None:
+        while True:
+            now = time.time()
+            try:
+                with urllib.request.urlopen(f"http://{self._address}/metrics", timeout=10) as answer:
+                    self.samples.append(Sample(now, read(str(answer.read(), "utf-8"))))
+            except (OSError, ValueError):  # an overloaded server may be too late, a stopped one is gone
+                pass
+            if self._ended.wait(max(0.0, now + self._period - time.time())):
+                return
+
+
+def by_model(samples: Sequence[Sample], name: str) -> dict[str, list[tuple[float, float]]]:
+    """A metric's curve for each model: times and values."""
+    curves: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for sample in samples:
+        for series, value in sample.values.items():
+            if series.startswith(name + "{"):
+                curves[_model(series)].append((sample.time, value))
+    return dict(curves)
+
+
+def mean_batches(samples: Sequence[Sample]) -> dict[str, list[tuple[float, float]]]:
+    """For each model, between each two samples with batches in between: their mean size."""
+    sizes, counts = by_model(samples, "lynceus_batch_size_sum"), by_model(samples, "lynceus_batch_size_count")
+    curves: dict[str, list[tuple[float, float]]] = {}
+    for model, totals in sizes.items():
+        number = dict(counts.get(model, ()))
+        points = [
+            (later, (images - before) / (number[later] - number[earlier]))
+            for (earlier, before), (later, images) in pairwise(totals)
+            if number.get(later, 0) > number.get(earlier, 0)
+        ]
+        if points:
+            curves[model] = points
+    return curves
+
+
+def _model(series: str) -> str:
+    labels: Mapping[str, str] = dict(
+        label.split("=", 1) for label in series.partition("{")[2].rstrip("}").split(",") if "=" in label
+    )
+    return labels.get("model", "").strip('"')

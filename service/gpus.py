@@ -1,0 +1,56 @@
+"""Which GPUs there are, and which of them a worker takes; told without torch, before CUDA is loaded.
+
+BentoML 1.4 sets one `CUDA_VISIBLE_DEVICES` for all workers of a service (`ResourceAllocator.get_worker_env`),
+where resources are asked for. Here each worker narrows the variable to a GPU of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import MutableMapping
+from pathlib import Path
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+
+
+def gpus(device: str, environment: MutableMapping[str, str], nodes: Path = Path("/dev")) -> tuple[str, ...]:
+    """The GPUs that the workers share out among themselves.
+
+    Args:
+        device: the setting: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        environment: the process's.
+        nodes: folder of the device nodes.
+
+    Returns:
+        names as `CUDA_VISIBLE_DEVICES` takes them (an index, a GPU's or a MIG slice's UUID); none on a CPU,
+        the one that was asked for with ``cuda:N``.
+    """
+    if device == "cpu":
+        return ()
+    if ":" in device:
+        return (device.partition(":")[2],)
+    if VISIBLE in environment:
+        found = []
+        for name in environment[VISIBLE].split(","):
+            if name.strip() in ("", "-1"):  # CUDA looks no further
+                break
+            found.append(name.strip())
+    else:
+        # their numbers are the driver's, CUDA counts from 0 those that this container was given
+        found = [str(index) for index, _ in enumerate(nodes.glob("nvidia[0-9]*"))]
+    if not found and device == "cuda":
+        return ("0",)  # asked for by name: that there is none is for CUDA itself to say
+    return tuple(found)
+
+
+def claim(
+    device: str, worker: int, environment: MutableMapping[str, str], nodes: Path = Path("/dev")
+) -> None:
+    """Leaves this process one GPU of several, by turns; to be called before CUDA is loaded.
+
+    Args:
+        device, environment, nodes: as for `gpus`.
+        worker: the worker's number, from 1; a worker that comes back has that of the one that died.
+    """
+    found = gpus(device, environment, nodes)
+    if len(found) > 1:
+        environment[VISIBLE] = found[(worker - 1) % len(found)]

@@ -1,0 +1,67 @@
+"""A job as the service and its clients see it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+
+class State(StrEnum):
+    """Where a job stands; the last three are final."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class Reason(StrEnum):
+    """Why a job failed."""
+
+    RESTARTED = "restarted"  # the server, or the worker that was at it, ended
+    TIMEOUT = "timeout"
+    STORAGE = "storage"
+    CRASHED = "crashed"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A job as it stood when it was asked for.
+
+    Attributes:
+        id: cannot be guessed.
+        state: where it stands.
+        revision: grows with every change.
+        busy: a process is at work on it; of a cancelled job, still.
+        reason: why it failed.
+        options: what `submit` was given.
+        steps, step: how many there are, how many are done.
+        losses: content, style and variation before the last step, without their weights; None before it.
+        eta: seconds that it should take yet; None unless it is running and a step is done.
+        preview: there is one.
+        created, started, finished, expires: seconds since 1970, or None.
+    """
+
+    id: str
+    state: State
+    revision: int
+    busy: bool
+    reason: Reason | None
+    options: Mapping[str, Any]
+    steps: int
+    step: int
+    losses: tuple[float, float, float] | None
+    eta: float | None
+    preview: bool
+    created: float
+    started: float | None
+    finished: float | None
+    expires: float | None
+
+    @property
+    def final(self) -> bool:
+        """Nothing more will happen to it."""
+        return self.state not in (State.QUEUED, State.RUNNING)

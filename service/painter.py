@@ -1,0 +1,290 @@
+"""Who does the jobs: in each worker a thread that takes waiting ones and starts a process for each.
+
+A process, since its work can be ended at any moment, holds no interpreter lock of the worker's, and may have
+another priority. It has a session of its own: where the kernel groups tasks by session (sched(7), autogroup),
+it would else be weighed with its worker against the others. Besides, a Ctrl-C is the server's alone.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from service.job import Job, Reason, State
+from service.jobstore import JobStore
+from service.metrics import Metrics
+from service.painting import NO_ROOM
+from service.roll import Roll
+
+logger = logging.getLogger(__name__)
+
+IDLE, BUSY = 1.0, 0.2
+"""Seconds between two looks at the store: other workers' new jobs, and other workers' cancellations."""
+
+SWEEP = 10.0
+"""Seconds between two looks for expired jobs and dead workers."""
+
+GONE = 30.0
+"""Seconds that a killed process is waited for: its end too takes a core, which it is the last to get."""
+
+FAILURES = (sqlite3.Error, OSError)
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """The loss network's file, an EfficientNet-Lite0 checkpoint, and its digest."""
+
+    path: Path
+    sha256: str
+
+
+class Painter:
+    """One worker's part in the jobs.
+
+    Args:
+        store: of the jobs.
+        roll: of the workers.
+        network: that the costs look through.
+        metrics: where the jobs are counted.
+        threads: of one job.
+        timeout: seconds that a job may run.
+        accepting: whether jobs are begun; not while the worker drains.
+    """
+
+    def __init__(
+        self,
+        store: JobStore,
+        roll: Roll,
+        network: Network,
+        metrics: Metrics,
+        *,
+        threads: int = 1,
+        timeout: float = 3600.0,
+        accepting: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self._store, self._roll, self._network, self._metrics = store, roll, network, metrics
+        self._threads, self._timeout, self._accepting = threads, timeout, accepting
+        self._running: dict[str, Brush] = {}
+        self._entered = self._troubled = self._stopping = False
+        self._swept = 0.0
+        self._wake = threading.Event()
+        self._thread = threading.Thread(target=self._serve, name="painter", daemon=True)
+
+    def start(self) -> None:
+        """Opens the store, clears away what a former server left, and takes jobs from now on.
+
+        A disk that fails is logged and tried again, as later: jobs are not worth a worker.
+        """
+        self._look()
+        self._thread.start()
+
+    def wake(self) -> None:
+        """There is something to look at: a new job, or a cancelled one."""
+        self._wake.set()
+
+    def stop(self) -> None:
+        """Ends the running jobs' processes; the jobs have failed, `restarted`. Waits until all are gone."""
+        self._stopping = True
+        self._wake.set()
+        self._thread.join()
+        for brush in list(self._running.values()):
+            brush.kill()
+            brush.thread.join(GONE)
+        try:
+            self._roll.leave()
+        except OSError:
+            logger.exception("the worker's lock could not be removed")
+        self._store.close()
+
+    def _serve(self) -> None:
+        while not self._stopping:
+            self._wake.wait(BUSY if self._running else IDLE)
+            self._wake.clear()
+            self._look()
+
+    def _look(self) -> None:
+        try:
+            self._tick()
+            self._troubled = False
+        except FAILURES:
+            if not self._troubled:  # a line for each outage, not for each look
+                logger.exception("jobs cannot be stored in %s", self._store.folder)
+            self._troubled = True
+
+    def _tick(self) -> None:
+        store = self._store
+        if not self._entered:
+            store.open()
+            self._roll.enter(store.restart)
+            self._entered = True
+        running = dict(self._running)
+        wanted = store.wanted(self._roll.name)
+        for name in wanted - running.keys():  # begun when the disk failed
+            store.release(name, self._roll.name, State.FAILED, Reason.CRASHED)
+        for name, brush in running.items():
+            if name not in wanted:
+                brush.kill()
+            elif time.monotonic() > brush.began + self._timeout:
+                brush.overdue = True
+                brush.kill()
+        if time.monotonic() > self._swept + SWEEP:
+            for owner in store.owners():
+                if not self._roll.alive(owner):
+                    store.forsake(owner)
+            store.sweep()
+            self._swept = time.monotonic()
+        while not self._stopping and self._accepting():
+            job = store.claim(self._roll.name)
+            if job is None:
+                break
+            self._begin(job)
+        for state, jobs in store.counts().items():
+            self._metrics.jobs.labels(state).set(jobs)
+
+    def _begin(self, job: Job) -> None:
+        try:
+            brush = Brush(job, self._store.path(job.id, ""), self._network, self._threads)
+        except OSError:  # no memory, no more processes
+            logger.exception("job %s could not be begun", job.id)
+            self._store.release(job.id, self._roll.name, State.FAILED, Reason.CRASHED)
+            return
+        brush.thread = threading.Thread(target=self._follow, args=(job, brush), name="job", daemon=True)
+        self._running[job.id] = brush
+        brush.thread.start()
+
+    def _follow(self, job: Job, brush: Brush) -> None:
+        """Writes down what a job's process says, and at last how it ended."""
+        remaining = Remaining(job.options, job.steps)
+        previewed = False
+        for said in brush.steps():
+            previewed |= said["preview"]
+            eta = remaining.after(said["step"], time.monotonic())
+            try:
+                wanted = self._store.progress(
+                    job.id, self._roll.name, said["step"], said["losses"], eta, previewed
+                )
+            except FAILURES:
+                continue  # the next step tells it too; the look at the store logs it
+            if not wanted:
+                brush.kill()
+        state, reason = self._outcome(brush.wait(), brush)
+        seconds = time.monotonic() - brush.began
+        while True:
+            try:
+                ended = self._store.release(job.id, self._roll.name, state, reason)
+                break
+            except FAILURES:
+                if self._stopping:
+                    return  # the next start finds it and fails it
+                time.sleep(IDLE)
+        del self._running[job.id]
+        self._metrics.jobs_ended.labels(ended.state).inc()
+        self._metrics.job_seconds.labels(ended.state).observe(seconds)
+        logger.info("job %s %s after %.1f s, step %d", job.id, ended.state, seconds, ended.step)
+        self.wake()
+
+    def _outcome(self, status: int, brush: Brush) -> tuple[State, Reason | None]:
+        if status == 0:
+            return State.SUCCEEDED, None
+        if brush.overdue:
+            return State.FAILED, Reason.TIMEOUT
+        if self._stopping or status == -signal.SIGTERM:  # BentoML's arbiter ends a worker's children with it
+            return State.FAILED, Reason.RESTARTED
+        return State.FAILED, Reason.STORAGE if status == NO_ROOM else Reason.CRASHED
+
+
+class Brush:
+    """One job's process.
+
+    Attributes:
+        began: on the monotonic clock.
+        overdue: it was ended for running too long.
+        thread: follows it.
+    """
+
+    thread: threading.Thread
+
+    def __init__(self, job: Job, folder: Path, network: Network, threads: int) -> None:
+        self.began = time.monotonic()
+        self.overdue = False
+        root = str(Path(__file__).resolve().parents[1])
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("LYNCEUS_")}
+        environment |= {
+            "PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH")))),
+            "OMP_NUM_THREADS": str(threads),
+            "CUDA_VISIBLE_DEVICES": "",  # the device belongs to the batches
+        }
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "service.painting"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=environment,
+            start_new_session=True,
+        )
+        order = {
+            "folder": str(folder),
+            "weights": str(network.path),
+            "sha256": network.sha256,
+            "threads": threads,
+            "options": dict(job.options),
+        }
+        assert self._process.stdin is not None  # noqa: S101 (a pipe, see above)
+        try:
+            self._process.stdin.write(json.dumps(order).encode() + b"\n")
+            self._process.stdin.flush()  # and stays open: its end is the process's
+        except BrokenPipeError:
+            pass  # it has died already, as `wait` will tell
+
+    def steps(self) -> Iterator[dict[str, Any]]:
+        """What it says, until it ends."""
+        assert self._process.stdout is not None  # noqa: S101
+        for line in self._process.stdout:
+            if line.endswith(b"\n"):  # else it was killed half way
+                yield json.loads(line)
+
+    def wait(self) -> int:
+        """Its exit status, when it is gone."""
+        with self._process:  # closes the pipes
+            return self._process.wait()
+
+    def kill(self) -> None:
+        """Ends it; it has nothing to put in order."""
+        self._process.kill()
+
+
+class Remaining:
+    """How long a job should take yet.
+
+    Early steps work on smaller pictures (`models.style.optimise`), so steps are weighed by their pixels.
+
+    Args:
+        options: the job's; of them `levels`.
+        steps: how many there will be.
+    """
+
+    def __init__(self, options: Any, steps: int) -> None:
+        self._weights: list[float] = []
+        for level in reversed(range(options.get("levels", 1))):
+            here = (steps - len(self._weights)) // (level + 1)
+            self._weights += [0.25**level] * here
+        self._first: tuple[int, float] | None = None
+
+    def after(self, step: int, now: float) -> float | None:
+        """Seconds that are left after so many steps; None until two steps have been seen."""
+        if self._first is None:
+            self._first = step, now
+            return None
+        first, began = self._first
+        done = sum(self._weights[first:step])
+        return (now - began) / done * sum(self._weights[step:]) if done else None

@@ -1,0 +1,134 @@
+"""`python -m loadtests` judges a real service: it passes as it is, and fails with a fault put in.
+
+What is expected holds on a slow and busy machine. The limits are times of what one request takes in process
+while the run lasts, so whatever else the machine does slows down both. At half of its load the honest service
+answers in about 1.3 times of that, since requests leave evenly; one whose network takes three times as long
+in 2.8 times at least, and where that is more than it can do its queue grows besides. The limit of twice lies
+in between. The honest run may try again, in case the machine had no time for it. Errors are counted: no clock
+is asked.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from loadtests.record import Record
+from tests.paths import ROOT, needs_shared
+from tests.server import Server
+
+pytestmark = pytest.mark.e2e
+REQUESTS = 150
+LIMITS = """
+[profile]
+load = 0.5
+arrivals = "fixed"
+settle_seconds = 5
+[mix]
+classify = 5
+"classify/grpc" = 1
+[limits]
+p50 = 2.0
+p99 = 200
+error_rate = 0.001
+shed_rate = 0.01
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with limits, and with pictures of blurred noise."""
+    folder = tmp_path_factory.mktemp("loadtest")
+    (folder / "slo.toml").write_text(LIMITS, encoding="utf-8")
+    (folder / "pictures").mkdir()
+    source = np.random.default_rng(1)
+    for number in range(6):
+        noise = source.integers(0, 256, (240, 320, 3), np.uint8)
+        cv2.imwrite(str(folder / "pictures" / f"{number}.jpg"), cv2.GaussianBlur(noise, (9, 9), 0))
+    return folder
+
+
+def run(arguments: Sequence[str | Path], **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("LYNCEUS_")}
+    return subprocess.run(
+        [sys.executable, "-m", *map(str, arguments)],
+        cwd=ROOT,
+        env=environment | variables,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def judged(folder: Path, fault: str) -> subprocess.CompletedProcess[str]:
+    command = ["loadtests", "--slo", folder / "slo.toml", "--requests", str(REQUESTS)]
+    command += ["--output", folder / (fault or "honest"), "--service", "tests.faulty:Lynceus"]
+    variables = {"FAULT": fault, "FAULT_COUNTER": str(folder / "counter")}
+    return run(command, LYNCEUS_PICTURES=str(folder / "pictures"), **variables)
+
+
+def verdict(done: subprocess.CompletedProcess[str]) -> str:
+    lines = done.stdout.strip().splitlines()
+    assert lines, done.stderr[-4000:]
+    return lines[-1]
+
+
+def test_the_honest_service_passes_and_leaves_a_report(folder: Path) -> None:
+    for _ in range(3):
+        done = judged(folder, "")
+        if done.returncode == 0:
+            break
+    assert verdict(done) == "PASSED: every limit was kept", done.stdout + done.stderr[-4000:]
+    record = Record.read(folder / "honest" / "record.json")
+    assert len(record.requests) == pytest.approx(REQUESTS, abs=1)
+    assert {request.task for request in record.requests} == {"classify", "classify/grpc"}
+    assert all(request.batch for request in record.requests), "both doors tell the batch"
+    assert any('lynceus_queue_depth{model="efficientnet-lite0"}' in each.values for each in record.samples)
+    page = (folder / "honest" / "report.html").read_text(encoding="utf-8")
+    assert "PASSED" in page
+    assert page.count("<svg") == 1
+
+
+def test_a_network_three_times_slower_fails_for_its_latency(folder: Path) -> None:
+    done = judged(folder, "slow")
+    assert re.match(r"FAILED: (.*; )?classify: p50 \d+ ms, limit \d+ ms", verdict(done)), done.stderr[-4000:]
+    assert done.returncode == 1
+
+
+def test_one_error_in_a_hundred_fails_for_that(folder: Path) -> None:
+    done = judged(folder, "errors")
+    assert re.match(r"FAILED: (.*; )?classify(/grpc)?: \d of \d+ answers are errors", verdict(done)), (
+        done.stdout + done.stderr[-4000:]
+    )
+    assert "internal" in verdict(done).lower()
+    assert done.returncode == 1
+
+
+@needs_shared
+def test_every_user_of_the_closed_loop_gets_right_answers(server: Server, tmp_path: Path) -> None:
+    files = "loadtests/locustfile.py,loadtests/shapefile.py"
+    command = ["locust", "-f", files, "--host", server.url, "--grpc", server.grpc_address, "--headless"]
+    command += [
+        "--shape",
+        "steady",
+        "--seconds",
+        "20",
+        "-u",
+        "18",
+        "--equal-weights",
+        "--stop-timeout",
+        "120",
+    ]
+    done = run([*command, "--csv", tmp_path / "run"])
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    told = (tmp_path / "run_stats.csv").read_text(encoding="utf-8")
+    assert "grpc,classify/grpc" in told
+    assert "POST,classify" in told

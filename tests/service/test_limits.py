@@ -1,0 +1,201 @@
+"""What one client may take of the service: requests of a key at once, a pause in a body."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import cv2
+import grpc
+import httpx
+import numpy as np
+import pytest
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+
+from service.access import Access
+from service.errors import KeyBusy, Unauthenticated
+from service.rpc.stubs import vision_pb2 as pb
+from tests.service.doors import Doors, open_doors, pipeline
+
+ONE, TWO = {"x-api-key": "one"}, {"x-api-key": "two"}
+PNG = bytes(cv2.imencode(".png", np.zeros((28, 28, 3), np.uint8))[1])
+
+
+@pytest.fixture
+def doors() -> Iterator[Doors]:
+    with open_doors(
+        [pipeline("lenet5")], api_keys="one,two", key_concurrency=2, body_timeout_seconds=0.5
+    ) as doors:
+        yield doors
+
+
+class Held:
+    """Holds the classifier's pictures until they are let go."""
+
+    def __init__(self, doors: Doors, monkeypatch: pytest.MonkeyPatch) -> None:
+        runner = doors.plane.runners["lenet5"]
+        plain = runner.run
+        self._doors, self._gate = doors, doors.run(self._event())
+        self._came = threading.Semaphore(0)
+
+        async def run(*args: Any, **options: Any) -> Any:
+            self._came.release()
+            await self._gate.wait()
+            return await plain(*args, **options)
+
+        monkeypatch.setattr(runner, "run", run)
+
+    async def _event(self) -> asyncio.Event:
+        return asyncio.Event()
+
+    def wait(self, pictures: int) -> None:
+        for _ in range(pictures):
+            assert self._came.acquire(timeout=60)
+
+    def let_go(self) -> None:
+        async def go() -> None:
+            self._gate.set()
+
+        self._doors.run(go())
+
+
+@pytest.fixture
+def held(doors: Doors, monkeypatch: pytest.MonkeyPatch) -> Held:
+    return Held(doors, monkeypatch)
+
+
+@pytest.fixture
+def aside() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(4) as pool:
+        yield pool
+
+
+def over_http(doors: Doors, key: dict[str, str]) -> httpx.Response:
+    return doors.http("POST", "/v1/classify?top_k=1", content=PNG, headers=key)
+
+
+def over_grpc(doors: Doors, key: dict[str, str]) -> Any:
+    return doors.stub.Classify(pb.ClassifyRequest(image=PNG, top_k=1), metadata=tuple(key.items()))
+
+
+def is_refused(doors: Doors, key: dict[str, str]) -> None:
+    answer = over_http(doors, key)
+    assert (answer.status_code, answer.json()["code"]) == (429, "key_busy")
+    assert answer.headers["retry-after"] == "1"
+    with pytest.raises(grpc.RpcError) as caught:
+        over_grpc(doors, key)
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    status = rpc_status.from_call(caught.value)  # type: ignore[arg-type]
+    assert status is not None
+    info, delay = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
+    assert status.details[0].Unpack(info)
+    assert info.reason == "key_busy"
+    assert any(detail.Unpack(delay) for detail in status.details)
+
+
+def test_one_keys_requests_are_counted_over_both_doors_together(
+    doors: Doors, held: Held, aside: ThreadPoolExecutor
+) -> None:
+    first: Future[httpx.Response] = aside.submit(over_http, doors, ONE)
+    second: Future[Any] = aside.submit(over_grpc, doors, ONE)
+    held.wait(2)
+    is_refused(doors, ONE)
+    third: Future[httpx.Response] = aside.submit(over_http, doors, TWO)  # another key's own affair
+    held.wait(1)
+    held.let_go()
+    assert (first.result(60).status_code, third.result(60).status_code) == (200, 200)
+    assert second.result(60).labels
+    assert over_http(doors, ONE).status_code == 200
+    assert over_grpc(doors, ONE).labels
+    assert doors.counted("http", "classify", "key_busy") == 1
+    assert doors.counted("grpc", "classify", "key_busy") == 1
+
+
+def test_a_stream_is_one_however_many_its_frames(doors: Doors, held: Held) -> None:
+    frames = [pb.ClassifyRequest(image=PNG, top_k=1)] * 3
+    stream = doors.stub.ClassifyStream(iter(frames), metadata=tuple(ONE.items()))
+    held.wait(3)
+    with ThreadPoolExecutor(1) as pool:
+        beside = pool.submit(over_http, doors, ONE)
+        held.wait(1)
+        is_refused(doors, ONE)
+        held.let_go()
+        assert beside.result(60).status_code == 200
+    assert len([frame.result.labels for frame in stream]) == 3
+    assert over_grpc(doors, ONE).labels
+
+
+def test_a_request_that_fails_or_is_given_up_is_over(doors: Doors, held: Held) -> None:
+    for _ in range(3):
+        unknown = doors.http("POST", "/v1/classify?model=none", content=PNG, headers=ONE)
+        assert unknown.status_code == 404
+        assert doors.http("POST", "/v1/nothing", headers=ONE).status_code == 404
+        with pytest.raises(grpc.RpcError):
+            doors.stub.Classify(pb.ClassifyRequest(image=PNG), metadata=tuple(ONE.items()), timeout=0.05)
+    held.let_go()
+    assert over_http(doors, ONE).status_code == 200
+
+
+def test_the_count_itself() -> None:
+    access = Access(["one", "two"], concurrency=1)
+    first = access.enter(None, "one")
+    with pytest.raises(KeyBusy):
+        access.enter("Bearer one", None)
+    assert access.enter(None, "two") is not None
+    with pytest.raises(Unauthenticated):
+        access.enter(None, "three")
+    access.leave(first)
+    assert access.enter(None, "one") == first
+
+
+@pytest.mark.parametrize("access", [Access(), Access(concurrency=1), Access(["one"])])
+def test_without_keys_or_without_a_number_nothing_is_counted(access: Access) -> None:
+    for _ in range(3):
+        assert access.enter(None, "one") is None
+    access.leave(None)
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("/v1/classify", "image/png"),
+        ("/v1/faces/compare", "application/json"),
+        ("/v2/models/lenet5/infer", "application/json"),
+    ],
+)
+def test_a_body_that_stops_half_way_is_answered_and_its_connection_closed(
+    doors: Doors, path: str, kind: str
+) -> None:
+    async def half() -> AsyncIterator[bytes]:
+        yield PNG[:20]
+        await asyncio.sleep(3600)
+
+    answer = doors.http("POST", path, content=half(), headers=ONE | {"content-type": kind})
+    assert answer.status_code == 408
+    assert answer.headers["connection"] == "close"
+    if path.startswith("/v1"):
+        assert answer.json()["code"] == "request_timeout"
+
+
+def test_a_body_that_comes_slowly_but_steadily_is_read(doors: Doors) -> None:
+    async def steady() -> AsyncIterator[bytes]:
+        step = len(PNG) // 9
+        for start in range(0, len(PNG), step):  # longer in all than a pause may be
+            await asyncio.sleep(0.1)
+            yield PNG[start : start + step]
+
+    assert doors.http("POST", "/v1/classify?top_k=1", content=steady(), headers=ONE).status_code == 200
+
+
+def test_the_deadline_comes_before_the_pause(doors: Doors) -> None:
+    async def half() -> AsyncIterator[bytes]:
+        yield PNG[:20]
+        await asyncio.sleep(3600)
+
+    headers = ONE | {"x-timeout-ms": "50"}
+    answer = doors.http("POST", "/v1/classify", content=half(), headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (504, "deadline_exceeded")
