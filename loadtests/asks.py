@@ -71,8 +71,8 @@ def work_of(name: str) -> Work:
         ValueError: there is none.
     """
     task = name.removesuffix(GRPC)
-    if task not in TASKS:
-        raise ValueError(f"no task named {name!r}; these are: {', '.join(TASKS)}, each also with {GRPC}")
+    if task not in CHECKS:
+        raise ValueError(f"no task named {name!r}; these are: {', '.join(CHECKS)}, each also with {GRPC}")
     return TASKS[task]
 
 

@@ -15,8 +15,8 @@ from loadtests.tasks import Work
 from models import zoo
 from models.faces.align import cut_faces
 from models.faces.verify import select_face
-from models.image import Image, Limits, decode
-from models.pipeline import Pipeline, Prepared
+from models.image import Image, Limits, decode, encode
+from models.pipeline import Pipeline, Prepared, Task
 from models.weights import Catalogue, Store
 from service.executor import Executor, make_executor
 from service.faces import CHIP_SIDE
@@ -66,6 +66,16 @@ class OneModel:
         self._stage.run(requests)
 
 
+class Painted(OneModel):
+    """The same for pictures on canvases of several sizes, each answered with an encoded picture."""
+
+    def answer(self, requests: Sequence[Prepared]) -> None:
+        shapes = {request.tensor.shape for request in requests}
+        for shape in shapes:  # as in the service, a batch has one shape
+            for painted in self._stage.run([item for item in requests if item.tensor.shape == shape]):
+                encode(painted.pixels, "jpeg")
+
+
 class FacesEmbedded:
     """Decode, find the faces, cut them out, embed them: `service.faces` in a straight line.
 
@@ -108,5 +118,5 @@ def make_chain(work: Work, threads: int, batches: Sequence[int]) -> Chain:
         for shape in pipeline.shapes:
             stages[-1].executor.warm(shape, batches)
     if work.embedder is None:
-        return OneModel(stages[0])
+        return Painted(stages[0]) if stages[0].pipeline.card.task is Task.STYLE else OneModel(stages[0])
     return FacesEmbedded(*stages, largest=work.largest, most=max(batches))

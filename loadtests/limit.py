@@ -107,7 +107,7 @@ def _work(pipe: Connection, jobs: Sequence[Job], threads: int, batches: Sequence
 
     chains, bodies = [], []
     for work, pictures in jobs:
-        chains.append(make_chain(work, threads, batches))
+        chains.append(make_chain(work, threads, [size for size in batches if size <= work.most]))
         encoded = {picture: picture.read_bytes() for picture in pictures}
         bodies.append([[encoded[picture] for picture in request] for request in requests_of(work, pictures)])
         chains[-1].answer([chains[-1].prepare(bodies[-1][0])])
@@ -165,7 +165,8 @@ def sweep(work: Work, pictures: Sequence[Path], seconds: float) -> dict[tuple[La
     for layout in layouts():
         with Limit([(work, pictures)], layout) as limit:
             for batch in BATCHES:
-                rates[layout, batch] = limit.measure(batch, seconds)
+                if batch <= work.most:
+                    rates[layout, batch] = limit.measure(batch, seconds)
     return rates
 
 

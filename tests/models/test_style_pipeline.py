@@ -131,7 +131,7 @@ def test_a_mirrored_canvas_hardly_changes_what_is_painted() -> None:
     inner = (slice(40, -40), slice(40, -40))  # at the edge the layers mirror their own maps
     exact = paint(own, picture).pixels[inner].astype(int)
     mirrored, grey = (r.pixels[inner] for r in wide.postprocess((outputs,), [item.context] * 2))
-    assert np.abs(exact - mirrored).mean() < 1
+    assert np.abs(exact - mirrored).mean() < 2
     assert np.abs(exact - grey).mean() > 5
 
 

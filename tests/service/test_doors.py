@@ -244,6 +244,7 @@ def blocked(doors: Doors, monkeypatch: pytest.MonkeyPatch, error: Exception) -> 
         errors.Overloaded("the queue is full", 2.5),
         errors.NotReady("the service is starting"),
         errors.DeadlineExceeded("too late"),
+        errors.OutOfMemory("one image alone does not fit"),
         RuntimeError("a secret"),
     ],
     ids=lambda error: type(error).__name__,
@@ -289,7 +290,7 @@ def test_the_deadline_of_the_client(doors: Doors, monkeypatch: pytest.MonkeyPatc
 
 def test_the_cases_cover_the_table() -> None:
     walked = {case.error for case in CASES.values()} | {science.FacesMany}
-    walked |= {errors.Overloaded, errors.NotReady, errors.DeadlineExceeded}
+    walked |= {errors.Overloaded, errors.NotReady, errors.DeadlineExceeded, errors.OutOfMemory}
     # a route or method that is not there is answered by each door's framework, see test_web and test_rpc
     walked |= {errors.RequestTimeout, errors.KeyBusy}  # see test_limits
     walked |= {errors.JobUnfinished, errors.JobFinished, errors.StorageFailed}  # HTTP's alone, see test_jobs

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ast
+import re
 from typing import Any
 
 import pytest
 
 from service.settings import Settings
 from tests.paths import ROOT
-from tests.unit.shipping import BASE, KUBERNETES, deployment, document, environment, pod_specs
+from tests.unit.shipping import BASE, DOCKER, KUBERNETES, deployment, document, environment, pod_specs
 
 PODS = pod_specs()
 LABELS = deployment()["spec"]["template"]["metadata"]["labels"]
@@ -47,13 +48,19 @@ def test_pods_keep_to_the_restricted_profile(pod: Any) -> None:
     assert namespace["pod-security.kubernetes.io/enforce"] == "restricted"
 
 
+def state_folder() -> str:
+    """Where the image keeps its state."""
+    (folder,) = re.findall(r"LYNCEUS_STATE_DIR=(\S+)", (DOCKER / "Dockerfile").read_text())
+    return str(folder)
+
+
 @pytest.mark.parametrize("pod", PODS.values(), ids=PODS)
-def test_only_tmp_is_written_to_and_nobody_is_told_of_the_cluster(pod: Any) -> None:
+def test_only_two_folders_are_written_to_and_nobody_is_told_of_the_cluster(pod: Any) -> None:
     (container,) = pod["containers"]
     assert container["securityContext"]["readOnlyRootFilesystem"] is True
-    (mount,) = container["volumeMounts"]
-    assert mount["mountPath"] == "/tmp"  # noqa: S108
-    assert [volume["name"] for volume in pod["volumes"] if "emptyDir" in volume] == [mount["name"]]
+    mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
+    assert set(mounts) == {"/tmp", state_folder()}  # noqa: S108
+    assert [volume["name"] for volume in pod["volumes"] if "emptyDir" in volume] == [*mounts.values()]
     assert pod["automountServiceAccountToken"] is False
     assert pod["enableServiceLinks"] is False
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from service.errors import TABLE, DeadlineExceeded, NotReady
+from service.errors import TABLE, DeadlineExceeded, NotReady, OutOfMemory
 from service.settings import Settings
 from tests.paths import ROOT
 from tests.unit.promql import parse
@@ -81,7 +81,7 @@ def test_kubernetes_gets_the_same_rules() -> None:
 def test_errors_of_the_service_count_and_those_of_the_client_do_not() -> None:
     (errors,) = [rule for rule in rules("record") if "errors" in rule["record"]]
     (matcher,) = [m["code"] for _, m in parse(errors["expr"]).selectors if "code" in m]
-    ours = {TABLE[NotReady].code, TABLE[DeadlineExceeded].code, "internal"}
+    ours = {TABLE[error].code for error in (NotReady, OutOfMemory, DeadlineExceeded)} | {"internal"}
     assert set(matcher[1].split("|")) == ours
 
 
