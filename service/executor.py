@@ -267,7 +267,9 @@ class OpenVINOExecutor:
                     warnings.simplefilter("ignore")  # of the tracer: our modules do not branch on data
                     # two rows, so that no dimension of one is mistaken for something to broadcast
                     example = torch.zeros((2, *shape), dtype=self._inputs)
-                    network = openvino.convert_model(self._module, example_input=example)
+                    # traced here, since the converter's own tracing runs it thrice to compare
+                    traced = torch.jit.trace(self._module, example, check_trace=False)
+                    network = openvino.convert_model(traced, example_input=example)
                 network.reshape([-1, *shape])
                 self._compiled[shape] = openvino.Core().compile_model(network, "CPU", self._config)
             return self._compiled[shape]

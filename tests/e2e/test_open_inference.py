@@ -24,8 +24,8 @@ PICTURES = {
     "lenet5": ["data/photos/dog.jpg"],
     "yolo-person": ["data/faces/groups/two_people.jpg", "data/photos/dog.jpg"],
     "mtcnn": ["data/faces/groups/two_people.jpg"],
-    "dlib-resnet": ["data/faces/groups/two_people.jpg"],
     "paintings": ["data/photos/dog.jpg", "data/photos/person.jpg"],
+    "dlib-resnet": ["data/faces/groups/two_people.jpg"],
 }
 SHAPES = {
     "efficientnet-lite0": [224, 224, 3],

@@ -35,8 +35,10 @@ def _list(array: Any) -> Any:
     return array.tolist()
 
 
-def _text(element: bytes) -> str:
+def _text(element: bytes | str) -> str:
     """A text as it is, a picture as base64, which is what it is in JSON already."""
+    if isinstance(element, str):
+        return element
     try:
         return element.decode()
     except UnicodeDecodeError:
