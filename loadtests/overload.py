@@ -99,7 +99,7 @@ def judge(burst: Burst) -> list[str]:
         return [*reasons, "nothing was answered right"]
     if not refused:
         reasons.append("nothing was refused: this was no overload")
-    longest = ceil(burst.bound) + 1
+    longest = ceil(2 * burst.bound)  # told from the last batches' rate, which is at times half of the mean
     odd = [each.retry_after for each in refused if not 1 <= (each.retry_after or 0) <= longest]
     if odd:
         reasons.append(

@@ -29,7 +29,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         models="efficientnet-lite0",
         workers=2,
         threads=1,
-        header_timeout_seconds=20,
+        header_timeout_seconds=8,
         body_timeout_seconds=2,
         drain_seconds=0,
     )

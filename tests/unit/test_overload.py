@@ -45,7 +45,7 @@ def test_any_other_answer_is_named() -> None:
 @pytest.mark.parametrize("retry", [None, 0.0, 60.0])
 def test_a_retry_after_that_does_not_fit_the_queue_is_named(retry: float | None) -> None:
     (reason,) = judge(burst(retry=retry))
-    assert reason == f"3000 refusals with a Retry-After that is not 1 to 4 s, such as {retry}"
+    assert reason == f"3000 refusals with a Retry-After that is not 1 to 6 s, such as {retry}"
 
 
 def test_accepted_requests_have_a_bound() -> None:
