@@ -1,8 +1,8 @@
-"""The service with faults that can be put in, for tests of the verdict; BentoML serves `tests.faulty:Lynceus`.
+"""The service with faults, for tests of the verdict; BentoML serves `tests.faulty:Lynceus`.
 
 The file that `FAULT` names says which one: `slow` runs every network three times instead of once, `errors`
-fails one picture in a hundred, which the client sees as a 500; nothing, or no file: none. They are put in from
-outside: the service has no hook for them.
+fails one picture in a hundred, which the client sees as a 500; nothing, or no file: none. They are put in
+from outside: the service has no hook for them.
 """
 
 from __future__ import annotations
