@@ -90,19 +90,21 @@ def sweep(model: str, batches: Sequence[int], seconds: float) -> list[tuple[int,
     """The curve of a model in the layout that the service has by default."""
     layout = layouts()[0 if accelerated() else -1]
     with job_of(model) as job, Limit([job], layout, batches) as limit:
-        return curve({size: limit.measure(size, seconds) for size in batches}, layout.processes)
+        sizes = [size for size in batches if size <= job[0].most]
+        return curve({size: limit.measure(size, seconds) for size in sizes}, layout.processes)
 
 
 def table(curves: Mapping[str, Curve], wait: float) -> str:
     """Markdown: what was measured, and what it recommends."""
-    sizes = [size for size, *_ in next(iter(curves.values()))]
+    sizes = sorted({size for points in curves.values() for size, *_ in points})
     lines = [
         "| model | " + " | ".join(f"{size}: /s, ms" for size in sizes) + " | max_batch | linger | target |",
         "| --- |" + " --- |" * (len(sizes) + 3),
     ]
     for model, points in curves.items():
         advice = advise(points, wait)
-        cells = [f"{rate:.1f}, {1000 * seconds:.1f}" for _, rate, seconds in points]
+        told = {size: f"{rate:.1f}, {1000 * seconds:.1f}" for size, rate, seconds in points}
+        cells = [told.get(size, "") for size in sizes]
         cells += [str(advice.max_batch), f"{advice.linger_ms:g} ms", str(advice.target)]
         lines.append(f"| {model} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
