@@ -36,7 +36,7 @@ bench: $(VENV)/.dev weights ## measure everything that docs/benchmarks.md has a 
 stubs: $(VENV)/.dev ## generate the gRPC modules from their protos
 	$(BIN)/python -m grpc_tools.protoc -I . --python_out=. --pyi_out=. --grpc_python_out=. service/rpc/stubs/*.proto
 
-bento: $(VENV)/.runtime ## package the service and its weights, for `bentoml containerize`
+bento: $(VENV)/.dev ## package the service and its weights, for `bentoml containerize`
 	LYNCEUS_WEIGHTS_DIR=build/weights $(BIN)/python -m service.fetch
 	$(BIN)/bentoml build
 
