@@ -146,7 +146,16 @@ class Yolo(nn.Module):
 
         The last dimension is x, y, w, h, objectness and, of several classes, one logit each.
         """
-        raw = [head(map_) for head, map_ in zip(self.heads, self.neck(self.trunk(images)), strict=True)]
+        return self.predict(self.features(images))
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """The pyramid that the heads read: per stride Tensor[N, channels, h, w]."""
+        maps: list[Tensor] = self.neck(self.trunk(images))
+        return maps
+
+    def predict(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """Maps of `features` -> logits as `forward` gives them."""
+        raw = [head(map_) for head, map_ in zip(self.heads, features, strict=True)]
         return [
             map_.permute(0, 2, 3, 1).reshape(map_.shape[0], map_.shape[2], map_.shape[3], -1, self.outputs)
             for map_ in raw

@@ -38,6 +38,8 @@ class Augment:
         mixup: probability of a second canvas that shines through the first.
         scale: smallest and largest size of a picture's longer side, in sides of the canvas.
         quarter: the same, of the pictures of a mosaic.
+        stretch: a picture's width and height are scaled by exp(s) and exp(-s), s up to this.
+        grey: probability of a canvas without colours.
         mirror: probability of a flip from left to right.
         hue, saturation, brightness: largest relative change of each.
         visible: a box goes when less than this part of it stays on the canvas.
@@ -48,6 +50,8 @@ class Augment:
     mixup: float = 0.0
     scale: tuple[float, float] = (0.6, 1.5)
     quarter: tuple[float, float] = (0.4, 1.1)
+    stretch: float = 0.1
+    grey: float = 0.0
     mirror: float = 0.5
     hue: float = 0.015
     saturation: float = 0.6
@@ -79,8 +83,8 @@ class Augment:
 
     def _single(self, picture: Labelled, size: int, random: np.random.Generator) -> tuple[Pixels, Boxes]:
         canvas: Pixels = np.full((size, size, 3), FILL, np.uint8)
-        scale = size * random.uniform(*self.scale) / max(picture.pixels.shape[:2])
-        height, width = (side * scale for side in picture.pixels.shape[:2])
+        scale = self._scale(picture, size * random.uniform(*self.scale), random)
+        height, width = picture.pixels.shape[0] * scale[1], picture.pixels.shape[1] * scale[0]
         # anywhere that it fits; a side that is longer than the canvas covers it
         left, top = (random.uniform(min(0, size - side), max(0, size - side)) for side in (width, height))
         boxes = self._paste(canvas, picture, scale, left, top, (0, 0, size, size))
@@ -98,18 +102,24 @@ class Augment:
         for place, (left, top, right, bottom) in zip(chosen, quarters, strict=True):
             picture = pictures[place]
             height, width = picture.pixels.shape[:2]
-            scale = overall * size / max(height, width)
+            scale = self._scale(picture, overall * size, random)
             # the picture's corner lies at the centre of the mosaic
-            x0 = right - width * scale if left == 0 else left
-            y0 = bottom - height * scale if top == 0 else top
+            x0 = right - width * scale[0] if left == 0 else left
+            y0 = bottom - height * scale[1] if top == 0 else top
             found.append(self._paste(canvas, picture, scale, x0, y0, (left, top, right, bottom)))
         return canvas, np.concatenate(found)
+
+    def _scale(self, picture: Labelled, longer: float, random: np.random.Generator) -> tuple[float, float]:
+        """Factors of width and height that make the longer side about `longer` pixels."""
+        scale = longer / max(picture.pixels.shape[:2])
+        stretch = float(np.exp(random.uniform(-self.stretch, self.stretch)))
+        return scale * stretch, scale / stretch
 
     def _paste(
         self,
         canvas: Pixels,
         picture: Labelled,
-        scale: float,
+        scale: tuple[float, float],
         left: float,
         top: float,
         window: tuple[int, int, int, int],
@@ -117,14 +127,14 @@ class Augment:
         """Draws a picture, scaled, its corner at (left, top), inside a window; gives the boxes left there."""
         height, width = picture.pixels.shape[:2]
         x1, y1 = max(window[0], round(left)), max(window[1], round(top))
-        x2 = min(window[2], round(left + width * scale))
-        y2 = min(window[3], round(top + height * scale))
+        x2 = min(window[2], round(left + width * scale[0]))
+        y2 = min(window[3], round(top + height * scale[1]))
         if x2 <= x1 or y2 <= y1:
             return np.zeros((0, 5), np.float32)
         source = picture.pixels
-        if scale < 0.75:  # warping samples four points, so a strong reduction is done first, by area
-            source = cv2.resize(source, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-        fx, fy = width * scale / source.shape[1], height * scale / source.shape[0]
+        if max(scale) < 0.75:  # warping samples four points, so a strong reduction is done first, by area
+            source = cv2.resize(source, None, fx=scale[0], fy=scale[1], interpolation=cv2.INTER_AREA)
+        fx, fy = width * scale[0] / source.shape[1], height * scale[1] / source.shape[0]
         # pixel centres: canvas + 0.5 = (source + 0.5) * factor + left
         matrix = np.array(
             [[fx, 0, 0.5 * fx - 0.5 + left - x1], [0, fy, 0.5 * fy - 0.5 + top - y1]], dtype=np.float64
@@ -133,7 +143,7 @@ class Augment:
             source, matrix, (x2 - x1, y2 - y1), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
         )
         moved = picture.boxes.copy()
-        moved[:, 1:] = moved[:, 1:] * scale + np.array([left, top, left, top], np.float32)
+        moved[:, 1:] = moved[:, 1:] * np.array(scale * 2, np.float32) + np.array([left, top] * 2, np.float32)
         before = (moved[:, 3] - moved[:, 1]) * (moved[:, 4] - moved[:, 2])
         moved[:, [1, 3]] = moved[:, [1, 3]].clip(x1, x2)
         moved[:, [2, 4]] = moved[:, [2, 4]].clip(y1, y2)
@@ -157,4 +167,6 @@ class Augment:
         planes = cv2.split(cv2.cvtColor(canvas, cv2.COLOR_RGB2HSV))
         changed = cv2.merge([cv2.LUT(plane, table) for plane, table in zip(planes, tables, strict=True)])
         result: Pixels = cv2.cvtColor(changed, cv2.COLOR_HSV2RGB)
+        if self.grey and random.random() < self.grey:
+            result = cv2.cvtColor(cv2.cvtColor(result, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
         return result

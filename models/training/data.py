@@ -72,7 +72,8 @@ class Batch:
 
     Attributes:
         images: uint8 Tensor[N, S, S, 3].
-        targets: float32 Tensor[T, 6]: index in the batch, class, centre x, centre y, width, height in pixels.
+        targets: float32 Tensor[T, 7]: index in the batch, class, centre x, centre y, width, height in pixels,
+            and how sure it is, which is 1.
     """
 
     images: Tensor
@@ -98,7 +99,8 @@ def batches(
             images[place] = pixels
             kind, x1, y1, x2, y2 = boxes.T
             owner = np.full(len(boxes), place, np.float32)
-            targets.append(np.stack((owner, kind, (x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1), axis=1))
+            sides = ((x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1)
+            targets.append(np.stack((owner, kind, *sides, np.ones_like(kind)), axis=1))
         return Batch(torch.from_numpy(images), torch.from_numpy(np.concatenate(targets).astype(np.float32)))
 
     cv2.setNumThreads(1)  # the cores belong to the network

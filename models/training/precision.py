@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor, nn
 
 
 def bfloat16_is_fast() -> bool:
@@ -16,3 +17,18 @@ def bfloat16_is_fast() -> bool:
 def autocast() -> torch.autocast:
     """Bfloat16 where it is quick, float32 elsewhere; batches weigh the same in both."""
     return torch.autocast("cpu", dtype=torch.bfloat16, enabled=bfloat16_is_fast())
+
+
+class Float32Conv2d(nn.Conv2d):
+    """A convolution that autocast leaves alone."""
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+        with torch.autocast(input.device.type, enabled=False):
+            return super().forward(input.float())
+
+
+def spare_strided(network: nn.Module) -> None:
+    """Leaves strided depthwise convolutions in float32: their bfloat16 gradients are slow in oneDNN."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d) and module.groups > 1 and module.stride[0] > 1:
+            module.__class__ = Float32Conv2d  # the same parameters under the same names

@@ -33,11 +33,10 @@ from models.style.losses import MARGIN, Perceptual, content_cost, style_cost, to
 from models.style.transfer import StyleConfig, StyleNetwork, load, save
 from models.training import style_data as data
 from models.training.fold import fold
-from models.training.precision import autocast
+from models.training.precision import autocast, spare_strided
 from models.training.progress import Progress
 from models.training.style_norm import hasten
 from models.training.style_sheet import sheet
-from models.training.yolo import spare_strided
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ class Matches:
         image, row, column, anchor: int64 Tensor[P], where they are.
         boxes: Tensor[P, 4], what they should give: cx, cy, w, h in pixels.
         classes: int64 Tensor[P].
+        sure: Tensor[P], how much each counts, 0 to 1.
     """
 
     image: Tensor
@@ -34,6 +35,7 @@ class Matches:
     anchor: Tensor
     boxes: Tensor
     classes: Tensor
+    sure: Tensor
 
 
 def match(
@@ -42,7 +44,7 @@ def match(
     """Assigns boxes to the cells and anchors of one scale.
 
     Args:
-        targets: Tensor[T, 6]: image, class, cx, cy, w, h in pixels.
+        targets: Tensor[T, 7]: image, class, cx, cy, w, h in pixels, how sure.
         anchors: Tensor[K, 2], widths and heights in pixels.
         stride: pixels a cell.
         height, width: of the map, cells.
@@ -76,6 +78,7 @@ def match(
         anchor=anchor[positive],
         boxes=chosen[:, 2:6],
         classes=chosen[:, 1].long(),
+        sure=chosen[:, 6],
     )
 
 
@@ -98,7 +101,7 @@ class YoloLoss:
 
         Args:
             maps: of `Yolo.forward`, float32.
-            targets: Tensor[T, 6]: image, class, cx, cy, w, h in pixels.
+            targets: Tensor[T, 7]: image, class, cx, cy, w, h in pixels, how sure (1: as sure as a label).
             anchors: Tensor[3, K, 2], pixels.
 
         Returns:
@@ -120,15 +123,17 @@ class YoloLoss:
                     convert(torch.cat((centre, size), dim=1), "cxcywh", "xyxy"),
                     convert(found.boxes, "cxcywh", "xyxy"),
                 )
-                box = box + (1 - overlap).mean()
+                weights = found.sure / found.sure.sum().clamp(min=1e-6)
+                box = box + ((1 - overlap) * weights).sum()
                 # a cell that two boxes claim is as sure as the better of them
-                goal = overlap.detach().clamp(min=0).to(wanted.dtype)
+                goal = (overlap.detach().clamp(min=0) * found.sure).to(wanted.dtype)
                 _, height, width, count = wanted.shape
                 flat = ((found.image * height + found.row) * width + found.column) * count + found.anchor
                 wanted.view(-1).scatter_reduce_(0, flat, goal, "amax")
                 if logits.shape[1] > 5:
                     kinds = F.one_hot(found.classes, logits.shape[1] - 5).to(logits.dtype)
-                    classes = classes + F.binary_cross_entropy_with_logits(logits[:, 5:], kinds)
+                    wrong = F.binary_cross_entropy_with_logits(logits[:, 5:], kinds, reduction="none")
+                    classes = classes + (wrong.mean(dim=1) * weights).sum()
             objectness = objectness + balance * F.binary_cross_entropy_with_logits(map_[..., 4], wanted)
         parts = torch.stack((self.box * box, self.objectness * objectness, self.classes * classes))
         return parts.sum(), parts.detach()

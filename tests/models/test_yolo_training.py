@@ -21,13 +21,13 @@ from models.detection.pipeline import DetectorPipeline
 from models.detection.yolo import Detector, Yolo, load
 from models.pipeline import Card, Task
 from models.training import data
-from models.training import yolo as training
 from models.training.augment import Augment
 from models.training.fold import fold, unfolded
-from models.training.yolo import Recipe, Trainer, main
+from models.training.yolo import main
 from models.training.yolo_curve import main as draw
 from models.training.yolo_eval import evaluate, precision
 from models.training.yolo_eval import main as measure
+from models.training.yolo_trainer import Recipe, Trainer
 from tests.models.squares import CONFIG, draw_squares
 from tests.paths import SHARED, needs_shared
 
@@ -94,7 +94,8 @@ def test_mixup_shows_both_pictures_and_keeps_their_boxes() -> None:
         data.Picture(np.full((64, 64, 3), level, np.uint8), np.array([[0, *box]], np.float32))
         for level, box in ((0, (0, 0, 32, 32)), (200, (32, 32, 64, 64)))
     )
-    augment = Augment(mosaic=0, mixup=1, scale=(1.0, 1.0), mirror=0, hue=0, saturation=0, brightness=0)
+    plain = {"stretch": 0.0, "mirror": 0.0, "hue": 0.0, "saturation": 0.0, "brightness": 0.0}
+    augment = Augment(mosaic=0, mixup=1, scale=(1.0, 1.0), **plain)
     found = [augment([dark, light], 0, 64, np.random.default_rng(seed)) for seed in range(12)]
     assert all(boxes[0, 1:].tolist() == [0, 0, 32, 32] and len(boxes) == 2 for _, boxes in found)
     mixed = [(canvas, boxes) for canvas, boxes in found if boxes[1, 1] == 32]  # not with itself
@@ -104,10 +105,26 @@ def test_mixup_shows_both_pictures_and_keeps_their_boxes() -> None:
 
 def test_colour_changes_no_place_and_hardly_a_grey() -> None:
     picture = marked(64, 64)
-    augment = Augment(mosaic=0, scale=(1.0, 1.0), mirror=0)
+    augment = Augment(mosaic=0, scale=(1.0, 1.0), mirror=0, stretch=0)
     canvas, boxes = augment([picture], 0, 64, np.random.default_rng(1))
     np.testing.assert_allclose(boxes, picture.boxes)
     assert (np.ptp(canvas.astype(int), axis=2) <= 1).all()
+
+
+def test_grey_takes_the_colours_and_stretch_the_shape() -> None:
+    red = data.Picture(
+        np.full((64, 64, 3), (200, 30, 30), np.uint8), np.array([[0, 16, 16, 48, 48]], np.float32)
+    )
+    augment = Augment(mosaic=0, scale=(0.8, 0.8), grey=1.0, stretch=0.2)
+    shapes = set()
+    for seed in range(8):
+        canvas, boxes = augment([red], 0, 64, np.random.default_rng(seed))
+        assert (np.ptp(canvas.astype(int), axis=2) == 0).all()
+        (_, x1, y1, x2, y2) = boxes[0]
+        shapes.add(round((x2 - x1) / (y2 - y1), 3))
+        assert (x2 - x1) * (y2 - y1) == pytest.approx((0.8 * 32) ** 2, rel=1e-3)
+    assert len(shapes) == 8
+    assert all(math.exp(-0.4) <= shape <= math.exp(0.4) for shape in shapes)
 
 
 def test_an_epoch_depends_on_its_seed_only(squares: Path) -> None:
@@ -228,7 +245,7 @@ def test_a_resumed_training_is_the_uninterrupted_one(squares: Path, tmp_path: Pa
     whole.run(tmp_path / "whole")
     first = trainer(squares)
     with (
-        patch.object(training.Trainer, "measure", side_effect=KeyboardInterrupt),
+        patch.object(Trainer, "measure", side_effect=KeyboardInterrupt),
         pytest.raises(KeyboardInterrupt),
     ):
         first.run(tmp_path / "parts")  # interrupted while it measures, after the second epoch
