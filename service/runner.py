@@ -177,10 +177,11 @@ class Runner:
         key = job.tensor.shape if isinstance(job, Prepared) else None
         submitted = 0.0 if self._tracing is None else time.perf_counter()
         done = await self._batcher.submit(job, key=key, deadline=deadline)
-        result, began, seconds, size = done.result
+        result, began, computed, seconds, size = done.result
         if self._tracing is not None:
             self._tracing.stage("queue", submitted, done.queue_s, self.labels)
-            self._tracing.stage("compute", began, seconds, self.labels | {"lynceus.batch.size": size})
+            parts = (("compute", computed), ("postprocess", seconds - computed))
+            self._tracing.stage("batch", began, seconds, self.labels | {"lynceus.batch.size": size}, parts)
         return replace(done, result=result, compute_s=seconds, batch_size=size)
 
     async def drain(self, grace: float) -> bool:
@@ -238,13 +239,14 @@ class Runner:
         ready = sum(len(group) for group in by_shape.values())
         for group in by_shape.values():
             began = time.perf_counter()
-            computed = self._compute([item for _, item in group], preparing * len(group) / ready)
+            answers, computed = self._compute([item for _, item in group], preparing * len(group) / ready)
             seconds = time.perf_counter() - began  # without the preparation, which the answer tells apart
-            for (index, _), result in zip(group, computed, strict=True):
-                results[index] = (result, began, seconds, len(group))
+            for (index, _), result in zip(group, answers, strict=True):
+                results[index] = (result, began, computed, seconds, len(group))
         return results
 
-    def _compute(self, items: Sequence[Prepared], preparing: float) -> list[Any]:
+    def _compute(self, items: Sequence[Prepared], preparing: float) -> tuple[list[Any], float]:
+        """The results of a batch, and how many seconds of it the network took."""
         began = time.perf_counter()
         with self.executor.scope():
             outputs = self.executor.run([item.tensor for item in items])
@@ -255,4 +257,4 @@ class Runner:
             self._compute_seconds.observe(computed - began)
             self._postprocess_seconds.observe(ended - computed)
             self._batch_times.observe(len(items), preparing, computed - began, ended - computed)
-        return results
+        return results, computed - began

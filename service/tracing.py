@@ -160,19 +160,32 @@ class Tracing:
         name = name.removeprefix("/")
         return self._begin(name, carrier, {"rpc.system.name": "grpc", "rpc.method": name})
 
-    def stage(self, name: str, began: float, seconds: float, attributes: Mapping[str, Value]) -> None:
+    def stage(
+        self,
+        name: str,
+        began: float,
+        seconds: float,
+        attributes: Mapping[str, Value],
+        parts: Iterable[tuple[str, float]] = (),
+    ) -> None:
         """Tells of a stage of the current request that has ended.
 
         Args:
-            name: ``decode``, ``queue`` or ``compute``.
+            name: ``decode``, ``queue`` or ``batch``.
             began: on `time.perf_counter`.
             seconds: that it took.
             attributes: names and numbers.
+            parts: what it was made of, one after the other, each with its seconds: spans below its own.
         """
         if not trace.get_current_span().is_recording():
             return
         start = time.time_ns() - int((time.perf_counter() - began) * 1e9)
         span = self._tracer.start_span(name, attributes=attributes, start_time=start)
+        inside, place = trace.set_span_in_context(span), start
+        for part, took in parts:
+            below = self._tracer.start_span(part, context=inside, attributes=attributes, start_time=place)
+            place += int(took * 1e9)
+            below.end(place)
         span.end(start + int(seconds * 1e9))
 
     def close(self) -> None:

@@ -50,22 +50,23 @@ def traced() -> Iterator[Traced]:
 
 
 def tree(spans: Sequence[ReadableSpan]) -> tuple[ReadableSpan, dict[str, ReadableSpan]]:
-    """The request's span and its children by name, all of one trace."""
+    """The request's span and those below it by name, all of one trace; a batch's parts lie below it."""
     (root,) = [span for span in spans if span.kind.name == "SERVER"]
     children = {span.name: span for span in spans if span is not root}
     assert len(children) == len(spans) - 1
-    assert root.context is not None
     for child in children.values():
+        above = children["batch"] if child.name in ("compute", "postprocess") else root
+        assert above.context is not None
         assert child.parent is not None
         assert child.context is not None
-        assert child.parent.span_id == root.context.span_id
-        assert child.context.trace_id == root.context.trace_id
+        assert child.parent.span_id == above.context.span_id
+        assert child.context.trace_id == above.context.trace_id
     return root, children
 
 
 def check_stages(root: ReadableSpan, children: dict[str, ReadableSpan]) -> None:
-    """Decode, queue and compute in their order, within the request, on one machine's clock."""
-    assert set(children) == {"decode", "queue", "compute"}
+    """Decode, queue and batch in their order, within the request, on one machine's clock."""
+    assert set(children) == {"decode", "queue", "batch", "compute", "postprocess"}
     slack = 2_000_000  # two clocks are read
     for child in children.values():
         assert root.start_time is not None
@@ -74,11 +75,13 @@ def check_stages(root: ReadableSpan, children: dict[str, ReadableSpan]) -> None:
         assert child.end_time is not None
         assert root.start_time - slack <= child.start_time <= child.end_time <= root.end_time + slack
         assert (child.attributes or {})["lynceus.model"] == "lenet5"
-    queued, computed = children["queue"], children["compute"]
+    queued, batch, computed = children["queue"], children["batch"], children["compute"]
     assert queued.end_time is not None
-    assert computed.start_time is not None
-    assert queued.end_time <= computed.start_time + slack
-    assert (computed.attributes or {})["lynceus.batch.size"] == 1
+    assert batch.start_time is not None
+    assert queued.end_time <= batch.start_time + slack
+    assert computed.start_time == batch.start_time
+    assert computed.end_time == children["postprocess"].start_time
+    assert (batch.attributes or {})["lynceus.batch.size"] == 1
 
 
 def test_http(traced: Traced) -> None:
@@ -119,7 +122,7 @@ def test_every_frame_of_a_stream_lies_below_the_stream(traced: Traced) -> None:
     assert root.context is not None
     assert root.name == "lynceus.v1.Vision/ClassifyStream"
     names = [span.name for span in spans if span.parent and span.parent.span_id == root.context.span_id]
-    assert sorted(names) == ["compute"] * 3 + ["decode"] * 3 + ["queue"] * 3
+    assert sorted(names) == ["batch"] * 3 + ["decode"] * 3 + ["queue"] * 3
 
 
 def test_several_images_and_another_tasks_stages(traced: Traced) -> None:

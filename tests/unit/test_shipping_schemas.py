@@ -13,8 +13,8 @@ from tests.paths import ROOT
 from tests.unit.shipping import BASE, KUBERNETES, document
 
 SCHEMAS = ROOT / "tests" / "schemas"
-VERSIONS = ("1.30", "1.33")
-"""The oldest that the manifests are for (the preStop sleep), and a later one."""
+VERSIONS = ("1.30", "1.37")
+"""The oldest that the manifests are for (the preStop sleep), and a current one."""
 
 CORE = [BASE / name for name in document(BASE / "kustomization.yaml")["resources"]]
 CUSTOM = [

@@ -76,6 +76,25 @@ def test_the_console_gets_a_line_of_json_for_each_span(capsys: pytest.CaptureFix
     assert json.loads(line)["name"] == "POST /v1/classify"
 
 
+def test_parts_lie_below_their_stage_one_after_the_other() -> None:
+    exporter = InMemorySpanExporter()
+    traces = Tracing(exporter)
+    request = http(traces)
+    parts = (("compute", 0.5), ("postprocess", 0.25))
+    traces.stage("batch", time.perf_counter() - 1, 0.75, {"lynceus.batch.size": 2}, parts)
+    request.end_http("POST", "/v1/classify", 200, "ok", "one")
+    compute, postprocess, batch, _ = told(exporter, traces)
+    assert (compute.name, postprocess.name, batch.name) == ("compute", "postprocess", "batch")
+    assert batch.context is not None
+    for part in (compute, postprocess):
+        assert part.parent is not None
+        assert part.parent.span_id == batch.context.span_id
+        assert dict(part.attributes or {}) == {"lynceus.batch.size": 2}
+    assert compute.start_time == batch.start_time
+    assert compute.end_time == postprocess.start_time
+    assert postprocess.end_time == batch.end_time
+
+
 def test_stages_lie_below_their_request_at_the_times_that_were_measured() -> None:
     exporter = InMemorySpanExporter()
     traces = Tracing(exporter)
