@@ -7,6 +7,7 @@ it would else be weighed with its worker against the others. Besides, a Ctrl-C i
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -255,8 +256,12 @@ class Brush:
 
     def wait(self) -> int:
         """Its exit status, when it is gone."""
-        with self._process:  # closes the pipes
-            return self._process.wait()
+        status = self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            with contextlib.suppress(BrokenPipeError):  # of an order that nobody read
+                if pipe is not None:
+                    pipe.close()
+        return status
 
     def kill(self) -> None:
         """Ends it; it has nothing to put in order."""

@@ -16,7 +16,7 @@ from models.errors import WeightsError
 from service.job import Job, Reason, State
 from service.jobstore import RESULT, JobStore
 from service.metrics import Metrics
-from service.painter import Network, Painter, Remaining
+from service.painter import Brush, Network, Painter, Remaining
 from service.painting import paint
 from service.roll import Roll
 from tests.paths import ROOT
@@ -74,6 +74,18 @@ def test_the_end_of_a_worker_ends_its_jobs(store: JobStore) -> None:
     found = store.get(job.id)
     assert (found.state, found.reason, found.busy) == (State.FAILED, Reason.RESTARTED, False)
     assert [path.name for path in (store.folder / "workers").iterdir()] == ["door"]
+
+
+def test_a_process_that_dies_before_it_has_read_its_order(
+    store: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when SIGTERM comes to worker and job at once; more than a pipe holds, so that the order is cut."""
+    job = store.submit({**OPTIONS, "note": "x" * 200_000}, 4, CONTENT, STYLE)
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "executable", "/bin/false")
+        brush = Brush(job, store.folder, LOST, 1)
+    assert list(brush.steps()) == []
+    assert brush.wait() == 1
 
 
 def test_a_killed_worker_takes_its_process_along_and_the_others_go_on(store: JobStore) -> None:
