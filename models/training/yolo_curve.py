@@ -20,8 +20,9 @@ def plot(history: Sequence[dict[str, float]], path: Path) -> None:
     measured = [row for row in history if "ap50" in row]
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     losses, precision = figure.subplots(1, 2)
-    for name in ("box", "objectness"):
-        losses.plot(epochs, [row[name] for row in history], ".-", label=name)
+    for name in ("box", "objectness", "mimic"):
+        if any(row.get(name) for row in history):  # no teacher, no mimic
+            losses.plot(epochs, [row[name] for row in history], ".-", label=name)
     losses.set(xlabel="epoch", title="training loss", ylim=(0, None))
     for name, label in (("ap50", "AP50"), ("ap", "AP50:95")):
         precision.plot([row["epoch"] for row in measured], [row[name] for row in measured], ".-", label=label)

@@ -79,10 +79,16 @@ def test_the_end_of_a_worker_ends_its_jobs(store: JobStore) -> None:
 def test_a_process_that_dies_before_it_has_read_its_order(
     store: JobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As when SIGTERM comes to worker and job at once; more than a pipe holds, so that the order is cut."""
-    job = store.submit({**OPTIONS, "note": "x" * 200_000}, 4, CONTENT, STYLE)
+    """As when SIGTERM comes to worker and job at once."""
+
+    class Dead(subprocess.Popen[bytes]):
+        def __init__(self, command: list[str], **options: Any) -> None:
+            super().__init__(["/bin/false"], **options)
+            self.wait()
+
+    job = store.submit(OPTIONS, 4, CONTENT, STYLE)
     with monkeypatch.context() as patch:
-        patch.setattr(sys, "executable", "/bin/false")
+        patch.setattr(subprocess, "Popen", Dead)
         brush = Brush(job, store.folder, LOST, 1)
     assert list(brush.steps()) == []
     assert brush.wait() == 1
