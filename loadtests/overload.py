@@ -33,6 +33,7 @@ from loadtests.verdict import lateness, read_slo, sentence
 
 BACK = 2.0  # seconds after the burst until throughput is full again
 SAME = 0.85  # of the throughput before
+WITHIN = 0.6  # of it during the burst, whose generator and refusals take their share of the machine
 PROFILE = """[profile]
 load = 1.0
 arrivals = "poisson"
@@ -105,6 +106,8 @@ def judge(burst: Burst) -> list[str]:
         reasons.append(
             f"{len(odd)} refusals with a Retry-After that is not 1 to {longest} s, such as {odd[0]}"
         )
+    if burst.during < WITHIN * burst.before:
+        reasons.append(f"only {burst.during:.1f} answers/s in the burst, {burst.before:.1f} before")
     p99 = percentile(accepted, 99)
     if p99 > burst.bound:
         reasons.append(f"accepted requests have a p99 of {p99:.2f} s, bound {burst.bound:.2f} s")

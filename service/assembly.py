@@ -113,10 +113,11 @@ class Assembly:
     async def stop(self) -> None:
         """Finishes what is left and lets go of the threads; every HTTP request has been answered by now."""
         self.plane.draining = True
-        if self._painter is not None:
-            await asyncio.to_thread(self._painter.stop)
-        if self._server is not None:
-            await self._server.stop(self._settings.timeout_seconds)
+        async with asyncio.TaskGroup() as group:  # at once: the time until SIGKILL is one for all
+            if self._painter is not None:
+                group.create_task(asyncio.to_thread(self._painter.stop))
+            if self._server is not None:
+                group.create_task(self._server.stop(self._settings.timeout_seconds))
         await self.plane.drain(self._settings.timeout_seconds)
         self._pictures.close()
         if self._tracing is not None:

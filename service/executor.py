@@ -230,6 +230,7 @@ class OpenVINOExecutor:
             "INFERENCE_PRECISION_HINT": "bf16" if half else "f32",
         }
         self._compiled: dict[Shape, Any] = {}
+        self._converted: Any = None
         self._compiling = threading.Lock()
         self._requests = threading.local()
 
@@ -263,16 +264,24 @@ class OpenVINOExecutor:
 
         with self._compiling:
             if shape not in self._compiled:
-                with warnings.catch_warnings(), torch.inference_mode():
-                    warnings.simplefilter("ignore")  # of the tracer: our modules do not branch on data
-                    # two rows, so that no dimension of one is mistaken for something to broadcast
-                    example = torch.zeros((2, *shape), dtype=self._inputs)
-                    # traced here, since the converter's own tracing runs it thrice to compare
-                    traced = torch.jit.trace(self._module, example, check_trace=False)
-                    network = openvino.convert_model(traced, example_input=example)
+                # a conversion takes seconds, so a network that is the same at any size has only one
+                if self._converted is None or not getattr(self._module, "any_size", False):
+                    self._converted = self._convert(shape)
+                network = self._converted.clone()
                 network.reshape([-1, *shape])
                 self._compiled[shape] = openvino.Core().compile_model(network, "CPU", self._config)
             return self._compiled[shape]
+
+    def _convert(self, shape: Shape) -> Any:
+        import openvino
+
+        with warnings.catch_warnings(), torch.inference_mode():
+            warnings.simplefilter("ignore")  # of the tracer: our modules do not branch on data
+            # two rows, so that no dimension of one is mistaken for something to broadcast
+            example = torch.zeros((2, *shape), dtype=self._inputs)
+            # traced here, since the converter's own tracing runs it thrice to compare
+            traced = torch.jit.trace(self._module, example, check_trace=False)
+            return openvino.convert_model(traced, example_input=example)
 
 
 def _forgo_telemetry() -> None:

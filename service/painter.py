@@ -157,12 +157,22 @@ class Painter:
         try:
             brush = Brush(job, self._store.path(job.id, ""), self._network, self._threads)
         except OSError:  # no memory, no more processes
-            logger.exception("job %s could not be begun", job.id)
-            self._store.release(job.id, self._roll.name, State.FAILED, Reason.CRASHED)
+            self._give_up(job)
             return
         brush.thread = threading.Thread(target=self._follow, args=(job, brush), name="job", daemon=True)
         self._running[job.id] = brush
-        brush.thread.start()
+        try:
+            brush.thread.start()
+        except RuntimeError:  # no more threads
+            del self._running[job.id]
+            brush.kill()
+            brush.wait()
+            self._give_up(job)
+
+    def _give_up(self, job: Job) -> None:
+        logger.exception("job %s could not be begun", job.id)
+        ended = self._store.release(job.id, self._roll.name, State.FAILED, Reason.CRASHED)
+        self._metrics.jobs_ended.labels(ended.state).inc()
 
     def _follow(self, job: Job, brush: Brush) -> None:
         """Writes down what a job's process says, and at last how it ended."""

@@ -178,7 +178,7 @@ class PictureDesk:
 
         Raises:
             Overloaded: too many pieces wait.
-            DeadlineExceeded: its turn came too late.
+            DeadlineExceeded: it was not done in time.
         """
         if self._waiting >= WAITING:
             raise Overloaded("too many pictures are being drawn", 1.0)
@@ -190,6 +190,12 @@ class PictureDesk:
 
         self._waiting += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, in_time)
+            due = (
+                None if deadline is None else asyncio.get_running_loop().time() + deadline - time.monotonic()
+            )
+            async with asyncio.timeout_at(due):  # a piece that has not been begun is called off
+                return await asyncio.get_running_loop().run_in_executor(self._thread, in_time)
+        except TimeoutError:
+            raise DeadlineExceeded("the deadline passed before the picture was done") from None
         finally:
             self._waiting -= 1

@@ -188,18 +188,26 @@ def build(entry: Entry, files: Mapping[str, Path]) -> ClassifierPipeline:
 
     Labels come from the file of the role "labels" (one a line) where the entry has one, else they are
     ImageNet's, as torchvision's weights name them.
+
+    Raises:
+        WeightsError: `load`'s, or there are more or fewer labels than classes.
     """
     size, fraction = int(entry.options.get("size", 224)), float(entry.options.get("fraction", 0.875))
+    network, labels = load(files["weights"]), _labels(files)
+    if len(labels) != network.classify.out_features:
+        raise WeightsError(
+            f"{len(labels)} labels, but the network has {network.classify.out_features} classes"
+        )
     card = Card(
         name=entry.name,
         task=Task.CLASSIFY,
         licence=entry.licence,
         sha256=entry.files["weights"].sha256,
-        labels=_labels(files),
+        labels=labels,
         input=(size, size),
         details={"architecture": "EfficientNet-Lite0", "crop_fraction": fraction},
     )
-    module = Classifier(load(files["weights"]), mean=(MEAN,), scale=(SCALE,))
+    module = Classifier(network, mean=(MEAN,), scale=(SCALE,))
     # the crop is `fraction` of the shorter side: a picture may shrink until that part still fills `size`
     return ClassifierPipeline(
         card, module, partial(center_crop, size=size, fraction=fraction), min_side=-int(-size // fraction)

@@ -141,7 +141,7 @@ def find_label(card: Card, label: str) -> int:
     """
     if label in card.labels:
         return card.labels.index(label)
-    if label.isascii() and label.isdigit() and int(label) < len(card.labels):
+    if label.isascii() and label.isdigit() and len(label) < 10 and int(label) < len(card.labels):
         return int(label)
     raise ParameterInvalid("label", f"the model {card.name!r} has no label {label!r}")
 

@@ -164,7 +164,9 @@ class Yolo(nn.Module):
     def decode(self, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Logits of `forward` -> boxes Tensor[N, A, 4], xyxy, canvas pixels, and scores Tensor[N, A, C]."""
         boxes, scores = [], []
-        for map_, stride, anchors in zip(maps, STRIDES, self.anchors, strict=True):
+        # under autocast too: a half has too few bits for coordinates
+        whole = [map_.float() for map_ in maps]
+        for map_, stride, anchors in zip(whole, STRIDES, self.anchors, strict=True):
             count, height, width = map_.shape[:3]
             rows = (
                 torch.arange(height, device=map_.device, dtype=map_.dtype).view(-1, 1).expand(height, width)

@@ -33,13 +33,13 @@ class StyleContext:
     """What `StylePipeline.postprocess` needs of one request.
 
     Attributes:
-        pixels: uint8 [h, w, 3], the picture as it came.
+        pixels: uint8 [h, w, 3], the picture as it came; None where nothing of it is to show through.
         width, height: of the upright original.
         window: top, left, height, width of the picture on the canvas.
         strength: 0 to 1.
     """
 
-    pixels: Pixels
+    pixels: Pixels | None
     width: int
     height: int
     window: tuple[int, int, int, int]
@@ -106,7 +106,8 @@ class StylePipeline:
             resize(image.pixels, h, w), top, height - h - top, left, width - w - left, cv2.BORDER_REFLECT
         )
         tensor[height, index, 0] = 255
-        context = StyleContext(image.pixels, image.width, image.height, (top, left, h, w), options.strength)
+        kept = image.pixels if options.strength < 1 else None
+        context = StyleContext(kept, image.width, image.height, (top, left, h, w), options.strength)
         return Prepared(tensor, context)
 
     def postprocess(self, outputs: tuple[Tensor, ...], contexts: Sequence[StyleContext]) -> list[Stylised]:
@@ -119,7 +120,7 @@ class StylePipeline:
         height, width = context.height, context.width
         painted = np.ascontiguousarray(canvas[top : top + h, left : left + w])
         painted = resize(painted, height, width, interpolation="bicubic")
-        if context.strength < 1:
+        if context.pixels is not None:
             original = resize(context.pixels, height, width)
             painted = cv2.addWeighted(painted, context.strength, original, 1 - context.strength, 0)
         return Stylised(width, height, painted)

@@ -167,7 +167,13 @@ class StyleNetwork(nn.Module):
 
 
 class Stylist(nn.Module):
-    """What is served: a batch in which every picture says which style it wants."""
+    """What is served: a batch in which every picture says which style it wants.
+
+    Attributes:
+        any_size: a trace made with one size of picture is right for every other.
+    """
+
+    any_size = True
 
     def __init__(self, network: StyleNetwork) -> None:
         super().__init__()

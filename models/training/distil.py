@@ -20,7 +20,6 @@ from typing import cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from models import boxes, zoo
 from models.detection.darknet import Darknet
@@ -47,7 +46,7 @@ class Teacher:
     """A darknet network with `[yolo]` heads, and which of its classes are which of ours.
 
     Args:
-        network: with its weights; its convolutions and batch norms are merged, in place.
+        network: with its weights; it is made channels-last and frozen, in place.
         classes: index among the teacher's classes -> index among ours.
 
     Raises:
@@ -67,12 +66,6 @@ class Teacher:
         self.anchors = [len(head.anchors) for head in network.heads]  # type: ignore[arg-type]
         self.outputs = 5 + network.classes
         self.classes = dict(classes)
-        for layer in network.layers:
-            if not isinstance(layer, nn.Sequential) or len(layer) < 2:
-                continue
-            convolution, norm = layer[0], layer[1]
-            if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-                layer[0], layer[1] = fuse_conv_bn_eval(convolution, norm), nn.Identity()
         network.to(memory_format=torch.channels_last)
 
     @torch.no_grad()

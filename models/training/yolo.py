@@ -75,9 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = {name: value for name, value in options.items() if value is not None}
     recipe = Recipe(
         **{name: value for name, value in given.items() if name in Recipe.__annotations__},
-        augment=Augment(
-            **{name: given[name] for name in ("mosaic", "mixup", "stretch", "grey") if name in given}
-        ),
+        augment=Augment(**{name: given[name] for name in AUGMENT if name in given}),
         loss=YoloLoss(**{name: given[name] for name in ("objectness",) if name in given}),
     )
 

@@ -119,6 +119,9 @@ class Given:
                     f"has {count * dtype.itemsize}"
                 )
             return np.frombuffer(self.data, dtype).reshape(self.shape)
+        # told before there is an array: among strings one long one would make all the others as long
+        if not all(isinstance(element, (int, float)) for element in _flat(self.data)):
+            raise self._wrong(f"values that are not {self.datatype}")
         try:
             values = np.asarray(self.data)
         except (ValueError, OverflowError):

@@ -7,13 +7,13 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any, TypeAlias
 
 import grpc
 
 from service.access import Access
-from service.errors import INTERNAL, problem_of
+from service.errors import INTERNAL, Unauthenticated, problem_of
 from service.journal import Journal
 from service.metrics import Metrics
 from service.rpc.call import Call, code_of, current, details_of, trailers
@@ -65,6 +65,8 @@ class Envelope(grpc.aio.ServerInterceptor):
         name = handler_call_details.method
         if handler is None or name.startswith(OPEN):
             return handler
+        if not self._known(handler_call_details):  # before its message is read: a stranger uploads nothing
+            return grpc.stream_stream_rpc_method_handler(self._stream(name, _nothing))
         serialisation: dict[str, Any] = {
             "request_deserializer": handler.request_deserializer,
             "response_serializer": handler.response_serializer,
@@ -77,7 +79,15 @@ class Envelope(grpc.aio.ServerInterceptor):
             return grpc.stream_stream_rpc_method_handler(
                 self._stream(name, handler.stream_stream), **serialisation
             )
-        return handler
+        raise NotImplementedError(f"{name} is of a kind that nobody guards")
+
+    def _known(self, details: grpc.HandlerCallDetails) -> bool:
+        metadata = details.invocation_metadata
+        try:
+            self._access.check(_value(metadata, "authorization"), _value(metadata, "x-api-key"))
+        except Unauthenticated:
+            return False
+        return True
 
     def _single(self, name: str, method: Any) -> Any:
         async def answer(request: Any, context: Context) -> Any:
@@ -155,13 +165,24 @@ class Envelope(grpc.aio.ServerInterceptor):
             self._seconds.labels(call.task, "grpc").observe(time.monotonic() - call.started)
 
 
+async def _nothing(requests: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
+    """For those whom `_admit` will refuse."""
+    replies: tuple[Any, ...] = ()
+    for reply in replies:
+        yield reply
+
+
 def _left(context: Context) -> str:
     """gRPC cancels a call both when its client leaves and when the client's deadline passes."""
     return "deadline_exceeded" if context.time_remaining() == 0 else "cancelled"
 
 
 def _header(context: Context, name: str) -> str | None:
-    for key, value in context.invocation_metadata() or ():
+    return _value(context.invocation_metadata(), name)
+
+
+def _value(metadata: Iterable[tuple[str, str | bytes]] | None, name: str) -> str | None:
+    for key, value in metadata or ():
         if key == name:
             return value if isinstance(value, str) else None
     return None

@@ -72,6 +72,8 @@ def answers(
         if problem.kind is INTERNAL:
             logger.error("request %s: an image failed", call.request_id, exc_info=item)
         results.append(problem.body())
+        if not traces:
+            call.code = problem.kind.code  # nothing went well
     return json_answer({"results": results})
 
 

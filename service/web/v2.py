@@ -32,6 +32,8 @@ router = APIRouter(prefix="/v2", tags=["open inference"])
 BINARY = "application/octet-stream"
 INDEX_BYTES = 64 * 1024
 TASK = "infer"
+INLINE = 100_000
+"""Bytes that are compressed at once, in a millisecond or two; more in another thread."""
 """Label that inferences are counted under."""
 
 Handler = Callable[[Request, House, str, str], Awaitable[Response]]
@@ -166,7 +168,11 @@ async def infer(request: Request, house: House, model: str, version: str) -> Res
         answer = await house.inference.infer(wish, deadline)
     call.trace = answer.trace
     content, length = render(answer, layout)
-    content, coding = compressed(content, headers.get("accept-encoding", ""))
+    accepted = headers.get("accept-encoding", "")
+    if len(content) > INLINE:  # as long as other requests can wait
+        content, coding = await house.plane.in_decoder(partial(compressed, content, accepted))
+    else:
+        content, coding = compressed(content, accepted)
     response = Response(content, media_type="application/json" if length is None else BINARY)
     if length is not None:
         response.headers[HEADER] = str(length)

@@ -113,7 +113,7 @@ def error_answer(problem: Problem) -> Response:
 def _header_length(header: str | None, most: int) -> int | None:
     if header is None:
         return None
-    if not header.isascii() or not header.isdigit() or int(header) > most:
+    if not header.isascii() or not header.isdigit() or len(header) > 20 or int(header) > most:
         raise ParameterInvalid(HEADER, f"{HEADER} is {header!r}, but the body has {most} bytes")
     return int(header)
 

@@ -4,14 +4,43 @@ from __future__ import annotations
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import grpc
 import httpx
 import pytest
 
+from service.rpc.stubs import vision_pb2 as pb
+from service.rpc.stubs.vision_pb2_grpc import VisionStub
 from tests.server import Server
 
 pytestmark = pytest.mark.e2e
+
+MANY = 40
+"""Requests at once over each door: two cores need longer for them than the doors stay open."""
+
+
+def test_sigterm_under_load_loses_no_request_that_it_has_read(tmp_path: Path, dog: bytes) -> None:
+    server = Server(tmp_path / "log", models="yolo-person", workers=2, threads=1, drain_seconds=1)
+    try:
+        server.wait()
+        address, limits = server.grpc_address, httpx.Limits(max_connections=MANY)
+        with (
+            httpx.Client(base_url=server.url, timeout=60, limits=limits) as client,
+            grpc.insecure_channel(address) as channel,
+            ThreadPoolExecutor(MANY) as threads,
+        ):
+            stub = VisionStub(channel)
+            stub.ListModels(pb.ListModelsRequest(), timeout=20)
+            server.terminate()
+            calls = [stub.Detect.future(pb.DetectRequest(image=dog), timeout=60) for _ in range(MANY)]
+            posts = [threads.submit(client.post, "/v1/detect", content=dog) for _ in range(MANY)]
+            assert {post.result().status_code for post in posts} == {200}
+            assert {call.code() for call in calls} == {grpc.StatusCode.OK}
+        assert server.stop() == 0
+    finally:
+        server.stop()
 
 
 def test_sigterm_turns_readiness_off_finishes_what_is_in_flight_and_exits_0(

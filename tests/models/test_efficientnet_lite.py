@@ -155,3 +155,11 @@ def test_real_pictures_are_told_apart(pipeline: ClassifierPipeline) -> None:
         for answer, path in zip(answers, paths, strict=True)
     ]
     assert sum(right) >= 0.85 * len(right)
+
+
+@pytest.mark.parametrize("names", [999, 1001])
+def test_as_many_labels_as_classes(files: Mapping[str, Path], tmp_path: Path, names: int) -> None:
+    labels = tmp_path / "labels.txt"
+    labels.write_text("\n".join(str(index) for index in range(names)))
+    with pytest.raises(WeightsError, match=f"{names} labels, but the network has 1000 classes"):
+        build(Catalogue()[ENTRY], {**files, "labels": labels})

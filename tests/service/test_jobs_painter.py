@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,28 @@ def test_a_process_that_dies_before_it_has_read_its_order(
         brush = Brush(job, store.folder, LOST, 1)
     assert list(brush.steps()) == []
     assert brush.wait() == 1
+
+
+def test_a_job_for_which_there_is_no_thread_has_failed_and_the_next_is_done(
+    store: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = painter(store)
+    one.start()
+
+    class Refused(threading.Thread):
+        def start(self) -> None:
+            raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading, "Thread", Refused)
+        job = submit(store)
+        one.wake()
+        until(lambda: store.get(job.id).state is State.FAILED)
+    assert store.get(job.id).reason is Reason.CRASHED
+    other = submit(store)
+    one.wake()
+    until(lambda: store.get(other.id).state is State.FAILED)  # LOST has no weights
+    one.stop()
 
 
 def test_a_killed_worker_takes_its_process_along_and_the_others_go_on(store: JobStore) -> None:

@@ -101,6 +101,7 @@ def test_http(doors: Doors, document: dict[str, Any], status: int, words: str) -
         (b"", {HEADER: "0"}, 400, "empty"),
         (b"", {}, 422, "not JSON"),
         (digit(1), {HEADER: "100000"}, 422, "the body has"),
+        (digit(1), {HEADER: "1" * 5000}, 422, "the body has"),
         (b"{}", {"content-encoding": "gzip"}, 422, "not gzip"),
         (b"{}", {"content-encoding": "br"}, 415, "'br'"),
         (bytes(1024 * 1024 + 1), {HEADER: "0"}, 413, "1048577 bytes"),

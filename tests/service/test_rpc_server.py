@@ -90,6 +90,20 @@ def test_a_stream_needs_a_key_too(doors: Doors) -> None:
     assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
 
 
+def test_a_stranger_is_refused_before_anything_is_read(doors: Doors) -> None:
+    held = threading.Event()
+
+    def never() -> Iterator[bytes]:
+        held.wait(30)
+        yield b""
+
+    call = doors.channel.stream_unary("/lynceus.v1.Vision/Classify")
+    with pytest.raises(grpc.RpcError) as caught:
+        call(never(), timeout=20)
+    held.set()
+    assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+
+
 def test_metrics_and_the_document_need_none(doors: Doors) -> None:
     assert doors.http("GET", "/metrics").status_code == 200
     assert doors.http("GET", "/openapi.json").status_code == 200

@@ -85,6 +85,7 @@ def test_lists_come_back_nested_and_flat(datatype: str, shape: tuple[int, ...], 
         ("UINT8", (2,), [True, False], "not UINT8"),
         ("UINT8", (2,), ["1", "2"], "not UINT8"),
         ("UINT8", (2,), [1, None], "not UINT8"),
+        ("UINT8", (2,), ["x" * 10_000_000, *[""] * 100_000], "not UINT8"),  # 4 TB as an array
         ("UINT8", (1,), [10**30], "not UINT8"),
         ("UINT8", (3,), [[1, 2], [3]], "different lengths"),
         ("BOOL", (1,), [1], "not BOOL"),
