@@ -13,7 +13,8 @@ serve: $(VENV)/.runtime weights ## start the service on :3000 (HTTP) and :3001 (
 	LYNCEUS_GRPC_HOST=$(HOST) $(BIN)/bentoml serve service.bento:Lynceus --host $(HOST) --port $(PORT)
 
 test: $(VENV)/.dev weights
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/e2e
+	$(BIN)/python -m pytest tests/e2e
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

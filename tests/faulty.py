@@ -13,7 +13,8 @@ from typing import Any
 
 from service.bento import Lynceus
 from service.dataplane import DataPlane
-from service.executor import OpenVINOExecutor, TorchExecutor
+from service.executor import TorchExecutor
+from service.openvino_executor import OpenVINOExecutor
 
 __all__ = ["Lynceus"]
 

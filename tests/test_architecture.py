@@ -79,7 +79,8 @@ ARROWS = {
     "errors": (),
     "settings": (),
     "metrics": ("service.batcher",),
-    "executor": ("service.settings",),
+    "openvino_executor": ("service.settings",),
+    "executor": ("service.settings", "service.openvino_executor"),
     "runner": (
         "service.executor",
         "service.batcher",

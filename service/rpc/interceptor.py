@@ -54,6 +54,8 @@ class Envelope(grpc.aio.ServerInterceptor):
         self._requests = metrics.requests
         self._seconds = metrics.request_seconds
         self._tasks = tasks
+        for task in tasks.values():  # there from the start, or its first rise is none
+            metrics.requests.labels(task, "grpc", INTERNAL.code)
 
     async def intercept_service(
         self,

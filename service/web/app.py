@@ -19,7 +19,7 @@ from service.errors import INTERNAL, MethodNotAllowed, NotFound, ServiceError, p
 from service.journal import Journal
 from service.web import classify, detect, faces, jobs, models, stylize, v2
 from service.web.answers import problem_answer
-from service.web.call import ClientGone, call_of, task_of
+from service.web.call import ClientGone, call_of, label_of, task_of
 from service.web.document import document
 from service.web.envelope import Envelope
 from service.web.house import Home, House, admit
@@ -75,6 +75,8 @@ def make_app(house: House) -> ASGIApp:
         app.include_router(module.router, dependencies=[Depends(admit)])
     app.include_router(v2.health)
     app.openapi = partial(document, app)  # type: ignore[method-assign]
+    for task in (*map(label_of, _COUNTED), v2.TASK):  # there from the start, or its first rise is none
+        house.metrics.requests.labels(task, "http", INTERNAL.code)
     settings = house.settings
     inner = _for_pages(app, settings.cors_origins) if settings.cors_origins else app
     return Envelope(inner, house.metrics, Journal(settings.access_log), house.access, house.tracing)

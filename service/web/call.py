@@ -57,8 +57,13 @@ def call_of(request: Request) -> Call:
 
 
 def task_of(request: Request) -> str:
+    """The label that a request's route is counted under."""
+    return label_of(request.url.path)
+
+
+def label_of(path: str) -> str:
     """The label that a route is counted under: `/v1/faces/verify` is ``faces_verify``."""
-    return request.url.path.removeprefix("/v1/").replace("/", "_")
+    return path.removeprefix("/v1/").replace("/", "_")
 
 
 def begin(request: Request) -> Call:

@@ -138,7 +138,7 @@ def test_every_user_of_the_closed_loop_gets_right_answers(server: Server, tmp_pa
         "--shape",
         "steady",
         "--seconds",
-        "10",
+        "5",
         "-u",
         "18",
         "--equal-weights",

@@ -26,7 +26,7 @@ from models.style.transfer import (
     save,
 )
 from models.weights import Entry, File, sha256_of
-from service.executor import OpenVINOExecutor
+from service.openvino_executor import OpenVINOExecutor
 from tests.models.style_small import STYLES, picture, random_network
 
 
@@ -104,13 +104,16 @@ def test_styles_mix_by_their_weights() -> None:
         assert Stylist(network)(batch([[0, 0, 0]])).shape == (1, 48, 64, 3)  # as when a model is warmed
 
 
-def test_openvino_paints_the_same_picture() -> None:
+def test_openvino_paints_the_same_picture_of_any_size_from_one_conversion() -> None:
     stylist, items = Stylist(random_network()).eval(), batch(ALONE)
-    with torch.inference_mode():
-        expected = stylist(items)
-    (result,) = OpenVINOExecutor(stylist, threads=1).forward(items.numpy())
-    assert result.dtype == torch.uint8
-    assert (result.int() - expected.int()).abs().max() <= 1
+    executor = OpenVINOExecutor(stylist, threads=1)
+    for sized in (items, items[:, 16:, 8:], items.repeat_interleave(2, dim=2)):
+        with torch.inference_mode():
+            expected = stylist(sized)
+        (result,) = executor.forward(sized.numpy())
+        assert result.dtype == torch.uint8
+        assert result.shape == expected.shape
+        assert (result.int() - expected.int()).abs().max() <= 1
 
 
 def test_a_file_holds_all(tmp_path: Path) -> None:

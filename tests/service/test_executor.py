@@ -17,13 +17,13 @@ from models.pipeline import Pipeline
 from models.weights import Catalogue, Store
 from service.executor import (
     Executor,
-    OpenVINOExecutor,
     TorchExecutor,
     is_device_lost,
     is_out_of_memory,
     make_executor,
     pick_device,
 )
+from service.openvino_executor import OpenVINOExecutor
 from service.settings import Settings
 from tests.paths import ROOT, SHARED, needs_shared
 from tests.service.doubles import SHAPE, Mean, MeanPipeline
@@ -105,7 +105,7 @@ def test_what_counts_as_out_of_memory() -> None:
 
 def test_converting_a_network_reports_to_nobody() -> None:
     script = (
-        "from service.executor import OpenVINOExecutor\n"
+        "from service.openvino_executor import OpenVINOExecutor\n"
         "from tests.service.doubles import SHAPE, Mean\n"
         "OpenVINOExecutor(Mean(), 1).warm(SHAPE, [1])\n"
         "from openvino.tools.ovc import convert_impl, telemetry_stub\n"

@@ -135,7 +135,7 @@ GOOD = verdict.SLO.read_text(encoding="utf-8")
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("p50 = 5.0", "p51 = 5.0", "p51 means nothing"),
+        ("p50 = 4.0", "p51 = 4.0", "p51 means nothing"),
         ("settle_seconds", "settle_minutes", "settle_minutes means nothing"),
         ("[tasks.digits]", "[tasks.letters]", "letters means nothing"),
         ("digits = 10", "letters = 10", "no task named 'letters'|digits means nothing"),
