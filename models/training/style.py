@@ -49,7 +49,7 @@ class Recipe:
         painting_size: longest side of the paintings: the larger, the larger the strokes.
         batch: pictures a step, each in a style of its own.
         steps: how long, or
-        minutes: how long; time that the process was stopped does not count.
+        minutes: how long; measuring, saving and time that the process was stopped do not count.
         deadline: Unix time at which it is over whatever `minutes` says; None: never.
         rate, style_rate: Adam's learning rate for the convolutions, and for the styles' scales and shifts.
         warmup: steps in which the rate rises from nothing.
@@ -270,6 +270,7 @@ class Trainer:
     def save(self, path: Path) -> None:
         """Writes all that `resume` needs; a crash while writing leaves the old file."""
         state = {
+            "styles": [style.name for style in self.network.config.styles],
             "network": self.network.state_dict(),
             "average": self.average.state_dict(),
             "optimiser": self.optimiser.state_dict(),
@@ -282,8 +283,14 @@ class Trainer:
         fresh.replace(path)
 
     def resume(self, path: Path) -> None:
-        """Goes on where `save` left off."""
+        """Goes on where `save` left off.
+
+        Raises:
+            ValueError: it is of other paintings, or of these in another order.
+        """
         state: dict[str, Any] = torch.load(path, weights_only=True)
+        if state["styles"] != [style.name for style in self.network.config.styles]:
+            raise ValueError(f"{path.name} is of the paintings {', '.join(state['styles'])}, in this order")
         self.network.load_state_dict(state["network"])
         self.average.load_state_dict(state["average"])
         self.optimiser.load_state_dict(state["optimiser"])

@@ -1,6 +1,6 @@
 """Average precision of a detector on labelled pictures, by COCO's own code (pycocotools).
 
-python -m models.training.yolo_eval DATA --labels person --weights yolo-person.safetensors --size 384
+python -m models.training.yolo_eval DATA --labels person --weights yolo-person.safetensors
 python -m models.training.yolo_eval DATA --labels person --model yolo-fastest --catalogue mine.toml
 """
 
@@ -88,9 +88,14 @@ def detect(
     return found
 
 
-def evaluate(pipeline: DetectorPipeline, samples: Sequence[Sample], labels: Sequence[str]) -> Precision:
+def evaluate(
+    pipeline: DetectorPipeline,
+    samples: Sequence[Sample],
+    labels: Sequence[str],
+    options: DetectOptions = OPTIONS,
+) -> Precision:
     """COCO's figures of a pipeline on samples whose classes are `labels`."""
-    return precision(samples, detect(pipeline, samples, labels), len(labels))
+    return precision(samples, detect(pipeline, samples, labels, options), len(labels))
 
 
 def precision(samples: Sequence[Sample], found: Sequence[Found], classes: int) -> Precision:
@@ -141,6 +146,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     which.add_argument("--model", help="a detector of the catalogue")
     parser.add_argument("--size", type=int, help="side of the canvas, with --weights")
     parser.add_argument("--catalogue", type=Path, help="an operator's own catalogue, with --model")
+    parser.add_argument(
+        "--iou-threshold", type=float, default=OPTIONS.iou_threshold, help="of the suppression"
+    )
     options = parser.parse_args(arguments)
     if options.weights is not None:
         pipeline = pipeline_of(load(options.weights), options.size)
@@ -151,7 +159,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             parser.error(f"{options.model} is no detector")
         pipeline = built
     _, held = split(Folder.read(options.data, classes=len(options.labels)))
-    figures = evaluate(pipeline, held, options.labels)
+    suppression = replace(OPTIONS, iou_threshold=options.iou_threshold)
+    figures = evaluate(pipeline, held, options.labels, suppression)
     print(f"{len(held)} pictures, canvas {pipeline.card.input}: {figures}")
 
 

@@ -41,7 +41,7 @@ class Recipe:
         test_size: side for measuring and for serving.
         batch: pictures a step.
         epochs: how long, or
-        minutes: how long; time that the process was stopped does not count.
+        minutes: how long; measuring, saving and time that the process was stopped do not count.
         deadline: Unix time at which it is over whatever `minutes` says; None: never.
         rate, trunk_rate: AdamW's learning rate for neck and heads, and for the trunk.
         decay: weight decay of the convolutions.
@@ -49,7 +49,7 @@ class Recipe:
         warmup: steps in which the rate rises from nothing.
         average: decay of the moving average of the weights, per step.
         frozen: how many of the trunk's blocks stay as they are (the stem too).
-        calm: mosaic and mixup are off for this last part of the training.
+        calm: mosaic and mixup are off and scales vary less for this last part of the training.
         measure_every: epochs between two measurements.
         longest: pictures are kept in memory with no side above this.
         seed: of everything random.
@@ -216,6 +216,7 @@ class Trainer:
     def save(self, path: Path) -> None:
         """Writes all that `resume` needs; a crash while writing leaves the old file."""
         state = {
+            "config": self.network.config.dump(),
             "network": self.network.state_dict(),
             "average": self.average.state_dict(),
             "mimic": self.mimic.state_dict(),
@@ -229,12 +230,21 @@ class Trainer:
         fresh.replace(path)
 
     def resume(self, path: Path) -> None:
-        """Goes on where `save` left off."""
+        """Goes on where `save` left off, with the rates and the decay of this recipe.
+
+        Raises:
+            ValueError: it is of a network with other labels, anchors or canvas.
+        """
         state: dict[str, Any] = torch.load(path, weights_only=True)
+        if state["config"] != self.network.config.dump():  # else heads would go on with others' anchors
+            raise ValueError(f"{path.name} is of another network: {state['config']}")
         self.network.load_state_dict(state["network"])
         self.average.load_state_dict(state["average"])
         self.mimic.load_state_dict(state["mimic"])
-        self.optimiser.load_state_dict(state["optimiser"])
+        wanted = [(group["peak"], group["weight_decay"]) for group in self.optimiser.param_groups]
+        self.optimiser.load_state_dict(state["optimiser"])  # and with it the rates of then
+        for group, (peak, decay) in zip(self.optimiser.param_groups, wanted, strict=True):
+            group["peak"], group["weight_decay"] = peak, decay
         self.epoch, self.steps, self.best = (state["place"][name] for name in ("epoch", "steps", "best"))
         self.progress.value, self.progress.active = state["progress"]["value"], state["progress"]["active"]
         self.history = state["history"]

@@ -260,6 +260,22 @@ def test_a_resumed_training_is_the_uninterrupted_one(squares: Path, tmp_path: Pa
     assert [row["epoch"] for row in second.history] == [1, 2, 3]
 
 
+def test_a_training_goes_on_with_its_own_anchors_and_the_rates_it_is_given(
+    squares: Path, tmp_path: Path
+) -> None:
+    first = trainer(squares)
+    first.save(tmp_path / "last.pt")
+    second = trainer(squares)
+    for group in second.optimiser.param_groups:
+        group["peak"] = 0.5
+    second.resume(tmp_path / "last.pt")
+    assert {group["peak"] for group in second.optimiser.param_groups} == {0.5}
+    other = Yolo(replace(first.network.config, size=first.network.config.size + 32))
+    second.network = other
+    with pytest.raises(ValueError, match=r"last\.pt is of another network"):
+        second.resume(tmp_path / "last.pt")
+
+
 def test_the_command_trains_and_starts_from_earlier_weights(
     squares: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
