@@ -35,7 +35,10 @@ COMMANDS: dict[str, tuple[str, ...]] = {
         )
     ),
     "grpc": ("loadtests.ceiling --transports http,grpc --connections 1,16 --seconds 8",),
-    "layout": ("loadtests.layout --workers 2 --threads 1 --slots 1 --max-batch 1,2,4,8 --seconds 6",),
+    "layout": (
+        "loadtests.layout --workers 2 --threads 1 --slots 1 --max-batch 1,2,4,8 --seconds 6",
+        "loadtests.layout --workers 1,2 --threads 1,2 --slots 1 --max-batch 2 --seconds 5",
+    ),
     "memory": ("loadtests.memory --requests 20000",),
     "capacity": (f"loadtests.capacity --plot {PLOT}",),
     "overload": ("loadtests.overload",),

@@ -119,7 +119,7 @@ def table(rows: Sequence[Row]) -> str:
 def measure(name: str, work: Work, options: argparse.Namespace) -> list[Row]:
     """One task at every batch size. The device is let go of before the next holds it."""
     pictures = pictures_in(options.pictures or work.pictures)
-    batches = [int(batch) for batch in options.batches.split(",")]
+    batches = [size for size in map(int, options.batches.split(",")) if size <= work.most]
     slots = 1 if options.device == "cpu" else 2
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         model = pool.apply(model_rates, (work, pictures, batches, slots, options.seconds))
