@@ -204,17 +204,28 @@ class DataPlane:
         )
 
 
-async def each(calls: Sequence[Awaitable[T]]) -> list[T | Exception]:
-    """Answers several pictures of one request at once: each its result or its own error."""
+async def each(calls: Sequence[Callable[[], Awaitable[T]]], at_once: int) -> list[T | Exception]:
+    """Answers several pictures of one request: each its result or its own error.
+
+    Args:
+        calls: one for each picture.
+        at_once: how many of them may be under way, so that a request alone never fills a queue.
+    """
     if len(calls) == 1:  # the usual case needs no task of its own
         try:
-            return [await calls[0]]
+            return [await calls[0]()]
         except Exception as exc:
             return [exc]
-    results = await asyncio.gather(*calls, return_exceptions=True)
+    free = asyncio.Semaphore(at_once)
+    results = await asyncio.gather(*(_in_turn(free, call) for call in calls), return_exceptions=True)
     for result in results:
         if isinstance(result, BaseException) and not isinstance(result, Exception):
             raise result
     return [
         result for result in results if isinstance(result, Exception) or not isinstance(result, BaseException)
     ]
+
+
+async def _in_turn(free: asyncio.Semaphore, call: Callable[[], Awaitable[T]]) -> T:
+    async with free:
+        return await call()

@@ -109,7 +109,7 @@ class FaceDesk:
                 raise
             return face, embeddings[0], _joined(found.trace, trace)
 
-        both = await each([one("a", a), one("b", b)])
+        both = await each([partial(one, "a", a), partial(one, "b", b)], 2)
         # a's error before b's, whichever was first
         (face_a, one_a, trace_a), (face_b, one_b, trace_b) = (_value(outcome) for outcome in both)
         result = Verified(

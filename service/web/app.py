@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Sequence
 from functools import partial
@@ -94,7 +95,8 @@ def _for_pages(app: ASGIApp, origins: Sequence[str]) -> ASGIApp:
 
 async def _metrics(house: Home) -> Response:
     """Prometheus text."""
-    return Response(house.metrics.render(), media_type=house.metrics.content_type)
+    text = await asyncio.to_thread(house.metrics.render)  # reads the files of every worker
+    return Response(text, media_type=house.metrics.content_type)
 
 
 async def _on_error(request: Request, exc: Exception) -> Response:

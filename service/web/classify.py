@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
@@ -35,7 +36,11 @@ async def classify(
     options = ClassifyOptions(top_k=top_k)
     async with while_connected(request):
         results = await each(
-            [house.plane.classify(image, options, model=model, deadline=deadline) for image in images]
+            [
+                partial(house.plane.classify, image, options, model=model, deadline=deadline)
+                for image in images
+            ],
+            house.settings.max_queue,
         )
     return answers(request, results, _shape)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
@@ -63,7 +64,8 @@ async def detect(
             call.trace = picture.trace
             return picture_answer(picture.result, kind)
         results = await each(
-            [house.plane.detect(image, options, model=model, deadline=deadline) for image in images]
+            [partial(house.plane.detect, image, options, model=model, deadline=deadline) for image in images],
+            house.settings.max_queue,
         )
 
     def shape(answer: Answer[Detections]) -> DetectOut:

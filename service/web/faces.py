@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from functools import partial
 from typing import Annotated
 
 import numpy as np
@@ -70,7 +71,10 @@ async def detect(
             picture = await house.pictures.faces(images[0], options, kind, model=model, deadline=deadline)
             call.trace = picture.trace
             return picture_answer(picture.result, kind)
-        found = await each([desk.detect(image, options, model=model, deadline=deadline) for image in images])
+        found = await each(
+            [partial(desk.detect, image, options, model=model, deadline=deadline) for image in images],
+            house.settings.max_queue,
+        )
     return answers(request, found, _faces)
 
 
@@ -93,9 +97,10 @@ async def embed(
     async with while_connected(request):
         found = await each(
             [
-                desk.embed(image, options, model=model, embedder=embedder, deadline=deadline)
+                partial(desk.embed, image, options, model=model, embedder=embedder, deadline=deadline)
                 for image in images
-            ]
+            ],
+            house.settings.max_queue,
         )
     return answers(request, found, _embedded)
 

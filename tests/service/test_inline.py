@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from functools import partial
 
 import cv2
 import numpy as np
@@ -37,7 +38,7 @@ def test_good_and_bad_pictures_together(decoders: int) -> None:
         await runner.start()
         assert plane.ready
         data = [png(value) if value % 5 else b"\x89PNG\r\n\x1a\n broken" for value in range(40)]
-        answers = await each([plane.infer(runner, one, "mine", None) for one in data])
+        answers = await each([partial(plane.infer, runner, one, "mine", None) for one in data], 8)
         for value, answer in enumerate(answers):
             if value % 5:
                 assert not isinstance(answer, Exception)

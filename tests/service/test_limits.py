@@ -199,3 +199,21 @@ def test_the_deadline_comes_before_the_pause(doors: Doors) -> None:
     headers = ONE | {"x-timeout-ms": "50"}
     answer = doors.http("POST", "/v1/classify", content=half(), headers=headers)
     assert (answer.status_code, answer.json()["code"]) == (504, "deadline_exceeded")
+
+
+def test_a_request_of_many_images_does_not_fill_the_queue_alone() -> None:
+    with open_doors([pipeline("lenet5")], max_queue=2) as doors:
+        images = [("image", (f"{index}.png", PNG, "image/png")) for index in range(12)]
+        answer = doors.http("POST", "/v1/classify", files=images)
+        assert answer.status_code == 200
+        assert all("labels" in result for result in answer.json()["results"])
+        assert len(answer.json()["results"]) == 12
+
+
+def test_a_request_of_images_of_which_none_is_right_does_not_count_as_right() -> None:
+    with open_doors([pipeline("lenet5")]) as doors:
+        images = [("image", ("0.png", b"nothing", "image/png"))] * 2
+        answer = doors.http("POST", "/v1/classify", files=images)
+        assert [result["code"] for result in answer.json()["results"]] == ["media_type"] * 2
+        assert doors.counted("http", "classify", "ok") == 0
+        assert doors.counted("http", "classify", "media_type") == 1
