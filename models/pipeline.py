@@ -78,9 +78,10 @@ class Pipeline(Protocol):
     dimension is N. It has no Python branching on data, so that it can be traced, exported and captured.
     It is in eval mode and float32; an executor may change its precision.
 
-    Two attributes are optional. ``exportable`` is False for a module that does branch on data, which then
+    Three attributes are optional. ``exportable`` is False for a module that does branch on data, which then
     runs as plain Torch. ``stages`` are small modules by name that `postprocess` calls itself (MTCNN's second
     and third network, on square float32 crops); an executor may put compiled ones in their place.
+    ``any_size``, of `module`, is True where a trace made with one size of picture is right for every other.
     """
 
     @property

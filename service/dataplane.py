@@ -209,7 +209,7 @@ async def each(calls: Sequence[Callable[[], Awaitable[T]]], at_once: int) -> lis
 
     Args:
         calls: one for each picture.
-        at_once: how many of them may be under way, so that a request alone never fills a queue.
+        at_once: how many of them may be under way (see `Runner.window`).
     """
     if len(calls) == 1:  # the usual case needs no task of its own
         try:

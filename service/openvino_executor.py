@@ -82,13 +82,18 @@ class OpenVINOExecutor:
 
         with self._compiling:
             if shape not in self._compiled:
-                # a conversion takes seconds, so a network that is the same at any size has only one
-                if self._converted is None or not getattr(self._module, "any_size", False):
-                    self._converted = self._convert(shape)
-                network = self._converted.clone()
+                network = self._network(shape)
                 network.reshape([-1, *shape])
                 self._compiled[shape] = openvino.Core().compile_model(network, "CPU", self._config)
             return self._compiled[shape]
+
+    def _network(self, shape: Shape) -> Any:
+        """Converted; a network that is the same at any size is converted once, since that takes seconds."""
+        if not getattr(self._module, "any_size", False):
+            return self._convert(shape)
+        if self._converted is None:
+            self._converted = self._convert(shape)
+        return self._converted.clone()
 
     def _convert(self, shape: Shape) -> Any:
         import openvino

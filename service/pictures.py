@@ -182,19 +182,11 @@ class PictureDesk:
         """
         if self._waiting >= WAITING:
             raise Overloaded("too many pictures are being drawn", 1.0)
-
-        def in_time() -> T:
-            if deadline is not None and time.monotonic() >= deadline:
-                raise DeadlineExceeded("the deadline passed before the picture was begun")
-            return work()
-
+        left = None if deadline is None else deadline - time.monotonic()
         self._waiting += 1
         try:
-            due = (
-                None if deadline is None else asyncio.get_running_loop().time() + deadline - time.monotonic()
-            )
-            async with asyncio.timeout_at(due):  # a piece that has not been begun is called off
-                return await asyncio.get_running_loop().run_in_executor(self._thread, in_time)
+            async with asyncio.timeout(left):  # a piece that has not been begun is called off
+                return await asyncio.get_running_loop().run_in_executor(self._thread, work)
         except TimeoutError:
             raise DeadlineExceeded("the deadline passed before the picture was done") from None
         finally:

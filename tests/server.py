@@ -52,6 +52,7 @@ class Server:
         self.url = f"http://127.0.0.1:{self.port}"
         self.grpc_address = f"127.0.0.1:{self.grpc_port}"
         self.log = log
+        self._terminated = False
         full = {key: value for key, value in os.environ.items() if not key.startswith("LYNCEUS_")}
         full |= {"LYNCEUS_GRPC_HOST": "127.0.0.1", "LYNCEUS_GRPC_PORT": str(self.grpc_port)}
         full["LYNCEUS_STATE_DIR"] = str(log.parent / f"state-{self.port}")
@@ -87,7 +88,10 @@ class Server:
         raise AssertionError(f"not ready in {seconds} s:\n{self.log.read_text()[-4000:]}")
 
     def terminate(self) -> None:
-        self.process.send_signal(signal.SIGTERM)
+        """Once: a second signal, after the process has removed its handlers, would become its exit status."""
+        if not self._terminated:
+            self._terminated = True
+            self.process.send_signal(signal.SIGTERM)
 
     def stop(self, seconds: float = 60) -> int:
         """Ends it and gives its exit status."""

@@ -167,11 +167,7 @@ class StyleNetwork(nn.Module):
 
 
 class Stylist(nn.Module):
-    """What is served: a batch in which every picture says which style it wants.
-
-    Attributes:
-        any_size: a trace made with one size of picture is right for every other.
-    """
+    """What is served: a batch in which every picture says which style it wants."""
 
     any_size = True
 

@@ -28,6 +28,13 @@ OPEN = ("/grpc.health.v1.", "/grpc.reflection.")
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
+KINDS: dict[str, Callable[..., Handler]] = {
+    "unary_unary": grpc.unary_unary_rpc_method_handler,
+    "unary_stream": grpc.unary_stream_rpc_method_handler,
+    "stream_unary": grpc.stream_unary_rpc_method_handler,
+    "stream_stream": grpc.stream_stream_rpc_method_handler,
+}
+
 
 class Envelope(grpc.aio.ServerInterceptor):
     """Wraps every method of every service.
@@ -69,19 +76,11 @@ class Envelope(grpc.aio.ServerInterceptor):
             return handler
         if not self._known(handler_call_details):  # before its message is read: a stranger uploads nothing
             return grpc.stream_stream_rpc_method_handler(self._stream(name, _nothing))
-        serialisation: dict[str, Any] = {
-            "request_deserializer": handler.request_deserializer,
-            "response_serializer": handler.response_serializer,
-        }
-        if handler.unary_unary is not None:
-            return grpc.unary_unary_rpc_method_handler(
-                self._single(name, handler.unary_unary), **serialisation
-            )
-        if handler.stream_stream is not None:
-            return grpc.stream_stream_rpc_method_handler(
-                self._stream(name, handler.stream_stream), **serialisation
-            )
-        raise NotImplementedError(f"{name} is of a kind that nobody guards")
+        wrap = self._stream if handler.response_streaming else self._single
+        for kind, make in KINDS.items():
+            if (method := getattr(handler, kind)) is not None:
+                return make(wrap(name, method), handler.request_deserializer, handler.response_serializer)
+        return None
 
     def _known(self, details: grpc.HandlerCallDetails) -> bool:
         metadata = details.invocation_metadata

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from models.classification.result import Classification, ClassifyOptions
 from models.errors import ParameterInvalid
+from models.pipeline import Task
 from service.dataplane import Answer, each
 from service.pictures import HeatMap, Image, WindowMap
 from service.web.answers import answers, json_answer, picture_answer, wanted_picture
@@ -40,7 +41,7 @@ async def classify(
                 partial(house.plane.classify, image, options, model=model, deadline=deadline)
                 for image in images
             ],
-            house.settings.max_queue,
+            house.plane.runner(Task.CLASSIFY, model).window,
         )
     return answers(request, results, _shape)
 

@@ -9,6 +9,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 
 from models.detection.result import Detections, DetectOptions
+from models.pipeline import Task
 from service.dataplane import Answer, each
 from service.web.answers import answers, picture_answer, wanted_picture
 from service.web.call import begin, while_connected
@@ -65,7 +66,7 @@ async def detect(
             return picture_answer(picture.result, kind)
         results = await each(
             [partial(house.plane.detect, image, options, model=model, deadline=deadline) for image in images],
-            house.settings.max_queue,
+            house.plane.runner(Task.DETECT, model).window,
         )
 
     def shape(answer: Answer[Detections]) -> DetectOut:

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from models.errors import ParameterInvalid
 from models.faces.result import Embedding, Face, FaceOptions, Faces
+from models.pipeline import Task
 from service.dataplane import Answer, each
 from service.faces import Embedded, Verified
 from service.web.answers import answers, json_answer, picture_answer, wanted_picture
@@ -73,7 +74,7 @@ async def detect(
             return picture_answer(picture.result, kind)
         found = await each(
             [partial(desk.detect, image, options, model=model, deadline=deadline) for image in images],
-            house.settings.max_queue,
+            house.plane.runner(Task.FACES, model).window,
         )
     return answers(request, found, _faces)
 
@@ -100,7 +101,7 @@ async def embed(
                 partial(desk.embed, image, options, model=model, embedder=embedder, deadline=deadline)
                 for image in images
             ],
-            house.settings.max_queue,
+            house.plane.runner(Task.FACES, model).window,
         )
     return answers(request, found, _embedded)
 

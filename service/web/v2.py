@@ -32,9 +32,9 @@ router = APIRouter(prefix="/v2", tags=["open inference"])
 BINARY = "application/octet-stream"
 INDEX_BYTES = 64 * 1024
 TASK = "infer"
-INLINE = 100_000
-"""Bytes that are compressed at once, in a millisecond or two; more in another thread."""
 """Label that inferences are counted under."""
+INLINE = 100_000
+"""Bytes that are compressed in the event loop, in a millisecond or two; more in a decoding thread."""
 
 Handler = Callable[[Request, House, str, str], Awaitable[Response]]
 

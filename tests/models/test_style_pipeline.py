@@ -71,6 +71,7 @@ def test_strength_blends_with_the_picture(height: int, width: int) -> None:
     none, half, full = (paint(pipe, picture, StyleOptions("waves", s)).pixels for s in (0, 0.5, 1))
     np.testing.assert_array_equal(none, picture.pixels)
     assert np.abs(full.astype(int) - none).mean() > 5
+    assert pipe.preprocess(picture, StyleOptions("waves", 1)).context.pixels is None  # nothing waits in vain
     expected = (full.astype(float) + none) / 2
     np.testing.assert_allclose(half, expected, atol=0.51)
 

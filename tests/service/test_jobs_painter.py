@@ -95,7 +95,7 @@ def test_a_process_that_dies_before_it_has_read_its_order(
     assert brush.wait() == 1
 
 
-def test_a_job_for_which_there_is_no_thread_has_failed_and_the_next_is_done(
+def test_a_job_for_which_there_is_no_thread_has_failed_and_the_next_is_begun(
     store: JobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = painter(store)

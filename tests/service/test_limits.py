@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -17,7 +18,7 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from service.access import Access
-from service.errors import KeyBusy, Unauthenticated
+from service.errors import DeadlineExceeded, KeyBusy, Unauthenticated
 from service.rpc.stubs import vision_pb2 as pb
 from tests.service.doors import Doors, open_doors, pipeline
 
@@ -217,3 +218,37 @@ def test_a_request_of_images_of_which_none_is_right_does_not_count_as_right() ->
         assert [result["code"] for result in answer.json()["results"]] == ["media_type"] * 2
         assert doors.counted("http", "classify", "ok") == 0
         assert doors.counted("http", "classify", "media_type") == 1
+
+
+def test_internal_errors_are_counted_from_the_start() -> None:
+    with open_doors([pipeline("lenet5")]) as doors:
+        for transport, task in (("http", "faces_verify"), ("http", "infer"), ("grpc", "classify")):
+            labels = {"task": task, "transport": transport, "code": "internal"}
+            assert doors.metrics.registry.get_sample_value("lynceus_requests_total", labels) == 0.0
+
+
+def test_a_piece_that_waits_for_the_drawing_thread_ends_at_its_deadline() -> None:
+    """Behind another piece, which is done nevertheless."""
+    with open_doors([pipeline("lenet5")]) as doors:
+        held = threading.Event()
+        done: list[str] = []
+
+        async def go() -> str:
+            desk = doors._pictures
+            first = asyncio.ensure_future(desk.run(lambda: held.wait(60), None))
+            await asyncio.sleep(0)
+            with pytest.raises(DeadlineExceeded):
+                await desk.run(lambda: done.append("late"), time.monotonic() + 0.05)
+            held.set()
+            await first
+            return await desk.run(lambda: "next", None)
+
+        assert doors.run(go()) == "next"
+        assert done == []
+
+
+def test_an_unknown_model_is_wrong_for_all_images_at_once() -> None:
+    with open_doors([pipeline("lenet5")]) as doors:
+        images = [("image", ("0.png", PNG, "image/png"))] * 2
+        answer = doors.http("POST", "/v1/classify?model=none", files=images)
+        assert (answer.status_code, answer.json()["code"]) == (404, "model_unknown")

@@ -11,10 +11,12 @@ from loadtests.record import ERROR, OK, SHED, Pace, Record, Request
 from tests.runs import BEGAN
 
 
-def burst(*, seconds: float = 1.5, after: float = 100.0, retry: float | None = 2.0) -> Burst:
+def burst(
+    *, seconds: float = 1.5, during: float = 100.0, after: float = 100.0, retry: float | None = 2.0
+) -> Burst:
     """100 right answers per second, 100 refusals per second more while it is twice the ceiling."""
     requests = []
-    for start, end, rate in ((0, 10, 100.0), (10, 40, 100.0), (40, 50, after)):
+    for start, end, rate in ((0, 10, 100.0), (10, 40, during), (40, 50, after)):
         count = round((end - start) * rate)
         requests += [
             Request("classify", BEGAN + start - seconds + (end - start) * n / count, 0.0, seconds, OK)
@@ -66,3 +68,9 @@ def test_no_overload_proves_nothing() -> None:
     assert judge(calm) == ["nothing was refused: this was no overload"]
     none = dataclasses.replace(run, record=dataclasses.replace(run.record, requests=[]))
     assert judge(none) == ["nothing was answered right"]
+
+
+def test_throughput_stays_within_the_burst() -> None:
+    assert judge(burst(during=70.0)) == []
+    (reason,) = judge(burst(during=50.0))
+    assert reason.endswith("answers/s in the burst, 100.0 before")
