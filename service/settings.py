@@ -108,6 +108,12 @@ class Settings(BaseSettings):
         64 * MIB, ge=1024, le=4096 * MIB, description="largest body of several images"
     )
     max_images: int = Field(32, ge=1, le=1024, description="images in one request")
+    decode_memory_bytes: int = Field(
+        768 * MIB,
+        ge=1 * MIB,
+        le=1024 * 1024 * MIB,
+        description="bytes per worker for decoded images and for bodies on their way (of these at most half)",
+    )
     timeout_seconds: float = Field(30.0, gt=0, le=3600, description="longest a request may take")
     header_timeout_seconds: float = Field(
         10.0, gt=0, le=3600, description="how long a connection may take to send a request's headers"
