@@ -8,6 +8,8 @@ is refused at once. One event loop, no locks.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import ctypes
 import time
 from collections import deque
 from collections.abc import AsyncIterator
@@ -21,17 +23,18 @@ class MemoryBudget:
     """Bytes that requests of one worker may hold at once.
 
     Args:
-        total: bytes. Bodies on their way may take half of them, so that decoding never starves.
+        total: bytes for decoded images. Bodies may take half as many besides: neither starves the other.
 
     Attributes:
-        used: bytes that are held now, bodies included.
-        bodies: bytes of bodies among them.
+        used: bytes that decoded images hold now.
+        bodies: bytes that bodies hold now.
     """
 
     def __init__(self, total: int) -> None:
         self.total = total
         self.used = 0
         self.bodies = 0
+        self._peak = 0
         self._waiters: deque[tuple[int, asyncio.Future[None]]] = deque()
 
     @asynccontextmanager
@@ -42,22 +45,23 @@ class MemoryBudget:
             ImageTooLarge: more than the whole budget.
             DeadlineExceeded: they were not free in time.
         """
-        await self._acquire(size, deadline)
+        await self.acquire(size, deadline)
         try:
             yield
         finally:
-            self._release(size)
+            self.release(size)
 
     def body(self) -> BodyReservation:
         """The memory of one request's body, which grows as the body arrives."""
         return BodyReservation(self)
 
-    async def _acquire(self, size: int, deadline: float | None) -> None:
+    async def acquire(self, size: int, deadline: float | None = None) -> None:
+        """Holds `size` bytes until `release`; waits and raises as `reserve` does."""
         if size > self.total:
             raise ImageTooLarge(f"the image takes {size} bytes to decode; at most {self.total} are available")
         # a small image does not wait behind large ones, which leave room for it
         if self.used + size <= self.total and (not self._waiters or size <= self.total // 32):
-            self.used += size
+            self._hold(size)
             return
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         entry = (size, future)
@@ -68,7 +72,7 @@ class MemoryBudget:
                 await future
         except BaseException as error:
             if future.done() and not future.cancelled():  # granted in the very moment of the cancellation
-                self._release(size)
+                self.release(size)
             else:
                 if entry in self._waiters:
                     self._waiters.remove(entry)
@@ -77,15 +81,27 @@ class MemoryBudget:
                 raise DeadlineExceeded("the deadline passed before there was memory for the image") from None
             raise
 
-    def _release(self, size: int) -> None:
+    def release(self, size: int) -> None:
+        """Gives back what `acquire` held."""
         self.used -= size
         self._grant()
+        self._trim()
+
+    def _hold(self, size: int) -> None:
+        self.used += size
+        self._peak = max(self._peak, self.used + self.bodies)
+
+    def _trim(self) -> None:
+        """Gives freed memory back to the system once much has been held and little is."""
+        if self._peak >= self.total // 8 and self.used + self.bodies <= self.total // 64:
+            self._peak = 0
+            asyncio.get_running_loop().run_in_executor(None, trim)
 
     def _grant(self) -> None:
         while self._waiters and self.used + self._waiters[0][0] <= self.total:
             size, future = self._waiters.popleft()
             if not future.done():
-                self.used += size
+                self._hold(size)
                 future.set_result(None)
 
 
@@ -101,8 +117,8 @@ class BodyReservation:
 
     def __exit__(self, *_: object) -> None:
         self._budget.bodies -= self._size
-        self._budget._release(self._size)
         self._size = 0
+        self._budget._trim()
 
     def grow(self, size: int) -> None:
         """So many more bytes have come, or are about to.
@@ -115,4 +131,10 @@ class BodyReservation:
             raise OutOfMemory("this server holds as many bytes of requests as it may")
         self._size += size
         budget.bodies += size
-        budget.used += size
+        budget._peak = max(budget._peak, budget.used + budget.bodies)
+
+
+def trim() -> None:
+    """Gives freed memory back to the system, of which the allocator keeps what was freed in small pieces."""
+    with contextlib.suppress(AttributeError, OSError):  # not glibc
+        ctypes.CDLL(None).malloc_trim(0)

@@ -109,10 +109,10 @@ class Settings(BaseSettings):
     )
     max_images: int = Field(32, ge=1, le=1024, description="images in one request")
     decode_memory_bytes: int = Field(
-        768 * MIB,
+        512 * MIB,
         ge=1 * MIB,
         le=1024 * 1024 * MIB,
-        description="bytes per worker for decoded images and for bodies on their way (of these at most half)",
+        description="bytes per worker for decoded images; bodies on their way may take half as many besides",
     )
     timeout_seconds: float = Field(30.0, gt=0, le=3600, description="longest a request may take")
     header_timeout_seconds: float = Field(
