@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import torch
 
 from loadtests.tasks import Work
-from models import zoo
+from models import registry
 from models.faces.align import cut_faces
 from models.faces.verify import select_face
 from models.image import Image, Limits, decode, encode
@@ -113,7 +113,7 @@ def make_chain(work: Work, threads: int, batches: Sequence[int]) -> Chain:
     store = Store(settings.weights_dir)
     stages = []
     for name in work.models:
-        pipeline = zoo.build(name, Catalogue(), store)
+        pipeline = registry.build(name, Catalogue(), store)
         stages.append(Stage(pipeline, make_executor(pipeline, settings)))
         for shape in pipeline.shapes:
             stages[-1].executor.warm(shape, batches)

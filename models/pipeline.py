@@ -51,7 +51,7 @@ class Card:
     """What the public may know of a model (`GET /v1/models/{name}`).
 
     Attributes:
-        name: the public name, unique in the zoo.
+        name: the public name, unique in the catalogue.
         task: what the model is for.
         licence: SPDX identifier, or words, of the weights.
         sha256: hex digest of the weights file that was loaded.

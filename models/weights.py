@@ -68,7 +68,7 @@ class Entry:
     Attributes:
         name: public name.
         task: what it is for.
-        builder: key of `zoo.BUILDERS`.
+        builder: key of `registry.BUILDERS`.
         licence: of the weights.
         files: role -> file; the role ``weights`` is the main one, its digest names the model's version.
         options: free settings of the builder (sizes, thresholds, an architecture's name).

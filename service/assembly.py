@@ -11,7 +11,7 @@ import asyncio
 import torch
 from starlette.types import ASGIApp
 
-from models import zoo
+from models import registry
 from models.image import Limits
 from models.weights import CATALOGUE, Catalogue, Store
 from service import metrics as measuring
@@ -171,7 +171,7 @@ def _runners(settings: Settings, metrics: Metrics, max_batch: int, tracing: Trac
     catalogue, store = _weights(settings)
     runners = []
     for name in settings.models:
-        pipeline = zoo.build(name, catalogue, store)
+        pipeline = registry.build(name, catalogue, store)
         most = catalogue[name].max_batch or max_batch
         runners.append(
             Runner(

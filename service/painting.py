@@ -55,7 +55,7 @@ def paint(order: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> None
     """
     import torch  # here: by now the process stands back
 
-    from models.classification.efficientnet_lite import load
+    from models.classification.efficientnet import load
     from models.errors import WeightsError
     from models.image import decode
     from models.style.losses import Perceptual

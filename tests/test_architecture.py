@@ -22,7 +22,6 @@ SERVING = (
     "opentelemetry",
     "pydantic",
 )
-LIMIT = 350
 
 
 def files(*folders: str) -> list[Path]:
@@ -158,9 +157,61 @@ def test_load_tests_talk_to_the_public_api_only(path: Path) -> None:
     assert ours(path, "models", "service") == []
 
 
-WRITTEN = [p for p in files("models", "service", "loadtests", "tests") if "stubs" not in p.parts]
+def packages(tree: str) -> dict[str, set[str]]:
+    """The import graph of a tree's packages; a module beside the packages is a node of its own."""
+
+    def node(name: str) -> str | None:
+        _, _, rest = name.partition(".")
+        first = rest.partition(".")[0]
+        inside = (ROOT / tree / first).is_dir() or (ROOT / tree / f"{first}.py").is_file()
+        return first if under(name, tree) and inside else None
+
+    graph: dict[str, set[str]] = {}
+    for path in files(tree):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        own = node(".".join(parts)) or "__init__"
+        graph.setdefault(own, set()).update(
+            found for name in imports(path) if (found := node(name)) not in (None, own)
+        )
+    return graph
 
 
-@pytest.mark.parametrize("path", WRITTEN, ids=ids)
-def test_files_stay_small(path: Path) -> None:
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= LIMIT
+def circle(graph: dict[str, set[str]]) -> list[str]:
+    """The nodes from which a circle can be reached; none in a graph without circles."""
+    left = {name: set(targets) for name, targets in graph.items()}
+    while leaves := [name for name, targets in left.items() if not targets & left.keys()]:
+        for name in leaves:
+            del left[name]
+    return sorted(left)
+
+
+def test_a_circle_is_found() -> None:
+    assert circle({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"a"}}) == ["a", "b", "c", "d"]
+    assert circle({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
+
+
+@pytest.mark.parametrize("tree", ["models"])
+def test_packages_form_no_circle(tree: str) -> None:
+    assert circle(packages(tree)) == []
+
+
+PACKAGED = ("models", "tests/models")
+"""Trees whose files are grouped; add a tree here to apply the rule to it."""
+
+
+def crowded(folder: Path) -> dict[str, list[str]]:
+    """First words that three or more files of a folder share: ``yolo`` of `yolo.py`, `yolo_a.py`, `yolo_b.py`."""
+    by_prefix: dict[str, list[str]] = {}
+    for path in sorted(folder.glob("*.py")):
+        stem = path.stem.removeprefix("test_")
+        if not stem.startswith("_"):
+            by_prefix.setdefault(stem.partition("_")[0], []).append(path.name)
+    return {prefix: names for prefix, names in by_prefix.items() if len(names) >= 3}
+
+
+FOLDERS = sorted({path.parent for path in files(*PACKAGED)})
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=ids)
+def test_three_files_of_one_prefix_are_a_package(folder: Path) -> None:
+    assert crowded(folder) == {}

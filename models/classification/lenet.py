@@ -180,7 +180,7 @@ def load(path: Path) -> LeNet5:
 
 
 def build(entry: Entry, files: Mapping[str, Path]) -> DigitPipeline:
-    """The zoo's builder; it has no options."""
+    """The builder ``lenet5``; it has no options."""
     card = Card(
         name=entry.name,
         task=Task.CLASSIFY,

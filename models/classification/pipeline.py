@@ -1,4 +1,4 @@
-"""The pipeline that every classifier of the zoo shares: crop, normalise, network, softmax, top k."""
+"""The pipeline that all classifiers share: crop, normalise, network, softmax, top k."""
 
 from __future__ import annotations
 

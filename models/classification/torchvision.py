@@ -34,7 +34,7 @@ _OLD_DENSE = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\.\w+)$")
 
 
 def build(entry: Entry, files: Mapping[str, Path]) -> ClassifierPipeline:
-    """The zoo's builder.
+    """The builder ``torchvision_classifier``.
 
     Options:
         arch: a name of `torchvision.models.list_models()`, such as ``resnet50``.

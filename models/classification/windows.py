@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from torchvision.models import VGG, AlexNet, DenseNet, GoogLeNet, Inception3, MobileNetV2, ResNet
 
 from models.boxes import batched_nms
-from models.classification.efficientnet_lite import EfficientNetLite0
+from models.classification.efficientnet import EfficientNetLite0
 from models.classification.explain import find_label
 from models.classification.lenet import LeNet5, light_ink
 from models.classification.pipeline import Classifier, ClassifierPipeline

@@ -1,4 +1,4 @@
-"""The pipeline that every detector of the zoo shares: letterbox, network, one NMS a batch, and back."""
+"""The pipeline that all detectors share: letterbox, network, one NMS a batch, and back."""
 
 from __future__ import annotations
 

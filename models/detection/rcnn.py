@@ -110,7 +110,7 @@ _OPTIONS = {"arch", "size", "batch_norm_eps", "score_threshold", "iou_threshold"
 
 
 def build(entry: Entry, files: Mapping[str, Path]) -> RCNNPipeline:
-    """Builds one of ARCHITECTURES (`zoo.BUILDERS`).
+    """Builds one of ARCHITECTURES (`registry.BUILDERS`).
 
     Args:
         entry: options `arch` (required, one of ARCHITECTURES); `size`, side of the canvas;

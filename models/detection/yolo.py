@@ -2,7 +2,7 @@
 
 The boxes are coded as in YOLOv5 (https://github.com/ultralytics/yolov5), whose sigmoids reach over the cell's
 edges; the pyramid goes down and up again as in PANet (Liu et al., CVPR 2018, https://arxiv.org/abs/1803.01534),
-with depthwise separable convolutions. The weights are made by `models/training/yolo.py`.
+with depthwise separable convolutions. The weights are made by `models/training/yolo/`.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from models.backbones.efficientnet_lite import MEAN, PYRAMID_CHANNELS, SCALE, Trunk
 from models.boxes import convert
-from models.classification.efficientnet_lite import MEAN, PYRAMID_CHANNELS, SCALE, Trunk
 from models.detection.pipeline import DetectorPipeline
 from models.errors import WeightsError
 from models.pipeline import Card, Task
@@ -226,7 +226,7 @@ def load(path: Path) -> Yolo:
 
 
 def build(entry: Entry, files: Mapping[str, Path]) -> DetectorPipeline:
-    """The zoo's builder. Options: `score_threshold` (0.25), `iou_threshold` (0.5)."""
+    """The builder ``yolo``. Options: `score_threshold` (0.25), `iou_threshold` (0.5)."""
     network = load(files["weights"])
     card = Card(
         name=entry.name,

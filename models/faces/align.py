@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.faces.resnet import SIDE
+from models.faces.dlib_resnet import SIDE
 from models.faces.result import Face
 from models.image import Image
 

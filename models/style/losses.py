@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.classification.efficientnet_lite import MEAN, SCALE, Trunk
+from models.backbones.efficientnet_lite import MEAN, SCALE, Trunk
 
 STYLE_TAPS = (-1, 1, 3, 5, 8, 11)
 """Layers whose Gram matrices are the style: the stem (-1) and blocks, of strides 2, 4, 8, 16, 16 and 32."""

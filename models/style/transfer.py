@@ -4,7 +4,7 @@ Johnson, Alahi and Fei-Fei (ECCV 2016, https://arxiv.org/abs/1603.08155) for the
 blocks, up again. Dumoulin, Shlens and Kudlur, "A Learned Representation For Artistic Style" (ICLR 2017,
 https://arxiv.org/abs/1610.07629), section 2.2, for the styles: all weights are shared but for a scale and a
 shift of every instance norm. Odena et al., "Deconvolution and Checkerboard Artifacts" (Distill 2016), for
-enlarging by resizing before a convolution. The weights are made by `models/training/style.py`.
+enlarging by resizing before a convolution. The weights are made by `models/training/style/`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from models.classification.efficientnet_lite import MEAN, SCALE
+from models.backbones.efficientnet_lite import MEAN, SCALE
 from models.errors import WeightsError
 from models.pipeline import Card, Task
 from models.style.pipeline import BUCKETS, StylePipeline
@@ -232,7 +232,7 @@ def load(path: Path) -> StyleNetwork:
 
 
 def build(entry: Entry, files: Mapping[str, Path]) -> StylePipeline:
-    """The zoo's builder. Options: `buckets`, a list of [height, width], multiples of 4."""
+    """The builder ``style``. Options: `buckets`, a list of [height, width], multiples of 4."""
     network = load(files["weights"])
     buckets: Sequence[Sequence[int]] = entry.options.get("buckets", BUCKETS)
     card = Card(

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from models.classification.efficientnet_lite import ConvNorm
+from models.backbones.efficientnet_lite import ConvNorm
 from models.detection.yolo import Yolo
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from models import zoo
+from models import registry
 from models.weights import Catalogue, Store
 from service.executor import TorchExecutor
 from service.settings import Precision
@@ -38,7 +38,7 @@ def test_graphs_pad_to_their_size_and_results_outlive_the_next_replay(capture: b
 
 @pytest.mark.parametrize(("precision", "tolerance"), [(Precision.FLOAT32, 1e-3), (Precision.BFLOAT16, 5e-2)])
 def test_probabilities_agree_with_the_cpu(precision: Precision, tolerance: float) -> None:
-    lite = zoo.build("efficientnet-lite0", Catalogue(), Store())
+    lite = registry.build("efficientnet-lite0", Catalogue(), Store())
     some = pictures(5, lite.shapes[0])
     expected = TorchExecutor(lite.module, "cpu").run(some)[0]
     executor = TorchExecutor(lite.module, "cuda", precision)

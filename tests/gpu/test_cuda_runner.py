@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models import zoo
+from models import registry
 from models.image import decode
 from models.pipeline import Pipeline
 from models.weights import Catalogue, Store
@@ -125,7 +125,7 @@ def test_boxes_found_and_sifted_on_the_device_are_those_of_the_cpu() -> None:
     for picture in (data, people):
         found = []
         for device in ("cpu", "cuda"):
-            pipeline = zoo.build("yolo-person", Catalogue(), Store())
+            pipeline = registry.build("yolo-person", Catalogue(), Store())
             executor = TorchExecutor(pipeline.module, device, Precision.FLOAT32)
             found.append(results(pipeline, executor, picture)[2].items)
         on_cpu, on_gpu = found

@@ -13,7 +13,7 @@ from models.classification.result import ClassifyOptions
 from models.detection.pipeline import DetectorPipeline
 from models.detection.result import DetectOptions
 from models.errors import ParameterInvalid
-from models.faces.resnet import SIDE, EmbedderPipeline
+from models.faces.dlib_resnet import SIDE, EmbedderPipeline
 from models.image import Image
 from models.pipeline import Card, Task, TensorPipeline
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import grpc
 import httpx
 
-from models import zoo
+from models import registry
 from models.image import Limits
 from models.pipeline import Card, Pipeline, Task
 from models.style.pipeline import StylePipeline
@@ -32,7 +32,7 @@ from service.styles import StyleDesk
 from service.tracing import Tracing
 from service.web.app import make_app
 from service.web.house import House
-from tests.models.style_small import STYLES, random_network
+from tests.models.style.small import STYLES, random_network
 from tests.server import free_port
 
 T = TypeVar("T")
@@ -40,7 +40,7 @@ T = TypeVar("T")
 
 def pipeline(name: str) -> Pipeline:
     """A model of the catalogue, as it is served."""
-    return zoo.build(name, Catalogue((CATALOGUE,)), Store(None))
+    return registry.build(name, Catalogue((CATALOGUE,)), Store(None))
 
 
 def style_pipeline() -> StylePipeline:

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import torch
 
-from models.classification.efficientnet_lite import EfficientNetLite0
+from models.classification.efficientnet import EfficientNetLite0
 from models.image import encode
 from models.weights import sha256_of
 from service.painter import Network
-from tests.models.style_small import picture, random_trunk
+from tests.models.style.small import picture, random_trunk
 
 CONTENT, STYLE = encode(picture(48, 70, 1), "png"), encode(picture(90, 80, 2), "jpeg")
 

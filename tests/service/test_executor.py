@@ -11,7 +11,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from models import zoo
+from models import registry
 from models.image import decode
 from models.pipeline import Pipeline
 from models.weights import Catalogue, Store
@@ -31,7 +31,7 @@ from tests.service.doubles import SHAPE, Mean, MeanPipeline
 
 @pytest.fixture(scope="module")
 def lite() -> Pipeline:
-    return zoo.build("efficientnet-lite0", Catalogue(), Store())
+    return registry.build("efficientnet-lite0", Catalogue(), Store())
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from PIL import Image
 
 from models.image import encode
 from service.rpc.stubs import vision_pb2 as pb
-from tests.models.style_small import STYLES, picture
+from tests.models.style.small import STYLES, picture
 from tests.service.doors import Doors, open_doors, style_pipeline
 
 PIXELS = picture(45, 61)

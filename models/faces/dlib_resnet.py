@@ -1,0 +1,256 @@
+"""dlib's face embedding network, in PyTorch, read from dlib's own file.
+
+A ResNet of 29 convolutions that maps an aligned face of 150 x 150 pixels to 128 numbers; the Euclidean
+distance of two faces of one person is mostly below 0.6 (99.4% right on LFW by its author, Davis King:
+`dnn_face_recognition_ex.cpp` of dlib). The vectors are not of unit length. He et al., "Deep Residual
+Learning" (CVPR 2016), with half the filters.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from models.errors import ParameterInvalid, WeightsError
+from models.faces.dlib_format import Layer, read_network
+from models.faces.result import Embedding
+from models.image import Image
+from models.pipeline import Card, Prepared, Task, check_tensor
+from models.weights import Entry
+
+SIDE = 150
+"""Side of the chip that the network takes, pixels (see `models.faces.align`)."""
+
+WIDTHS = (32, 32, 32, 32, 64, 64, 64, 64, 128, 128, 128, 256, 256, 256, 256)
+"""Channels before the first residual unit and after each of the fourteen."""
+
+STRIDED = (3, 7, 10, 13)
+"""Which units halve the picture."""
+
+
+class Unit(nn.Module):
+    """A residual unit; dlib's affine layers (frozen batch norms) are folded into its convolutions.
+
+    One that halves the picture pools its shortcut and adds what is missing as zeros: channels of the
+    shortcut, and, where an even side leaves the unpadded convolution one row and column short, those of the
+    branch.
+    """
+
+    def __init__(self, inputs: int, outputs: int, side: int, *, halve: bool) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, 2 if halve else 1, 0 if halve else 1)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1)
+        self.halve = halve
+        self.channels = outputs - inputs
+        self.border = int(halve and side % 2 == 0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        branch = self.conv2(F.relu(self.conv1(x)))
+        if self.halve:
+            x = F.pad(F.avg_pool2d(x, 2), (0, 0, 0, 0, 0, self.channels))
+            branch = F.pad(branch, (0, self.border, 0, self.border))
+        return F.relu(x + branch)
+
+
+class FaceResNet(nn.Module):
+    """uint8 Tensor[N, 150, 150, 3], RGB -> float Tensor[N, 128], or Tensor[N, D] with a projection as `head`.
+
+    Args:
+        mean: of the training pictures, RGB, 0 to 255; it is taken away and the rest is divided by 256.
+    """
+
+    mean: Tensor
+
+    def __init__(self, mean: Sequence[float] = (122.782, 117.001, 104.298)) -> None:
+        super().__init__()
+        self.register_buffer(
+            "mean", torch.tensor(mean, dtype=torch.float32).view(1, 3, 1, 1), persistent=False
+        )
+        self.stem = nn.Conv2d(3, WIDTHS[0], 7, 2)
+        side = 35  # 150 -> 72 by the stem -> 35 by the pool
+        units = []
+        for index, (inputs, outputs) in enumerate(pairwise(WIDTHS)):
+            units.append(Unit(inputs, outputs, side, halve=index in STRIDED))
+            side = side // 2 if index in STRIDED else side
+        self.units = nn.Sequential(*units)
+        self.embed = nn.Linear(WIDTHS[-1], 128, bias=False)
+        self.head: nn.Module = nn.Identity()
+
+    def forward(self, chips: Tensor) -> Tensor:
+        x = (chips.permute(0, 3, 1, 2).to(self.mean.dtype) - self.mean) / 256.0
+        x = F.max_pool2d(F.relu(self.stem(x)), 3, 2)
+        x = self.units(x).mean(dim=(2, 3))
+        embedding: Tensor = self.head(self.embed(x))
+        return embedding
+
+
+def convert(source: Path, target: Path) -> None:
+    """Writes dlib's .dat as safetensors, byte for byte the same each time.
+
+    Raises:
+        WeightsError: the file does not parse, or is another network.
+    """
+    network = read_dat(source)
+    save_file({**network.state_dict(), "mean": network.mean.flatten().contiguous()}, target)
+
+
+def load_network(path: Path) -> FaceResNet:
+    """The network with the weights that `convert` wrote.
+
+    Raises:
+        WeightsError: the file is none of these.
+    """
+    try:
+        tensors = load_file(path)
+        network = FaceResNet(tensors.pop("mean").tolist())
+        network.load_state_dict(tensors)
+    except (SafetensorError, OSError, KeyError, RuntimeError, ValueError) as exc:
+        raise WeightsError(f"{path.name} is not a converted face network: {exc}") from exc
+    return network
+
+
+def read_dat(path: Path) -> FaceResNet:
+    """The network with the weights of `dlib_face_recognition_resnet_model_v1.dat`.
+
+    Raises:
+        WeightsError: the file does not parse, or is another network.
+    """
+    parsed = read_network(path.read_bytes())
+    network = FaceResNet(parsed.mean)
+    layers = iter([layer for layer in parsed.layers if len(layer.params)])
+    convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
+    try:
+        if parsed.size != (SIDE, SIDE):
+            raise ValueError(f"an input of {parsed.size}")
+        with torch.no_grad():
+            for module in convolutions:
+                _fill(module, next(layers), next(layers))
+            dense = next(layers)
+            network.embed.weight.copy_(torch.from_numpy(dense.params.reshape(-1, 128)).t())
+        if list(layers):
+            raise ValueError("more layers than the network has")
+    except (ValueError, StopIteration, RuntimeError, KeyError) as exc:
+        raise WeightsError(f"{path.name} is not dlib's face network: {exc or 'too few layers'}") from exc
+    return network
+
+
+def _fill(module: nn.Conv2d, convolution: Layer, affine: Layer) -> None:
+    """gamma * (w * x + b) + beta = (gamma w) * x + (gamma b + beta), folded in float64."""
+    fields, (rows, columns) = convolution.fields, module.kernel_size
+    shape = (module.out_channels, module.in_channels, rows, columns)
+    given = tuple(fields[key] for key in ("filters", "rows", "columns", "stride_y", "padding_y"))
+    if given != (module.out_channels, rows, columns, module.stride[0], int(module.padding[0])):
+        raise ValueError(f"a convolution of {given}")
+    filters, bias = np.split(convolution.params.astype(np.float64), [int(np.prod(shape))])
+    gamma, beta = np.split(affine.params.astype(np.float64), 2)
+    weight = filters.reshape(shape) * gamma[:, None, None, None]
+    if module.bias is None:  # never: every convolution here has one
+        raise ValueError("no bias")
+    module.weight.copy_(torch.from_numpy(weight))
+    module.bias.copy_(torch.from_numpy(gamma * bias + beta))
+
+
+def read_head(path: Path, base: str) -> tuple[Tensor, float]:
+    """A projection of `models.training.faces.triplet`: float32 Tensor[D, 128], and its threshold.
+
+    Args:
+        path: safetensors with the tensor ``weight`` and the metadata ``head``: JSON with ``base`` and
+            ``threshold``.
+        base: hex SHA-256 of the network's weights; a head fits only the network that it was trained on.
+
+    Raises:
+        WeightsError: malformed, or trained on another network.
+    """
+    try:
+        with safe_open(path, framework="pt") as stored:
+            weight, about = stored.get_tensor("weight"), json.loads((stored.metadata() or {})["head"])
+        trained_on, threshold = str(about["base"]), float(about["threshold"])
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as exc:
+        raise WeightsError(f"{path.name} is not a projection head: {exc}") from exc
+    if (
+        weight.ndim != 2
+        or weight.shape[1] != 128
+        or weight.dtype != torch.float32
+        or not weight.isfinite().all()
+    ):
+        raise WeightsError(
+            f"{path.name}: the projection must be finite float32 [D, 128], not {tuple(weight.shape)}"
+        )
+    if trained_on != base:
+        raise WeightsError(f"{path.name} was trained on the network {trained_on[:16]}, not on {base[:16]}")
+    return weight, threshold
+
+
+class EmbedderPipeline:
+    """Pipeline of an embedding network (see `models.pipeline.Pipeline`): an aligned chip -> `Embedding`."""
+
+    min_side: int | None = None
+
+    def __init__(self, card: Card, module: nn.Module) -> None:
+        self.card = card
+        self.module = module.eval().requires_grad_(False)
+        self.shapes = ((SIDE, SIDE, 3),)
+
+    def preprocess(self, image: Image, options: Any = None) -> Prepared:
+        """A chip of `align.chips`, as an image; there are no options.
+
+        Raises:
+            ParameterInvalid: not 150 x 150 pixels: a picture must go through detection and alignment first.
+        """
+        if image.pixels.shape != (SIDE, SIDE, 3):
+            raise ParameterInvalid("image", f"an embedding needs an aligned face of {SIDE} x {SIDE} pixels")
+        return Prepared(image.pixels, None)
+
+    def prepare_tensor(self, pixels: NDArray[np.uint8], options: Any = None) -> Prepared:
+        """An aligned chip, uint8 [150, 150, 3].
+
+        Raises:
+            ParameterInvalid: another shape.
+        """
+        check_tensor(pixels, self.shapes)
+        return Prepared(pixels, None)
+
+    def postprocess(self, outputs: tuple[Tensor, ...], contexts: Sequence[Any]) -> list[Embedding]:
+        """Tensor[N, D] -> one embedding a context."""
+        vectors = outputs[0][: len(contexts)].float().cpu().numpy()
+        return [Embedding(vector.copy(), self.card.sha256) for vector in vectors]
+
+
+def build(entry: Entry, files: Mapping[str, Path]) -> EmbedderPipeline:
+    """Builder ``dlib_resnet``.
+
+    Files:
+        weights: what `convert` made of dlib's .dat; the catalogue tells the store to.
+        head (optional): a projection trained by `models.training.faces.triplet`, safetensors. The card's
+            digest is then that of both files' digests: its vectors never meet the plain network's.
+
+    Options:
+        threshold: distance up to which two faces are one person's; 0.6, or what the head was trained to.
+
+    Raises:
+        WeightsError: a file is not what it should be, or the head was trained on another network.
+    """
+    network = load_network(files["weights"])
+    sha256 = entry.files["weights"].sha256
+    details: dict[str, Any] = {"dimensions": 128, "metric": "euclidean", "threshold": 0.6, **entry.options}
+    if "head" in files:
+        weight, trained = read_head(files["head"], sha256)
+        head = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
+        head.weight.data = weight
+        network.head = head
+        details = {**details, "dimensions": weight.shape[0], "threshold": trained, **entry.options}
+        sha256 = hashlib.sha256(f"{sha256}\n{entry.files['head'].sha256}".encode()).hexdigest()
+    card = Card(entry.name, Task.EMBED, entry.licence, sha256, input=(SIDE, SIDE), details=details)
+    return EmbedderPipeline(card, network)

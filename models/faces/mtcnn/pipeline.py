@@ -1,0 +1,208 @@
+"""MTCNN: faces with five landmarks, as a pipeline whose three stages each run once for a whole batch.
+
+Zhang et al., "Joint Face Detection and Alignment Using Multitask Cascaded Convolutional Networks" (2016,
+https://arxiv.org/abs/1604.02878). The proposal network over the image pyramid is the pipeline's module;
+choosing candidates and the two small networks behind it are its postprocessing. Thresholds and order of the
+steps are those of facenet-pytorch, whose weights these are. Unlike there, the candidates of a batch are cut
+out all at once, and their number is bounded, so that noise costs no more time than a crowd.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from models.errors import WeightsError
+from models.faces.mtcnn.candidates import Candidates, Crops, FaceContext, not_inside, shift, square
+from models.faces.mtcnn.networks import ONet, PNet, RNet
+from models.faces.mtcnn.pyramid import Pyramid
+from models.faces.result import Face, FaceOptions, Faces, Landmarks
+from models.image import Image, letterbox
+from models.pipeline import Card, Prepared, Task
+from models.weights import Entry
+
+Stage = Callable[[Tensor], tuple[Tensor, ...]]
+"""A small network: float32 Tensor[M, S, S, 3], 0 to 255, RGB -> scores Tensor[M], regressions Tensor[M, 4]
+and, of the last one, landmarks Tensor[M, 5, 2]."""
+
+_FILL = 127  # the padding of the canvas is what the networks see as zero
+_CHUNK = 1024  # most crops that a small network takes at once: bounds the memory of its activations
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What is chosen for a model, not for a request (an entry's options in the catalogue).
+
+    Attributes:
+        height, width: of the canvas that pictures are fitted into, pixels.
+        min_face: the smallest face looked for, pixels of the canvas.
+        factor: between two sizes of the pyramid.
+        thresholds: scores that a candidate needs to pass each stage; the last is `FaceOptions`' default.
+        candidates: the most of one picture, by score, that go into the first stage's suppression, into the
+            second network and into the third.
+
+    Raises:
+        ValueError: a value out of its range.
+    """
+
+    height: int = 640
+    width: int = 640
+    min_face: float = 24.0
+    factor: float = 0.709
+    thresholds: tuple[float, float, float] = (0.6, 0.7, 0.9)
+    candidates: tuple[int, int, int] = (1000, 256, 64)
+
+    def __post_init__(self) -> None:
+        if len(self.thresholds) != 3 or not all(0 <= value <= 1 for value in self.thresholds):
+            raise ValueError("thresholds must be three numbers from 0 to 1")
+        if len(self.candidates) != 3 or not all(value >= 1 for value in self.candidates):
+            raise ValueError("candidates must be three numbers of at least 1")
+
+
+class MtcnnPipeline:
+    """Pipeline of the face detector (see `models.pipeline.Pipeline`).
+
+    Attributes:
+        stages: the networks ``rnet`` (crops of 24 x 24) and ``onet`` (48 x 48). An executor may put compiled
+            ones in their place; the number of crops varies from call to call, 1 to 1024.
+
+    A request's faces do not depend on the other requests of its batch.
+    """
+
+    def __init__(self, card: Card, networks: tuple[PNet, RNet, ONet], settings: Settings) -> None:
+        pnet, rnet, onet = (network.eval().requires_grad_(False) for network in networks)
+        self.card = card
+        self.settings = settings
+        self.pyramid = Pyramid(settings.height, settings.width, settings.min_face, settings.factor)
+        self.module: nn.Module = pnet
+        self.stages: dict[str, Stage] = {"rnet": rnet, "onet": onet}
+        self.shapes = ((self.pyramid.height, self.pyramid.width, 3),)
+        self.min_side = max(settings.height, settings.width)
+        self._levels, self._windows = self.pyramid.levels, self.pyramid.windows
+
+    def preprocess(self, image: Image, options: FaceOptions | None = None) -> Prepared:
+        """The picture at all sizes of the pyramid, in one mosaic."""
+        canvas, geometry = letterbox(image, self.settings.height, self.settings.width, fill=_FILL)
+        return Prepared(self.pyramid.mosaic(canvas), FaceContext(canvas, geometry, options or FaceOptions()))
+
+    @torch.inference_mode()
+    def postprocess(self, outputs: tuple[Tensor, ...], contexts: Sequence[FaceContext]) -> list[Faces]:
+        """Proposals' scores Tensor[N, P] and regressions Tensor[N, 4, P] -> the faces of each picture."""
+        count = len(contexts)
+        if not count:
+            return []
+        device = outputs[0].device
+        crops = Crops(contexts, device)
+        found = self._propose(outputs[0][:count].float(), outputs[1][:count].float())
+        found = self._refine(found[found.best(self.settings.candidates[1], count)], crops)
+        found, landmarks = self._output(
+            found[found.best(self.settings.candidates[2], count)], crops, contexts
+        )
+        limits = torch.tensor([context.options.max_faces for context in contexts], device=device)
+        kept = found.best(limits, count)
+        return _results(found[kept], landmarks[kept], contexts)
+
+    def _propose(self, scores: Tensor, shifts: Tensor) -> Candidates:
+        # both stay on the device after the first batch
+        self._levels, self._windows = self._levels.to(scores.device), self._windows.to(scores.device)
+        levels, count = self._levels, len(scores)
+        images, cells = ((scores >= self.settings.thresholds[0]) & (levels >= 0)).nonzero(as_tuple=True)
+        found = Candidates(self._windows[cells], scores[images, cells], images)
+        chosen = found.best(self.settings.candidates[0], count)
+        found, cells = found[chosen], cells[chosen]
+        kept = found.suppressed(0.5, found.images * len(self.pyramid.tiles) + levels[cells])
+        found, cells = found[kept], cells[kept]
+        kept = found.suppressed(0.7)
+        found, cells = found[kept], cells[kept]
+        # less one: the weights' authors take the number of pixels between the first and the last here
+        sides = found.boxes[:, 2:] - found.boxes[:, :2] - 1
+        return square(found, found.boxes + shifts[found.images, :, cells] * sides.repeat(1, 2))
+
+    def _refine(self, found: Candidates, crops: Crops) -> Candidates:
+        scores, shifts, *_ = self._run("rnet", crops.cut(found, RNet.side))
+        found = Candidates(found.boxes, scores, found.images)
+        passed = (scores > self.settings.thresholds[1]).nonzero()[:, 0]
+        kept = passed[found[passed].suppressed(0.7)]
+        return square(found[kept], shift(found.boxes[kept], shifts[kept]))
+
+    def _output(
+        self, found: Candidates, crops: Crops, contexts: Sequence[FaceContext]
+    ) -> tuple[Candidates, Tensor]:
+        scores, shifts, landmarks = self._run("onet", crops.cut(found, ONet.side))
+        corners, sides = found.boxes[:, None, :2], (found.boxes[:, 2:] - found.boxes[:, :2])[:, None]
+        landmarks = corners + landmarks * sides
+        found = Candidates(shift(found.boxes, shifts), scores, found.images)
+        default = self.settings.thresholds[2]
+        wishes = [context.options.score_threshold for context in contexts]
+        floors = torch.tensor([default if wish is None else wish for wish in wishes], device=scores.device)
+        smallest = torch.tensor(
+            [context.options.min_size * context.geometry.scale_x for context in contexts],
+            device=scores.device,
+        )
+        shorter = (found.boxes[:, 2:] - found.boxes[:, :2]).amin(1)
+        passed = ((scores >= floors[found.images]) & (shorter >= smallest[found.images])).nonzero()[:, 0]
+        kept = passed[not_inside(found[passed], 0.7)]
+        return found[kept], landmarks[kept]
+
+    def _run(self, name: str, crops: Tensor) -> tuple[Tensor, ...]:
+        if not len(crops):
+            return crops.new_zeros(0), crops.new_zeros(0, 4), crops.new_zeros(0, 5, 2)
+        stage = self.stages[name]
+        if isinstance(stage, nn.Module):
+            stage.to(crops.device)  # nothing to do after the first time
+        parts = [stage(part) for part in torch.split(crops, _CHUNK)]
+        return tuple(torch.cat(part).to(crops.device).float() for part in zip(*parts, strict=True))
+
+
+def _results(found: Candidates, landmarks: Tensor, contexts: Sequence[FaceContext]) -> list[Faces]:
+    """Faces by picture and falling score -> one result a picture, in its own pixels."""
+    sizes = torch.bincount(found.images, minlength=len(contexts)).tolist()
+    columns = (found.boxes.cpu().split(sizes), found.scores.cpu().split(sizes), landmarks.cpu().split(sizes))
+    results = []
+    for context, boxes, scores, points in zip(contexts, *columns, strict=True):
+        geometry = context.geometry
+        rows = zip(
+            geometry.undo_boxes(boxes).tolist(),
+            scores.tolist(),
+            geometry.undo_points(points).tolist(),
+            strict=True,
+        )
+        items = tuple(
+            Face(tuple(box), score, cast(Landmarks, tuple((x, y) for x, y in five)))
+            for box, score, five in rows
+        )
+        results.append(Faces(geometry.width, geometry.height, items))
+    return results
+
+
+def build(entry: Entry, files: Mapping[str, Path]) -> MtcnnPipeline:
+    """Builder ``mtcnn``: files ``pnet``, ``rnet`` and ``weights`` (the output network); options as in
+    `Settings`.
+
+    Raises:
+        WeightsError: a file is missing or another network's, or an option is unknown or out of its range.
+    """
+    networks = (PNet(), RNet(), ONet())
+    options: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in entry.options.items()
+    }
+    try:
+        for network, role in zip(networks, ("pnet", "rnet", "weights"), strict=True):
+            network.load(files[role])
+        settings = Settings(**options)
+        card = Card(
+            entry.name,
+            Task.FACES,
+            entry.licence,
+            entry.files["weights"].sha256,
+            input=(settings.height, settings.width),
+            details={"thresholds": settings.thresholds, "min_face": settings.min_face},
+        )
+        return MtcnnPipeline(card, networks, settings)
+    except (TypeError, ValueError, KeyError) as exc:
+        raise WeightsError(f"model {entry.name!r}: {exc}") from exc

@@ -1,0 +1,64 @@
+"""Trains the style network for some paintings; made for a CPU and a fixed amount of time.
+
+    python -m models.training.style --data PICTURES [PICTURES ...] --paintings great_wave.jpg udnie.jpg \\
+        --trunk efficientnet-lite0-57934424.pth --out run --minutes 90
+
+Writes to the output folder: `last.pt` (to go on with `--resume`), `last.safetensors` and `best.safetensors`
+(the averaged weights, now and when they cost least on held-out pictures), `history.json` (the costs) and
+`sheet-STEP.png` (held-out pictures in all styles).
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from models.classification.efficientnet import load as load_classifier
+from models.style.transfer import StyleConfig, StyleNetwork, load
+from models.training.style import data
+from models.training.style.trainer import Costs, Recipe, Trainer
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command; see the top of this file."""
+    parser = argparse.ArgumentParser(prog="python -m models.training.style", description=main.__doc__)
+    parser.add_argument("--data", type=Path, nargs="+", required=True, help="folders of pictures")
+    parser.add_argument("--paintings", type=Path, nargs="+", required=True, help="the styles, a file each")
+    parser.add_argument("--trunk", type=Path, required=True, help="EfficientNet-Lite0's checkpoint (.pth)")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write to")
+    parser.add_argument("--resume", type=Path, help="a last.pt to go on from")
+    parser.add_argument("--init", type=Path, help="weights to start from, of the same shape and paintings")
+    parser.add_argument("--threads", type=int, help="of PyTorch")
+    for name, kind in Recipe.__annotations__.items():
+        number = float if "float" in str(kind) else int
+        parser.add_argument(f"--{name.replace('_', '-')}", type=number, help=f"see Recipe.{name}")
+    options = vars(parser.parse_args(arguments))
+    recipe = Recipe(**{n: options[n] for n in Recipe.__annotations__ if options[n] is not None})
+    if options["threads"] is not None:
+        torch.set_num_threads(options["threads"])
+
+    torch.manual_seed(recipe.seed)
+    paintings = [data.painting(path, recipe.painting_size) for path in options["paintings"]]
+    config = StyleConfig(
+        tuple(one.style for one in paintings), (recipe.channels, recipe.quarter_channels), recipe.blocks
+    )
+    network = StyleNetwork(config)
+    if options["init"] is not None:
+        network.load_state_dict(load(options["init"]).state_dict())
+    costs = Costs(load_classifier(options["trunk"]).trunk, [one.pixels for one in paintings], recipe)
+    train, held = data.split(data.files(options["data"]))
+    print(f"{len(train)} pictures to train on, {len(held)} held out, {len(paintings)} styles", flush=True)
+    held = held[:: max(1, len(held) // recipe.held)][: recipe.held]
+    trainer = Trainer(
+        network, costs, data.load(train, recipe.shortest), data.load(held, recipe.shortest), recipe
+    )
+    if options["resume"] is not None:
+        trainer.resume(options["resume"])
+    trainer.run(options["out"])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+"""Teaches a trained style network one more painting: only the new style's scales and shifts learn.
+
+    python -m models.training.style.add styles.safetensors painting.jpg --data PICTURES \\
+        --trunk efficientnet-lite0-57934424.pth --out more-styles.safetensors --steps 1000
+
+Dumoulin, Shlens and Kudlur (ICLR 2017, https://arxiv.org/abs/1610.07629), section 3.2 and figure 5: the
+shared weights know how to paint, so a new style is soon learned and the old ones stay as they were, bit for
+bit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from models.classification.efficientnet import load as load_classifier
+from models.image import Pixels
+from models.style.result import Style
+from models.style.transfer import StyleNetwork, load, save
+from models.training.progress import Progress
+from models.training.style import data as data
+from models.training.style.norm import hasten
+from models.training.style.trainer import PARTS, Costs, Recipe, Trainer, planes, shift_of
+
+
+def add(
+    network: StyleNetwork, style: Style, costs: Costs, pictures: Sequence[Pixels], recipe: Recipe
+) -> StyleNetwork:
+    """Learns a style.
+
+    Args:
+        network: a trained one; it is not changed.
+        style: the new one's name, title and thumbnail.
+        costs: with the new painting as its only one.
+        pictures: uint8 [h, w, 3] each, to paint.
+        recipe: `style_rate`, `batch`, `size`, the weights of the costs, and how long.
+
+    Returns:
+        The network with one style more, the last, in eval mode.
+
+    Raises:
+        ValueError: the network has a style of that name.
+    """
+    config = replace(network.config, styles=(*network.config.styles, style))
+    painter = copy.deepcopy(network).requires_grad_(False).to(memory_format=torch.channels_last)
+    hasten(painter)
+    code = nn.Parameter(network.styles.detach().mean(dim=0))  # between all that are known
+    optimiser = torch.optim.Adam([code], lr=recipe.style_rate)
+    progress = Progress(recipe.steps, recipe.minutes, recipe.deadline)
+    total, steps = torch.zeros(len(PARTS)), 0
+    for images, styles in data.batches(pictures, 1, recipe.size, recipe.batch, recipe.seed):
+        optimiser.param_groups[0]["lr"] = recipe.style_rate * (1 - 0.95 * progress.value)
+        parts = _step(painter, code, costs, images, styles, shift_of(steps))
+        optimiser.step()
+        progress.step()
+        total, steps = total + parts, steps + 1
+        over = progress.value >= 1
+        if steps % recipe.report_every == 0 or over:
+            means = (total / (steps % recipe.report_every or recipe.report_every)).tolist()
+            told = " ".join(f"{name} {value:.4g}" for name, value in zip(PARTS, means, strict=True))
+            print(f"step {steps} progress {progress.value:.3f} {told}", flush=True)
+            total.zero_()
+        if over:
+            break
+    longer = StyleNetwork(config)
+    state = network.state_dict()
+    longer.load_state_dict(state | {"styles": torch.cat((state["styles"], code.detach()[None]))})
+    return longer.eval()
+
+
+def _step(
+    painter: StyleNetwork,
+    code: nn.Parameter,
+    costs: Costs,
+    images: Tensor,
+    styles: Tensor,
+    shift: tuple[int, int],
+) -> Tensor:
+    """Puts the gradient into `code`; the mean costs, Tensor[3]."""
+    content = planes(images)
+    painted = Trainer.paint(painter, content, code.expand(len(images), -1))
+    parts = costs(painted, content, styles, shift).mean(dim=0)
+    code.grad = None
+    (parts @ costs.weights).backward()
+    return parts.detach()
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command; see the top of this file."""
+    recipe = Recipe(steps=1000, style_rate=0.01)
+    parser = argparse.ArgumentParser(prog="python -m models.training.style.add", description=main.__doc__)
+    parser.add_argument("weights", type=Path, help="of the trained network")
+    parser.add_argument("painting", type=Path, help="its file name, without suffix, names the style")
+    parser.add_argument("--title", help="of the painting")
+    parser.add_argument("--artist", help="of the painting")
+    parser.add_argument("--data", type=Path, nargs="+", required=True, help="folders of pictures")
+    parser.add_argument("--trunk", type=Path, required=True, help="EfficientNet-Lite0's checkpoint (.pth)")
+    parser.add_argument("--out", type=Path, required=True, help="file to write")
+    for name, kind in (
+        *(("steps", int), ("size", int), ("shortest", int), ("painting-size", int), ("batch", int)),
+        *(("seed", int), ("report-every", int), ("minutes", float), ("style-rate", float)),
+        *(("content-weight", float), ("style-weight", float), ("variation-weight", float)),
+    ):
+        parser.add_argument(f"--{name}", type=kind, help=f"see Recipe.{name.replace('-', '_')}")
+    options = vars(parser.parse_args(arguments))
+    chosen = {n: v for n, v in options.items() if v is not None and n in Recipe.__annotations__}
+    recipe = replace(recipe, **chosen)
+
+    painting = data.painting(
+        options["painting"], recipe.painting_size, title=options["title"], artist=options["artist"]
+    )
+    costs = Costs(load_classifier(options["trunk"]).trunk, [painting.pixels], recipe)
+    train, _ = data.split(data.files(options["data"]))
+    pictures = data.load(train, recipe.shortest)
+    save(add(load(options["weights"]), painting.style, costs, pictures, recipe), options["out"])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""A contact sheet: pictures in all the styles of a network, a picture a row, the picture itself first.
+
+    python -m models.training.style.sheet models/weights/paintings.safetensors --pictures a.jpg b.jpg c.jpg \
+        --paintings FOLDER --trunk efficientnet-lite0-57934424.pth --optimised 2 --out docs/styles.jpg
+
+With `--paintings` the sheet begins with a row of these, and under each of the first `--optimised` pictures
+stand the same styles by Gatys' optimiser.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from models.classification.efficientnet import load as load_classifier
+from models.image import Image, Pixels, decode, encode, resize
+from models.pipeline import Card, Task
+from models.style.losses import Perceptual
+from models.style.optimise import OptimiseOptions, optimise
+from models.style.pipeline import StylePipeline
+from models.style.result import StyleOptions
+from models.style.transfer import StyleNetwork, Stylist, load
+
+
+def sheet(network: StyleNetwork, pictures: Sequence[Pixels], longest: int) -> Pixels:
+    """Paints as the service does, bytes in and bytes out.
+
+    Args:
+        network: in eval mode.
+        pictures: uint8 [h, w, 3] each.
+        longest: side of a cell, pixels; the pictures are scaled to it.
+
+    Returns:
+        uint8 [rows * longest, (1 + styles) * longest, 3].
+    """
+    side = -(-longest // 4) * 4
+    card = Card("sheet", Task.STYLE, "", "")
+    pipeline = StylePipeline(card, Stylist(network), network.config.styles, buckets=[(side, side)])
+    rows = []
+    for pixels in pictures:
+        scale = longest / max(pixels.shape[:2])
+        height, width = (max(1, round(edge * scale)) for edge in pixels.shape[:2])
+        picture = resize(pixels, height, width)
+        cells = [picture]
+        for style in network.config.styles:
+            item = pipeline.preprocess(Image(picture, width, height), StyleOptions(style.name))
+            with torch.inference_mode():
+                outputs = pipeline.module(torch.from_numpy(item.tensor)[None])
+            cells.append(pipeline.postprocess((outputs,), [item.context])[0].pixels)
+        rows.append(np.concatenate([_centred(cell, longest) for cell in cells], axis=1))
+    return np.concatenate(rows)
+
+
+def paintings_row(paintings: Sequence[Image], longest: int) -> Pixels:
+    """uint8 [longest, (1 + N) * longest, 3]: nothing, then the paintings."""
+    cells = [np.full((longest, longest, 3), 255, np.uint8)]
+    for image in paintings:
+        scale = longest / max(image.height, image.width)
+        height, width = (max(1, round(edge * scale)) for edge in (image.height, image.width))
+        cells.append(_centred(resize(image.pixels, height, width), longest))
+    return np.concatenate(cells, axis=1)
+
+
+def optimised_row(
+    picture: Image, paintings: Sequence[Image], perceptual: Perceptual, longest: int, steps: int
+) -> Pixels:
+    """uint8 [longest, (1 + N) * longest, 3]: nothing, then the picture in every painting's manner."""
+    options = OptimiseOptions(steps=steps, size=longest, preview_every=0)
+    painted = (optimise(picture, painting, perceptual, options).pixels for painting in paintings)
+    blank = np.full((longest, longest, 3), 255, np.uint8)
+    return np.concatenate([blank, *(_centred(pixels, longest) for pixels in painted)], axis=1)
+
+
+def _centred(pixels: Pixels, side: int) -> Pixels:
+    cell = np.full((side, side, 3), 255, np.uint8)
+    height, width = pixels.shape[:2]
+    top, left = (side - height) // 2, (side - width) // 2
+    cell[top : top + height, left : left + width] = pixels
+    return cell
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command; see the top of this file."""
+    parser = argparse.ArgumentParser(prog="python -m models.training.style.sheet", description=main.__doc__)
+    parser.add_argument("weights", type=Path, help="of `models.training.style`")
+    parser.add_argument("--pictures", type=Path, nargs="+", required=True)
+    parser.add_argument("--size", type=int, default=256, help="side of a cell, pixels")
+    parser.add_argument("--paintings", type=Path, help="a folder with STYLE.jpg for each style")
+    parser.add_argument("--trunk", type=Path, help="EfficientNet-Lite0's checkpoint, for the optimiser")
+    parser.add_argument("--optimised", type=int, default=0, help="how many pictures the optimiser paints too")
+    parser.add_argument("--steps", type=int, default=150, help="of the optimiser")
+    parser.add_argument("--out", type=Path, required=True, help="a .jpg to write")
+    options = parser.parse_args(arguments)
+    if options.optimised and (options.paintings is None or options.trunk is None):
+        parser.error("--optimised needs --paintings and --trunk")
+
+    network = load(options.weights)
+    pictures = [decode(path.read_bytes()) for path in options.pictures]
+    paintings = []
+    if options.paintings is not None:
+        names = [style.name for style in network.config.styles]
+        paintings = [decode((options.paintings / f"{name}.jpg").read_bytes()) for name in names]
+    rows = [paintings_row(paintings, options.size)] if paintings else []
+    for index, picture in enumerate(pictures):
+        rows.append(sheet(network, [picture.pixels], options.size))
+        if index < options.optimised:
+            perceptual = Perceptual(load_classifier(options.trunk).trunk.eval())
+            rows.append(optimised_row(picture, paintings, perceptual, options.size, options.steps))
+    options.out.write_bytes(encode(np.concatenate(rows), "jpeg", 88))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,290 @@
+"""Training of the style network: its losses, its loop, its checkpoints; the command is `__main__.py`.
+
+What makes it quick on a CPU: bfloat16, channels last, the loss network's batch norms folded away, its strided
+depthwise convolutions in float32 (their gradients in bfloat16 take ten times as long), and instance norms
+written for it (`norm.py`).
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from models.backbones.efficientnet_lite import Trunk
+from models.image import Pixels, encode
+from models.style.losses import MARGIN, Perceptual, content_cost, style_cost, total_variation
+from models.style.transfer import StyleNetwork, save
+from models.training.fold import fold
+from models.training.precision import autocast, spare_strided
+from models.training.progress import Progress
+from models.training.style import data as data
+from models.training.style.norm import hasten
+from models.training.style.sheet import sheet
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train.
+
+    Attributes:
+        size: side of the training crops, pixels, a multiple of 32.
+        shortest: shorter side of the pictures that they are cut from.
+        painting_size: longest side of the paintings: the larger, the larger the strokes.
+        batch: pictures a step, each in a style of its own.
+        steps: how long, or
+        minutes: how long; measuring, saving and time that the process was stopped do not count.
+        deadline: Unix time at which it is over whatever `minutes` says; None: never.
+        rate, style_rate: Adam's learning rate for the convolutions, and for the styles' scales and shifts.
+        warmup: steps in which the rate rises from nothing.
+        average: decay of the moving average of the weights, per step.
+        content_weight, style_weight, variation_weight: of the three costs.
+        report_every: steps between two rows of the history.
+        measure_every: steps between two measurements, with checkpoint and contact sheet.
+        held: how many held-out pictures to measure on.
+        sheet_size: longest side of a picture on the contact sheet.
+        channels, quarter_channels, blocks: of the network, see `StyleConfig`.
+        seed: of everything random.
+    """
+
+    size: int = 256
+    shortest: int = 352
+    painting_size: int = 448
+    batch: int = 4
+    steps: int = 20_000
+    minutes: float | None = None
+    deadline: float | None = None
+    rate: float = 1e-3
+    style_rate: float = 3e-3
+    warmup: int = 100
+    average: float = 0.998
+    content_weight: float = 1.0
+    style_weight: float = 5.0
+    variation_weight: float = 2.0
+    report_every: int = 100
+    measure_every: int = 1000
+    held: int = 12
+    sheet_size: int = 320
+    channels: int = 32
+    quarter_channels: int = 64
+    blocks: int = 5
+    seed: int = 0
+
+
+PARTS = ("content", "style", "variation")
+
+
+class Costs:
+    """The costs of painted pictures, each against its own content and its own painting.
+
+    Args:
+        trunk: with ImageNet's weights; it is changed for speed and frozen.
+        paintings: uint8 [h, w, 3] each.
+    """
+
+    def __init__(self, trunk: Trunk, paintings: Sequence[Pixels], recipe: Recipe) -> None:
+        fold(trunk.eval())
+        spare_strided(trunk)
+        self.perceptual = Perceptual(trunk.to(memory_format=torch.channels_last))
+        self.weights = torch.tensor((recipe.content_weight, recipe.style_weight, recipe.variation_weight))
+        with torch.no_grad():
+            grams = [self.perceptual(planes(torch.from_numpy(pixels)[None]))[1] for pixels in paintings]
+        self.targets = [torch.cat(layer) for layer in zip(*grams, strict=True)]  # per layer [S, C, C]
+
+    def __call__(
+        self, painted: Tensor, content: Tensor, styles: Tensor, shift: tuple[int, int] = (0, 0)
+    ) -> Tensor:
+        """What each picture costs.
+
+        Args:
+            painted, content: Tensor[N, 3, H, W], 0..255.
+            styles: Tensor[N], indices of the paintings.
+            shift: see `Perceptual`.
+
+        Returns:
+            Tensor[N, 3], unweighted: `PARTS`.
+        """
+        with autocast():
+            with torch.no_grad():
+                wanted = self.perceptual.content(content, shift)
+            features, grams = self.perceptual(painted, shift)
+        targets = [layer[styles] for layer in self.targets]
+        costs = (
+            content_cost(features.float(), wanted.float()),
+            style_cost([gram.float() for gram in grams], targets),
+            total_variation(painted),
+        )
+        return torch.stack(costs, dim=1)
+
+
+def planes(batch: Tensor) -> Tensor:
+    """uint8 Tensor[N, H, W, 3] -> float Tensor[N, 3, H, W], channels last."""
+    return batch.permute(0, 3, 1, 2).float().contiguous(memory_format=torch.channels_last)
+
+
+def shift_of(step: int) -> tuple[int, int]:
+    """Where a step looks at its pictures from: all the 64 shifts below `MARGIN`, in a mixed order."""
+    place = step * 27 % MARGIN**2  # 27 and 64 have no common divisor, and neighbours lie apart
+    return place // MARGIN, place % MARGIN
+
+
+class Trainer:
+    """One training: network, its average, optimiser and place, all of which a checkpoint keeps.
+
+    Args:
+        network: to train; its styles are those of the costs' paintings, in their order.
+        costs: of what it paints.
+        train: uint8 [h, w, 3] pictures.
+        held: held-out ones, for measuring and for the sheets.
+    """
+
+    def __init__(
+        self,
+        network: StyleNetwork,
+        costs: Costs,
+        train: Sequence[Pixels],
+        held: Sequence[Pixels],
+        recipe: Recipe,
+    ) -> None:
+        self.recipe, self.costs, self.train, self.held = recipe, costs, train, held
+        self.network = network.train().to(memory_format=torch.channels_last)
+        hasten(self.network)
+        self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
+        shared = [p for name, p in self.network.named_parameters() if name != "styles"]
+        self.optimiser = torch.optim.Adam(
+            [
+                {"params": shared, "peak": recipe.rate},
+                {"params": [self.network.styles], "peak": recipe.style_rate},
+            ]
+        )
+        self.progress = Progress(recipe.steps, recipe.minutes, recipe.deadline)
+        self.steps, self.best = 0, math.inf
+        self.history: list[dict[str, float]] = []
+
+    def run(self, out: Path) -> None:
+        """Trains to the end, measuring and saving on the way."""
+        recipe = self.recipe
+        out.mkdir(parents=True, exist_ok=True)
+        self.progress.skip()
+        total = torch.zeros(len(PARTS))
+        for images, styles in data.batches(
+            self.train, len(self.network.styles), recipe.size, recipe.batch, recipe.seed, self.steps
+        ):
+            total += self.train_step(images, styles).mean(dim=0)
+            self.progress.step()
+            over = self.progress.value >= 1
+            if self.steps % recipe.report_every == 0 or over:
+                since = self.steps % recipe.report_every or recipe.report_every
+                self.report(dict(zip(PARTS, (total / since).tolist(), strict=True)), out)
+                total.zero_()
+            if self.steps % recipe.measure_every == 0 or over:
+                self.report(self.measure(), out)
+                self.keep(out)
+                self.progress.skip()
+            if over:
+                break
+
+    def train_step(self, images: Tensor, styles: Tensor) -> Tensor:
+        """One step of the optimiser and of the average; the costs, Tensor[N, 3]."""
+        warm = min(1.0, (self.steps + 1) / self.recipe.warmup)
+        cosine = 0.02 + 0.98 * (1 + math.cos(math.pi * self.progress.value)) / 2
+        for group in self.optimiser.param_groups:
+            group["lr"] = group["peak"] * warm * cosine
+        content = planes(images)
+        painted = self.paint(self.network, content, self.network.styles[styles])
+        costs = self.costs(painted, content, styles, shift_of(self.steps))
+        self.optimiser.zero_grad(set_to_none=True)
+        (costs @ self.costs.weights).mean().backward()
+        nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
+        self.optimiser.step()
+        self.steps += 1
+        self._follow()
+        return costs.detach()
+
+    @staticmethod
+    def paint(network: StyleNetwork, content: Tensor, codes: Tensor) -> Tensor:
+        """`StyleNetwork.forward` in bfloat16."""
+        with autocast():
+            painted: Tensor = network(content, codes)
+        return painted
+
+    @torch.no_grad()
+    def _follow(self) -> None:
+        keep = self.recipe.average * (1 - math.exp(-self.steps / 300))  # young averages forget faster
+        torch._foreach_lerp_(
+            list(self.average.parameters()), [p.detach() for p in self.network.parameters()], 1 - keep
+        )
+
+    @torch.no_grad()
+    def measure(self) -> dict[str, float]:
+        """Mean costs of the averaged network on the middles of held-out pictures; of style, by style too."""
+        side = min(min(pixels.shape[:2]) for pixels in self.held) // 32 * 32
+        row: dict[str, float] = {}
+        total = torch.zeros(len(PARTS))
+        for index, style in enumerate(self.network.config.styles):
+            parts = torch.zeros(len(PARTS))
+            for pixels in self.held:
+                top, left = ((edge - side) // 2 for edge in pixels.shape[:2])
+                content = planes(torch.from_numpy(pixels[top : top + side, left : left + side].copy())[None])
+                painted = self.paint(self.average, content, self.average.styles[[index]])
+                parts += self.costs(painted, content, torch.tensor([index]))[0] / len(self.held)
+            row[f"held_style_{style.name}"] = parts[1].item()
+            total += parts / len(self.network.config.styles)
+        row |= {f"held_{name}": value for name, value in zip(PARTS, total.tolist(), strict=True)}
+        return row | {"held_cost": (total @ self.costs.weights).item()}
+
+    def report(self, row: dict[str, float], out: Path) -> None:
+        """Adds a row to the history, and prints it."""
+        place = {"step": self.steps, "progress": self.progress.value, "seconds": self.progress.active}
+        self.history.append(place | row)
+        (out / "history.json").write_text(json.dumps(self.history, indent=1))
+        print(" ".join(f"{name} {value:.4g}" for name, value in self.history[-1].items()), flush=True)
+
+    def keep(self, out: Path) -> None:
+        """Writes checkpoint, weights and contact sheet."""
+        save(self.average, out / "last.safetensors")
+        cost = self.history[-1]["held_cost"]
+        if cost < self.best:
+            self.best = cost
+            save(self.average, out / "best.safetensors")
+        shown = sheet(self.average, self.held[:4], self.recipe.sheet_size)
+        (out / f"sheet-{self.steps:06d}.png").write_bytes(encode(shown, "png"))
+        self.save(out / "last.pt")
+
+    def save(self, path: Path) -> None:
+        """Writes all that `resume` needs; a crash while writing leaves the old file."""
+        state = {
+            "styles": [style.name for style in self.network.config.styles],
+            "network": self.network.state_dict(),
+            "average": self.average.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "place": {"steps": self.steps, "best": self.best},
+            "progress": {"value": self.progress.value, "active": self.progress.active},
+            "history": self.history,
+        }
+        fresh = path.with_suffix(".new")
+        torch.save(state, fresh)
+        fresh.replace(path)
+
+    def resume(self, path: Path) -> None:
+        """Goes on where `save` left off.
+
+        Raises:
+            ValueError: it is of other paintings, or of these in another order.
+        """
+        state: dict[str, Any] = torch.load(path, weights_only=True)
+        if state["styles"] != [style.name for style in self.network.config.styles]:
+            raise ValueError(f"{path.name} is of the paintings {', '.join(state['styles'])}, in this order")
+        self.network.load_state_dict(state["network"])
+        self.average.load_state_dict(state["average"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.steps, self.best = state["place"]["steps"], state["place"]["best"]
+        self.progress.value, self.progress.active = state["progress"]["value"], state["progress"]["active"]
+        self.history = state["history"]

@@ -1,0 +1,113 @@
+"""Pictures and boxes for training: a fixed split, decoded once, batches prepared ahead."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from models.image import decode, resize
+from models.training.yolo.augment import Augment
+from models.training.yolo.folder import Folder, Sample
+
+HELD_OUT_IN = 9
+
+
+def held_out(name: str) -> bool:
+    """Whether the picture of this file name (without suffix) is kept for choosing and never trained on.
+
+    It is when the SHA-256 of the name, as one large number, is a multiple of 9: about one in nine, whatever
+    else is in the folder, so pictures can be added and none changes sides.
+    """
+    return int(hashlib.sha256(name.encode()).hexdigest(), 16) % HELD_OUT_IN == 0
+
+
+def split(folder: Folder) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
+    """The samples to train on, and those held out; by file name alone (see `held_out`)."""
+    train = tuple(sample for sample in folder.samples if not held_out(sample.path.stem))
+    held = tuple(sample for sample in folder.samples if held_out(sample.path.stem))
+    return train, held
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A decoded sample.
+
+    Attributes:
+        pixels: uint8 [h, w, 3], RGB.
+        boxes: float32 [K, 5]: class, x1, y1, x2, y2 in pixels of `pixels`.
+    """
+
+    pixels: NDArray[np.uint8]
+    boxes: NDArray[np.float32]
+
+
+def load(samples: Sequence[Sample], longest: int) -> list[Picture]:
+    """Decodes all samples into memory, none with a side above `longest` pixels."""
+
+    def one(sample: Sample) -> Picture:
+        pixels = decode(sample.path.read_bytes()).pixels
+        height, width = pixels.shape[:2]
+        scale = min(1.0, longest / max(height, width))
+        height, width = max(1, round(height * scale)), max(1, round(width * scale))
+        kind, x, y, w, h = sample.boxes.T
+        corners = np.stack((kind, x - w / 2, y - h / 2, x + w / 2, y + h / 2), axis=1)
+        corners[:, 1:] *= (width, height, width, height)
+        return Picture(resize(pixels, height, width), corners.astype(np.float32))
+
+    with ThreadPoolExecutor(2) as pool:
+        return list(pool.map(one, samples))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one step of training sees.
+
+    Attributes:
+        images: uint8 Tensor[N, S, S, 3].
+        targets: float32 Tensor[T, 7]: index in the batch, class, centre x, centre y, width, height in pixels,
+            and how sure it is, which is 1.
+    """
+
+    images: Tensor
+    targets: Tensor
+
+
+def batches(
+    pictures: Sequence[Picture], size: int, count: int, augment: Augment, seed: int
+) -> Iterator[Batch]:
+    """One epoch of shuffled, augmented batches of `count`, no last smaller one (a small set is one batch).
+
+    What an epoch gives depends on its seed only. A thread prepares the next batch while one is in use.
+    """
+    order = np.random.default_rng(seed).permutation(len(pictures))
+    count = min(count, len(pictures))
+
+    def prepare(start: int) -> Batch:
+        images = np.empty((count, size, size, 3), np.uint8)
+        targets = []
+        for place, index in enumerate(order[start : start + count]):
+            random = np.random.default_rng((seed, int(index)))
+            pixels, boxes = augment(pictures, int(index), size, random)
+            images[place] = pixels
+            kind, x1, y1, x2, y2 = boxes.T
+            owner = np.full(len(boxes), place, np.float32)
+            sides = ((x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1)
+            targets.append(np.stack((owner, kind, *sides, np.ones_like(kind)), axis=1))
+        return Batch(torch.from_numpy(images), torch.from_numpy(np.concatenate(targets).astype(np.float32)))
+
+    cv2.setNumThreads(1)  # the cores belong to the network
+    with ThreadPoolExecutor(1) as pool:
+        starts = range(0, len(pictures) - count + 1, count)
+        ahead = pool.submit(prepare, 0)
+        for start in starts[1:]:
+            ready, ahead = ahead, pool.submit(prepare, start)
+            yield ready.result()
+        yield ahead.result()

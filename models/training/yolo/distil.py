@@ -1,0 +1,175 @@
+"""Distillation: a darknet YOLO that has learnt from many more pictures teaches ours on ours.
+
+Two lessons, both of Hinton et al., "Distilling the Knowledge in a Neural Network"
+(https://arxiv.org/abs/1503.02531), as Chen et al. adapted them to detectors (NeurIPS 2017, "Learning
+Efficient Object Detection Models with Knowledge Distillation"):
+
+- `soften`: a labelled box is as sure as labels and teacher together say, so what is hard to see is not learnt
+  by heart; what the teacher alone sees counts for its part.
+- `Mimic`: layers of their own, dropped after training, say from our pyramid what the teacher's heads say, all
+  of its classes. So the pyramid must know more than the labels ask for, on any augmented picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models import boxes, registry
+from models.detection.darknet.cfg import Yolo as YoloSection
+from models.detection.darknet.network import Darknet
+from models.detection.yolo import STRIDES
+from models.training.precision import autocast
+from models.weights import CATALOGUE, Catalogue, Store
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What a teacher says of a batch.
+
+    Attributes:
+        maps: per head its logits, float32 Tensor[N, h, w, A, 5 + C]: x, y, log w, log h, objectness, classes.
+        found: float32 Tensor[D, 7]: image, class (ours), cx, cy, w, h in pixels, score.
+    """
+
+    maps: tuple[Tensor, ...]
+    found: Tensor
+
+
+class Teacher:
+    """A darknet network with `[yolo]` heads, and which of its classes are which of ours.
+
+    Args:
+        network: with its weights; it is made channels-last and frozen, in place.
+        classes: index among the teacher's classes -> index among ours.
+
+    Raises:
+        ValueError: a head is not a plain `[yolo]`, has a stride that ours has not, or no class is ours.
+    """
+
+    def __init__(self, network: Darknet, classes: Mapping[int, int]) -> None:
+        sections = [section for section in network.config.layers if isinstance(section, YoloSection)]
+        if len(sections) != len(network.heads) or any(section.new_coords for section in sections):
+            raise ValueError("a teacher's heads must be [yolo] without new_coords")
+        if not classes:
+            raise ValueError("the teacher knows none of the labels")
+        self.network = network.eval().requires_grad_(False)
+        self.strides = [int(head.stride[0]) for head in network.heads]  # type: ignore[index]
+        if not set(self.strides) <= set(STRIDES):
+            raise ValueError(f"the teacher's strides {self.strides} are not all of {STRIDES}")
+        self.anchors = [len(head.anchors) for head in network.heads]  # type: ignore[arg-type]
+        self.outputs = 5 + network.classes
+        self.classes = dict(classes)
+        network.to(memory_format=torch.channels_last)
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor, score: float = 0.05) -> Lesson:
+        """uint8 Tensor[N, S, S, 3], RGB, at the teacher's canvas; boxes below `score` are left out."""
+        with autocast():
+            raw = [map_.float() for map_ in self.network.raw(images)]
+        decoded = [head(map_) for head, map_ in zip(self.network.heads, raw, strict=True)]
+        all_boxes, all_scores = (torch.cat(parts, dim=1) for parts in zip(*decoded, strict=True))
+        theirs = torch.tensor(list(self.classes))
+        chosen = boxes.select(
+            all_boxes, all_scores[..., theirs], score_threshold=score, iou_threshold=0.45, max_detections=100
+        )
+        ours = torch.tensor(list(self.classes.values()))[chosen.classes]
+        centred = boxes.convert(chosen.boxes, "xyxy", "cxcywh")
+        found = torch.cat(
+            (torch.stack((chosen.images, ours), dim=1).float(), centred, chosen.scores[:, None]), 1
+        )
+        maps = tuple(
+            map_.view(len(images), count, self.outputs, *map_.shape[2:]).permute(0, 3, 4, 1, 2)
+            for map_, count in zip(raw, self.anchors, strict=True)
+        )
+        return Lesson(maps, found)
+
+
+def load_teacher(name: str, catalogue: Path | None, size: int, labels: Sequence[str]) -> Teacher:
+    """A darknet model of the catalogue (or of an operator's own besides), on a canvas of `size`.
+
+    Raises:
+        ValueError: it is no darknet model, or see `Teacher`.
+        ModelUnknown, WeightsError: it is not there, or a file is not what it should be.
+    """
+    entry = Catalogue([CATALOGUE, catalogue] if catalogue else [CATALOGUE])[name]
+    entry = replace(entry, options={**entry.options, "width": size, "height": size})
+    if entry.builder != "darknet":
+        raise ValueError(f"{name} is no darknet model")
+    pipeline = registry.builder(entry.builder)(entry, Store().files(entry))
+    network = cast(Darknet, pipeline.module)
+    known = {label: index for index, label in enumerate(pipeline.card.labels)}
+    return Teacher(network, {known[label]: index for index, label in enumerate(labels) if label in known})
+
+
+def soften(targets: Tensor, found: Tensor, share: float) -> Tensor:
+    """Labels and a teacher's detections as one set of targets.
+
+    Args:
+        targets: float32 Tensor[T, 7]: image, class, cx, cy, w, h, how sure.
+        found: Tensor[D, 7], `Lesson.found`.
+        share: how much the teacher's word counts, 0 to 1.
+
+    Returns:
+        Tensor[T + E, 7]: a label keeps 1 - `share` of its sureness and gets the rest times the best score
+        that the teacher gives there (IoU of at least 0.5); the E boxes that the teacher sees where no label
+        is (IoU below 0.3) follow, with `share` times their score.
+    """
+    if not len(found):
+        return torch.cat((targets[:, :6], targets[:, 6:] * (1 - share)), dim=1)
+    overlap = boxes.iou(
+        boxes.convert(targets[:, 2:6], "cxcywh", "xyxy"), boxes.convert(found[:, 2:6], "cxcywh", "xyxy")
+    )
+    overlap = overlap * (targets[:, None, :2] == found[None, :, :2]).all(dim=2)  # same image, same class
+    seen = torch.where(overlap >= 0.5, found[:, 6], 0.0).amax(dim=1)
+    ours = torch.cat((targets[:, :6], (targets[:, 6] * (1 - share + share * seen))[:, None]), dim=1)
+    unlabelled = (overlap < 0.3).all(dim=0)  # all of them when there is no target
+    theirs = found[unlabelled]
+    return torch.cat((ours, torch.cat((theirs[:, :6], share * theirs[:, 6:]), dim=1)))
+
+
+class Mimic(nn.Module):
+    """Says what the teacher's heads say from our pyramid of the same strides: one 1 x 1 convolution a head.
+
+    Args:
+        teacher: whose heads.
+        channels: of our pyramid.
+        boxes, classes: how much their parts count beside objectness.
+    """
+
+    def __init__(self, teacher: Teacher, channels: int, boxes: float = 0.1, classes: float = 0.1) -> None:
+        super().__init__()
+        self.boxes, self.classes = boxes, classes
+        self.places = [STRIDES.index(stride) for stride in teacher.strides]
+        self.heads = nn.ModuleList(
+            nn.Conv2d(channels, count * teacher.outputs, 1) for count in teacher.anchors
+        )
+        for head, count in zip(self.heads, teacher.anchors, strict=True):
+            bias = head.bias.detach().view(count, teacher.outputs)  # type: ignore[operator]
+            bias[:, 4:] = -5.0  # few objects
+
+    def forward(self, features: Sequence[Tensor], lesson: Lesson) -> Tensor:
+        """The loss, Tensor[], of our pyramid's maps, Tensor[N, channels, h, w] each, beside the lesson.
+
+        Objectness counts everywhere, boxes and classes where the teacher sees something, as much as it does.
+        """
+        total = lesson.maps[0].new_zeros(())
+        for head, place, wanted in zip(self.heads, self.places, lesson.maps, strict=True):
+            said = head(features[place]).float()
+            said = said.permute(0, 2, 3, 1).reshape(wanted.shape)
+            sure = wanted[..., 4].sigmoid()
+            total = total + F.binary_cross_entropy_with_logits(said[..., 4], sure)
+            centre = F.smooth_l1_loss(said[..., :2].sigmoid(), wanted[..., :2].sigmoid(), reduction="none")
+            size = F.smooth_l1_loss(said[..., 2:4], wanted[..., 2:4], reduction="none")
+            kinds = F.binary_cross_entropy_with_logits(
+                said[..., 5:], wanted[..., 5:].sigmoid(), reduction="none"
+            )
+            rest = self.boxes * (centre.sum(-1) + size.sum(-1)) + self.classes * kinds.sum(-1)
+            total = total + (rest * sure).sum() / sure.sum().clamp(min=1)
+        return total / len(self.heads)

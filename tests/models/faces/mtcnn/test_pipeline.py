@@ -1,0 +1,309 @@
+"""MTCNN: each step against a slow reference, and the pipeline as a server uses it."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from models.errors import ParameterInvalid, WeightsError
+from models.faces.mtcnn.candidates import Candidates, Crops, FaceContext, not_inside
+from models.faces.mtcnn.networks import PNet
+from models.faces.mtcnn.pipeline import MtcnnPipeline, build
+from models.faces.mtcnn.pyramid import Pyramid
+from models.faces.result import Face, FaceOptions, Faces
+from models.image import Image, letterbox
+from models.training.faces.offline import run
+from models.weights import Catalogue
+from tests.models.faces.portraits import detector, files, mtcnn_with, picture, portrait, portraits
+from tests.paths import needs_shared
+
+
+def faces_of(pipeline: MtcnnPipeline, images: list[Image]) -> list[Faces]:
+    found = [item for item in run(pipeline, images) if isinstance(item, Faces)]
+    assert len(found) == len(images)
+    return found
+
+
+def blank(height: int, width: int) -> Image:
+    return Image(np.full((height, width, 3), 120, np.uint8), width, height)
+
+
+# --- the pyramid ---
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(12, 300), st.integers(12, 300), st.floats(12, 40), st.floats(0.3, 0.9))
+@example(264, 286, 16.0, 0.732421875)
+def test_tiles_lie_apart_and_windows_lie_on_the_canvas(
+    height: int, width: int, min_face: float, factor: float
+) -> None:
+    if min(height, width) < min_face:
+        with pytest.raises(ValueError, match="holds no face"):
+            Pyramid(height, width, min_face, factor)
+        return
+    pyramid = Pyramid(height, width, min_face, factor)
+    covered = np.zeros((pyramid.height, pyramid.width), int)
+    for tile in pyramid.tiles:
+        assert tile.x % 2 == tile.y % 2 == 0
+        covered[tile.y : tile.y + tile.height, tile.x : tile.x + tile.width] += 1
+    assert covered.max() == 1
+    assert covered.sum() == sum(tile.width * tile.height for tile in pyramid.tiles)
+    used = pyramid.windows[pyramid.levels >= 0]
+    assert ((used[:, 2:] - used[:, :2]) >= 11).all()
+    assert (used[:, :2] >= 0).all()
+    # to a pixel of its size, and one of the canvas, the last window ends where the canvas does
+    scales = 12 / min_face * factor ** pyramid.levels[pyramid.levels >= 0].double()
+    assert (used[:, 2] <= width + 1 / scales + 1).all()
+    assert pyramid.levels.max() == len(pyramid.tiles) - 1
+
+
+def test_one_mosaic_gives_what_every_size_gives_alone() -> None:
+    torch.manual_seed(0)
+    network, pyramid = PNet().eval(), Pyramid(90, 130, 15.0)
+    canvas = np.random.default_rng(0).integers(0, 256, (90, 130, 3), dtype=np.uint8)
+    mosaic = pyramid.mosaic(canvas)
+    with torch.inference_mode():
+        scores, shifts = network(torch.from_numpy(mosaic)[None])
+        for level, tile in enumerate(pyramid.tiles):
+            part = mosaic[tile.y : tile.y + tile.height, tile.x : tile.x + tile.width]
+            even = part[: tile.height // 2 * 2, : tile.width // 2 * 2]
+            alone_scores, alone_shifts = network(torch.from_numpy(even.copy())[None])
+            own = pyramid.levels == level
+            torch.testing.assert_close(scores[0, own], alone_scores[0])
+            torch.testing.assert_close(shifts[0][:, own], alone_shifts[0])
+
+
+def test_a_size_of_the_pyramid_is_the_picture() -> None:
+    rows, columns = np.mgrid[0:128, 0:96]
+    canvas = np.stack((rows * 1.5, columns * 2, rows + columns), -1).astype(np.uint8)
+    for tile in (pyramid := Pyramid(128, 96, 24.0)).tiles:
+        part = pyramid.mosaic(canvas)[tile.y : tile.y + tile.height, tile.x : tile.x + tile.width]
+        area = F.adaptive_avg_pool2d(
+            torch.from_numpy(canvas).permute(2, 0, 1).double(), (tile.height, tile.width)
+        )
+        assert np.abs(part - area.permute(1, 2, 0).numpy()).max() < 3
+
+
+# --- candidates ---
+
+
+def contexts(*sizes: tuple[int, int], canvas: int = 64) -> list[FaceContext]:
+    rng = np.random.default_rng(0)
+    made = []
+    for height, width in sizes:
+        image = Image(rng.integers(0, 256, (height, width, 3), dtype=np.uint8), width, height)
+        made.append(FaceContext(*letterbox(image, canvas, canvas, fill=127), FaceOptions()))
+    return made
+
+
+CORNER = st.floats(-20, 70)
+BOXES = st.lists(st.tuples(CORNER, CORNER, st.floats(1, 80), st.integers(0, 2)), min_size=1, max_size=12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(BOXES, st.sampled_from([24, 48]))
+def test_a_crop_is_the_mean_of_the_pixels_under_it(
+    places: list[tuple[float, float, float, int]], side: int
+) -> None:
+    batch = contexts((64, 64), (64, 32), (20, 64))
+    boxes = torch.tensor([(x, y, x + size, y + size) for x, y, size, _ in places])
+    images = torch.tensor([image for *_, image in places])
+    crops = Crops(batch, torch.device("cpu")).cut(Candidates(boxes, torch.ones(len(boxes)), images), side)
+    assert crops.shape == (len(boxes), side, side, 3)
+    assert crops.isfinite().all()
+    for crop, box, image in zip(crops, boxes, images, strict=True):
+        shown = batch[image].geometry
+        low = torch.tensor([shown.pad_x, shown.pad_y])
+        high = low + torch.tensor([shown.width * shown.scale_x, shown.height * shown.scale_y]).round()
+        (x1, y1), (x2, y2) = box.floor().view(2, 2).maximum(low).minimum(high).long().tolist()
+        if x1 == x2 or y1 == y2:  # outside of the picture: some pixel at its edge, whatever it is
+            continue
+        part = torch.from_numpy(batch[image].canvas[y1:y2, x1:x2]).permute(2, 0, 1).float()
+        torch.testing.assert_close(
+            crop, F.adaptive_avg_pool2d(part, side).permute(1, 2, 0), atol=1e-3, rtol=1e-4
+        )
+
+
+def slow_not_inside(boxes: list[list[float]], scores: list[float], images: list[int]) -> list[int]:
+    kept: list[int] = []
+    for index in sorted(range(len(boxes)), key=lambda i: -scores[i]):
+        a = boxes[index]
+        for other in kept:
+            b = boxes[other]
+            wide = max(0.0, min(a[2], b[2]) - max(a[0], b[0]))
+            high = max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
+            smaller = min((a[2] - a[0]) * (a[3] - a[1]), (b[2] - b[0]) * (b[3] - b[1]))
+            if images[index] == images[other] and wide * high / smaller > 0.7:
+                break
+        else:
+            kept.append(index)
+    return kept
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(0, 25))
+def test_faces_inside_of_faces_go_as_in_a_slow_reference(seed: int, count: int) -> None:
+    rng = np.random.default_rng(seed)
+    corner, size = rng.uniform(0, 40, (count, 2)), rng.uniform(5, 60, (count, 2))
+    boxes = torch.from_numpy(np.concatenate((corner, corner + size), 1))
+    scores, images = (
+        torch.from_numpy(rng.permutation(count) / 30),
+        torch.from_numpy(rng.integers(0, 2, count)),
+    )
+    kept = not_inside(Candidates(boxes, scores, images), 0.7)
+    assert kept.tolist() == slow_not_inside(boxes.tolist(), scores.tolist(), images.tolist())
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.lists(st.tuples(st.floats(0, 1, width=32), st.integers(0, 3)), max_size=30),
+    st.lists(st.integers(0, 6), min_size=4, max_size=4),
+)
+def test_each_picture_keeps_its_best(rows: list[tuple[float, int]], limits: list[int]) -> None:
+    scores, images = torch.tensor([s for s, _ in rows]), torch.tensor([i for _, i in rows], dtype=torch.int64)
+    kept = Candidates(torch.zeros(len(rows), 4), scores, images).best(torch.tensor(limits), 4).tolist()
+    expected = []
+    for image, limit in enumerate(limits):
+        own = [index for index, (_, owner) in enumerate(rows) if owner == image]
+        expected += sorted(own, key=lambda index: -rows[index][0])[:limit]
+    assert kept == expected
+
+
+# --- the pipeline ---
+
+
+def close(a: Face, b: Face) -> bool:
+    return bool(
+        np.allclose(a.box, b.box, atol=0.5)
+        and np.allclose(a.landmarks, b.landmarks, atol=0.5)
+        and abs(a.score - b.score) < 1e-3
+    )
+
+
+@needs_shared
+def test_a_picture_of_one_person_has_one_face() -> None:
+    for _, path in portraits():
+        shown = portrait(path)
+        assert len(shown.faces.items) == 1, path
+        x1, y1, x2, y2 = shown.faces.items[0].box
+        assert 0 <= x1 < x2 <= shown.image.width
+        assert 0 <= y1 < y2 <= shown.image.height
+
+
+@needs_shared
+def test_a_request_does_not_depend_on_its_batchmates() -> None:
+    paths = ["groups/two_people.jpg", "obama/3.jpg"]
+    together = faces_of(detector(), [picture(paths[0]), blank(40, 600), picture(paths[1])])
+    assert together[1] == Faces(600, 40, ())
+    for path, found in zip(paths, (together[0], together[2]), strict=True):
+        alone = portrait(path).faces
+        assert len(found.items) == len(alone.items)
+        assert all(close(a, b) for a, b in zip(found.items, alone.items, strict=True))
+
+
+@needs_shared
+def test_every_request_has_its_own_options() -> None:
+    pipeline, image = detector(), picture("groups/two_people.jpg")
+    wishes = [
+        None,
+        FaceOptions(max_faces=1),
+        FaceOptions(min_size=1000),
+        FaceOptions(score_threshold=1.0),
+        FaceOptions(score_threshold=0.0),
+    ]
+    prepared = pipeline.preprocess(image)
+    with torch.inference_mode():
+        outputs = pipeline.module(torch.from_numpy(prepared.tensor)[None])
+    repeated = tuple(output.expand(len(wishes), *output.shape[1:]) for output in outputs)
+    context: FaceContext = prepared.context
+    found = pipeline.postprocess(
+        repeated, [dataclasses.replace(context, options=wish or FaceOptions()) for wish in wishes]
+    )
+    counts = [len(one.items) for one in found]
+    assert counts[:3] == [2, 1, 0]
+    assert found[1].items == found[0].items[:1]
+    assert counts[3] <= counts[0] <= counts[4]
+    assert list(found[4].items) == sorted(found[4].items, key=lambda face: -face.score)
+    # a batch that the executor padded: outputs without a context are left alone
+    assert pipeline.postprocess(repeated, [context]) == found[:1]
+    assert pipeline.postprocess(repeated, []) == []
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 700), (900, 2), (64, 64)])
+def test_pictures_without_faces_are_answered(size: tuple[int, int]) -> None:
+    (found,) = faces_of(detector(), [blank(*size)])
+    assert found == Faces(size[1], size[0], ())
+
+
+def test_noise_is_bounded_work() -> None:
+    pipeline = mtcnn_with(height=160, width=160, candidates=[300, 40, 8])
+    seen: list[tuple[str, int]] = []
+    for name, stage in list(pipeline.stages.items()):
+
+        def counted(crops: Tensor, name: str = name, stage: Any = stage) -> Any:
+            seen.append((name, len(crops)))
+            return stage(crops)
+
+        pipeline.stages[name] = counted
+    rng = np.random.default_rng(0)
+    noise = Image(rng.integers(0, 256, (160, 160, 3), dtype=np.uint8), 160, 160)
+    outputs = (torch.rand(2, len(pipeline.pyramid.levels)), torch.randn(2, 4, len(pipeline.pyramid.levels)))
+    context = pipeline.preprocess(noise).context
+    assert len(pipeline.postprocess(outputs, [context, context])) == 2
+    limits = {"rnet": 80, "onet": 16}
+    assert [name for name, _ in seen][:1] == ["rnet"]
+    assert all(count <= limits[name] for name, count in seen)
+
+
+def test_the_module_can_be_exported() -> None:
+    pipeline = mtcnn_with(height=64, width=64)
+    batch = torch.randint(0, 256, (2, *pipeline.shapes[0]), dtype=torch.uint8)
+    exported = torch.export.export(pipeline.module, (batch,)).module()
+    for ours, theirs in zip(pipeline.module(batch), exported(batch), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("parameter", "options"),
+    [
+        ("score_threshold", {"score_threshold": 1.5}),
+        ("score_threshold", {"score_threshold": float("nan")}),
+        ("min_size", {"min_size": -1.0}),
+        ("min_size", {"min_size": float("inf")}),
+        ("max_faces", {"max_faces": 0}),
+    ],
+)
+def test_options_out_of_range_are_refused(parameter: str, options: dict[str, Any]) -> None:
+    with pytest.raises(ParameterInvalid) as caught:
+        FaceOptions(**options)
+    assert caught.value.parameter == parameter
+
+
+def test_wrong_files_and_settings_are_refused(tmp_path: Path) -> None:
+    right, entry = files("mtcnn"), Catalogue()["mtcnn"]
+    (tmp_path / "torn.pt").write_bytes(right["rnet"].read_bytes()[:1000])
+    for wrong in (
+        {**right, "rnet": right["pnet"]},
+        {**right, "weights": tmp_path / "torn.pt"},
+        {"weights": right["weights"]},
+    ):
+        with pytest.raises(WeightsError):
+            build(entry, wrong)
+    for options in (
+        {"colour": 1},
+        {"min_face": 4},
+        {"thresholds": [0.5]},
+        {"height": 10},
+        {"candidates": [0, 1, 1]},
+    ):
+        with pytest.raises(WeightsError):
+            mtcnn_with(**options)

@@ -1,0 +1,149 @@
+"""Verification: its arithmetic, what it refuses, and real people through the whole chain."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models.errors import FaceNotFound, FacesMany, ParameterInvalid
+from models.faces.result import Embedding, Face, Faces
+from models.faces.verify import compare, select_face
+from models.pipeline import Card, Task
+from tests.models.faces.portraits import embedder, portrait, portraits
+from tests.paths import needs_shared
+
+CARD = Card("small", Task.EMBED, "none", "ab" * 32, details={"dimensions": 4, "threshold": 0.6})
+VECTORS = st.lists(st.floats(-1e3, 1e3, width=32), min_size=4, max_size=4).filter(lambda v: any(v))
+POINTS = ((0.0, 0.0), (1.0, 0.0), (0.5, 0.5), (0.0, 1.0), (1.0, 1.0))
+
+
+def embedding(values: list[float], model: str = CARD.sha256) -> Embedding:
+    return Embedding(np.array(values, dtype=np.float32), model)
+
+
+def face(side: float, score: float) -> Face:
+    return Face((0.0, 0.0, side, side), score, POINTS)
+
+
+@settings(deadline=None)
+@given(VECTORS, VECTORS, st.floats(0, 5))
+def test_the_numbers_are_the_textbooks(a: list[float], b: list[float], threshold: float) -> None:
+    verdict = compare(embedding(a), embedding(b), CARD, threshold)
+    distance = math.sqrt(math.fsum((x - y) ** 2 for x, y in zip(a, b, strict=True)))
+    assert verdict.distance == pytest.approx(distance, rel=1e-9, abs=1e-12)
+    lengths = math.hypot(*a) * math.hypot(*b)
+    assert verdict.similarity == pytest.approx(
+        math.fsum(x * y for x, y in zip(a, b, strict=True)) / lengths, abs=1e-9
+    )
+    assert verdict.verified == (verdict.distance <= threshold)
+    assert (verdict.threshold, verdict.metric, verdict.model) == (threshold, "euclidean", CARD.sha256)
+    other = compare(embedding(b), embedding(a), CARD, threshold)
+    assert (other.distance, other.verified) == (verdict.distance, verdict.verified)
+    assert compare(embedding(a), embedding(a), CARD).distance == 0
+
+
+def test_large_numbers_do_not_overflow() -> None:
+    verdict = compare(embedding([3e38, 0, 0, 0]), embedding([0, 3e38, 0, 0]), CARD)
+    assert math.isfinite(verdict.distance)
+    assert not verdict.verified
+    assert verdict.threshold == 0.6
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "parameter"),
+    [
+        (embedding([1, 2, 3]), embedding([1, 2, 3, 4]), "a.embedding"),
+        (embedding([1, 2, 3, 4]), embedding([1, 2, 3, 4, 5]), "b.embedding"),
+        (embedding([1, 2, 3, math.nan]), embedding([1, 2, 3, 4]), "a.embedding"),
+        (embedding([1, 2, 3, 4]), embedding([1, 2, math.inf, 4]), "b.embedding"),
+        (embedding([0, 0, 0, 0]), embedding([1, 2, 3, 4]), "a.embedding"),
+        (embedding([1, 2, 3, 4], "cd" * 32), embedding([1, 2, 3, 4]), "a.model"),
+        (embedding([1, 2, 3, 4]), embedding([1, 2, 3, 4], ""), "b.model"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(a: Embedding, b: Embedding, parameter: str) -> None:
+    with pytest.raises(ParameterInvalid) as caught:
+        compare(a, b, CARD)
+    assert caught.value.parameter == parameter
+
+
+@pytest.mark.parametrize("threshold", [-0.1, math.nan, math.inf])
+def test_a_threshold_must_be_a_distance(threshold: float) -> None:
+    with pytest.raises(ParameterInvalid) as caught:
+        compare(embedding([1, 2, 3, 4]), embedding([1, 2, 3, 4]), CARD, threshold)
+    assert caught.value.parameter == "threshold"
+
+
+def test_the_face_that_is_meant() -> None:
+    several = Faces(100, 100, (face(10, 0.99), face(40, 0.95), face(20, 0.97)))
+    assert select_face(several) == several.items[1]
+    with pytest.raises(FacesMany, match="3 faces were found in image b") as many:
+        select_face(several, "only", "b")
+    assert many.value.image == "b"
+    with pytest.raises(FaceNotFound, match="in image a") as none:
+        select_face(Faces(100, 100, ()), "largest", "a")
+    assert none.value.image == "a"
+    assert select_face(Faces(100, 100, several.items[:1]), "only") == several.items[0]
+    with pytest.raises(ParameterInvalid):
+        select_face(several, "any")  # type: ignore[arg-type]
+
+
+@needs_shared
+def test_people_are_told_apart_at_the_default_threshold() -> None:
+    shown = [(person, portrait(path)) for person, path in portraits()]
+    assert all(len(one.embeddings) >= 1 for _, one in shown)
+    right = []
+    for (name_a, a), (name_b, b) in itertools.combinations(shown, 2):
+        verdict = compare(a.embeddings[a.largest], b.embeddings[b.largest], embedder().card)
+        right.append(verdict.verified == (name_a == name_b))
+    assert len(right) >= 100
+    assert sum(right) / len(right) >= 0.97
+
+
+@needs_shared
+def test_two_people_are_two_faces_of_two_people() -> None:
+    shown = portrait("groups/two_people.jpg")
+    assert len(shown.faces.items) == 2
+    first, second = shown.embeddings
+    assert not compare(first, second, embedder().card).verified
+
+
+@needs_shared
+def test_both_are_found_in_a_picture_of_both() -> None:
+    shown = portrait("groups/obama_and_biden.jpg")
+    # a child in the background makes a third face; the two men are the larger ones
+    order = sorted(range(len(shown.faces.items)), key=lambda index: -shown.faces.items[index].area)
+    obama, biden = portrait("obama/0.jpg"), portrait("biden/0.jpg")
+    card = embedder().card
+
+    def matches(one: Embedding) -> list[bool]:
+        return [compare(one, shown.embeddings[index], card).verified for index in order]
+
+    assert sum(matches(obama.embeddings[obama.largest])) == 1
+    assert sum(matches(biden.embeddings[biden.largest])) == 1
+    assert True in matches(obama.embeddings[obama.largest])[:2]
+    assert True in matches(biden.embeddings[biden.largest])[:2]
+
+
+@needs_shared
+@pytest.mark.parametrize(
+    ("path", "verified"), [("groups/obama_partial_face.jpg", True), ("groups/obama_partial_face2.jpg", False)]
+)
+def test_a_face_that_the_edge_cuts(path: str, verified: bool) -> None:
+    """It is found and its box ends at the edge. Of a half, enough is left to verify; of a third, it is not.
+
+    Either way it is taken for no one else.
+    """
+    shown = portrait(path)
+    assert len(shown.faces.items) == 1
+    x1, _, x2, _ = shown.faces.items[0].box
+    assert x1 == 0 or x2 == shown.faces.width
+    for person, other in portraits():
+        known = portrait(other)
+        verdict = compare(known.embeddings[known.largest], shown.embeddings[0], embedder().card)
+        assert verdict.verified == (verified and person == "obama")

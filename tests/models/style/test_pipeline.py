@@ -1,0 +1,146 @@
+"""The way of a picture through the style pipeline: canvas, style row, and back."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from models.errors import ImageTooLarge, ParameterInvalid, StyleUnknown
+from models.image import Image
+from models.pipeline import Card, Task
+from models.style.pipeline import MAX_SIDE, StylePipeline
+from models.style.result import StyleOptions, Stylised
+from models.style.transfer import Stylist
+from tests.models.style.small import STYLES, image, random_network
+
+CARD = Card("styles", Task.STYLE, "", "")
+BUCKETS = [(64, 64), (48, 64), (32, 32)]
+
+
+class Same(nn.Module):
+    """Paints nothing."""
+
+    def forward(self, batch: Tensor) -> Tensor:
+        return batch[:, :-1]
+
+
+def pipeline(module: nn.Module | None = None) -> StylePipeline:
+    return StylePipeline(CARD, module or Same(), STYLES, buckets=BUCKETS)
+
+
+def paint(pipe: StylePipeline, picture: Image, options: StyleOptions | None = None) -> Stylised:
+    item = pipe.preprocess(picture, options)
+    with torch.inference_mode():
+        outputs = pipe.module(torch.from_numpy(item.tensor)[None])
+    [result] = pipe.postprocess((outputs,), [item.context])
+    assert isinstance(result, Stylised)
+    return result
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 64), st.integers(1, 64))
+def test_a_picture_that_fits_comes_back_pixel_by_pixel(height: int, width: int) -> None:
+    picture = image(height, width)
+    result = paint(pipeline(), picture)
+    assert (result.height, result.width) == (height, width)
+    np.testing.assert_array_equal(result.pixels, picture.pixels)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 300), st.integers(1, 300), st.sampled_from(STYLES), st.floats(0, 1))
+def test_any_picture_comes_back_in_its_size(height: int, width: int, style: object, strength: float) -> None:
+    assert style in STYLES
+    options = StyleOptions(STYLES[STYLES.index(style)].name, strength)  # type: ignore[arg-type]
+    pipe = pipeline()
+    item = pipe.preprocess(image(height, width), options)
+    assert item.tensor.shape in pipe.shapes
+    result = paint(pipe, image(height, width), options)
+    assert result.pixels.shape == (height, width, 3)
+    assert result.pixels.dtype == np.uint8
+
+
+@pytest.mark.parametrize(("height", "width"), [(32, 32), (45, 61), (97, 211), (1, 7)])
+def test_strength_blends_with_the_picture(height: int, width: int) -> None:
+    pipe, picture = pipeline(Stylist(random_network())), image(height, width)
+    none, half, full = (paint(pipe, picture, StyleOptions("waves", s)).pixels for s in (0, 0.5, 1))
+    np.testing.assert_array_equal(none, picture.pixels)
+    assert np.abs(full.astype(int) - none).mean() > 5
+    assert pipe.preprocess(picture, StyleOptions("waves", 1)).context.pixels is None  # nothing waits in vain
+    expected = (full.astype(float) + none) / 2
+    np.testing.assert_allclose(half, expected, atol=0.51)
+
+
+def test_the_last_row_names_the_style_and_the_canvas_mirrors_the_picture() -> None:
+    picture = image(10, 25)
+    item = pipeline().preprocess(picture, StyleOptions("lines"))
+    assert item.tensor.shape == (33, 32, 3)
+    assert item.tensor[32, :4, 0].tolist() == [0, 255, 0, 0]
+    assert item.tensor[32].sum() == 255
+    padded = np.pad(picture.pixels, ((11, 11), (3, 4), (0, 0)), mode="symmetric")
+    np.testing.assert_array_equal(item.tensor[:32], padded)
+
+
+@pytest.mark.parametrize(
+    ("size", "canvas"),
+    [
+        ((32, 32), (32, 32)),
+        ((33, 10), (48, 64)),
+        ((48, 64), (48, 64)),
+        ((49, 64), (64, 64)),
+        ((600, 800), (48, 64)),
+        ((800, 600), (64, 64)),
+        ((5000, 1), (64, 64)),
+    ],
+)
+def test_the_smallest_canvas_that_keeps_most(size: tuple[int, int], canvas: tuple[int, int]) -> None:
+    item = pipeline().preprocess(image(*size))
+    assert item.tensor.shape == (canvas[0] + 1, canvas[1], 3)
+
+
+def test_what_cannot_be_painted_is_refused() -> None:
+    pipe = pipeline()
+    with pytest.raises(StyleUnknown, match="'cubes'; there are: dots, lines, waves"):
+        pipe.preprocess(image(8, 8), StyleOptions("cubes"))
+    for strength in (-0.1, 1.1, math.nan):
+        with pytest.raises(ParameterInvalid) as caught:
+            pipe.preprocess(image(8, 8), StyleOptions("dots", strength))
+        assert caught.value.parameter == "strength"
+    with pytest.raises(ImageTooLarge, match=f"at most {MAX_SIDE}"):
+        pipe.preprocess(image(1, MAX_SIDE + 1))
+    for buckets in ([], [(30, 32)], [(4, 4)]):
+        with pytest.raises(ValueError, match="multiples of 4"):
+            StylePipeline(CARD, Same(), STYLES, buckets=buckets)
+
+
+def test_a_mirrored_canvas_hardly_changes_what_is_painted() -> None:
+    """The norms' statistics are of the whole canvas; this one shows every pixel of the picture four times."""
+    picture, stylist = image(128, 160, seed=3), Stylist(random_network())
+    own = StylePipeline(CARD, stylist, STYLES, buckets=[(128, 160)])
+    wide = StylePipeline(CARD, stylist, STYLES, buckets=[(256, 320)])
+    item = wide.preprocess(picture)
+    framed = item.tensor.copy()
+    framed[:256] = 114
+    framed[64:192, 80:240] = picture.pixels
+    with torch.inference_mode():
+        outputs = stylist(torch.from_numpy(np.stack((item.tensor, framed))))
+    inner = (slice(40, -40), slice(40, -40))  # at the edge the layers mirror their own maps
+    exact = paint(own, picture).pixels[inner].astype(int)
+    mirrored, grey = (r.pixels[inner] for r in wide.postprocess((outputs,), [item.context] * 2))
+    assert np.abs(exact - mirrored).mean() < 2
+    assert np.abs(exact - grey).mean() > 5
+
+
+def test_a_batch_keeps_its_pictures_apart() -> None:
+    pipe = pipeline()
+    pictures = [image(20, 30, 1), image(32, 8, 2), image(300, 300, 3)]
+    items = [pipe.preprocess(one) for one in pictures[:2]]
+    outputs = pipe.module(torch.from_numpy(np.stack([item.tensor for item in items])))
+    results = pipe.postprocess((outputs,), [item.context for item in items])
+    for result, one in zip(results, pictures, strict=False):
+        np.testing.assert_array_equal(result.pixels, one.pixels)

@@ -1,0 +1,69 @@
+"""The style network that is served: each style is its painting's, and the picture stays what it is."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from models import registry
+from models.classification.efficientnet import load as load_classifier
+from models.image import Image, decode, resize
+from models.style.losses import Perceptual, content_cost, style_cost
+from models.style.pipeline import StylePipeline
+from models.style.result import StyleOptions
+from models.weights import Catalogue, Store
+from tests.paths import SHARED, needs_shared
+
+pytestmark = needs_shared
+PHOTOS = ("dog", "horses", "giraffe")
+
+
+@pytest.fixture(scope="module")
+def pipeline() -> StylePipeline:
+    built = registry.build("paintings", Catalogue(), Store())
+    assert isinstance(built, StylePipeline)
+    return built
+
+
+@pytest.fixture(scope="module")
+def perceptual() -> Perceptual:
+    weights = Store().files(Catalogue()["efficientnet-lite0"])["weights"]
+    return Perceptual(load_classifier(weights).trunk.eval())
+
+
+def scaled(name: str, longest: int) -> Image:
+    image = decode((SHARED / "data" / name).read_bytes())
+    scale = longest / max(image.width, image.height)
+    pixels = resize(image.pixels, round(image.height * scale), round(image.width * scale))
+    return Image(pixels, pixels.shape[1], pixels.shape[0])
+
+
+def planes(pixels: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float()
+
+
+@pytest.mark.parametrize("photo", PHOTOS)
+def test_a_picture_takes_on_its_own_painting_and_keeps_its_content(
+    pipeline: StylePipeline, perceptual: Perceptual, photo: str
+) -> None:
+    """By the costs of Gatys et al., on a picture that the network has not seen."""
+    picture = scaled(f"photos/{photo}.jpg", 320)
+    others = [scaled(f"photos/{name}.jpg", 320) for name in PHOTOS if name != photo]
+    with torch.inference_mode():
+        names = [style.name for style in pipeline.styles]
+        paintings = [perceptual(planes(scaled(f"styles/{name}.jpg", 448).pixels))[1] for name in names]
+        before = perceptual(planes(picture.pixels))
+        for index, name in enumerate(names):
+            item = pipeline.preprocess(picture, StyleOptions(name))
+            output = pipeline.module(torch.from_numpy(item.tensor)[None])
+            painted = pipeline.postprocess((output,), [item.context])[0].pixels
+            features, grams = perceptual(planes(painted))
+            costs = [style_cost(grams, painting).item() for painting in paintings]
+            assert int(np.argmin(costs)) == index, (name, costs)
+            assert costs[index] < 0.5 * style_cost(before[1], paintings[index]).item(), name
+            # nearer to the photo than other photos of this size are
+            kept = content_cost(features, before[0]).item()
+            for other in others:
+                same = resize(other.pixels, *picture.pixels.shape[:2])
+                assert kept < content_cost(perceptual(planes(same))[0], before[0]).item(), name
