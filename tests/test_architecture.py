@@ -200,7 +200,7 @@ PACKAGED = ("models", "tests/models")
 
 
 def crowded(folder: Path) -> dict[str, list[str]]:
-    """First words that three or more files of a folder share: ``yolo`` of `yolo.py`, `yolo_a.py`, `yolo_b.py`."""
+    """Prefixes that three or more files of a folder share: ``yolo`` of `yolo.py`, `yolo_a.py` and another."""
     by_prefix: dict[str, list[str]] = {}
     for path in sorted(folder.glob("*.py")):
         stem = path.stem.removeprefix("test_")
