@@ -7,22 +7,14 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
+from tests.golden.record import SETTINGS
 from tests.paths import SHARED
 from tests.server import Server
 
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = Server(
-        tmp_path_factory.mktemp("server") / "log",
-        workers=2,
-        threads=1,
-        max_queue=16,
-        max_batch=4,
-        max_image_bytes=4 * 1024 * 1024,
-        max_images=8,
-        drain_seconds=0,
-    )
+    server = Server(tmp_path_factory.mktemp("server") / "log", **SETTINGS)
     try:
         server.wait()
         yield server
