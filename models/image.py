@@ -8,6 +8,7 @@ torchvision and PIL; what is transparent is laid over white, as a viewer shows i
 from __future__ import annotations
 
 import io
+import math
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -26,7 +27,15 @@ from PIL.WebPImagePlugin import WebPImageFile
 from torch import Tensor
 
 from models.errors import ImageInvalid, ImageTooLarge
-from models.image_header import Format, Header, read_header, without_animation
+from models.image_header import (
+    SCAN_NS_PER_PIXEL,
+    Format,
+    Frame,
+    Header,
+    jpeg_without_metadata,
+    read_header,
+    without_animation,
+)
 
 Pixels = NDArray[np.uint8]
 
@@ -49,10 +58,10 @@ DEFAULT_LIMITS: Final = Limits()
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """A decoded picture.
+    """A decoded image.
 
     Attributes:
-        pixels: uint8, [h, w, 3], RGB, upright; may be smaller than the original by a factor of 2, 4 or 8.
+        pixels: uint8, [h, w, 3], RGB, upright; may be smaller than the original.
         width, height: of the upright original, in pixels.
     """
 
@@ -61,7 +70,138 @@ class Image:
     height: int
 
 
-def decode(data: bytes, limits: Limits = DEFAULT_LIMITS, *, min_side: int | None = None) -> Image:
+@dataclass(frozen=True, slots=True)
+class DecodePlan:
+    """What the decoding of one file takes, known from its headers.
+
+    Attributes:
+        header: what the file says of itself.
+        reduction: 1, 2, 4 or 8: a JPEG is decoded at 1/reduction of its size (a shorter inverse DCT).
+        min_side, max_pixels: as they were asked for.
+        memory: upper bound of the bytes that the decoding holds at its peak above the file itself, the result
+            included.
+        cpu_seconds: upper estimate of the time on one core.
+        large: over `LARGE_SECONDS`; to be decoded apart from small ones.
+    """
+
+    header: Header
+    reduction: int
+    min_side: int | None
+    max_pixels: int | None
+    memory: int
+    cpu_seconds: float
+
+    @property
+    def large(self) -> bool:
+        return self.cpu_seconds > LARGE_SECONDS
+
+
+LARGE_SECONDS: Final = 0.02
+MAX_SIDE: Final = 65_535
+"""Pixels; more than any JPEG has."""
+
+_MIB = 1 << 20
+
+
+def plan(
+    data: bytes,
+    limits: Limits = DEFAULT_LIMITS,
+    *,
+    min_side: int | None = None,
+    max_pixels: int | None = None,
+) -> DecodePlan:
+    """Reads a file's headers, enforces the limits, and tells what `decode` will take.
+
+    Takes microseconds for usual files and some milliseconds for the longest and oddest.
+
+    Args:
+        data: the file.
+        limits: of the file.
+        min_side, max_pixels: as for `decode`.
+
+    Raises:
+        As `decode`, for all that the headers tell.
+    """
+    if not data:
+        raise ImageInvalid("the image is empty")
+    if len(data) > limits.max_bytes:
+        raise ImageTooLarge(f"the image has {len(data)} bytes; at most {limits.max_bytes} are accepted")
+    header = read_header(data)
+    if header.width == 0 or header.height == 0:
+        raise ImageInvalid(f"the image is {header.width} by {header.height} pixels")
+    if header.width * header.height > limits.max_pixels:
+        raise ImageTooLarge(
+            f"the image is {header.width} by {header.height} pixels; "
+            f"at most {limits.max_pixels} pixels are accepted"
+        )
+    if max(header.width, header.height) > MAX_SIDE:
+        raise ImageTooLarge(
+            f"the image is {header.width} by {header.height} pixels; "
+            f"at most {MAX_SIDE} pixels a side are accepted"
+        )
+    if not header.complete:
+        raise ImageInvalid(f"the {header.format} is truncated")
+    if header.frame is not None and header.frame.scan_ns > SCAN_NS_PER_PIXEL * limits.max_pixels:
+        raise ImageInvalid("the JPEG has too many scans for its size")
+    reduction = _reduction(header, min_side, max_pixels)
+    memory, seconds = _cost(header, reduction, len(data), max_pixels)
+    return DecodePlan(header, reduction, min_side, max_pixels, memory, seconds)
+
+
+def _reduction(header: Header, min_side: int | None, max_pixels: int | None) -> int:
+    """The largest of 8, 4, 2 and 1 that leaves `min_side` or `max_pixels`; other ratios are slower than 1."""
+    if header.frame is None or not _turbo(header.frame):
+        return 1
+    side, pixels = min(header.width, header.height), header.width * header.height
+    for factor in (8, 4, 2):
+        if min_side is not None and side // factor >= min_side:
+            return factor
+        if max_pixels is not None and pixels // factor**2 >= max_pixels:
+            return factor
+    return 1
+
+
+# Which JPEGs go to TurboJPEG: these samplings of the first component (and of the fourth), the others 1 x 1.
+# It names no others. They are all frames of `image_header.Frame`, whose rows TurboJPEG reduces as it is asked
+# to; those of a lossless frame it would write at full size.
+_TURBO_SAMPLINGS = frozenset({(1, 1), (2, 1), (2, 2), (1, 2), (4, 1), (1, 4)})
+
+
+def _turbo(frame: Frame) -> bool:
+    first, *others = frame.sampling
+    if not others:
+        return True
+    colours, black = others[:2], others[2:]
+    return first in _TURBO_SAMPLINGS and colours == [(1, 1), (1, 1)] and black in ([], [first])
+
+
+def _cost(header: Header, reduction: int, length: int, max_pixels: int | None) -> tuple[int, float]:
+    """Bytes and seconds; the figures of `docs/security.md`."""
+    pixels = header.width * header.height
+    rows = 256 * max(header.width, header.height) + 4 * _MIB  # a decoder's own rows, tables and state
+    if header.frame is not None:
+        frame = header.frame
+        result = -(-header.width // reduction) * -(-header.height // reduction)
+        channels = max(3, header.components)
+        bytes_ = 2 * frame.coefficients + channels * result
+        if not _turbo(frame):
+            bytes_ += 4 * pixels + length
+        bytes_ += 3 * result if header.orientation > 1 or max_pixels is not None else 0
+        samples = frame.coefficients or 3 * pixels
+        return bytes_ + rows, (frame.scan_ns + 12 * length + 4 * samples / reduction) * 1e-9
+    stored = {Format.PNG: 4, Format.BMP: 4, Format.WEBP: 16}[header.format]
+    bytes_ = (stored + 6) * pixels + length
+    return bytes_ + rows, pixels * 20e-9
+
+
+def decode(
+    data: bytes,
+    limits: Limits = DEFAULT_LIMITS,
+    *,
+    min_side: int | None = None,
+    max_pixels: int | None = None,
+    plan: DecodePlan | None = None,
+) -> Image:
     """Decodes a JPEG, PNG, WebP or BMP, told by its magic bytes, and turns it upright as its EXIF says.
 
     Of an animation, the first frame. 16-bit samples are scaled to 8 bits, CMYK is converted without a
@@ -70,71 +210,105 @@ def decode(data: bytes, limits: Limits = DEFAULT_LIMITS, *, min_side: int | None
     Args:
         data: the file.
         limits: enforced before any pixel is decoded.
-        min_side: a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size (a shorter inverse DCT, so antialiased)
+        min_side: a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size (a shorter inverse DCT: antialiased)
             as long as its shorter side keeps at least this many pixels. None: full resolution.
+        max_pixels: the result is reduced, antialiased and in proportion, to at most so many pixels; None: not
+            bounded.
+        plan: what the function of that name gave for the same file; then the other arguments are its own.
 
     Raises:
         ImageTooLarge: over the byte or the pixel limit.
         MediaTypeUnsupported: no accepted format.
-        ImageInvalid: it does not decode, is cut short, or has no pixels.
+        ImageInvalid: it does not decode, is cut short, has no pixels, or takes too long.
     """
-    if not data:
-        raise ImageInvalid("the picture is empty")
-    if len(data) > limits.max_bytes:
-        raise ImageTooLarge(f"the picture has {len(data)} bytes; at most {limits.max_bytes} are accepted")
-    header = read_header(data)
-    if header.width == 0 or header.height == 0:
-        raise ImageInvalid(f"the picture is {header.width} by {header.height} pixels")
-    if header.width * header.height > limits.max_pixels:
-        raise ImageTooLarge(
-            f"the picture is {header.width} by {header.height} pixels; "
-            f"at most {limits.max_pixels} pixels are accepted"
-        )
-    if not header.complete:
-        raise ImageInvalid(f"the {header.format} is truncated")
-    if header.format is Format.JPEG:
-        pixels = _decode_jpeg(data, header, _reduction(header, min_side))
-    else:
+    if plan is None:
+        plan = _plan(data, limits, min_side=min_side, max_pixels=max_pixels)
+    header = plan.header
+    if header.frame is None:
         pixels = _decode_pil(without_animation(data) if header.animated else data, header)
+    elif _turbo(header.frame):
+        pixels = _decode_turbo(data, header, plan.reduction)
+    else:
+        pixels = _decode_pil(jpeg_without_metadata(data, header.components), header)
+    if plan.max_pixels is not None:
+        pixels = _at_most(pixels, plan.max_pixels)
     width, height = header.width, header.height
     if header.orientation >= 5:
         width, height = height, width
     return Image(_upright(pixels, header.orientation), width, height)
 
 
-def _reduction(header: Header, min_side: int | None) -> int:
-    """The largest of 8, 4, 2 and 1 that leaves `min_side`; other ratios are slower than a full decode."""
-    if min_side is None:
-        return 1
-    side = min(header.width, header.height)
-    return next((factor for factor in (8, 4, 2) if side // factor >= min_side), 1)
+_plan = plan  # where an argument has its name
 
 
-# libjpeg-turbo's warnings that mean lost pixels. Its other ones (stray bytes between segments, an odd JFIF or
-# Adobe version, an unusual progression) leave the picture whole.
-_LOST_PIXELS = ("remature end", "bad Huffman code", "bad arithmetic code", "instead of RST")
-
-
-def _decode_jpeg(data: bytes, header: Header, reduction: int) -> Pixels:
-    cmyk = header.components == 4
-    options = {
-        "colorspace": "CMYK" if cmyk else "RGB",
-        "min_height": -(-header.height // reduction),
-        "min_width": -(-header.width // reduction),
-    }
-    try:
-        pixels: Pixels = simplejpeg.decode_jpeg(data, **options)
-    except ValueError as error:
-        if any(words in str(error) for words in _LOST_PIXELS):
-            raise ImageInvalid("the JPEG is truncated or corrupt") from error
-        return _decode_pil(
-            data, header
-        )  # which minds no warning, and knows samplings that TurboJPEG cannot name
-    if not cmyk:
+def _at_most(pixels: Pixels, most: int) -> Pixels:
+    height, width = pixels.shape[:2]
+    if height * width <= most:
         return pixels
-    # Adobe's convention, which all writers follow: ink is stored inverted, so the product is the light left.
-    light = pixels[..., :3].astype(np.uint16) * pixels[..., 3:]
-    return ((light + 127) // 255).astype(np.uint8)
+    scale = math.sqrt(most / (height * width))
+    size = max(1, min(most, int(width * scale))), max(1, min(most, int(height * scale)))
+    reduced: Pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+    return reduced
+
+
+# libjpeg-turbo's warnings. After these ones pixels are missing.
+_LOST_PIXELS = ("remature end", "bad Huffman code", "instead of RST")
+# And after these the image is whole: stray bytes between segments, an odd JFIF or Adobe version, an unusual
+# progression. All else is an error, after which nothing was decoded.
+_HARMLESS = ("extraneous bytes before", "nconsistent progression", "Adobe color transform", "JFIF revision")
+
+
+def _decode_turbo(data: bytes, header: Header, reduction: int) -> Pixels:
+    height, width = -(-header.height // reduction), -(-header.width // reduction)
+    cmyk = header.components == 4
+    colours = "CMYK" if cmyk else "RGB"
+    pixels = np.empty((height, width, 4 if cmyk else 3), np.uint8)
+
+    def decompress(jpeg: bytes) -> None:
+        decoded = simplejpeg.decode_jpeg(jpeg, colours, min_height=height, min_width=width, buffer=pixels)
+        if decoded.shape != pixels.shape:
+            raise ImageInvalid("the JPEG tells its size in two ways")
+
+    try:
+        decompress(data)
+    except ValueError as error:
+        if not _is_harmless(error):
+            raise ImageInvalid("the JPEG is truncated or corrupt") from error
+        try:  # warnings of the header end the call before the decoding, later ones after it
+            simplejpeg.decode_jpeg_header(data)
+        except ValueError:
+            try:
+                decompress(jpeg_without_metadata(data, header.components))
+            except ValueError as second:
+                if not _is_harmless(second):
+                    raise ImageInvalid("the JPEG is truncated or corrupt") from second
+    return _light(pixels) if cmyk else pixels
+
+
+def _is_harmless(error: ValueError) -> bool:
+    text = str(error)
+    return any(words in text for words in _HARMLESS) and not any(words in text for words in _LOST_PIXELS)
+
+
+def _light(inks: Pixels) -> Pixels:
+    """CMYK uint8 [h, w, 4] -> RGB uint8 [h, w, 3] in the same memory.
+
+    Adobe's convention, which all writers follow: ink is stored inverted, so the product is the light left.
+    """
+    height, width = inks.shape[:2]
+    flat = inks.reshape(-1)
+    for begin in range(0, height * width, _BAND_PIXELS):
+        band = flat[4 * begin : 4 * (begin + _BAND_PIXELS)].reshape(-1, 4)
+        light = band[:, :3].astype(np.uint16)
+        light *= band[:, 3:]
+        light += 128
+        light += light >> 8  # with the shift below: divided by 255 and rounded
+        light >>= 8
+        flat[3 * begin : 3 * (begin + len(band))] = light.reshape(-1)
+    return flat[: 3 * height * width].reshape(height, width, 3)
+
+
+_BAND_PIXELS = 1 << 16
 
 
 class _Jpeg(JpegImageFile):
@@ -168,13 +342,22 @@ def _decode_pil(data: bytes, header: Header) -> Pixels:
 
 
 def _rgb(picture: PILImage.Image) -> Pixels:
-    if picture.mode.startswith("I"):  # 16-bit grey: the high byte, as PIL and libpng do for 16-bit colour
-        grey = np.asarray(picture).astype(np.uint16) >> 8
-        return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=2)
-    if picture.has_transparency_data:
-        opaque = PILImage.new("RGBA", picture.size, "white")
-        picture = PILImage.alpha_composite(opaque, picture.convert("RGBA"))
-    return np.array(picture.convert("RGB"))
+    """uint8 RGB [h, w, 3] of any mode, converted in bands of rows."""
+    width, height = picture.size
+    transparent = picture.has_transparency_data
+    pixels = np.empty((height, width, 3), np.uint8)
+    rows = max(1, _BAND_PIXELS // width)
+    for top in range(0, height, rows):
+        band = picture.crop((0, top, width, min(top + rows, height)))
+        target = pixels[top : top + rows]
+        if band.mode.startswith("I"):  # 16-bit grey: the high byte, as PIL and libpng do for 16-bit colour
+            target[:] = (np.asarray(band).astype(np.uint16) >> 8).astype(np.uint8)[..., None]
+            continue
+        if transparent:
+            opaque = PILImage.new("RGBA", band.size, "white")
+            band = PILImage.alpha_composite(opaque, band.convert("RGBA"))
+        target[:] = np.asarray(band if band.mode == "RGB" else band.convert("RGB"))
+    return pixels
 
 
 def _upright(pixels: Pixels, orientation: int) -> Pixels:

@@ -1,0 +1,88 @@
+"""Image files put together by hand: of kinds that no encoder at hand writes, valid and not."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+
+
+def chunk(kind: bytes, body: bytes) -> bytes:
+    """A PNG chunk with its CRC."""
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def segment(code: int, body: bytes) -> bytes:
+    """A JPEG marker segment."""
+    return bytes([0xFF, code]) + struct.pack(">H", len(body) + 2) + body
+
+
+def huffman_table(kind: int, number: int, codes: Sequence[Sequence[int]]) -> bytes:
+    """A DHT segment: `kind` 0 for DC and 1 for AC; the symbols of each code length from 1 bit on."""
+    lengths = bytes(len(codes[length]) if length < len(codes) else 0 for length in range(16))
+    return segment(0xC4, bytes([kind << 4 | number]) + lengths + b"".join(map(bytes, codes)))
+
+
+# One-bit codes for what is cheapest: a DC difference of 0; the end of 2^14 (and more, by 14 bits) AC bands,
+# of one band, and a coefficient of +-1.
+TABLES = segment(0xDB, b"\x00" + bytes([1] * 64)) + b"".join(
+    huffman_table(0, number, [[0], [1], [2]]) + huffman_table(1, number, [[0xE0], [0x00], [0x01], [0xF0]])
+    for number in (0, 1)
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """A scan of a JPEG: component numbers, spectral selection, successive approximation, coded data."""
+
+    components: tuple[int, ...]
+    first: int = 0
+    last: int = 63
+    high: int = 0
+    low: int = 0
+    data: bytes = b""
+
+    def __bytes__(self) -> bytes:
+        tables = b"".join(bytes([number, 0]) for number in self.components)
+        selection = bytes([self.first, self.last, self.high << 4 | self.low])
+        return segment(0xDA, bytes([len(self.components)]) + tables + selection) + self.data
+
+
+def frame(
+    code: int, height: int, width: int, sampling: Sequence[tuple[int, int]], precision: int = 8
+) -> bytes:
+    """A JPEG frame header; components are numbered from 1."""
+    body = struct.pack(">BHHB", precision, height, width, len(sampling))
+    return segment(code, body + b"".join(bytes([1 + k, h << 4 | v, 0]) for k, (h, v) in enumerate(sampling)))
+
+
+def jpeg(
+    code: int,
+    height: int,
+    width: int,
+    sampling: Sequence[tuple[int, int]],
+    scans: Sequence[Scan],
+    *,
+    precision: int = 8,
+    extra: bytes = b"",
+) -> bytes:
+    """A JPEG of frame type `code` (0xc0 baseline, 0xc2 progressive, 0xc3 lossless)."""
+    parts = [b"\xff\xd8", TABLES, extra, frame(code, height, width, sampling, precision), *map(bytes, scans)]
+    return b"".join(parts) + b"\xff\xd9"
+
+
+def entropy(bits: str) -> bytes:
+    """Bits as entropy-coded data: filled up with ones, 0x00 after each 0xff."""
+    bits += "1" * (-len(bits) % 8)
+    return int("1" + bits, 2).to_bytes(len(bits) // 8 + 1, "big")[1:].replace(b"\xff", b"\xff\x00")
+
+
+def empty_bands(blocks: int) -> bytes:
+    """A progressive AC scan in which so many blocks have nothing: 15 bits for each 32,767 of them."""
+    return entropy(("0" + "1" * 14) * -(-blocks // 32_767))
+
+
+COLOUR = ((1, 1), (1, 1), (1, 1))

@@ -1,0 +1,221 @@
+"""What is known of an image before it is decoded, and that no decoder gets another kind than it takes."""
+
+from __future__ import annotations
+
+import io
+import struct
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image as PILImage
+
+from loadtests.imagefiles import COLOUR, Scan, empty_bands, entropy, frame, jpeg, segment
+from models.errors import ImageInvalid, ImageTooLarge
+from models.image import DEFAULT_LIMITS, Limits, decode, plan
+from tests.models.test_image import difference, orientation_block, saved, smooth
+from tests.paths import SHARED, needs_shared
+
+SIDES = (None, 1, 8, 28, 64, 100, 224, 640, 1440)
+
+
+def bare_scan(components: int = 3) -> Scan:
+    return Scan(tuple(range(1, components + 1)))
+
+
+@pytest.mark.parametrize("min_side", SIDES)
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (0xC3, "a lossless"),
+        (0xC5, "hierarchical"),
+        (0xC6, "hierarchical"),
+        (0xC7, "hierarchical lossless"),
+        (0xC9, "arithmetic"),
+        (0xCA, "arithmetic"),
+        (0xCB, "lossless"),
+        (0xCD, "hierarchical"),
+        (0xCE, "hierarchical"),
+        (0xCF, "hierarchical"),
+    ],
+)
+def test_other_frame_types_are_refused_by_their_names(code: int, words: str, min_side: int | None) -> None:
+    for sampling in (((1, 1),), COLOUR, (*COLOUR, (1, 1))):
+        data = jpeg(code, 520, 520, sampling, [Scan(tuple(range(1, len(sampling) + 1)), 1, 0)])
+        with pytest.raises(ImageInvalid, match=words):
+            decode(data, min_side=min_side)
+
+
+@needs_shared
+@pytest.mark.parametrize("min_side", SIDES)
+def test_the_lossless_file_that_ended_workers(min_side: int | None) -> None:
+    with pytest.raises(ImageInvalid, match="lossless"):
+        decode((SHARED / "cases" / "lossless-520.jpg").read_bytes(), min_side=min_side)
+
+
+@pytest.mark.parametrize("precision", [1, 7, 12, 16])
+def test_other_precisions_are_refused_by_their_names(precision: int) -> None:
+    data = jpeg(0xC1, 16, 16, COLOUR, [bare_scan()], precision=precision)
+    with pytest.raises(ImageInvalid, match=f"{precision}-bit"):
+        decode(data)
+
+
+@pytest.mark.parametrize("second", [0xC0, 0xC1, 0xC2, 0xC3])
+def test_two_frame_headers_are_refused(second: int) -> None:
+    extra = frame(second, 8, 8, COLOUR)
+    with pytest.raises(ImageInvalid, match="more than one"):
+        decode(jpeg(0xC0, 800, 800, COLOUR, [bare_scan()], extra=extra), min_side=8)
+
+
+def test_a_frame_behind_the_first_scan_decides_nothing() -> None:
+    pixels = smooth(64, 64)
+    data = saved(pixels, "JPEG")
+    late = data[:-2] + frame(0xC3, 8000, 6000, COLOUR) + bytes(bare_scan()) + b"\xff\xd9"
+    for min_side in SIDES:
+        try:
+            image = decode(late, min_side=min_side)
+        except ImageInvalid:
+            continue
+        assert (image.height, image.width) == (64, 64)
+
+
+def test_a_frame_in_a_segment_decides_nothing() -> None:
+    """As that of the thumbnail within a camera's EXIF."""
+    data = saved(smooth(400, 600), "JPEG")
+    thumbnail = segment(0xE1, b"Exif\x00\x00" + saved(smooth(16, 24), "JPEG"))
+    image = decode(data[:2] + thumbnail + data[2:], min_side=100)
+    assert (image.height, image.width) == (400, 600)
+    assert image.pixels.shape == (100, 150, 3)
+    assert difference(image.pixels, decode(data, min_side=100).pixels) == 0
+
+
+@pytest.mark.parametrize("count", [0, 2, 5, 255])
+def test_other_numbers_of_components(count: int) -> None:
+    data = jpeg(0xC0, 16, 16, ((1, 1),) * count, [bare_scan(min(count, 4))])
+    with pytest.raises(ImageInvalid):
+        decode(data)
+
+
+def test_height_zero_with_a_later_number_of_lines() -> None:
+    data = jpeg(0xC0, 0, 16, COLOUR, [bare_scan()])[:-2] + segment(0xDC, struct.pack(">H", 16)) + b"\xff\xd9"
+    with pytest.raises(ImageInvalid, match="0 pixels"):
+        decode(data)
+
+
+FACTORS = st.tuples(st.integers(1, 4), st.integers(1, 4))
+
+
+@given(
+    st.sampled_from([1, 3, 4]).flatmap(lambda n: st.lists(FACTORS, min_size=n, max_size=n)),
+    st.sampled_from([0xC0, 0xC1, 0xC2]),
+    st.integers(1, 70),
+    st.integers(1, 70),
+    st.sampled_from(SIDES),
+)
+def test_any_sampling_comes_out_in_its_own_size_or_not_at_all(
+    sampling: list[tuple[int, int]], code: int, height: int, width: int, min_side: int | None
+) -> None:
+    data = jpeg(
+        code,
+        height,
+        width,
+        sampling,
+        [
+            Scan(
+                bare_scan(len(sampling)).components,
+                last=0 if code == 0xC2 else 63,
+                data=entropy("01" * 20_000),
+            )
+        ],
+    )
+    expected = plan(data, min_side=min_side)
+    try:
+        image = decode(data, min_side=min_side)
+    except ImageInvalid:
+        return
+    factor = expected.reduction
+    assert image.pixels.shape == (-(-height // factor), -(-width // factor), 3)
+
+
+@pytest.mark.parametrize("code", [0xC0, 0xC1, 0xC2])
+@pytest.mark.parametrize("scans", [101, 300, 3_000, 200_000])
+def test_more_scans_than_any_writer_makes_are_refused(code: int, scans: int) -> None:
+    data = jpeg(code, 16, 16, COLOUR, [Scan((1,), 0, 0 if code == 0xC2 else 63)] * scans)
+    with pytest.raises(ImageInvalid, match="scans"):
+        plan(data)
+
+
+def refinements(count: int, side: int) -> bytes:
+    bands = empty_bands((side // 8) ** 2)
+    return jpeg(
+        0xC2,
+        side,
+        side,
+        COLOUR,
+        [Scan((1, 2, 3), 0, 0, 0, 1), *[Scan((1,), 1, 63, 1, 0, bands)] * count],
+    )
+
+
+def test_scans_are_refused_by_their_number_times_the_blocks() -> None:
+    plan(refinements(90, 2_000))
+    with pytest.raises(ImageInvalid, match="scans"):
+        plan(refinements(90, 7_000))
+    with pytest.raises(ImageInvalid, match="scans"):
+        plan(refinements(90, 2_000), Limits(max_pixels=4_000_000))  # it grows with the setting
+
+
+def test_baseline_scans_of_one_component_cost_too() -> None:
+    data = jpeg(0xC0, 7_000, 7_000, COLOUR, [Scan((1,)), *[Scan((2, 3))] * 30])
+    with pytest.raises(ImageInvalid, match="scans"):
+        plan(data)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+def test_progressive_files_as_encoders_write_them_pass_at_the_limit(mode: str) -> None:
+    small = saved(smooth(64, 64), "JPEG", mode, progressive=True, subsampling=0)
+    at = small.index(b"\xff\xc2")
+    data = small[: at + 5] + struct.pack(">HH", 7_070, 7_070) + small[at + 9 :]
+    assert plan(data).header.width == 7_070
+
+
+def test_what_lies_behind_the_image_is_no_scan_of_it() -> None:
+    """Phones append videos and further images."""
+    data = saved(smooth(64, 64), "JPEG", progressive=True)
+    tail = np.random.default_rng(0).bytes(8 << 20)
+    assert plan(data + tail).reduction == 1
+    assert decode(data + saved(smooth(32, 32), "JPEG", progressive=True)).width == 64
+
+
+def test_a_plan_is_what_decode_does() -> None:
+    data = saved(smooth(800, 1200), "JPEG", exif=b"Exif\x00\x00" + orientation_block(6))
+    made = plan(data, min_side=100)
+    assert made.reduction == 8
+    assert not made.large
+    image = decode(data, plan=made)
+    np.testing.assert_array_equal(image.pixels, decode(data, min_side=100).pixels)
+    assert (image.width, image.height) == (800, 1200)
+    assert plan(saved(smooth(3_000, 4_000), "JPEG")).large
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP"])
+@pytest.mark.parametrize("most", [1, 2, 999, 60_000, 239_999, 240_000])
+def test_max_pixels_is_kept_and_proportions_too(kind: str, most: int) -> None:
+    pixels = smooth(400, 600)
+    image = decode(saved(pixels, kind), max_pixels=most)
+    assert (image.height, image.width) == (400, 600)
+    height, width = image.pixels.shape[:2]
+    assert 1 <= height * width <= most
+    if most >= 999:
+        assert height * width > 0.9 * most
+        assert width / height == pytest.approx(1.5, rel=0.05)
+        expected = PILImage.fromarray(pixels).resize((width, height), PILImage.Resampling.BOX)
+        assert difference(image.pixels, np.asarray(expected)) < 2
+
+
+def test_sides_are_limited() -> None:
+    stream = io.BytesIO()
+    PILImage.new("1", (65_536, 2)).save(stream, "PNG")
+    with pytest.raises(ImageTooLarge, match="65535"):
+        decode(stream.getvalue())
+    assert DEFAULT_LIMITS.max_pixels > 131_072
