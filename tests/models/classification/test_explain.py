@@ -21,7 +21,7 @@ from models.errors import ParameterInvalid, WeightsError
 from models.image import Image, center_crop, decode
 from models.pipeline import Card, Task
 from models.weights import COMMITTED, Catalogue, Store
-from tests.models.test_image import smooth
+from tests.models.image.test_decode import smooth
 from tests.paths import SHARED, needs_shared
 
 

@@ -21,7 +21,7 @@ from models.errors import WeightsError
 from models.image import Image, decode
 from models.pipeline import Task
 from models.weights import Entry, File
-from tests.models.test_image import smooth
+from tests.models.image.test_decode import smooth
 from tests.paths import SHARED, needs_shared
 
 # Every family that differs in its head, its first layer or the way it is built; the large ones are left out.

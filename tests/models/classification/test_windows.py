@@ -21,7 +21,7 @@ from models.errors import ParameterInvalid, WeightsError
 from models.image import Image, decode, resize
 from models.weights import COMMITTED, Catalogue, Store
 from tests.models.classification.test_explain import digits, lively, pipeline_of
-from tests.models.test_image import smooth
+from tests.models.image.test_decode import smooth
 from tests.paths import SHARED, needs_shared
 
 # Torchvision's classes, shallow or narrow where they let themselves be made so.

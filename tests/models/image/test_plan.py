@@ -14,7 +14,7 @@ from PIL import Image as PILImage
 from loadtests.imagefiles import COLOUR, Scan, empty_bands, entropy, frame, jpeg, segment
 from models.errors import ImageInvalid, ImageTooLarge
 from models.image import DEFAULT_LIMITS, Limits, decode, plan
-from tests.models.test_image import difference, orientation_block, saved, smooth
+from tests.models.image.test_decode import difference, orientation_block, saved, smooth
 from tests.paths import SHARED, needs_shared
 
 SIDES = (None, 1, 8, 28, 64, 100, 224, 640, 1440)

@@ -17,7 +17,7 @@ from PIL import Image as PILImage
 
 from models.errors import ImageInvalid, ImageTooLarge, MediaTypeUnsupported
 from models.image import Limits, decode, encode
-from tests.models.test_image import chunk, png, saved, smooth
+from tests.models.image.test_decode import chunk, png, saved, smooth
 
 
 @cache

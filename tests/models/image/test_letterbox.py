@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image as PILImage
 
 from models.image import Image, Pixels, center_crop, decode, letterbox, resize
-from tests.models.test_image import saved, smooth
+from tests.models.image.test_decode import saved, smooth
 
 SIDES = st.integers(1, 300)
 
