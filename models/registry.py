@@ -45,6 +45,25 @@ def builder(name: str) -> Builder:
     return cast(Builder, getattr(importlib.import_module(module), function))
 
 
+def build_entry(entry: Entry, files: Mapping[str, Path]) -> Pipeline:
+    """Builds the pipeline of one entry.
+
+    Args:
+        entry: of a catalogue.
+        files: role -> verified local file, of all the entry's.
+
+    Raises:
+        WeightsError: names the model; a file does not fit, or an option is unknown or out of its range.
+    """
+    try:
+        pipeline = builder(entry.builder)(entry, files)
+        if (pipeline.card.name, pipeline.card.task) != (entry.name, entry.task):
+            raise WeightsError(f"the catalogue says {entry.task}, the builder made {pipeline.card.task}")
+    except WeightsError as error:
+        raise WeightsError(f"model {entry.name!r}: {error}") from error
+    return pipeline
+
+
 def build(name: str, catalogue: Catalogue, store: Store) -> Pipeline:
     """Verifies a model's files and builds its pipeline.
 
@@ -53,9 +72,4 @@ def build(name: str, catalogue: Catalogue, store: Store) -> Pipeline:
         WeightsError: a file is missing, wrong or does not fit the network.
     """
     entry = catalogue[name]
-    pipeline = builder(entry.builder)(entry, store.files(entry))
-    if (pipeline.card.name, pipeline.card.task) != (entry.name, entry.task):
-        raise WeightsError(
-            f"model {name!r}: the catalogue says {entry.task}, the builder made {pipeline.card.task}"
-        )
-    return pipeline
+    return build_entry(entry, store.files(entry))

@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from models.errors import ModelUnknown, WeightsError
-from models.pipeline import Task
+from models.pipeline import Card, Task
 
 COMMITTED = Path(__file__).parent / "weights"
 CATALOGUE = COMMITTED / "catalogue.toml"
@@ -71,7 +71,7 @@ class Entry:
         builder: key of `registry.BUILDERS`.
         licence: of the weights.
         files: role -> file; the role ``weights`` is the main one, its digest names the model's version.
-        options: free settings of the builder (sizes, thresholds, an architecture's name).
+        options: of the builder (sizes, thresholds, an architecture's name); see `models.options`.
         max_batch: most items of a batch, whatever the service's setting allows; 0: that decides.
     """
 
@@ -86,6 +86,22 @@ class Entry:
     def __post_init__(self) -> None:
         if not isinstance(self.max_batch, int) or self.max_batch < 0:
             raise ValueError(f"max_batch {self.max_batch!r} is no number from 0 on")
+
+    @property
+    def sha256(self) -> str:
+        """Hex digest of the main file."""
+        return self.files["weights"].sha256
+
+    def card(
+        self,
+        task: Task,
+        *,
+        labels: Iterable[str] = (),
+        input: tuple[int, int] | None = None,  # noqa: A002 (the card's field)
+        details: Mapping[str, Any] | None = None,
+    ) -> Card:
+        """The card of the pipeline that a builder makes of this entry; `task` is the builder's."""
+        return Card(self.name, task, self.licence, self.sha256, tuple(labels), input, details or {})
 
 
 class Catalogue:

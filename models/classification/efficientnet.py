@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor, nn
 
 from models.backbones.efficientnet_lite import MEAN, PYRAMID, SCALE, ConvNorm, Trunk
+from models.checkpoint import load_state, read_labels, read_state
 from models.classification.pipeline import Classifier, ClassifierPipeline
 from models.errors import WeightsError
 from models.image import center_crop
-from models.pipeline import Card, Task
+from models.options import check_range, read_options
+from models.pipeline import Task
 
 if TYPE_CHECKING:
     from models.weights import Entry
@@ -67,42 +69,53 @@ def load(path: Path) -> EfficientNetLite0:
     Raises:
         WeightsError: the file is not such a state dict.
     """
-    try:
-        published: Mapping[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-        state = {}
-        for name, tensor in published.items():
-            for pattern, ours in _NAMES:
-                name = re.sub(pattern, ours, name)
-            state[name] = tensor
-        network = EfficientNetLite0(classes=len(state["classify.bias"]))
-        network.load_state_dict(state)
-    except Exception as error:  # torch raises many kinds for a file that is not what it should be
-        raise WeightsError(
-            f"{path.name} is no EfficientNet-Lite0 checkpoint: {type(error).__name__}"
-        ) from error
-    return network.eval()
+    state = {}
+    for name, tensor in read_state(path).items():
+        for pattern, ours in _NAMES:
+            name = re.sub(pattern, ours, name)
+        state[name] = tensor
+    classes = len(state["classify.bias"]) if "classify.bias" in state else 1000
+    return load_state(EfficientNetLite0(classes), state, path.name)
+
+
+@dataclass(frozen=True, slots=True)
+class EfficientNetOptions:
+    """Options of the builder.
+
+    Attributes:
+        size: side of the centre crop that the network is given, pixels.
+        fraction: of the image's shorter side that the crop shows, over 0 and at most 1.
+
+    Raises:
+        ValueError: a value out of its range.
+    """
+
+    size: int = 224
+    fraction: float = 0.875
+
+    def __post_init__(self) -> None:
+        check_range("size", self.size, 32, 2048)
+        check_range("fraction", self.fraction, 0.01, 1)
 
 
 def build(entry: Entry, files: Mapping[str, Path]) -> ClassifierPipeline:
-    """The builder ``efficientnet_lite0``. Options: `size` (224) and `fraction` (0.875) of the centre crop.
+    """The builder ``efficientnet_lite0``; options as in `EfficientNetOptions`.
 
     Labels come from the file of the role "labels" (one a line) where the entry has one, else they are
     ImageNet's, as torchvision's weights name them.
 
     Raises:
-        WeightsError: `load`'s, or there are more or fewer labels than classes.
+        WeightsError: `load`'s, a wrong option, or there are more or fewer labels than classes.
     """
-    size, fraction = int(entry.options.get("size", 224)), float(entry.options.get("fraction", 0.875))
+    options = read_options(EfficientNetOptions, entry.options)
+    size, fraction = options.size, options.fraction
     network, labels = load(files["weights"]), _labels(files)
     if len(labels) != network.classify.out_features:
         raise WeightsError(
             f"{len(labels)} labels, but the network has {network.classify.out_features} classes"
         )
-    card = Card(
-        name=entry.name,
-        task=Task.CLASSIFY,
-        licence=entry.licence,
-        sha256=entry.files["weights"].sha256,
+    card = entry.card(
+        Task.CLASSIFY,
         labels=labels,
         input=(size, size),
         details={"architecture": "EfficientNet-Lite0", "crop_fraction": fraction},
@@ -116,7 +129,7 @@ def build(entry: Entry, files: Mapping[str, Path]) -> ClassifierPipeline:
 
 def _labels(files: Mapping[str, Path]) -> tuple[str, ...]:
     if "labels" in files:
-        return tuple(files["labels"].read_text(encoding="utf-8").splitlines())
+        return read_labels(files["labels"])
     from torchvision.models import EfficientNet_B0_Weights
 
     return tuple(EfficientNet_B0_Weights.DEFAULT.meta["categories"])

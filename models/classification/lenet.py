@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from models.checkpoint import load_state, read_state
 from models.classification.pipeline import Classifier, ClassifierPipeline
-from models.errors import WeightsError
 from models.image import Image, Pixels, resize
-from models.pipeline import Card, Task
+from models.options import NoOptions, read_options
+from models.pipeline import Task
 
 if TYPE_CHECKING:
     from models.weights import Entry
@@ -171,21 +171,14 @@ def load(path: Path) -> LeNet5:
     Raises:
         WeightsError: the file is not such a safetensors file.
     """
-    network = LeNet5()
-    try:
-        network.load_state_dict(load_file(path))
-    except Exception as error:  # the reader and torch raise many kinds
-        raise WeightsError(f"{path.name} holds no LeNet-5: {type(error).__name__}") from error
-    return network.eval()
+    return load_state(LeNet5(), read_state(path), path.name)
 
 
 def build(entry: Entry, files: Mapping[str, Path]) -> DigitPipeline:
     """The builder ``lenet5``; it has no options."""
-    card = Card(
-        name=entry.name,
-        task=Task.CLASSIFY,
-        licence=entry.licence,
-        sha256=entry.files["weights"].sha256,
+    read_options(NoOptions, entry.options)
+    card = entry.card(
+        Task.CLASSIFY,
         labels=LABELS,
         input=(SIZE, SIZE),
         details={"architecture": "LeNet-5", "input": "one digit; dark ink on paper is inverted"},

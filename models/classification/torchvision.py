@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,13 +17,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 import torchvision
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 
+from models.checkpoint import load_state, read_labels, read_state
 from models.classification.pipeline import Classifier, ClassifierPipeline
 from models.errors import WeightsError
 from models.image import Image, Pixels, center_crop, resize
-from models.pipeline import Card, Task
+from models.options import read_options
+from models.pipeline import Task
 
 if TYPE_CHECKING:
     from models.weights import Entry
@@ -33,13 +35,22 @@ _AUXILIARY = re.compile(r"^(aux1|aux2|AuxLogits)\.")
 _OLD_DENSE = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\.\w+)$")
 
 
-def build(entry: Entry, files: Mapping[str, Path]) -> ClassifierPipeline:
-    """The builder ``torchvision_classifier``.
+@dataclass(frozen=True, slots=True)
+class TorchvisionOptions:
+    """Options of the builder.
 
-    Options:
-        arch: a name of `torchvision.models.list_models()`, such as ``resnet50``.
+    Attributes:
+        arch: a name of `torchvision.models.list_models()`, such as ``resnet50``; required.
         weights: which of the weights enum's members the file is, such as ``IMAGENET1K_V2``; it decides crop,
-            normalisation and labels. Default: the enum's default.
+            normalisation and labels. None: the enum's default.
+    """
+
+    arch: str = ""
+    weights: str | None = None
+
+
+def build(entry: Entry, files: Mapping[str, Path]) -> ClassifierPipeline:
+    """The builder ``torchvision_classifier``; options as in `TorchvisionOptions`.
 
     A file of the role "labels" (one name a line) replaces the enum's labels, for weights that an operator has
     tuned to other classes.
@@ -47,19 +58,15 @@ def build(entry: Entry, files: Mapping[str, Path]) -> ClassifierPipeline:
     Raises:
         WeightsError: an unknown architecture or enum member, or a file that does not fit the network.
     """
-    where = f"model {entry.name!r}"
-    arch, weights = _weights(where, entry.options)
-    labels = _labels(where, weights, files)
+    arch, weights = _weights(read_options(TorchvisionOptions, entry.options))
+    labels = _labels(weights, files)
     transforms = weights.transforms()
     (size,), (resized,) = transforms.crop_size, transforms.resize_size
     fraction = size / resized
-    network = load(arch, files["weights"], classes=len(labels), where=where)
+    network = load(arch, files["weights"], classes=len(labels))
     module = Classifier(network, mean=_bytes(transforms.mean), scale=_bytes(transforms.std))
-    card = Card(
-        name=entry.name,
-        task=Task.CLASSIFY,
-        licence=entry.licence,
-        sha256=entry.files["weights"].sha256,
+    card = entry.card(
+        Task.CLASSIFY,
         labels=labels,
         input=(size, size),
         details={"architecture": arch, "weights": weights.name, "crop_fraction": fraction},
@@ -86,14 +93,13 @@ def preset_crop(
     return np.ascontiguousarray(pixels[top : top + size, left : left + size])
 
 
-def load(arch: str, path: Path, *, classes: int, where: str = "") -> nn.Module:
+def load(arch: str, path: Path, *, classes: int) -> nn.Module:
     """One of torchvision's networks with weights of a `.safetensors` or a `.pth` state dict, in eval mode.
 
     Args:
         arch: torchvision's name.
         path: the file; a `.pth` is read with `weights_only=True`.
         classes: outputs of the last layer.
-        where: what error messages begin with.
 
     Raises:
         WeightsError: the file cannot be read or does not fit; names the first parameters that do not.
@@ -104,67 +110,33 @@ def load(arch: str, path: Path, *, classes: int, where: str = "") -> nn.Module:
     # "meta" spends no time on an initialisation that is overwritten; RegNet computes its widths with tensors.
     with torch.device("cpu" if arch.startswith("regnet") else "meta"):
         network: nn.Module = torchvision.models.get_model(arch, weights=None, num_classes=classes, **special)
-    expected = network.state_dict()
-    state = _read(path, where)
-    # counters of batches, which old files lack and evaluation never reads
-    optional = {name for name in expected if name.endswith("num_batches_tracked")}
-    missing = [name for name in expected if name not in state and name not in optional]
-    unexpected = [name for name in state if name not in expected]
-    misshapen = [
-        f"{name} {tuple(state[name].shape)} for {tuple(tensor.shape)}"
-        for name, tensor in expected.items()
-        if name in state and state[name].shape != tensor.shape
-    ]
-    complaints = [
-        f"{kind}: {', '.join(names[:3])}" + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-        for kind, names in (("missing", missing), ("unexpected", unexpected), ("wrong shape", misshapen))
-        if names
-    ]
-    if complaints:
-        raise WeightsError(f"{where}: the file {path.name} does not fit {arch}; {'; '.join(complaints)}")
-    network.load_state_dict(state | {name: torch.tensor(0) for name in optional - state.keys()}, assign=True)
-    return network.float().eval()
+    state = {
+        _OLD_DENSE.sub(r"\1\2", name): tensor
+        for name, tensor in read_state(path).items()
+        if not _AUXILIARY.match(name)
+    }
+    return load_state(network, state, f"the file {path.name}", name=arch, assign=True)
 
 
-def _read(path: Path, where: str) -> dict[str, Tensor]:
-    try:
-        if path.suffix == ".safetensors":
-            state = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        state = {_OLD_DENSE.sub(r"\1\2", name): tensor for name, tensor in state.items()}
-        if not all(isinstance(tensor, Tensor) for tensor in state.values()):
-            raise TypeError("not a state dict")
-    except Exception as error:  # the readers raise many kinds for a file that is not what it should be
-        raise WeightsError(
-            f"{where}: the file {path.name} is no state dict: {type(error).__name__}"
-        ) from error
-    return {name: tensor for name, tensor in state.items() if not _AUXILIARY.match(name)}
-
-
-def _weights(where: str, options: Mapping[str, Any]) -> tuple[str, Any]:
+def _weights(options: TorchvisionOptions) -> tuple[str, Any]:
     """The architecture's name and the member of its weights enum."""
-    arch = str(options.get("arch", ""))
+    arch = options.arch
     known = torchvision.models.list_models(module=torchvision.models)
     if arch not in known:
         close = difflib.get_close_matches(arch, known, n=3, cutoff=0.4)
-        raise WeightsError(
-            f"{where}: torchvision has no classifier {arch!r}; near it: {', '.join(close) or 'none'}"
-        )
+        raise WeightsError(f"torchvision has no classifier {arch!r}; near it: {', '.join(close) or 'none'}")
     members = torchvision.models.get_model_weights(arch)
-    name = str(options.get("weights", members.DEFAULT.name))
+    name = members.DEFAULT.name if options.weights is None else options.weights
     if name not in members.__members__:
-        raise WeightsError(
-            f"{where}: {arch} has no weights {name!r}; there are: {', '.join(members.__members__)}"
-        )
+        raise WeightsError(f"{arch} has no weights {name!r}; there are: {', '.join(members.__members__)}")
     return arch, members[name]
 
 
-def _labels(where: str, weights: Any, files: Mapping[str, Path]) -> tuple[str, ...]:
+def _labels(weights: Any, files: Mapping[str, Path]) -> tuple[str, ...]:
     if "labels" in files:
-        return tuple(files["labels"].read_text(encoding="utf-8").splitlines())
+        return read_labels(files["labels"])
     if not weights.meta["categories"]:
-        raise WeightsError(f"{where}: the weights {weights.name} are features without a classifier")
+        raise WeightsError(f"the weights {weights.name} are features without a classifier")
     return tuple(weights.meta["categories"])
 
 

@@ -15,9 +15,30 @@ from models import boxes as box_ops
 from models.detection.result import Detection, Detections, DetectOptions
 from models.errors import ParameterInvalid
 from models.image import Image, Letterbox, letterbox
+from models.options import check_range
 from models.pipeline import Card, Prepared, check_tensor
 
 MAX_DETECTIONS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class DetectorOptions:
+    """Options that the builders of detectors share: what a request that names none gets.
+
+    Attributes:
+        score_threshold: 0 to 1.
+        iou_threshold: 0 to 1.
+
+    Raises:
+        ValueError: a value out of its range.
+    """
+
+    score_threshold: float = 0.25
+    iou_threshold: float = 0.5
+
+    def __post_init__(self) -> None:
+        check_range("score_threshold", self.score_threshold, 0, 1)
+        check_range("iou_threshold", self.iou_threshold, 0, 1)
 
 
 @dataclass(frozen=True, slots=True)

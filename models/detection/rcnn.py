@@ -7,13 +7,11 @@ tensors of one shape, so that each request's own thresholds hold and `DetectorPi
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
@@ -21,9 +19,10 @@ from torchvision.models import detection
 from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import clip_boxes_to_image
 
-from models.detection.pipeline import DetectorPipeline
-from models.errors import WeightsError
-from models.pipeline import Card
+from models.checkpoint import load_state, read_labels, read_state
+from models.detection.pipeline import DetectorOptions, DetectorPipeline
+from models.options import check_range, read_options
+from models.pipeline import Task
 from models.weights import Entry
 
 # Architecture -> side of the square canvas. torchvision brings the shorter side to 320 or 800 pixels; so does
@@ -106,56 +105,67 @@ class RCNNPipeline(DetectorPipeline):
     exportable: Final = False
 
 
-_OPTIONS = {"arch", "size", "batch_norm_eps", "score_threshold", "iou_threshold"}
+@dataclass(frozen=True)
+class RCNNOptions(DetectorOptions):
+    """Options of the builder, besides those of all detectors (both thresholds 0.5).
+
+    Attributes:
+        arch: one of ARCHITECTURES; required.
+        size: side of the canvas, a multiple of 32 up to 2048; None: as ARCHITECTURES has it.
+        batch_norm_eps: torchvision sets it to 0 for `FasterRCNN_ResNet50_FPN_Weights.COCO_V1`; None: 1e-5.
+
+    Raises:
+        ValueError: a value out of its range.
+    """
+
+    score_threshold: float = 0.5
+    arch: str = ""
+    size: int | None = None
+    batch_norm_eps: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.arch not in ARCHITECTURES:
+            raise ValueError(f"options.arch is {self.arch!r}, none of {', '.join(ARCHITECTURES)}")
+        if self.size is not None and (self.size % 32 or not 32 <= self.size <= 2048):
+            raise ValueError(f"options.size is {self.size!r}, no multiple of 32 up to 2048")
+        if self.batch_norm_eps is not None:
+            check_range("batch_norm_eps", self.batch_norm_eps, 0, 1)
 
 
 def build(entry: Entry, files: Mapping[str, Path]) -> RCNNPipeline:
-    """Builds one of ARCHITECTURES (`registry.BUILDERS`).
+    """The builder ``torchvision_rcnn``; options as in `RCNNOptions`.
 
-    Args:
-        entry: options `arch` (required, one of ARCHITECTURES); `size`, side of the canvas;
-            `batch_norm_eps`, which torchvision sets to 0 for `FasterRCNN_ResNet50_FPN_Weights.COCO_V1` (1e-5
-            else); `score_threshold` and `iou_threshold`, what a request that names none gets (both 0.5).
-        files: `weights`, a state dict as `.safetensors` or of `torch.save`; optional `labels`, class names
-            without the background, one a line (without it: the 80 of COCO, placed as torchvision does).
+    Files:
+        weights: a state dict as `.safetensors` or of `torch.save`.
+        labels (optional): class names without the background, one a line; without it the 80 of COCO, placed
+            as torchvision does.
 
     Raises:
         WeightsError: an option is wrong or a file does not fit the architecture.
     """
-    if unknown := entry.options.keys() - _OPTIONS:
-        raise _wrong(entry, f"unknown options {sorted(unknown)}; known: {sorted(_OPTIONS)}")
-    name = entry.options.get("arch")
-    if name not in ARCHITECTURES:
-        raise _wrong(entry, f"options.arch is {name!r}, none of {', '.join(ARCHITECTURES)}")
-    size = entry.options.get("size", ARCHITECTURES[name])
-    if not isinstance(size, int) or size % 32 or not 32 <= size <= 2048:
-        raise _wrong(entry, f"options.size is {size!r}, no multiple of 32 up to 2048")
+    options = read_options(RCNNOptions, entry.options)
+    name = options.arch
+    size = ARCHITECTURES[name] if options.size is None else options.size
     names = _labels(files.get("labels"))
     network = getattr(detection, name)(weights=None, weights_backbone=None, num_classes=len(names))
-    state = _state(files["weights"])
-    try:
-        network.load_state_dict(state)
-    except RuntimeError as error:
-        raise WeightsError(f"{files['weights'].name}: no weights of {name}: {error}") from error
-    if (eps := entry.options.get("batch_norm_eps")) is not None:
+    load_state(network, read_state(files["weights"]), files["weights"].name, name=name)
+    if options.batch_norm_eps is not None:
         for module in network.modules():
             if isinstance(module, nn.BatchNorm2d):
-                module.eps = _fraction(entry, "batch_norm_eps", eps)
+                module.eps = options.batch_norm_eps
     columns = [index for index, label in enumerate(names) if label not in ("__background__", "N/A")]
-    card = Card(
-        name=entry.name,
-        task=entry.task,
-        licence=entry.licence,
-        sha256=entry.files["weights"].sha256,
-        labels=tuple(names[index] for index in columns),
+    card = entry.card(
+        Task.DETECT,
+        labels=[names[index] for index in columns],
         input=(size, size),
         details={"arch": name},
     )
     return RCNNPipeline(
         card,
         FasterRCNN(network, columns),
-        score_threshold=_fraction(entry, "score_threshold", entry.options.get("score_threshold", 0.5)),
-        iou_threshold=_fraction(entry, "iou_threshold", entry.options.get("iou_threshold", 0.5)),
+        score_threshold=options.score_threshold,
+        iou_threshold=options.iou_threshold,
     )
 
 
@@ -163,27 +173,4 @@ def _labels(path: Path | None) -> list[str]:
     if path is None:
         weights = detection.FasterRCNN_MobileNet_V3_Large_320_FPN_Weights.COCO_V1
         return list(weights.meta["categories"])
-    lines = path.read_text(encoding="utf-8").split("\n")
-    return ["__background__", *(line.strip() for line in lines if line.strip())]
-
-
-def _state(path: Path) -> dict[str, Tensor]:
-    try:
-        if path.suffix == ".safetensors":
-            return dict(safetensors.torch.load_file(path))
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError, safetensors.SafetensorError) as error:
-        raise WeightsError(f"{path.name}: unreadable: {error}") from error
-    if not isinstance(state, dict):
-        raise WeightsError(f"{path.name}: holds a {type(state).__name__}, not a state dict")
-    return state
-
-
-def _fraction(entry: Entry, key: str, value: object) -> float:
-    if not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise _wrong(entry, f"options.{key} is {value!r}, not from 0 to 1")
-    return value
-
-
-def _wrong(entry: Entry, what: str) -> WeightsError:
-    return WeightsError(f"model {entry.name!r}: {what}")
+    return ["__background__", *read_labels(path)]

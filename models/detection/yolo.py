@@ -16,14 +16,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from models.backbones.efficientnet_lite import MEAN, PYRAMID_CHANNELS, SCALE, Trunk
 from models.boxes import convert
-from models.detection.pipeline import DetectorPipeline
+from models.checkpoint import load_state, read_metadata, read_state
+from models.detection.pipeline import DetectorOptions, DetectorPipeline
 from models.errors import WeightsError
-from models.pipeline import Card, Task
+from models.options import read_options
+from models.pipeline import Task
 
 if TYPE_CHECKING:
     from models.weights import Entry
@@ -58,9 +59,12 @@ class YoloConfig:
             raise ValueError(f"size must be a multiple of {STRIDES[-1]}")
 
     @classmethod
-    def parse(cls, text: str) -> YoloConfig:
-        """From JSON, as `dump` wrote it."""
-        raw: dict[str, Any] = json.loads(text)
+    def of(cls, raw: Mapping[str, Any]) -> YoloConfig:
+        """From the JSON object that `dump` wrote.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is none.
+        """
         anchors = tuple(tuple((float(w), float(h)) for w, h in row) for row in raw["anchors"])
         return cls(tuple(raw["labels"]), anchors, int(raw["size"]), int(raw["channels"]))
 
@@ -213,26 +217,24 @@ def load(path: Path) -> Yolo:
     Raises:
         WeightsError: the file is no such network.
     """
+    state, raw = read_state(path), read_metadata(path, "config")
     try:
-        with safe_open(path, framework="pt") as file:
-            network = Yolo(YoloConfig.parse(file.metadata()["config"]))
-            state = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
-        missing, unexpected = network.load_state_dict(state, strict=False)
-    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise WeightsError(f"{path.name} is no YOLO of ours: {error}") from error
-    if unexpected or any(not name.endswith("num_batches_tracked") for name in missing):
-        raise WeightsError(f"{path.name} does not fit its own configuration")
-    return network.eval()
+        network = Yolo(YoloConfig.of(raw))
+    except (KeyError, TypeError, ValueError) as error:
+        raise WeightsError(f"{path.name} has no configuration of a YOLO: {error}") from error
+    return load_state(network, state, path.name)
 
 
 def build(entry: Entry, files: Mapping[str, Path]) -> DetectorPipeline:
-    """The builder ``yolo``. Options: `score_threshold` (0.25), `iou_threshold` (0.5)."""
+    """The builder ``yolo``; options as in `DetectorOptions`.
+
+    Raises:
+        WeightsError: `load`'s, or a wrong option.
+    """
+    options = read_options(DetectorOptions, entry.options)
     network = load(files["weights"])
-    card = Card(
-        name=entry.name,
-        task=Task.DETECT,
-        licence=entry.licence,
-        sha256=entry.files["weights"].sha256,
+    card = entry.card(
+        Task.DETECT,
         labels=network.config.labels,
         input=(network.config.size, network.config.size),
         details={"architecture": "YOLO on EfficientNet-Lite0"},
@@ -240,6 +242,6 @@ def build(entry: Entry, files: Mapping[str, Path]) -> DetectorPipeline:
     return DetectorPipeline(
         card,
         Detector(network),
-        score_threshold=float(entry.options.get("score_threshold", 0.25)),
-        iou_threshold=float(entry.options.get("iou_threshold", 0.5)),
+        score_threshold=options.score_threshold,
+        iou_threshold=options.iou_threshold,
     )

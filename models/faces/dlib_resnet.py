@@ -9,8 +9,8 @@ Learning" (CVPR 2016), with half the filters.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -19,14 +19,15 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from models.checkpoint import load_state, read_metadata, read_state
 from models.errors import ParameterInvalid, WeightsError
 from models.faces.dlib_format import Layer, read_network
 from models.faces.result import Embedding
 from models.image import Image
+from models.options import check_range, read_options
 from models.pipeline import Card, Prepared, Task, check_tensor
 from models.weights import Entry
 
@@ -112,13 +113,11 @@ def load_network(path: Path) -> FaceResNet:
     Raises:
         WeightsError: the file is none of these.
     """
-    try:
-        tensors = load_file(path)
-        network = FaceResNet(tensors.pop("mean").tolist())
-        network.load_state_dict(tensors)
-    except (SafetensorError, OSError, KeyError, RuntimeError, ValueError) as exc:
-        raise WeightsError(f"{path.name} is not a converted face network: {exc}") from exc
-    return network
+    tensors = read_state(path)
+    mean = tensors.pop("mean", torch.zeros(0))
+    if mean.shape != (3,):
+        raise WeightsError(f"{path.name} is not a converted face network: it has no mean of three channels")
+    return load_state(FaceResNet(mean.tolist()), tensors, path.name)
 
 
 def read_dat(path: Path) -> FaceResNet:
@@ -173,12 +172,11 @@ def read_head(path: Path, base: str) -> tuple[Tensor, float]:
     Raises:
         WeightsError: malformed, or trained on another network.
     """
+    state, about = read_state(path), read_metadata(path, "head")
     try:
-        with safe_open(path, framework="pt") as stored:
-            weight, about = stored.get_tensor("weight"), json.loads((stored.metadata() or {})["head"])
-        trained_on, threshold = str(about["base"]), float(about["threshold"])
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as exc:
-        raise WeightsError(f"{path.name} is not a projection head: {exc}") from exc
+        weight, trained_on, threshold = state["weight"], str(about["base"]), float(about["threshold"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise WeightsError(f"{path.name} is not a projection head: {error}") from error
     if (
         weight.ndim != 2
         or weight.shape[1] != 128
@@ -228,29 +226,47 @@ class EmbedderPipeline:
         return [Embedding(vector.copy(), self.card.sha256) for vector in vectors]
 
 
+@dataclass(frozen=True, slots=True)
+class DlibOptions:
+    """Options of the builder.
+
+    Attributes:
+        threshold: distance up to which two faces are one person's; None: 0.6, or the head's own.
+
+    Raises:
+        ValueError: a value out of its range.
+    """
+
+    threshold: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.threshold is not None:
+            check_range("threshold", self.threshold, 0, 10)
+
+
 def build(entry: Entry, files: Mapping[str, Path]) -> EmbedderPipeline:
-    """Builder ``dlib_resnet``.
+    """The builder ``dlib_resnet``; options as in `DlibOptions`.
 
     Files:
         weights: what `convert` made of dlib's .dat; the catalogue tells the store to.
         head (optional): a projection trained by `models.training.faces.triplet`, safetensors. The card's
             digest is then that of both files' digests: its vectors never meet the plain network's.
 
-    Options:
-        threshold: distance up to which two faces are one person's; 0.6, or what the head was trained to.
-
     Raises:
-        WeightsError: a file is not what it should be, or the head was trained on another network.
+        WeightsError: a file is not what it should be, the head was trained on another network, or an option
+            is wrong.
     """
-    network = load_network(files["weights"])
-    sha256 = entry.files["weights"].sha256
-    details: dict[str, Any] = {"dimensions": 128, "metric": "euclidean", "threshold": 0.6, **entry.options}
+    options = read_options(DlibOptions, entry.options)
+    network, sha256, dimensions, threshold = load_network(files["weights"]), entry.sha256, 128, 0.6
     if "head" in files:
-        weight, trained = read_head(files["head"], sha256)
+        weight, threshold = read_head(files["head"], sha256)
         head = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
         head.weight.data = weight
         network.head = head
-        details = {**details, "dimensions": weight.shape[0], "threshold": trained, **entry.options}
+        dimensions = weight.shape[0]
         sha256 = hashlib.sha256(f"{sha256}\n{entry.files['head'].sha256}".encode()).hexdigest()
+    if options.threshold is not None:
+        threshold = options.threshold
+    details = {"dimensions": dimensions, "metric": "euclidean", "threshold": threshold}
     card = Card(entry.name, Task.EMBED, entry.licence, sha256, input=(SIDE, SIDE), details=details)
     return EmbedderPipeline(card, network)

@@ -10,20 +10,21 @@ enlarging by resizing before a convolution. The weights are made by `models/trai
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from models.backbones.efficientnet_lite import MEAN, SCALE
+from models.checkpoint import load_state, read_metadata, read_state
 from models.errors import WeightsError
-from models.pipeline import Card, Task
+from models.options import read_options
+from models.pipeline import Task
 from models.style.pipeline import BUCKETS, StylePipeline
 from models.style.result import Style
 
@@ -215,37 +216,44 @@ def load(path: Path) -> StyleNetwork:
     Raises:
         WeightsError: the file is no such network.
     """
+    state, raw = read_state(path), read_metadata(path, "config")
     try:
-        with safe_open(path, framework="pt") as file:
-            raw: dict[str, Any] = json.loads(file.metadata()["config"])
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         styles = []
         for row in raw["styles"]:
             jpeg = state.pop(f"thumbnail.{row['name']}", torch.zeros(0, dtype=torch.uint8))
             styles.append(Style(row["name"], row["title"], row["artist"], jpeg.numpy().tobytes()))
         half, quarter = raw["channels"]
-        network = StyleNetwork(StyleConfig(tuple(styles), (int(half), int(quarter)), int(raw["blocks"])))
-        network.load_state_dict({name: tensor.float() for name, tensor in state.items()})
-    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise WeightsError(f"{path.name} is no style network of ours: {error}") from error
-    return network.eval()
+        config = StyleConfig(tuple(styles), (int(half), int(quarter)), int(raw["blocks"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise WeightsError(f"{path.name} has no configuration of a style network: {error}") from error
+    return load_state(StyleNetwork(config), state, path.name)
+
+
+@dataclass(frozen=True, slots=True)
+class TransferOptions:
+    """Options of the builder.
+
+    Attributes:
+        buckets: height and width of the canvases, multiples of 4.
+    """
+
+    buckets: tuple[tuple[int, int], ...] = BUCKETS
 
 
 def build(entry: Entry, files: Mapping[str, Path]) -> StylePipeline:
-    """The builder ``style``. Options: `buckets`, a list of [height, width], multiples of 4."""
+    """The builder ``style``; options as in `TransferOptions`.
+
+    Raises:
+        WeightsError: `load`'s, or a wrong option.
+    """
+    options = read_options(TransferOptions, entry.options)
     network = load(files["weights"])
-    buckets: Sequence[Sequence[int]] = entry.options.get("buckets", BUCKETS)
-    card = Card(
-        name=entry.name,
-        task=Task.STYLE,
-        licence=entry.licence,
-        sha256=entry.files["weights"].sha256,
-        labels=tuple(style.name for style in network.config.styles),
+    card = entry.card(
+        Task.STYLE,
+        labels=[style.name for style in network.config.styles],
         details={"architecture": "transformer network with conditional instance norms"},
     )
-    return StylePipeline(
-        card,
-        Stylist(network),
-        network.config.styles,
-        buckets=[(int(height), int(width)) for height, width in buckets],
-    )
+    try:
+        return StylePipeline(card, Stylist(network), network.config.styles, buckets=options.buckets)
+    except ValueError as error:
+        raise WeightsError(str(error)) from error

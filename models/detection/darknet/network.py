@@ -9,20 +9,22 @@ finds persons of COCO with an average precision (IoU 0.5) of 0.527 so, and of 0.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from models.checkpoint import read_labels, require_files
 from models.detection.darknet import cfg as cfg
 from models.detection.darknet.layers import Shape, build_layer, sources
 from models.detection.darknet.weights import load_weights
-from models.detection.pipeline import DetectorPipeline
+from models.detection.pipeline import DetectorOptions, DetectorPipeline
 from models.detection.result import DetectOptions
 from models.errors import WeightsError
 from models.image import Image, Letterbox, resize
-from models.pipeline import Card, Prepared
+from models.options import check_range, read_options
+from models.pipeline import Prepared, Task
 from models.weights import Entry
 
 # exp(8) times an anchor is beyond any canvas already; what no trained network says must not become infinite,
@@ -174,62 +176,64 @@ class DarknetPipeline(DetectorPipeline):
         return Prepared(prepared.tensor, replace(prepared.context, geometry=geometry))
 
 
-_OPTIONS = {"width", "height", "letter_box", "score_threshold", "iou_threshold"}
+@dataclass(frozen=True)
+class DarknetOptions(DetectorOptions):
+    """Options of the builder, besides those of all detectors (0.25 and 0.45, as darknet has them).
+
+    Attributes:
+        width, height: of the network's input, pixels, 32 to 4096; None: as the cfg's `[net]` says.
+        letter_box: keeps the aspect ratio; None: as `[net]` says.
+
+    Raises:
+        ValueError: a value out of its range.
+    """
+
+    iou_threshold: float = 0.45
+    width: int | None = None
+    height: int | None = None
+    letter_box: bool | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, side in (("width", self.width), ("height", self.height)):
+            if side is not None:
+                check_range(name, side, 32, 4096)
 
 
 def build(entry: Entry, files: Mapping[str, Path]) -> DarknetPipeline:
-    """Builds a darknet detector (`registry.BUILDERS`).
+    """The builder ``darknet``; options as in `DarknetOptions`.
 
-    Args:
-        entry: options `width`, `height` and `letter_box` (a bool) replace those of `[net]`; `score_threshold`
-            and `iou_threshold` are what a request that names none gets (0.25 and 0.45, darknet's own).
-        files: `weights`, `config` (the cfg) and `labels` (class names, one a line).
+    Files:
+        weights, config (the cfg), labels (class names, one a line).
 
     Raises:
-        WeightsError: a file is missing, does not parse or does not fit the others.
+        WeightsError: a file is missing, does not parse or does not fit the others, or an option is wrong.
     """
-    if missing := {"weights", "config", "labels"} - files.keys():
-        raise WeightsError(
-            f"model {entry.name!r}: a darknet model needs files.{', files.'.join(sorted(missing))}"
-        )
-    if unknown := entry.options.keys() - _OPTIONS:
-        raise WeightsError(
-            f"model {entry.name!r}: unknown options {sorted(unknown)}; known: {sorted(_OPTIONS)}"
-        )
+    require_files(files, ("weights", "config", "labels"), "a darknet model")
+    options = read_options(DarknetOptions, entry.options)
     path = files["config"]
     config = cfg.parse(path.read_text(encoding="utf-8", errors="replace"), path.name)
-    height = int(_option(entry, "height", config.net.height, 32, 4096))
-    width = int(_option(entry, "width", config.net.width, 32, 4096))
-    config = replace(config, net=replace(config.net, height=height, width=width))
+    net = config.net
+    net = replace(net, height=options.height or net.height, width=options.width or net.width)
+    config = replace(config, net=net)
     network = Darknet(config)
     load_weights(network.convolutions(), files["weights"])
-    labels = tuple(files["labels"].read_text(encoding="utf-8").split("\n"))
-    labels = tuple(label.strip() for label in labels if label.strip())
+    labels = read_labels(files["labels"])
     if len(labels) != network.classes:
         raise WeightsError(
             f"{files['labels'].name}: {len(labels)} labels, but {path.name} has {network.classes} classes"
         )
-    card = Card(
-        name=entry.name,
-        task=entry.task,
-        licence=entry.licence,
-        sha256=entry.files["weights"].sha256,
+    card = entry.card(
+        Task.DETECT,
         labels=labels,
-        input=(height, width),
+        input=(net.height, net.width),
         details={"network": path.stem, "layers": len(config.layers)},
     )
     pipeline = DarknetPipeline(
         card,
         network,
-        score_threshold=_option(entry, "score_threshold", 0.25, 0, 1),
-        iou_threshold=_option(entry, "iou_threshold", 0.45, 0, 1),
+        score_threshold=options.score_threshold,
+        iou_threshold=options.iou_threshold,
     )
-    pipeline.letter_box = bool(entry.options.get("letter_box", config.net.letter_box))
+    pipeline.letter_box = net.letter_box if options.letter_box is None else options.letter_box
     return pipeline
-
-
-def _option(entry: Entry, key: str, default: float, low: float, high: float) -> float:
-    value = entry.options.get(key, default)
-    if not isinstance(value, int | float) or not low <= value <= high:
-        raise WeightsError(f"model {entry.name!r}: options.{key} is {value!r}, not from {low} to {high}")
-    return value

@@ -10,13 +10,13 @@ same number from half the weights.
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.checkpoint import load_state, read_state
 from models.errors import WeightsError
 
 
@@ -29,11 +29,12 @@ class _Network(nn.Module):
         Raises:
             WeightsError: the file does not load or is another network's.
         """
+        state = read_state(path)
         try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-            self.load_state_dict(self.convert(state))
-        except (OSError, RuntimeError, KeyError, AttributeError, EOFError, pickle.UnpicklingError) as exc:
-            raise WeightsError(f"{path.name} does not fit MTCNN's {type(self).__name__}: {exc}") from exc
+            converted = self.convert(state)
+        except (KeyError, RuntimeError) as error:  # other names, other shapes
+            raise WeightsError(f"{path.name} does not fit MTCNN's {type(self).__name__}: {error}") from error
+        load_state(self, converted, path.name)
 
     def convert(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """facenet-pytorch's names and layouts -> this network's."""

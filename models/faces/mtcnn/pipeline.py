@@ -12,17 +12,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
+from models.checkpoint import require_files
 from models.errors import WeightsError
 from models.faces.mtcnn.candidates import Candidates, Crops, FaceContext, not_inside, shift, square
 from models.faces.mtcnn.networks import ONet, PNet, RNet
 from models.faces.mtcnn.pyramid import Pyramid
 from models.faces.result import Face, FaceOptions, Faces, Landmarks
 from models.image import Image, letterbox
+from models.options import check_range, read_options
 from models.pipeline import Card, Prepared, Task
 from models.weights import Entry
 
@@ -35,8 +37,8 @@ _CHUNK = 1024  # most crops that a small network takes at once: bounds the memor
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
-    """What is chosen for a model, not for a request (an entry's options in the catalogue).
+class MtcnnOptions:
+    """Options of the builder: what is chosen for a model, not for a request.
 
     Attributes:
         height, width: of the canvas that pictures are fitted into, pixels.
@@ -58,10 +60,10 @@ class Settings:
     candidates: tuple[int, int, int] = (1000, 256, 64)
 
     def __post_init__(self) -> None:
-        if len(self.thresholds) != 3 or not all(0 <= value <= 1 for value in self.thresholds):
-            raise ValueError("thresholds must be three numbers from 0 to 1")
-        if len(self.candidates) != 3 or not all(value >= 1 for value in self.candidates):
-            raise ValueError("candidates must be three numbers of at least 1")
+        for threshold in self.thresholds:
+            check_range("thresholds", threshold, 0, 1)
+        for most in self.candidates:
+            check_range("candidates", most, 1, 1_000_000)
 
 
 class MtcnnPipeline:
@@ -74,20 +76,20 @@ class MtcnnPipeline:
     A request's faces do not depend on the other requests of its batch.
     """
 
-    def __init__(self, card: Card, networks: tuple[PNet, RNet, ONet], settings: Settings) -> None:
+    def __init__(self, card: Card, networks: tuple[PNet, RNet, ONet], options: MtcnnOptions) -> None:
         pnet, rnet, onet = (network.eval().requires_grad_(False) for network in networks)
         self.card = card
-        self.settings = settings
-        self.pyramid = Pyramid(settings.height, settings.width, settings.min_face, settings.factor)
+        self.options = options
+        self.pyramid = Pyramid(options.height, options.width, options.min_face, options.factor)
         self.module: nn.Module = pnet
         self.stages: dict[str, Stage] = {"rnet": rnet, "onet": onet}
         self.shapes = ((self.pyramid.height, self.pyramid.width, 3),)
-        self.min_side = max(settings.height, settings.width)
+        self.min_side = max(options.height, options.width)
         self._levels, self._windows = self.pyramid.levels, self.pyramid.windows
 
     def preprocess(self, image: Image, options: FaceOptions | None = None) -> Prepared:
         """The picture at all sizes of the pyramid, in one mosaic."""
-        canvas, geometry = letterbox(image, self.settings.height, self.settings.width, fill=_FILL)
+        canvas, geometry = letterbox(image, self.options.height, self.options.width, fill=_FILL)
         return Prepared(self.pyramid.mosaic(canvas), FaceContext(canvas, geometry, options or FaceOptions()))
 
     @torch.inference_mode()
@@ -99,10 +101,8 @@ class MtcnnPipeline:
         device = outputs[0].device
         crops = Crops(contexts, device)
         found = self._propose(outputs[0][:count].float(), outputs[1][:count].float())
-        found = self._refine(found[found.best(self.settings.candidates[1], count)], crops)
-        found, landmarks = self._output(
-            found[found.best(self.settings.candidates[2], count)], crops, contexts
-        )
+        found = self._refine(found[found.best(self.options.candidates[1], count)], crops)
+        found, landmarks = self._output(found[found.best(self.options.candidates[2], count)], crops, contexts)
         limits = torch.tensor([context.options.max_faces for context in contexts], device=device)
         kept = found.best(limits, count)
         return _results(found[kept], landmarks[kept], contexts)
@@ -111,9 +111,9 @@ class MtcnnPipeline:
         # both stay on the device after the first batch
         self._levels, self._windows = self._levels.to(scores.device), self._windows.to(scores.device)
         levels, count = self._levels, len(scores)
-        images, cells = ((scores >= self.settings.thresholds[0]) & (levels >= 0)).nonzero(as_tuple=True)
+        images, cells = ((scores >= self.options.thresholds[0]) & (levels >= 0)).nonzero(as_tuple=True)
         found = Candidates(self._windows[cells], scores[images, cells], images)
-        chosen = found.best(self.settings.candidates[0], count)
+        chosen = found.best(self.options.candidates[0], count)
         found, cells = found[chosen], cells[chosen]
         kept = found.suppressed(0.5, found.images * len(self.pyramid.tiles) + levels[cells])
         found, cells = found[kept], cells[kept]
@@ -126,7 +126,7 @@ class MtcnnPipeline:
     def _refine(self, found: Candidates, crops: Crops) -> Candidates:
         scores, shifts, *_ = self._run("rnet", crops.cut(found, RNet.side))
         found = Candidates(found.boxes, scores, found.images)
-        passed = (scores > self.settings.thresholds[1]).nonzero()[:, 0]
+        passed = (scores > self.options.thresholds[1]).nonzero()[:, 0]
         kept = passed[found[passed].suppressed(0.7)]
         return square(found[kept], shift(found.boxes[kept], shifts[kept]))
 
@@ -137,7 +137,7 @@ class MtcnnPipeline:
         corners, sides = found.boxes[:, None, :2], (found.boxes[:, 2:] - found.boxes[:, :2])[:, None]
         landmarks = corners + landmarks * sides
         found = Candidates(shift(found.boxes, shifts), scores, found.images)
-        default = self.settings.thresholds[2]
+        default = self.options.thresholds[2]
         wishes = [context.options.score_threshold for context in contexts]
         floors = torch.tensor([default if wish is None else wish for wish in wishes], device=scores.device)
         smallest = torch.tensor(
@@ -182,27 +182,23 @@ def _results(found: Candidates, landmarks: Tensor, contexts: Sequence[FaceContex
 
 def build(entry: Entry, files: Mapping[str, Path]) -> MtcnnPipeline:
     """Builder ``mtcnn``: files ``pnet``, ``rnet`` and ``weights`` (the output network); options as in
-    `Settings`.
+    `MtcnnOptions`.
 
     Raises:
         WeightsError: a file is missing or another network's, or an option is unknown or out of its range.
     """
+    roles = ("pnet", "rnet", "weights")
+    require_files(files, roles, "an MTCNN")
+    options = read_options(MtcnnOptions, entry.options)
     networks = (PNet(), RNet(), ONet())
-    options: dict[str, Any] = {
-        key: tuple(value) if isinstance(value, list) else value for key, value in entry.options.items()
-    }
+    for network, role in zip(networks, roles, strict=True):
+        network.load(files[role])
+    card = entry.card(
+        Task.FACES,
+        input=(options.height, options.width),
+        details={"thresholds": options.thresholds, "min_face": options.min_face},
+    )
     try:
-        for network, role in zip(networks, ("pnet", "rnet", "weights"), strict=True):
-            network.load(files[role])
-        settings = Settings(**options)
-        card = Card(
-            entry.name,
-            Task.FACES,
-            entry.licence,
-            entry.files["weights"].sha256,
-            input=(settings.height, settings.width),
-            details={"thresholds": settings.thresholds, "min_face": settings.min_face},
-        )
-        return MtcnnPipeline(card, networks, settings)
-    except (TypeError, ValueError, KeyError) as exc:
-        raise WeightsError(f"model {entry.name!r}: {exc}") from exc
+        return MtcnnPipeline(card, networks, options)
+    except ValueError as error:
+        raise WeightsError(str(error)) from error

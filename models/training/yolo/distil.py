@@ -102,7 +102,7 @@ def load_teacher(name: str, catalogue: Path | None, size: int, labels: Sequence[
     entry = replace(entry, options={**entry.options, "width": size, "height": size})
     if entry.builder != "darknet":
         raise ValueError(f"{name} is no darknet model")
-    pipeline = registry.builder(entry.builder)(entry, Store().files(entry))
+    pipeline = registry.build_entry(entry, Store().files(entry))
     network = cast(Darknet, pipeline.module)
     known = {label: index for index, label in enumerate(pipeline.card.labels)}
     return Teacher(network, {known[label]: index for index, label in enumerate(labels) if label in known})

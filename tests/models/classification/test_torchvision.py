@@ -20,6 +20,7 @@ from models.classification.torchvision import build, load, preset_crop
 from models.errors import WeightsError
 from models.image import Image, decode
 from models.pipeline import Task
+from models.registry import build_entry
 from models.weights import Entry, File
 from tests.models.image.test_decode import smooth
 from tests.paths import SHARED, needs_shared
@@ -166,11 +167,11 @@ def test_a_file_of_another_network_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(
         WeightsError, match=r"'tuned'.*mine\.pth.*resnet34.*missing: layer1\.2\.conv1.*and \d+ more"
     ):
-        build(entry({"arch": "resnet34"}), {"weights": path})
+        build_entry(entry({"arch": "resnet34"}), {"weights": path})
     with pytest.raises(WeightsError, match=r"wrong shape: fc\.weight \(4, 512\) for \(1000, 512\)"):
-        build(entry({"arch": "resnet18"}), {"weights": path})
+        build_entry(entry({"arch": "resnet18"}), {"weights": path})
     with pytest.raises(WeightsError, match=r"unexpected: conv1\.weight, bn1"):
-        build(entry({"arch": "alexnet"}), {"weights": path})
+        build_entry(entry({"arch": "alexnet"}), {"weights": path})
 
 
 @pytest.mark.parametrize("content", [b"", b"not weights at all", b"\x80\x04K\x01."])
@@ -178,14 +179,14 @@ def test_a_file_of_another_network_is_refused_by_name(tmp_path: Path) -> None:
 def test_no_weights_at_all(name: str, content: bytes, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(WeightsError, match=f"'tuned'.*{name}.*no state dict"):
-        build(entry({"arch": "resnet18"}), {"weights": tmp_path / name})
+        build_entry(entry({"arch": "resnet18"}), {"weights": tmp_path / name})
 
 
 def test_a_pickle_that_runs_code_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "evil.pth"
     torch.save({"weight": torch.nn.Linear(1, 1)}, path)
     with pytest.raises(WeightsError, match=r"evil\.pth"):
-        build(entry({"arch": "resnet18"}), {"weights": path})
+        build_entry(entry({"arch": "resnet18"}), {"weights": path})
 
 
 @pytest.mark.parametrize(
@@ -200,4 +201,4 @@ def test_a_pickle_that_runs_code_is_refused(tmp_path: Path) -> None:
 )
 def test_options_that_mean_nothing(options: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=message):
-        build(entry(options), {"weights": tmp_path / "w.pth"})
+        build_entry(entry(options), {"weights": tmp_path / "w.pth"})

@@ -20,6 +20,7 @@ from models.detection.result import DetectOptions
 from models.errors import ParameterInvalid, WeightsError
 from models.image import Image
 from models.pipeline import Pipeline, Task
+from models.registry import build_entry
 from models.weights import Entry, File
 
 MOBILENET = "fasterrcnn_mobilenet_v3_large_320_fpn"
@@ -218,7 +219,7 @@ def test_resnet50_agrees_with_torchvision_and_its_epsilon(tmp_path: Path) -> Non
 )
 def test_wrong_options_are_errors(options: dict[str, object], message: str, weights: Path) -> None:
     with pytest.raises(WeightsError, match=re.escape(message)):
-        build(entry(**options), {"weights": weights})
+        build_entry(entry(**options), {"weights": weights})
 
 
 @pytest.mark.parametrize("content", ["garbage", "list", "other", "none"])
@@ -231,4 +232,4 @@ def test_files_that_are_no_such_weights_are_errors(content: str, tmp_path: Path)
     elif content == "other":
         torch.save({"weight": torch.zeros(3)}, path)
     with pytest.raises(WeightsError, match=r"w\.pth"):
-        build(entry(), {"weights": path})
+        build_entry(entry(), {"weights": path})

@@ -17,6 +17,7 @@ from models.detection.result import Detections, DetectOptions
 from models.errors import WeightsError
 from models.image import decode
 from models.pipeline import Pipeline, Task
+from models.registry import build_entry
 from models.weights import Entry, File, sha256_of
 from tests.models.detection.darknet.random_networks import HEAD, SMALL, write_weights
 from tests.paths import SHARED, needs_shared
@@ -176,7 +177,7 @@ def test_files_must_be_there_and_fit_each_other(tmp_path: Path) -> None:
     labels.write_text("cat\ndog\n")
     files = {"config": config, "weights": weights, "labels": labels}
     with pytest.raises(WeightsError, match=re.escape("a.names: 2 labels, but a.cfg has 1 classes")):
-        build(entry_of("a", files, {}), files)
+        build_entry(entry_of("a", files, {}), files)
     del files["labels"]
     with pytest.raises(WeightsError, match=re.escape("'a': a darknet model needs files.labels")):
-        build(entry_of("a", files, {}), files)
+        build_entry(entry_of("a", files, {}), files)
