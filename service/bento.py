@@ -84,6 +84,9 @@ class Lynceus:
                 store.originals(catalogue[name])
         except ModelError as error:
             sys.exit(f"lynceus cannot start: {error}")
+        from service.supervisor import watch_workers  # circus, which a worker does not need
+
+        watch_workers()
 
     @bentoml.on_startup
     async def start(self) -> None:

@@ -27,12 +27,13 @@ SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.
 JOB_SECONDS = (1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
 SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 128, 256)
 STAGES = ("decode", "queue", "compute", "postprocess")
+WORKER_DEATHS = ("lynceus_worker_deaths", "Workers that a signal ended (counted by their supervisor).")
 DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
 FILE_BYTES = 1 << 16
 """What a worker's file of values has from the start."""
 
 
-class _Reserved(MmapedDict):
+class ReservedFile(MmapedDict):
     """A worker's values, in a mapped file whose room on the disk is taken before anything is written there.
 
     A page of a mapped file that finds the disk full ends the process (SIGBUS). With this, a full disk is an
@@ -80,7 +81,7 @@ def _reserve(file: int, size: int) -> None:
             raise  # else the file system cannot reserve
 
 
-prometheus_values.MmapedDict = _Reserved  # type: ignore[attr-defined]  # there is no other place for it
+prometheus_values.MmapedDict = ReservedFile  # type: ignore[attr-defined]  # there is no other place for it
 
 
 class Metrics:
@@ -180,6 +181,8 @@ class Metrics:
             multiprocess_mode="livemostrecent",
             registry=registry,
         )
+
+        self.worker_deaths = Counter(*WORKER_DEATHS, ["signal"], registry=registry)
 
         self.jobs = Gauge(
             "lynceus_jobs",
