@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from service.patience import SPARE
 from service.settings import Settings
-from tests.unit.shipping import DOCKER, document, stages
+from tests.unit.shipping import DOCKER, KUBERNETES, document, stages
 
 COMPOSE = document(DOCKER / "compose.yaml")
 SERVICES: dict[str, Any] = COMPOSE["services"]
@@ -81,6 +82,25 @@ def test_what_is_mounted_is_there() -> None:
                 assert (DOCKER / source).exists()
             else:
                 assert source in COMPOSE["volumes"]
+
+
+@pytest.mark.parametrize("device", ["cpu", "gpu"])
+def test_memory_is_limited_as_in_kubernetes(device: str) -> None:
+    patch = document(KUBERNETES / "overlays" / device / "resources.yaml")
+    (container,) = patch["spec"]["template"]["spec"]["containers"]
+    limits = container["resources"]["limits"]
+    service = OURS[f"lynceus-{device}"]
+    memory = service["deploy"]["resources"]["limits"]["memory"]
+    assert re.fullmatch(r"\d+G", memory)  # of 2**30 bytes here
+    assert f"{memory}i" == limits["memory"]
+    if device == "cpu":  # as many workers: there by the limit of cores
+        assert service["environment"]["LYNCEUS_WORKERS"] == limits["cpu"]
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_there_are_files_for_every_connection(name: str) -> None:
+    files = OURS[name]["ulimits"]["nofile"]
+    assert files["soft"] == files["hard"] >= 2 * (Settings.model_fields["max_connections"].default + SPARE)
 
 
 def test_no_secret_is_committed() -> None:
