@@ -148,7 +148,14 @@ class Assembly:
             timeout=settings.job_timeout_seconds,
             accepting=lambda: not self.plane.draining,
         )
-        return JobDesk(store, self._painter, self._pictures, limits, lambda: self.plane.draining)
+        return JobDesk(
+            store,
+            self._painter,
+            self._pictures,
+            limits,
+            lambda: self.plane.draining,
+            timeout=settings.job_timeout_seconds,
+        )
 
 
 def _network(settings: Settings) -> Network | None:

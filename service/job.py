@@ -35,6 +35,7 @@ class Job:
         id: cannot be guessed.
         state: where it stands.
         revision: grows with every change.
+        client: whose it is; not shown.
         busy: a process is at work on it; of a cancelled job, still.
         reason: why it failed.
         options: what `submit` was given.
@@ -48,6 +49,7 @@ class Job:
     id: str
     state: State
     revision: int
+    client: str
     busy: bool
     reason: Reason | None
     options: Mapping[str, Any]

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import asdict
+from bisect import bisect
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Mapping
+from dataclasses import asdict, replace
 from typing import Any, TypeVar
 
-from models.errors import ModelError
+from models.errors import ModelError, ParameterInvalid
 from models.image import Image, Limits, decode, encode, resize
 from models.style.optimise import OptimiseOptions
 from service.errors import JobFinished, JobUnfinished, JobUnknown, NotReady, Overloaded, StorageFailed
@@ -30,7 +32,15 @@ QUIET = 60
 """So many looks without a change, and the watcher is told that nothing has changed."""
 
 WATCHERS = 64
-"""Most clients that watch at once, per worker."""
+"""Most event streams at once, per worker; of one client at most a quarter of them."""
+
+STEP_SECONDS, PIXEL_SECONDS, PASS_SECONDS = 0.015, 1.5e-6, 1e-6
+"""CPU seconds of a step, of each of its pixels besides, and of a pixel of a forward pass before the steps.
+
+Measured at 64 to 1024 pixels on one core of an AMD EPYC server: 16 to 1,500 ms a step."""
+
+TIMEOUT_SHARE = 0.25
+"""Part of the time limit that a job may need on a free core: the rest is for cores that are not."""
 
 GONE = 40
 """So many looks at most until a cancelled job's process is gone."""
@@ -45,6 +55,7 @@ class JobDesk:
         pictures: whose thread decodes and encodes.
         limits: of one picture.
         draining: whether the end is near.
+        timeout: seconds that a job may run; what a job may cost follows from it.
     """
 
     def __init__(
@@ -54,60 +65,99 @@ class JobDesk:
         pictures: PictureDesk,
         limits: Limits,
         draining: Callable[[], bool] = lambda: False,
+        *,
+        timeout: float = 3600.0,
     ) -> None:
         self._store, self._painter, self._pictures = store, painter, pictures
         self._limits, self._draining = limits, draining
-        self._watchers = 0
+        self._budget = timeout * TIMEOUT_SHARE
+        self._watchers: Counter[str] = Counter()
+
+    async def admit(self, options: Mapping[str, Any], client: str = "") -> OptimiseOptions:
+        """Whether a job would be taken now, told before its images are read.
+
+        Raises:
+            ParameterInvalid: an option is out of its range, or the job costs too much.
+            Overloaded: too many jobs wait, or too many of this client.
+            NotReady, StorageFailed: the service.
+        """
+        wanted = OptimiseOptions(**options)
+        if cost_of(wanted) > self._budget:
+            self._refuse(wanted)
+        if self._draining():
+            raise NotReady("the service is ending")
+        await self._stored(lambda: self._store.check_room(client))
+        return wanted
 
     async def submit(
-        self, content: bytes, style: bytes, options: Mapping[str, Any], *, deadline: float | None = None
+        self,
+        content: bytes,
+        style: bytes,
+        options: Mapping[str, Any],
+        *,
+        client: str = "",
+        deadline: float | None = None,
     ) -> Job:
         """A new job, which goes on whether or not anybody waits for it.
 
         Args:
-            content, style: encoded pictures.
+            content, style: encoded images; nothing of them is referred to after they are decoded.
             options: fields of `OptimiseOptions`.
+            client: whose job it is.
             deadline: of this call alone, on the monotonic clock.
 
         Raises:
             ImageInvalid, ImageTooLarge, MediaTypeUnsupported: of the picture that `image` names.
-            ParameterInvalid: an option is out of its range.
-            Overloaded: too many jobs wait.
-            NotReady, StorageFailed, DeadlineExceeded: the service.
+            ParameterInvalid, Overloaded, NotReady, StorageFailed: as `admit`.
+            DeadlineExceeded: the images were not decoded in time.
         """
-        wanted = OptimiseOptions(**options)
-        if self._draining():
-            raise NotReady("the service is ending")
-        sizes = {"content": wanted.size, "style": wanted.style_size or wanted.size * 3 // 2}
         given = {"content": content, "style": style}
+        del content, style
+        wanted = await self.admit(options, client)
+        sizes = {"content": wanted.size, "style": wanted.style_size or wanted.size * 3 // 2}
 
         def shrunk() -> dict[str, bytes]:
-            return {name: self._shrunk(name, given[name], size) for name, size in sizes.items()}
+            return {name: self._shrunk(name, given.pop(name), size) for name, size in sizes.items()}
 
         pictures = await self._pictures.run(shrunk, deadline)
         job = await self._stored(
-            lambda: self._store.submit(asdict(wanted), wanted.steps, pictures["content"], pictures["style"])
+            lambda: self._store.submit(
+                asdict(wanted),
+                wanted.steps,
+                pictures["content"],
+                pictures["style"],
+                client=client,
+                work=cost_of(wanted),
+            )
         )
         self._painter.wake()
         return job
 
-    async def job(self, job: str) -> Job:
+    async def job(self, job: str, owner: str | None = None) -> Job:
         """A job as it stands.
+
+        Args:
+            job: its id.
+            owner: the only client whose jobs are known, or None for all.
 
         Raises:
             JobUnknown: there is none of that id.
             StorageFailed: the disk.
         """
-        return await self._stored(lambda: self._store.get(job))
+        found = await self._stored(lambda: self._store.get(job))
+        if owner is not None and found.client != owner:
+            raise JobUnknown("there is no job of that id, or it has expired")
+        return found
 
-    async def cancel(self, job: str) -> Job:
+    async def cancel(self, job: str, owner: str | None = None) -> Job:
         """Cancels a job. When it returns the job's process is gone, if the machine is not too busy for that.
 
         Raises:
-            JobUnknown: there is none of that id.
             JobFinished: it is over already.
-            StorageFailed: the disk.
+            JobUnknown, StorageFailed: as `job`.
         """
+        if owner is not None:
+            await self.job(job, owner)
         found = await self._stored(lambda: self._store.cancel(job))
         self._painter.wake()
         for _ in range(GONE):
@@ -117,7 +167,7 @@ class JobDesk:
             found = await self.job(job)
         return found
 
-    async def result(self, job: str, kind: Format) -> bytes:
+    async def result(self, job: str, kind: Format, owner: str | None = None) -> bytes:
         """The encoded picture that a job made.
 
         Raises:
@@ -125,14 +175,14 @@ class JobDesk:
             JobFinished: it ended without one.
             JobUnknown, StorageFailed: as `job`.
         """
-        found = await self.job(job)
+        found = await self.job(job, owner)
         if not found.final:
             raise JobUnfinished(f"the job is {found.state}, step {found.step} of {found.steps}")
         if found.state is not State.SUCCEEDED:
             raise JobFinished(f"the job is {found.state}: there is no result")
         return await self._picture(job, RESULT, kind)
 
-    async def preview(self, job: str, kind: Format) -> bytes:
+    async def preview(self, job: str, kind: Format, owner: str | None = None) -> bytes:
         """The latest picture of a job, at the end its result.
 
         Raises:
@@ -140,7 +190,7 @@ class JobDesk:
             JobFinished: there will be none.
             JobUnknown, StorageFailed: as `job`.
         """
-        found = await self.job(job)
+        found = await self.job(job, owner)
         if found.state is State.SUCCEEDED:
             return await self._picture(job, RESULT, kind)
         if found.preview:
@@ -149,25 +199,36 @@ class JobDesk:
             raise JobFinished(f"the job is {found.state}: there is no preview")
         raise JobUnfinished(f"there is no preview yet at step {found.step} of {found.steps}")
 
-    def watch(self, job: Job, after: int = -1) -> AsyncIterator[Job | None]:
+    def watch(self, job: Job, after: int = -1, client: str = "") -> AsyncGenerator[Job | None, None]:
         """A job as it changes: its state after each change that is seen, until it is over or the worker ends.
 
         Args:
             job: as it stands.
             after: the revision that is known already.
+            client: who watches.
 
         Yields:
             The job, or None when nothing has changed for a quarter of a minute.
 
         Raises:
-            Overloaded: too many watch already.
+            Overloaded: too many watch already, or this client watches too much.
         """
-        if self._watchers >= WATCHERS:
+        if self._watchers.total() >= WATCHERS:
             raise Overloaded("too many clients watch their jobs", 5.0)
-        return self._changes(job, after)
+        if self._watches_its_share(client):
+            raise Overloaded(
+                f"{self._watchers[client]} event streams of this client are open, which is its share", 5.0
+            )
+        return self._changes(job, after, client)
 
-    async def _changes(self, job: Job, after: int) -> AsyncIterator[Job | None]:
-        self._watchers += 1
+    def _watches_its_share(self, client: str) -> bool:
+        return self._watchers[client] >= -(-WATCHERS // 4)
+
+    async def _changes(self, job: Job, after: int, client: str) -> AsyncGenerator[Job | None, None]:
+        # Counted where it certainly ends. Others may have begun since `watch` looked: then it ends at once.
+        if self._watchers.total() >= WATCHERS or self._watches_its_share(client):
+            return
+        self._watchers[client] += 1
         try:
             quiet = 0
             while True:
@@ -187,7 +248,9 @@ class JobDesk:
                 except JobUnknown:
                     return
         finally:
-            self._watchers -= 1
+            self._watchers[client] -= 1
+            if not self._watchers[client]:
+                del self._watchers[client]
 
     async def _picture(self, job: str, name: str, kind: Format) -> bytes:
         def work() -> bytes:
@@ -206,6 +269,20 @@ class JobDesk:
             logger.warning("jobs cannot be stored: %s", exc)
             raise StorageFailed("jobs cannot be stored at the moment") from exc
 
+    def _refuse(self, wanted: OptimiseOptions) -> None:
+        most = bisect(range(1, wanted.steps), self._budget, key=lambda steps: self._cost(wanted, steps))
+        limit = f"a job may take {self._budget:g} s of a free core"
+        if not most:
+            raise ParameterInvalid("size", f"{limit}: too little for any step at a size of {wanted.size}")
+        raise ParameterInvalid(
+            "steps",
+            f"{limit}: at a size of {wanted.size}, with {wanted.levels} levels, steps must be {most} at most",
+        )
+
+    @staticmethod
+    def _cost(wanted: OptimiseOptions, steps: int) -> float:
+        return cost_of(replace(wanted, steps=steps))
+
     def _shrunk(self, name: str, data: bytes, size: int) -> bytes:
         """A picture no larger than the job looks at, as a PNG: what is kept is small, and holds no EXIF."""
         try:
@@ -213,7 +290,20 @@ class JobDesk:
         except ModelError as exc:
             exc.image = name
             raise
+        del data  # many times as large as what is kept
         return encode(_within(image, size), "png")
+
+
+def cost_of(options: OptimiseOptions) -> float:
+    """CPU seconds that a job should take on a free core, for square images: others take less."""
+    seconds, done = 0.0, 0
+    painting = options.style_size or options.size * 3 // 2
+    for level in reversed(range(options.levels)):  # as `models.style.optimise.optimise` goes through them
+        steps = (options.steps - done) // (level + 1)
+        done += steps
+        pixels, style = ((side >> level) ** 2 for side in (options.size, painting))
+        seconds += steps * (STEP_SECONDS + PIXEL_SECONDS * pixels) + PASS_SECONDS * (4 * pixels + style)
+    return seconds
 
 
 def _within(image: Image, size: int) -> Any:

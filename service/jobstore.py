@@ -8,6 +8,7 @@ for a moment; all raise sqlite3.Error or OSError when the disk fails them.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sqlite3
 import threading
@@ -18,15 +19,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from service.errors import JobFinished, JobUnknown, Overloaded
+from service.errors import JobFinished, JobUnknown
 from service.job import Job, Reason, State
+from service.jobline import Line
 
-FILE = "jobs-1.sqlite"
+FILE = "jobs-2.sqlite"
 """The number is the schema's: another schema begins another file."""
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS jobs (
     number INTEGER PRIMARY KEY, id TEXT UNIQUE NOT NULL, state TEXT NOT NULL,
+    client TEXT NOT NULL, turn INTEGER NOT NULL, work REAL NOT NULL,
     revision INTEGER NOT NULL DEFAULT 0, owner TEXT, reason TEXT, options TEXT NOT NULL,
     steps INTEGER NOT NULL, step INTEGER NOT NULL DEFAULT 0,
     content REAL, style REAL, variation REAL, eta REAL, preview INTEGER NOT NULL DEFAULT 0,
@@ -43,7 +46,7 @@ class JobStore:
     Args:
         folder: the state directory; made by `open`.
         max_jobs: how many run at once, over all workers.
-        max_waiting: how many wait besides.
+        max_waiting: how many wait besides; of one client at most half of them, rounded up.
         expiry: seconds that a finished job is kept.
         now: seconds since 1970.
     """
@@ -58,7 +61,7 @@ class JobStore:
         now: Callable[[], float] = time.time,
     ) -> None:
         self.folder = folder
-        self._most, self._waiting = max_jobs, max_waiting
+        self._most, self._line = max_jobs, Line(max_jobs, max_waiting)
         self._expiry, self._now = expiry, now
         self._lock = threading.Lock()
         self._opened: sqlite3.Connection | None = None
@@ -66,7 +69,10 @@ class JobStore:
     def open(self) -> None:
         """Makes what is not there yet. Until then every other method raises sqlite3.Error."""
         if self._opened is None:
-            (self.folder / "jobs").mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # `parents` alone ignores the mode
+            (self.folder / "jobs").mkdir(mode=0o700, exist_ok=True)
+            # SQLite gives its journal the mode of the file
+            os.close(os.open(self.folder / FILE, os.O_CREAT | os.O_RDWR, 0o600))
             # autocommit; other workers write for a millisecond at a time
             db = sqlite3.connect(
                 self.folder / FILE, timeout=10, isolation_level=None, check_same_thread=False
@@ -92,30 +98,55 @@ class JobStore:
         """Where a job's picture is: one of `INPUTS`, `PREVIEW`, `RESULT`."""
         return self.folder / "jobs" / job / name
 
-    def submit(self, options: Mapping[str, Any], steps: int, content: bytes, style: bytes) -> Job:
+    def submit(
+        self,
+        options: Mapping[str, Any],
+        steps: int,
+        content: bytes,
+        style: bytes,
+        *,
+        client: str = "",
+        work: float = 1.0,
+    ) -> Job:
         """A new job that waits.
 
+        Args:
+            options, steps: of the job.
+            content, style: encoded images.
+            client: whose job it is.
+            work: its estimated cost, in seconds of a free core.
+
         Raises:
-            Overloaded: too many run and wait.
+            Overloaded: too many run and wait, or too many of this client wait.
         """
-        with self._db() as db:
-            self._check_room(db)  # before anything is written
+        self.check_room(client)  # before anything is written
         name = uuid.uuid4().hex
         folder = self.folder / "jobs" / name
         try:
             folder.mkdir(mode=0o700)
             for file, data in zip(INPUTS, (content, style), strict=True):
-                (folder / file).write_bytes(data)
+                _write_private(folder / file, data)
             with self._db() as db, _transaction(db):
-                self._check_room(db)
+                self._line.check_room(db, client, self._now())
+                row = (name, client, self._line.turn(db, client), work, json.dumps(dict(options)), steps)
                 db.execute(
-                    "INSERT INTO jobs (id, state, options, steps, created) VALUES (?, 'queued', ?, ?, ?)",
-                    (name, json.dumps(dict(options)), steps, self._now()),
+                    "INSERT INTO jobs (id, state, client, turn, work, options, steps, created)"
+                    " VALUES (?, 'queued', ?, ?, ?, ?, ?, ?)",
+                    (*row, self._now()),
                 )
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
         return self.get(name)
+
+    def check_room(self, client: str) -> None:
+        """Raises what `submit` would for this client now.
+
+        Raises:
+            Overloaded: too many run and wait, or too many of this client wait.
+        """
+        with self._db() as db:
+            self._line.check_room(db, client, self._now())
 
     def get(self, job: str) -> Job:
         """A job as it stands.
@@ -156,13 +187,14 @@ class JobStore:
         return found
 
     def claim(self, owner: str) -> Job | None:
-        """The job that has waited longest becomes `owner`'s; None if none waits or enough are running."""
+        """The next job (`service.jobline`) becomes `owner`'s; None if none waits or enough are running."""
         with self._db() as db:
             if not db.execute("SELECT 1 FROM jobs WHERE state = 'queued' LIMIT 1").fetchall():
                 return None  # the usual case locks nobody out
             rows = db.execute(
                 "UPDATE jobs SET state = 'running', owner = ?, started = ?, revision = revision + 1"
-                " WHERE number = (SELECT min(number) FROM jobs WHERE state = 'queued')"
+                " WHERE number ="
+                " (SELECT number FROM jobs WHERE state = 'queued' ORDER BY turn, number LIMIT 1)"
                 " AND (SELECT count(*) FROM jobs WHERE owner IS NOT NULL) < ? RETURNING *",
                 (owner, self._now(), self._most),
             ).fetchall()
@@ -260,13 +292,6 @@ class JobStore:
             ).fetchall()
         return [row["id"] for row in rows]
 
-    def _check_room(self, db: sqlite3.Connection) -> None:
-        jobs, eta = db.execute(
-            "SELECT count(*), min(eta) FROM jobs WHERE state IN ('queued', 'running')"
-        ).fetchall()[0]
-        if jobs >= self._most + self._waiting:
-            raise Overloaded(f"{jobs} jobs run and wait already", min(60.0, max(1.0, eta or 10.0)))
-
     def _discard_inputs(self, job: str) -> None:
         for name in INPUTS:
             self.path(job, name).unlink(missing_ok=True)
@@ -284,6 +309,7 @@ class JobStore:
             id=row["id"],
             state=State(row["state"]),
             revision=row["revision"],
+            client=row["client"],
             busy=row["owner"] is not None,
             reason=Reason(row["reason"]) if row["reason"] else None,
             options=json.loads(row["options"]),
@@ -308,3 +334,9 @@ def _transaction(db: sqlite3.Connection) -> Iterator[None]:
     finally:
         if db.in_transaction:
             db.execute("ROLLBACK")
+
+
+def _write_private(path: Path, data: bytes) -> None:
+    """A new file that only this user may read, whatever the umask."""
+    with os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:
+        file.write(data)

@@ -37,7 +37,7 @@ SWEEP = 10.0
 """Seconds between two looks for expired jobs and dead workers."""
 
 GONE = 30.0
-"""Seconds that a killed process is waited for: its end too takes a core, which it is the last to get."""
+"""Seconds that a killed process is waited for: its end too takes a core, of which it gets little."""
 
 FAILURES = (sqlite3.Error, OSError)
 
@@ -189,7 +189,8 @@ class Painter:
                 continue  # the next step tells it too; the look at the store logs it
             if not wanted:
                 brush.kill()
-        state, reason = self._outcome(brush.wait(), brush)
+        status = brush.wait()
+        state, reason = self._outcome(status, brush)
         seconds = time.monotonic() - brush.began
         while True:
             try:
@@ -202,7 +203,14 @@ class Painter:
         del self._running[job.id]
         self._metrics.jobs_ended.labels(ended.state).inc()
         self._metrics.job_seconds.labels(ended.state).observe(seconds)
-        logger.info("job %s %s after %.1f s, step %d", job.id, ended.state, seconds, ended.step)
+        logger.info(
+            "job %s %s after %.1f s, step %d%s",
+            job.id,
+            ended.state,
+            seconds,
+            ended.step,
+            f": {ended.reason}, exit status {status}" if ended.reason else "",
+        )
         self.wake()
 
     def _outcome(self, status: int, brush: Brush) -> tuple[State, Reason | None]:

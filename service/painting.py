@@ -3,11 +3,12 @@
 It reads one line of JSON on its standard input, says after every step how far it is in a line of JSON on its
 standard output, and leaves its pictures in the job's folder. When its standard input closes, the worker that
 started it is dead, and it ends at once. It writes nowhere else and holds no lock: nobody ever waits for a
-process that only runs when nothing else wants to.
+process that runs when little else does.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -21,20 +22,25 @@ from typing import Any
 NO_ROOM = os.EX_IOERR
 """Exit status where the disk refused a picture."""
 
+NICE = 10
+"""The nice value of a job's process."""
+
 
 def stand_back() -> None:
-    """The lowest priority that the system gives: only idle cores, or else a nice value of 19 (sched(7)).
+    """Gives way to requests: a low priority, and the first to be ended where memory runs out.
 
-    Where the kernel shares cores out among sessions first (autogroup), the session has a value too.
+    A tenth of the weight of a worker's threads (sched(7)): beside workers that never rest a job gets about
+    a tenth of one core (SCHED_IDLE: a three-hundredth; a nice value of 19: a seventieth), and a thread that
+    wakes for a request still takes the core at once. Where the kernel shares cores out among sessions
+    first (autogroup), the session has a value too.
     """
-    try:
-        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-    except OSError:
-        os.nice(19)
+    os.nice(NICE)
+    with contextlib.suppress(OSError):  # no /proc
+        Path("/proc/self/oom_score_adj").write_text("1000")  # proc_pid_oom_score_adj(5); needs no privilege
     for _ in range(5):
         try:
-            Path("/proc/self/autogroup").write_text("19")
-        except BlockingIOError:  # the kernel takes ten such wishes a second
+            Path("/proc/self/autogroup").write_text(str(NICE))
+        except BlockingIOError:  # the kernel takes ten of these a second
             time.sleep(0.1)
         except OSError:
             break  # no such thing here
@@ -95,6 +101,7 @@ def _end_with_the_worker() -> None:
 
 def main() -> int:
     """Does the job that the standard input tells of."""
+    os.umask(0o077)  # images are their owner's
     stand_back()
     out = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # whatever else is printed belongs to the log

@@ -163,7 +163,7 @@ class Settings(BaseSettings):
         3600.0, ge=1, le=30 * 86400, description="how long a finished job and its picture are kept"
     )
     job_timeout_seconds: float = Field(3600.0, ge=1, le=7 * 86400, description="longest a job may run")
-    job_threads: int = Field(1, ge=1, le=256, description="threads of one job, at the lowest priority")
+    job_threads: int = Field(1, ge=1, le=256, description="threads of one job, at a low priority (nice 10)")
     access_log: bool = Field(False, description="a line of JSON on the standard output for each request")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="least level that is logged"

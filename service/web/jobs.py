@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Annotated
@@ -15,7 +16,7 @@ from service.errors import JobUnknown
 from service.jobs import Job, JobDesk
 from service.web.answers import json_answer, picture_answer, wanted_picture
 from service.web.call import begin
-from service.web.house import Home
+from service.web.house import Home, House
 from service.web.intake import images_body
 from service.web.schemas import JobOut, LossesOut
 
@@ -32,7 +33,13 @@ def _desk(house: Home) -> JobDesk:
     return house.jobs
 
 
+def _owner(request: Request, house: Home) -> str | None:
+    return client_of(request, house) if house.access.required else None
+
+
 Desk = Annotated[JobDesk, Depends(_desk)]
+Owner = Annotated[str | None, Depends(_owner)]
+"""Whose jobs a request may see: its key's where keys are needed, else all, as an id cannot be guessed."""
 
 
 @router.post(
@@ -69,11 +76,6 @@ async def submit(
     begin(request)
     if house.jobs is None:
         raise ModelUnknown("style jobs need the network of efficientnet-lite0, which is not served here")
-    deadline = house.deadline(request)
-    images = await house.images(request, "content", "style")
-    for field, found in images.items():
-        if len(found) > 1:
-            raise ParameterInvalid(field, f"{len(found)} images named {field!r}; send one")
     options = {
         "size": size,
         "steps": steps,
@@ -84,45 +86,56 @@ async def submit(
         "levels": levels,
         "preview_every": preview_every,
     }
-    content, style = images["content"][0], images["style"][0]
-    job = await house.jobs.submit(content, style, options, deadline=deadline)
+    client = client_of(request, house)
+    deadline = house.deadline(request)
+    await house.jobs.admit(options, client)
+    images = await house.images(request, "content", "style")
+    for field, found in images.items():
+        if len(found) > 1:
+            raise ParameterInvalid(field, f"{len(found)} images named {field!r}; send one")
+    job = await house.jobs.submit(  # `pop`: no reference to the encoded images is left here
+        images["content"].pop(), images["style"].pop(), options, client=client, deadline=deadline
+    )
     answer = json_answer(_out(job), 202)
     answer.headers["Location"] = f"/v1/jobs/{job.id}"
     return answer
 
 
 @router.get("/jobs/{id}", response_model=JobOut)
-async def job(id: Id, desk: Desk) -> Response:  # noqa: A002 (the path's name for it)
+async def job(id: Id, desk: Desk, owner: Owner) -> Response:  # noqa: A002 (the path's name for it)
     """How far a job is."""
-    return json_answer(_out(await desk.job(id)))
+    return json_answer(_out(await desk.job(id, owner)))
 
 
 @router.delete("/jobs/{id}", response_model=JobOut)
-async def cancel(id: Id, desk: Desk) -> Response:  # noqa: A002
+async def cancel(id: Id, desk: Desk, owner: Owner) -> Response:  # noqa: A002
     """Cancels a job that waits or runs; its work has stopped when this answers."""
-    return json_answer(_out(await desk.cancel(id)))
+    return json_answer(_out(await desk.cancel(id, owner)))
 
 
 @router.get("/jobs/{id}/result", response_class=Response, responses=PICTURE)
-async def result(request: Request, id: Id, desk: Desk) -> Response:  # noqa: A002
+async def result(request: Request, id: Id, desk: Desk, owner: Owner) -> Response:  # noqa: A002
     """The picture: JPEG, or what `Accept` asks for (PNG, WebP)."""
     kind = wanted_picture(request, by_default="jpeg") or "jpeg"
-    return picture_answer(await desk.result(id, kind), kind)
+    return picture_answer(await desk.result(id, kind, owner), kind)
 
 
 @router.get("/jobs/{id}/preview", response_class=Response, responses=PICTURE)
-async def preview(request: Request, id: Id, desk: Desk) -> Response:  # noqa: A002
+async def preview(request: Request, id: Id, desk: Desk, owner: Owner) -> Response:  # noqa: A002
     """The picture as it is, small as long as the work is coarse: JPEG, or what `Accept` asks for."""
     kind = wanted_picture(request, by_default="jpeg") or "jpeg"
-    answer = picture_answer(await desk.preview(id, kind), kind)
+    answer = picture_answer(await desk.preview(id, kind, owner), kind)
     answer.headers["Cache-Control"] = "no-store"
     return answer
 
 
 @router.get("/jobs/{id}/events", response_class=Response, responses=EVENTS)
 async def events(
+    request: Request,
+    house: Home,
     id: Id,  # noqa: A002
     desk: Desk,
+    owner: Owner,
     last_event_id: Annotated[
         int, Header(ge=-1, le=2**62, description="the last event that was seen; later ones follow")
     ] = -1,
@@ -132,13 +145,12 @@ async def events(
     Events are called by the job's state. After the end the stream ends; who asks again gets 204, at which an
     EventSource stops asking. Changes that come faster than four a second are told together.
     """
-    found = await desk.job(id)
+    found = await desk.job(id, owner)
     if found.final and found.revision <= last_event_id:
         return Response(status_code=204)
+    changes = desk.watch(found, last_event_id, client_of(request, house))
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}  # nginx hands events on as they come
-    return StreamingResponse(
-        _events(desk.watch(found, last_event_id)), headers=headers, media_type="text/event-stream"
-    )
+    return StreamingResponse(_events(changes), headers=headers, media_type="text/event-stream")
 
 
 async def _events(changes: AsyncIterator[Job | None]) -> AsyncIterator[bytes]:
@@ -178,3 +190,24 @@ def _out(found: Job) -> JobOut:
 
 def _when(seconds: float | None) -> datetime | None:
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+
+
+def client_of(request: Request, house: House) -> str:
+    """Whose share a request counts to: its key's, or where none is needed its address's.
+
+    An IPv6 address counts as its /64, which is what one customer gets (RFC 6177).
+    """
+    if house.access.required:
+        headers = request.headers
+        digest = house.access.check(headers.get("authorization"), headers.get("x-api-key"))
+        return f"key {digest.hex() if digest else ''}"
+    host = request.client.host if request.client else ""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:  # a Unix domain socket
+        return f"address {host}"
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.ipv4_mapped is not None:
+            return f"address {address.ipv4_mapped}"
+        return f"address {ipaddress.IPv6Network((int(address), 64), strict=False)}"
+    return f"address {address}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import tempfile
 from collections.abc import Iterator
@@ -41,8 +42,16 @@ def store(tmp_path: Path, now: Now) -> Iterator[JobStore]:
     store.close()
 
 
-def submit(store: JobStore) -> Job:
-    return store.submit({"size": 64}, 4, b"content", b"style")
+def submit(store: JobStore, client: str = "one", work: float = 1.0) -> Job:
+    return store.submit({"size": 64}, 4, b"content", b"style", client=client, work=work)
+
+
+def served(store: JobStore) -> str:
+    """The id of the job that is next; it runs and is over."""
+    job = store.claim("me")
+    assert job is not None
+    store.release(job.id, "me", State.SUCCEEDED)
+    return job.id
 
 
 def test_a_job_waits_runs_and_succeeds(store: JobStore, now: Now) -> None:
@@ -67,7 +76,7 @@ def test_a_job_waits_runs_and_succeeds(store: JobStore, now: Now) -> None:
 
 
 def test_the_first_waits_least(store: JobStore) -> None:
-    jobs = [submit(store) for _ in range(3)]
+    jobs = [submit(store, client) for client in ("one", "two", "three")]
     for job in jobs:
         claimed = store.claim("me")
         assert claimed is not None
@@ -78,19 +87,112 @@ def test_the_first_waits_least(store: JobStore) -> None:
 
 
 def test_there_is_room_for_so_many(store: JobStore) -> None:
-    jobs = [submit(store) for _ in range(3)]
+    jobs = [submit(store, client) for client in ("one", "one", "two")]
     with pytest.raises(Overloaded) as caught:
-        submit(store)
-    assert caught.value.retry_after == 10
+        submit(store, "three")
+    assert caught.value.retry_after == 1, "the first of them is begun at once"
     assert len(list((store.folder / "jobs").iterdir())) == 3
     claimed = store.claim("me")
     assert claimed is not None
     store.progress(claimed.id, "me", 1, (0, 0, 0), 25.0, preview=False)
     with pytest.raises(Overloaded) as caught:
-        submit(store)
+        submit(store, "three")
     assert caught.value.retry_after == 25, "when the running one should be over"
     store.cancel(jobs[1].id)
-    submit(store)
+    submit(store, "three")
+
+
+@pytest.mark.parametrize(
+    ("most", "waiting", "share"), [(1, 8, 4), (1, 7, 4), (1, 1, 1), (1, 0, 0), (2, 8, 4), (3, 5, 3)]
+)
+def test_a_client_has_half_of_the_places_to_wait(tmp_path: Path, most: int, waiting: int, share: int) -> None:
+    store = JobStore(tmp_path, max_jobs=most, max_waiting=waiting)
+    store.open()
+    for _ in range(most + share):  # as many as run are begun at once
+        submit(store, "greedy")
+    for _ in range(most + 1):  # the same when they run
+        with pytest.raises(Overloaded):
+            submit(store, "greedy")
+        store.claim("me")
+    assert store.counts() == {State.QUEUED: share, State.RUNNING: most}
+    for _ in range(waiting - share):
+        submit(store, "other")
+    with pytest.raises(Overloaded):
+        submit(store, "third")
+    store.close()
+
+
+def test_clients_take_turns(tmp_path: Path) -> None:
+    store = JobStore(tmp_path, max_waiting=20)
+    store.open()
+    greedy = [submit(store, "greedy").id for _ in range(5)]
+    order = [served(store)]
+    two = [submit(store, "two").id for _ in range(2)]
+    three = [submit(store, "three").id]
+    order += [served(store) for _ in range(3)]
+    assert order[1:] == [greedy[1], two[0], three[0]]
+    late = [submit(store, "late").id]
+    assert [served(store) for _ in range(5)] == [greedy[2], two[1], late[0], greedy[3], greedy[4]]
+    store.close()
+
+
+def test_cancelled_jobs_cost_their_client_no_turn(store: JobStore) -> None:
+    for _ in range(5):
+        store.cancel(submit(store, "one").id)
+    own, others = submit(store, "one"), submit(store, "two")
+    assert [served(store), served(store)] == [own.id, others.id]
+
+
+def test_a_refused_client_is_told_how_long_it_takes(tmp_path: Path, now: Now) -> None:
+    store = JobStore(tmp_path, max_jobs=1, max_waiting=4, now=now)
+    store.open()
+
+    def refused(client: str) -> float:
+        with pytest.raises(Overloaded) as caught:
+            submit(store, client)
+        assert caught.value.retry_after is not None
+        return caught.value.retry_after
+
+    for client in ("one", "two", "two", "one", "one"):
+        submit(store, client, work=100.0)
+    store.claim("me")
+    now.seconds += 30
+    assert refused("three") == 70, "until the job that runs is over"
+    store.cancel(submitted_by(store, "two")[1])
+    assert refused("one") == 170, "until the first of its own begins, after one of the other client"
+    job = store.wanted("me").pop()
+    now.seconds += 170
+    store.release(job, "me", State.SUCCEEDED)  # it took twice as long as estimated
+    store.claim("me")
+    submit(store, "two", work=1.0)
+    submit(store, "three", work=1.0)
+    assert refused("four") == 200
+    now.seconds += 10_000
+    assert refused("four") == 1, "overdue"
+    store.close()
+
+
+def submitted_by(store: JobStore, client: str) -> list[str]:
+    with store._db() as db:
+        rows = db.execute("SELECT id FROM jobs WHERE client = ? ORDER BY number", (client,)).fetchall()
+    return [row["id"] for row in rows]
+
+
+def test_files_are_their_owners_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        store = JobStore(tmp_path / "new" / "state")
+        store.open()
+        job = submit(store)
+        modes = {path: path.stat().st_mode & 0o777 for path in (tmp_path / "new" / "state").rglob("*")}
+    finally:
+        os.umask(before)
+    assert store.folder.stat().st_mode & 0o777 == 0o700
+    for path, mode in modes.items():
+        assert mode == (0o700 if path.is_dir() else 0o600), path
+    assert {store.path(job.id, name) for name in INPUTS} < modes.keys()
+    assert any(path.name.endswith("-wal") for path in modes)
+    store.close()
 
 
 def test_a_job_is_claimed_by_one_of_many_workers(tmp_path: Path, store: JobStore) -> None:
@@ -154,7 +256,7 @@ def test_jobs_expire(store: JobStore, now: Now) -> None:
 
 
 def test_a_restart_fails_what_was_not_over(tmp_path: Path, store: JobStore, now: Now) -> None:
-    done, running, waiting = (submit(store) for _ in range(3))
+    done, running, waiting = (submit(store, client) for client in ("one", "two", "three"))
     store.claim("me")
     store.path(done.id, RESULT).write_bytes(b"picture")
     store.release(done.id, "me", State.SUCCEEDED)
@@ -227,14 +329,22 @@ class Life(RuleBasedStateMachine):
     def job(self, index: int) -> str:
         return self.jobs[index % len(self.jobs)] if self.jobs else "none"
 
-    @rule()
-    def submit(self) -> None:
-        counts = sum(self.store.counts().values())
-        try:
-            self.jobs.append(submit(self.store).id)
-            assert counts < 4
-        except Overloaded:
-            assert counts >= 4
+    @rule(client=st.sampled_from(["one", "two", "three"]))
+    def submit(self, client: str) -> None:
+        counts = self.store.counts()
+        own = sum(
+            self.store.get(job).state is State.QUEUED
+            for job in submitted_by(self.store, client)
+            if job not in self.final
+        )
+        room = sum(counts.values()) < 4 and own < max(0, 2 - counts[State.RUNNING]) + 1
+        if room:
+            self.jobs.append(submit(self.store, client).id)
+            return
+        with pytest.raises(Overloaded) as refusal:
+            submit(self.store, client)
+        assert refusal.value.retry_after is not None
+        assert 1 <= refusal.value.retry_after <= 3600
 
     @rule(owner=st.sampled_from("ab"))
     def claim(self, owner: str) -> None:
