@@ -1,0 +1,113 @@
+"""WebP files (RFC 9649) and BMP files that claim many pixels in a few bytes."""
+
+from __future__ import annotations
+
+import struct
+
+ALPHA, ANIMATION = 0x10, 0x02
+"""Flags of an extended WebP."""
+
+
+def lossless(width: int, height: int, *, alpha: bool = False) -> bytes:
+    """A lossless WebP of one colour, some 40 bytes whatever its size: every prefix code has one symbol.
+
+    Args:
+        width, height: at most 16,384 pixels.
+        alpha: half transparent; opaque otherwise.
+    """
+    return _riff(_chunk(b"VP8L", _bitstream(width, height, alpha)))
+
+
+def animation(width: int, height: int, frames: int, side: int = 1) -> bytes:
+    """An animated WebP: a canvas, and frames of `side` x `side` pixels in its corner."""
+    frame = (
+        _short(0) * 2
+        + _short(side - 1) * 2
+        + _short(100)
+        + b"\x00"
+        + _chunk(b"VP8L", _bitstream(side, side, True))
+    )
+    body = _extended(width, height, ANIMATION | ALPHA) + _chunk(b"ANIM", bytes(6))
+    return _riff(body + _chunk(b"ANMF", frame) * frames)
+
+
+def extended(width: int, height: int) -> bytes:
+    """The extended form of `lossless` with alpha."""
+    return _riff(_extended(width, height, ALPHA) + _chunk(b"VP8L", _bitstream(width, height, True)))
+
+
+def cut_lossy(width: int, height: int) -> bytes:
+    """A lossy WebP that ends after its first partition's first zeros."""
+    frame = b"\x10\x02\x00\x9d\x01\x2a" + struct.pack("<HH", width, height) + bytes(64)
+    return _riff(_chunk(b"VP8 ", frame))
+
+
+def bitmap(
+    width: int, height: int, *, bits: int = 24, data: bool = True, compression: int = 0, colors: int = 0
+) -> bytes:
+    """A Windows bitmap of zeros.
+
+    Args:
+        width, height: pixels; a negative height puts the first row on top.
+        bits: of a pixel.
+        data: whether the pixels are there.
+        compression: 0: none; 3: bit fields.
+        colors: entries that the palette claims.
+    """
+    row = (width * bits + 31) // 32 * 4
+    palette = bytes(4 * (2**bits if bits <= 8 else 0))
+    masks = struct.pack("<III", 0xFF0000, 0xFF00, 0xFF) if compression == 3 else b""
+    start = 54 + len(masks) + len(palette)
+    pixels = bytes(row * abs(height)) if data else b""
+    info = struct.pack("<IiiHHIIiiII", 40, width, height, 1, bits, compression, 0, 2835, 2835, colors, 0)
+    return struct.pack("<2sIHHI", b"BM", start + len(pixels), 0, 0, start) + info + masks + palette + pixels
+
+
+def _bitstream(width: int, height: int, alpha: bool) -> bytes:
+    bits = _Bits()
+    bits.add(0x2F, 8)
+    bits.add(width - 1, 14)
+    bits.add(height - 1, 14)
+    bits.add(int(alpha), 1)
+    bits.add(0, 3)  # version
+    bits.add(0, 1)  # no transform
+    bits.add(0, 1)  # no colour cache
+    bits.add(0, 1)  # one group of prefix codes
+    for symbol in (200, 60, 40, 128 if alpha else 255, 0):  # green, red, blue, alpha, distance
+        bits.add(1, 1)  # a simple code
+        bits.add(0, 1)  # of one symbol
+        bits.add(1, 1)  # which has eight bits
+        bits.add(symbol, 8)
+    return bits.bytes()
+
+
+class _Bits:
+    """Bits, the least significant first."""
+
+    def __init__(self) -> None:
+        self._value = 0
+        self._length = 0
+
+    def add(self, value: int, count: int) -> None:
+        self._value |= value << self._length
+        self._length += count
+
+    def bytes(self) -> bytes:
+        return self._value.to_bytes(-(-self._length // 8), "little")
+
+
+def _extended(width: int, height: int, flags: int) -> bytes:
+    return _chunk(b"VP8X", bytes([flags, 0, 0, 0]) + _short(width - 1) + _short(height - 1))
+
+
+def _short(value: int) -> bytes:
+    """24 bits."""
+    return value.to_bytes(3, "little")
+
+
+def _chunk(kind: bytes, content: bytes) -> bytes:
+    return kind + struct.pack("<I", len(content)) + content + b"\x00" * (len(content) % 2)
+
+
+def _riff(body: bytes) -> bytes:
+    return b"RIFF" + struct.pack("<I", len(body) + 4) + b"WEBP" + body
