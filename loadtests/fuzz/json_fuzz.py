@@ -100,7 +100,7 @@ def _framed(random: Random, headers: dict[str, str], body: bytes) -> bytes:
     if random.random() < 0.15:
         coding = random.choice(("gzip", "deflate", "gzip", "br", "identity"))
         headers["Content-Encoding"] = coding
-        packed = gzip.compress(body) if random.random() < 0.6 else zlib.compress(body)
+        packed = gzip.compress(body, mtime=0) if random.random() < 0.6 else zlib.compress(body)
         body = (
             mutated(random, packed, [b"\x1f\x8b\x08", b"\x78\x9c"], [packed], MOST)
             if random.random() < 0.5
