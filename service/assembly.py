@@ -22,6 +22,7 @@ from service.faces import FaceDesk
 from service.inference.desk import InferenceDesk
 from service.jobs import JobDesk
 from service.jobstore import JobStore
+from service.memory import MemoryBudget
 from service.metrics import Metrics
 from service.nvml import make_meter
 from service.painter import Network, Painter
@@ -63,10 +64,10 @@ class Assembly:
         self._meter = make_meter(device, metrics) if cuda else None
         tracing = self._tracing = make_tracing(settings.tracing)
         runners = _runners(settings, metrics, settings.batch_limit(cuda), tracing)
-        self.plane = DataPlane(runners, metrics, limits, settings.decoder_count(cuda), tracing)
+        memory = MemoryBudget(settings.decode_memory_bytes)
+        self.plane = DataPlane(runners, metrics, limits, settings.decoder_count(cuda), memory, tracing)
         faces = FaceDesk(self.plane)
-        self._pictures = PictureDesk(self.plane, faces, limits)
-        styles = StyleDesk(self.plane, self._pictures)
+        styles = StyleDesk(self.plane)
         keys = [key.get_secret_value() for key in settings.api_keys]
         access = Access(keys, settings.api_keys_file, concurrency=settings.key_concurrency)
         inference = InferenceDesk(self.plane, faces, metrics, settings.max_images)
@@ -74,14 +75,14 @@ class Assembly:
             House(
                 self.plane,
                 faces,
-                self._pictures,
+                PictureDesk(self.plane),
                 styles,
                 metrics,
                 settings,
                 access,
                 inference,
                 tracing,
-                self._jobs(metrics, limits),
+                self._jobs(metrics),
             )
         )
         self._server: Server | None = None
@@ -119,14 +120,13 @@ class Assembly:
             if self._server is not None:
                 group.create_task(self._server.stop(self._settings.timeout_seconds))
         await self.plane.drain(self._settings.timeout_seconds)
-        self._pictures.close()
         if self._tracing is not None:
             await asyncio.to_thread(self._tracing.close)
         if self._meter is not None:
             self._meter.stop()
         measuring.leave()
 
-    def _jobs(self, metrics: Metrics, limits: Limits) -> JobDesk | None:
+    def _jobs(self, metrics: Metrics) -> JobDesk | None:
         """Style jobs, where a served model is the network that their costs look through."""
         settings = self._settings
         self._painter: Painter | None = None
@@ -148,14 +148,7 @@ class Assembly:
             timeout=settings.job_timeout_seconds,
             accepting=lambda: not self.plane.draining,
         )
-        return JobDesk(
-            store,
-            self._painter,
-            self._pictures,
-            limits,
-            lambda: self.plane.draining,
-            timeout=settings.job_timeout_seconds,
-        )
+        return JobDesk(store, self._painter, self.plane, timeout=settings.job_timeout_seconds)
 
 
 def _network(settings: Settings) -> Network | None:

@@ -11,20 +11,33 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from functools import partial
+from typing import Any, Generic, Self, TypeVar
 
 from models.classification.result import Classification, ClassifyOptions
 from models.detection.result import Detections, DetectOptions
 from models.errors import ModelUnknown
-from models.image import Image, Limits, decode
+from models.image import DecodePlan, Image, Limits, decode
+from models.image import plan as plan_decoding
 from models.pipeline import Prepared, Task
-from service.errors import DeadlineExceeded
+from service.batcher import Done
+from service.memory import MemoryBudget
 from service.metrics import Metrics
-from service.runner import Runner, State
+from service.offload import Call, Offload
+from service.runner import Job, Runner, State
 from service.tracing import Tracing
 
 R = TypeVar("R")
 T = TypeVar("T")
+
+PLANNED_INLINE = 1024 * 1024
+"""Bytes of a file whose header is read in the event loop, at the price of a memory search over them."""
+
+NOT_READY_AFTER = 10.0
+"""Seconds that one call of a model may take until the model is not ready."""
+
+NOT_ALIVE_AFTER = 60.0
+"""Seconds that one call may take until only a new process helps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +67,39 @@ class Answer(Generic[R]):
     trace: Trace
 
 
+class KeptImage:
+    """The decoded image of a request, where it is needed after its batch; gives its memory back on exit.
+
+    Args:
+        memory: of the worker.
+        min_side, max_pixels: how far the decoder may reduce it, see `models.image.decode`.
+
+    Attributes:
+        image: once `DataPlane.infer` has decoded it.
+    """
+
+    image: Image
+
+    def __init__(
+        self, memory: MemoryBudget, *, min_side: int | None = None, max_pixels: int | None = None
+    ) -> None:
+        self.min_side = min_side
+        self.max_pixels = max_pixels
+        self._memory = memory
+        self._held = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._memory.release(self._held)
+        self._held = 0
+
+    def take(self, size: int) -> None:
+        """From now on `size` reserved bytes are this image's."""
+        self._held += size
+
+
 class DataPlane:
     """Routes pictures to runners.
 
@@ -62,11 +108,14 @@ class DataPlane:
         metrics: where the decoding is told of.
         limits: of one picture.
         decoders: threads that decode and preprocess; 0: the models' own threads do, just before a batch.
+        memory: for decoded images.
         tracing: where spans of the decoding go, if anywhere.
 
     Attributes:
         runners: by name.
-        limits: of one picture.
+        limits: of one image.
+        memory: for decoded images.
+        offload: threads for long work.
         inline: pictures are prepared in the models' own threads.
         draining: the end is near; not ready any more.
     """
@@ -77,9 +126,12 @@ class DataPlane:
         metrics: Metrics,
         limits: Limits,
         decoders: int,
+        memory: MemoryBudget,
         tracing: Tracing | None = None,
     ) -> None:
         self._tracing = tracing
+        self.memory = memory
+        self.offload = Offload(memory, max(1, decoders // 2))
         self.runners: dict[str, Runner] = {runner.card.name: runner for runner in runners}
         self.limits = limits
         self.draining = False
@@ -97,8 +149,12 @@ class DataPlane:
 
     @property
     def alive(self) -> bool:
-        """No model has failed for good; else only a new process helps."""
-        return all(runner.state is not State.FAILED for runner in self.runners.values())
+        """No model has failed for good, and no call lasts as if for ever; else only a new process helps."""
+        now = time.monotonic()
+        longest = max((runner.longest(now) for runner in self.runners.values()), default=0.0)
+        return max(longest, self.offload.longest(now)) < NOT_ALIVE_AFTER and all(
+            runner.state is not State.FAILED for runner in self.runners.values()
+        )
 
     def runner(self, task: Task, model: str | None) -> Runner:
         """The runner of a model, or of the task's default model.
@@ -118,7 +174,12 @@ class DataPlane:
 
     def is_ready(self, name: str) -> bool:
         """Whether a model answers now."""
-        return not self.draining and self.runners[name].state is State.READY
+        runner = self.runners[name]
+        return (
+            not self.draining
+            and runner.state is State.READY
+            and runner.longest(time.monotonic()) < NOT_READY_AFTER
+        )
 
     def is_default(self, name: str) -> bool:
         """Whether a model is its task's default."""
@@ -152,11 +213,23 @@ class DataPlane:
         self.draining = True
         finished = await asyncio.gather(*(runner.drain(grace) for runner in self.runners.values()))
         self._decoders.shutdown(wait=False)
+        self.offload.close()
         return all(finished)
 
     async def in_decoder(self, work: Callable[[], T]) -> T:
         """Runs work on a picture's pixels in a decoding thread."""
         return await asyncio.get_running_loop().run_in_executor(self._decoders, work)
+
+    def kept(self, *, min_side: int | None = None, max_pixels: int | None = None) -> KeptImage:
+        """What `infer` is given so that the decoded image outlives the batch."""
+        return KeptImage(self.memory, min_side=min_side, max_pixels=max_pixels)
+
+    async def plan(
+        self, data: bytes, *, min_side: int | None = None, max_pixels: int | None = None
+    ) -> DecodePlan:
+        """What decoding an image will take; see `models.image.plan`."""
+        work = partial(plan_decoding, data, self.limits, min_side=min_side, max_pixels=max_pixels)
+        return work() if len(data) <= PLANNED_INLINE else await self.in_decoder(work)
 
     async def infer(
         self,
@@ -165,43 +238,82 @@ class DataPlane:
         options: Any,
         deadline: float | None,
         *,
-        min_side: int | None = None,
-        keep: Callable[[Image], None] | None = None,
+        keep: KeptImage | None = None,
     ) -> Answer[Any]:
-        """Admission, decoding in a thread, a place in a batch.
+        """Admission, memory, decoding in a thread, a place in a batch.
+
+        An image that takes long to decode is decoded apart from the others, see `service.offload`.
 
         Args:
             runner: the model.
-            data: the picture.
+            data: the image, encoded.
             options: its task's options.
             deadline: on the monotonic clock.
-            min_side: how far the decoder may reduce the picture; None: as far as the model allows.
-            keep: given the decoded picture, in the decoding thread.
+            keep: takes the decoded image, and says how far it may be reduced; None: as far as the model
+                allows.
         """
         pipeline = runner.pipeline
+        min_side = pipeline.min_side if keep is None else keep.min_side
+        max_pixels = None if keep is None else keep.max_pixels
         began = decoded = 0.0
 
-        def prepare() -> Prepared:
+        def prepare(check: Callable[[], None]) -> Prepared:
             nonlocal began, decoded
-            if deadline is not None and time.monotonic() >= deadline:
-                raise DeadlineExceeded("the deadline passed before the image was decoded")
+            check()
             began = time.perf_counter()
-            image = decode(data, self.limits, min_side=min_side or pipeline.min_side)
+            image = decode(data, self.limits, min_side=min_side, max_pixels=max_pixels, plan=plan)
+            check()
             if keep is not None:
-                keep(image)
+                keep.image = image
             prepared = pipeline.preprocess(image, options)
             decoded = time.perf_counter() - began
             self._decode_seconds[runner.card.name].observe(decoded)
             return prepared
 
         with runner.admit():
-            job = prepare if self.inline else await self.in_decoder(prepare)
-            done = await runner.run(job, deadline)
+            plan = await self.plan(data, min_side=min_side, max_pixels=max_pixels)
+            kept = 0 if keep is None else plan.result
+            if plan.large:
+                prepared = await self.offload.run(
+                    lambda call: prepare(call.check), deadline, memory=plan.memory, keep=kept
+                )
+                if keep is not None:
+                    keep.take(kept)
+                done = await runner.run(self._job(prepared), deadline)
+            else:
+                done = await self._small(runner, partial(prepare, Call(deadline).check), deadline, plan, keep)
         if self._tracing is not None:
             self._tracing.stage("decode", began, decoded, runner.labels)
         return Answer(
             runner.card.name, done.result, Trace(decoded, done.queue_s, done.compute_s, done.batch_size)
         )
+
+    async def _small(
+        self,
+        runner: Runner,
+        prepare: Callable[[], Prepared],
+        deadline: float | None,
+        plan: DecodePlan,
+        keep: KeptImage | None,
+    ) -> Done[Any]:
+        await self.memory.acquire(plan.memory, deadline)
+        held = plan.memory
+        try:
+            done = None
+            if self.inline:
+                done = await runner.run(prepare, deadline)
+            else:
+                prepared = await self.in_decoder(prepare)
+            if keep is not None:
+                keep.take(plan.result)
+                held -= plan.result
+        finally:
+            self.memory.release(held)
+        return done or await runner.run(prepared, deadline)
+
+    def _job(self, prepared: Prepared) -> Job:
+        """Where other images are prepared in the model's thread, this one joins their batches."""
+        return (lambda: prepared) if self.inline else prepared
 
 
 async def each(calls: Sequence[Callable[[], Awaitable[T]]], at_once: int) -> list[T | Exception]:

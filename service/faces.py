@@ -21,7 +21,7 @@ from models.faces.verify import FaceSelect, Verdict, select_face
 from models.faces.verify import compare as compare_embeddings
 from models.image import Image
 from models.pipeline import Prepared, Task
-from service.dataplane import Answer, DataPlane, Trace, each
+from service.dataplane import Answer, DataPlane, KeptImage, Trace, each
 from service.runner import Job, Runner
 
 T = TypeVar("T")
@@ -73,8 +73,9 @@ class FaceDesk:
     ) -> Answer[Embedded]:
         """Faces of a picture, each with its embedding."""
         target = self._plane.runner(Task.EMBED, embedder)
-        image, found = await self._find(data, options, model, deadline)
-        embeddings, trace = await self._embed(image, found.result.items, target, deadline)
+        with self._plane.kept(min_side=CHIP_SIDE) as kept:
+            found = await self._find(data, options, model, deadline, kept)
+            embeddings, trace = await self._embed(kept.image, found.result.items, target, deadline)
         result = Embedded(found.result, tuple(embeddings), target.card.name, target.card.sha256)
         return Answer(found.model, result, _joined(found.trace, trace))
 
@@ -99,9 +100,10 @@ class FaceDesk:
 
         async def one(name: str, data: bytes) -> tuple[Face, Embedding, Trace]:
             try:
-                image, found = await self._find(data, FaceOptions(), model, deadline)
-                face = select_face(found.result, select, name)
-                embeddings, trace = await self._embed(image, [face], target, deadline)
+                with self._plane.kept(min_side=CHIP_SIDE) as kept:
+                    found = await self._find(data, FaceOptions(), model, deadline, kept)
+                    face = select_face(found.result, select, name)
+                    embeddings, trace = await self._embed(kept.image, [face], target, deadline)
             except ParameterInvalid:
                 raise
             except ModelError as exc:
@@ -135,15 +137,12 @@ class FaceDesk:
         return compare_embeddings(a, b, target.card, threshold=threshold)
 
     async def _find(
-        self, data: bytes, options: FaceOptions, model: str | None, deadline: float | None
-    ) -> tuple[Image, Answer[Faces]]:
-        """The decoded picture and its faces; decoded once, for both networks."""
-        kept: list[Image] = []
-        runner = self._plane.runner(Task.FACES, model)
-        answer = await self._plane.infer(
-            runner, data, options, deadline, min_side=CHIP_SIDE, keep=kept.append
+        self, data: bytes, options: FaceOptions, model: str | None, deadline: float | None, kept: KeptImage
+    ) -> Answer[Faces]:
+        """The faces of an image, which is decoded once, for both networks."""
+        return await self._plane.infer(
+            self._plane.runner(Task.FACES, model), data, options, deadline, keep=kept
         )
-        return kept[0], answer
 
     async def _embed(
         self, image: Image, faces: Sequence[Face], target: Runner, deadline: float | None

@@ -7,18 +7,21 @@ import logging
 import sqlite3
 from bisect import bisect
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from typing import Any, TypeVar
 
 from models.errors import ModelError, ParameterInvalid
-from models.image import Image, Limits, decode, encode, resize
+from models.image import Image, decode, encode, resize
 from models.style.optimise import OptimiseOptions
+from service.dataplane import DataPlane
 from service.errors import JobFinished, JobUnfinished, JobUnknown, NotReady, Overloaded, StorageFailed
 from service.job import Job, Reason, State
 from service.jobstore import PREVIEW, RESULT, JobStore
+from service.offload import Call
 from service.painter import Painter
-from service.pictures import Format, PictureDesk
+from service.pictures import Format
 
 __all__ = ["Job", "JobDesk", "Reason", "State"]
 
@@ -52,9 +55,7 @@ class JobDesk:
     Args:
         store: of the jobs, shared by the workers.
         painter: this worker's.
-        pictures: whose thread decodes and encodes.
-        limits: of one picture.
-        draining: whether the end is near.
+        plane: whose threads decode and encode.
         timeout: seconds that a job may run; what a job may cost follows from it.
     """
 
@@ -62,14 +63,11 @@ class JobDesk:
         self,
         store: JobStore,
         painter: Painter,
-        pictures: PictureDesk,
-        limits: Limits,
-        draining: Callable[[], bool] = lambda: False,
+        plane: DataPlane,
         *,
         timeout: float = 3600.0,
     ) -> None:
-        self._store, self._painter, self._pictures = store, painter, pictures
-        self._limits, self._draining = limits, draining
+        self._store, self._painter, self._plane = store, painter, plane
         self._budget = timeout * TIMEOUT_SHARE
         self._watchers: Counter[str] = Counter()
 
@@ -84,7 +82,7 @@ class JobDesk:
         wanted = OptimiseOptions(**options)
         if cost_of(wanted) > self._budget:
             self._refuse(wanted)
-        if self._draining():
+        if self._plane.draining:
             raise NotReady("the service is ending")
         await self._stored(lambda: self._store.check_room(client))
         return wanted
@@ -116,10 +114,23 @@ class JobDesk:
         wanted = await self.admit(options, client)
         sizes = {"content": wanted.size, "style": wanted.style_size or wanted.size * 3 // 2}
 
-        def shrunk() -> dict[str, bytes]:
-            return {name: self._shrunk(name, given.pop(name), size) for name, size in sizes.items()}
+        plane, plans = self._plane, {}
+        for name, size in sizes.items():
+            with _named(name):
+                plans[name] = await plane.plan(given[name], min_side=size)
 
-        pictures = await self._pictures.run(shrunk, deadline)
+        def shrunk(call: Call) -> dict[str, bytes]:
+            images = {}
+            for name, size in sizes.items():
+                call.check()
+                with _named(name):
+                    image = decode(given.pop(name), plane.limits, min_side=size, plan=plans[name])
+                call.check()
+                images[name] = encode(_within(image, size), "png")
+            return images
+
+        memory = max(plan.memory for plan in plans.values())
+        pictures = await plane.offload.run(shrunk, deadline, memory=memory)
         job = await self._stored(
             lambda: self._store.submit(
                 asdict(wanted),
@@ -235,7 +246,7 @@ class JobDesk:
                 if job.revision > after:
                     yield job
                     after, quiet = job.revision, 0
-                if job.final or self._draining():
+                if job.final or self._plane.draining:
                     return
                 await asyncio.sleep(WATCH)
                 quiet += 1
@@ -253,14 +264,14 @@ class JobDesk:
                 del self._watchers[client]
 
     async def _picture(self, job: str, name: str, kind: Format) -> bytes:
-        def work() -> bytes:
+        def work(_: Call) -> bytes:
             try:
                 data = self._store.path(job, name).read_bytes()
             except FileNotFoundError:
                 raise JobUnknown("the job has expired") from None
             return data if kind == "png" else encode(decode(data).pixels, kind)
 
-        return await self._pictures.run(work, None)
+        return await self._plane.offload.run(work)
 
     async def _stored(self, work: Callable[[], T]) -> T:
         try:
@@ -283,15 +294,15 @@ class JobDesk:
     def _cost(wanted: OptimiseOptions, steps: int) -> float:
         return cost_of(replace(wanted, steps=steps))
 
-    def _shrunk(self, name: str, data: bytes, size: int) -> bytes:
-        """A picture no larger than the job looks at, as a PNG: what is kept is small, and holds no EXIF."""
-        try:
-            image = decode(data, self._limits, min_side=size)
-        except ModelError as exc:
-            exc.image = name
-            raise
-        del data  # many times as large as what is kept
-        return encode(_within(image, size), "png")
+
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    """An error within is that of the image `name`."""
+    try:
+        yield
+    except ModelError as exc:
+        exc.image = name
+        raise
 
 
 def cost_of(options: OptimiseOptions) -> float:

@@ -28,11 +28,13 @@ class Call:
     Attributes:
         deadline: on the monotonic clock, or None.
         cancelled: its client has left.
+        kept: the caller has the memory of its result.
     """
 
     def __init__(self, deadline: float | None) -> None:
         self.deadline = deadline
         self.cancelled = False
+        self.kept = False
 
     def check(self) -> None:
         """To be called between steps that cannot be interrupted.
@@ -63,13 +65,16 @@ class Offload:
         """Seconds that the longest of the pieces under way has run."""
         return max((now - began for began in tuple(self._running.values())), default=0.0)
 
-    async def run(self, work: Callable[[Call], T], deadline: float | None = None, *, memory: int = 0) -> T:
+    async def run(
+        self, work: Callable[[Call], T], deadline: float | None = None, *, memory: int = 0, keep: int = 0
+    ) -> T:
         """Does a piece of work in one of the threads.
 
         Args:
             work: is given its `Call`, whose `check` it calls between its steps.
             deadline: on the monotonic clock.
             memory: bytes that it holds at its peak.
+            keep: bytes of them that its result holds: the caller releases them.
 
         Raises:
             Overloaded: too many pieces wait.
@@ -100,12 +105,16 @@ class Offload:
 
                 def ended(_: Future[Any]) -> None:  # in the thread; the loop may be closed by now
                     with contextlib.suppress(RuntimeError):
-                        loop.call_soon_threadsafe(self._release, memory)
+                        loop.call_soon_threadsafe(self._release, call, future, memory, keep)
 
                 future.add_done_callback(ended)
                 return await asyncio.wrap_future(future)
         except TimeoutError:
             raise DeadlineExceeded("the deadline passed before the image was done") from None
+        except BaseException:
+            if call.kept:  # the result came in the very moment of the cancellation
+                self.memory.release(keep)
+            raise
         finally:
             call.cancelled = True  # whatever of it runs still is of no use
             if not started:
@@ -123,8 +132,9 @@ class Offload:
         finally:
             del self._running[call]
 
-    def _release(self, memory: int) -> None:
+    def _release(self, call: Call, future: Future[Any], memory: int, keep: int) -> None:
         """In the loop, when the thread is done with it, however long after its client left."""
+        call.kept = not call.cancelled and future.exception() is None
         self._pieces -= 1
         self._free.release()
-        self.memory.release(memory)
+        self.memory.release(memory - keep if call.kept else memory)

@@ -1,16 +1,14 @@
-"""Answers that are pictures, and what a classifier looks at: the slow and rare side of the data plane.
+"""Answers that are images, and what a classifier looks at: the slow and rare side of the data plane.
 
-All of it runs in one thread of its own, one piece of work at a time, so that it never takes the place of a
-batch; at most `WAITING` pieces wait.
+All of it runs in the threads for long work (`service.offload`), so that it never takes the place of a batch.
 """
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import Literal, TypeVar
+from dataclasses import dataclass
+from typing import Generic, Literal, TypeVar
 
 from models.classification.explain import HeatMap, filter_sheet, grad_cam, overlay
 from models.classification.pipeline import ClassifierPipeline
@@ -19,28 +17,38 @@ from models.detection.draw import draw_detections, draw_faces
 from models.detection.result import Detections, DetectOptions
 from models.errors import ModelUnknown, ParameterInvalid
 from models.faces.result import FaceOptions
-from models.image import Image, Limits, decode, encode
+from models.image import MAX_DRAWN_PIXELS, DecodePlan, Image, Pixels, decode, encode
 from models.pipeline import Task
 from service.dataplane import Answer, DataPlane, Trace
-from service.errors import DeadlineExceeded, Overloaded
-from service.faces import FaceDesk
+from service.offload import Call
+from service.runner import Runner
 
-__all__ = ["HeatMap", "Image", "PictureDesk", "WindowMap"]
+__all__ = ["Explained", "HeatMap", "PictureDesk", "WindowMap"]
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 Format = Literal["jpeg", "png", "webp"]
-WAITING = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Explained(Generic[T_co]):
+    """What a classifier looks at in an image.
+
+    Attributes:
+        width, height: of the upright original, pixels.
+        result: the map.
+    """
+
+    width: int
+    height: int
+    result: T_co
 
 
 class PictureDesk:
     """Everything that is drawn."""
 
-    def __init__(self, plane: DataPlane, faces: FaceDesk, limits: Limits) -> None:
+    def __init__(self, plane: DataPlane) -> None:
         self._plane = plane
-        self._faces = faces
-        self._limits = limits
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="pictures")
-        self._waiting = 0
 
     async def detections(
         self,
@@ -51,13 +59,9 @@ class PictureDesk:
         model: str | None = None,
         deadline: float | None = None,
     ) -> Answer[bytes]:
-        """The picture with its objects drawn in. Raises as `DataPlane.detect` does."""
-        answer = await self._plane.detect(data, options, model=model, deadline=deadline)
-
-        def draw() -> bytes:
-            return encode(draw_detections(self._decode(data).pixels, answer.result), kind)
-
-        return Answer(answer.model, await self.run(draw, deadline), answer.trace)
+        """The image with its objects drawn in. Raises as `DataPlane.detect` does."""
+        runner = self._plane.runner(Task.DETECT, model)
+        return await self._drawn(runner, data, options, draw_detections, kind, deadline)
 
     async def faces(
         self,
@@ -68,50 +72,40 @@ class PictureDesk:
         model: str | None = None,
         deadline: float | None = None,
     ) -> Answer[bytes]:
-        """The picture with its faces and their landmarks drawn in."""
-        answer = await self._faces.detect(data, options, model=model, deadline=deadline)
-
-        def draw() -> bytes:
-            return encode(draw_faces(self._decode(data).pixels, answer.result), kind)
-
-        return Answer(answer.model, await self.run(draw, deadline), answer.trace)
+        """The image with its faces and their landmarks drawn in."""
+        runner = self._plane.runner(Task.FACES, model)
+        return await self._drawn(runner, data, options, draw_faces, kind, deadline)
 
     async def heat(
         self,
         data: bytes,
+        kind: Format | None = None,
         *,
         label: str | None = None,
         model: str | None = None,
         deadline: float | None = None,
-    ) -> Answer[tuple[HeatMap, Image]]:
-        """Grad-CAM of a label, or of the likeliest one, and the picture that was explained.
+    ) -> Answer[Explained[HeatMap] | bytes]:
+        """Grad-CAM of a label, or of the likeliest one: the map, or the image with the map laid over it.
 
         Raises:
             ParameterInvalid: the model has no such label, or no convolutional map.
         """
         return await self._explained(
-            data, lambda pipeline, image: grad_cam(pipeline, image, label), model, deadline
+            data, kind, lambda pipeline, image: grad_cam(pipeline, image, label), overlay, model, deadline
         )
-
-    async def heat_picture(
-        self, answer: Answer[tuple[HeatMap, Image]], kind: Format, deadline: float | None = None
-    ) -> Answer[bytes]:
-        """The picture with the map that `heat` gave laid over it."""
-        heat, image = answer.result
-        picture = await self.run(lambda: encode(overlay(image, heat), kind), deadline)
-        return Answer(answer.model, picture, answer.trace)
 
     async def windows(
         self,
         data: bytes,
+        kind: Format | None = None,
         *,
         label: str | None = None,
         fraction: float = 0.5,
         score_threshold: float = 0.2,
         model: str | None = None,
         deadline: float | None = None,
-    ) -> Answer[tuple[WindowMap, Image]]:
-        """A label's score in every window of the picture, in one pass; the likeliest label if none is named.
+    ) -> Answer[Explained[WindowMap] | bytes]:
+        """A label's score in every window of the image, in one pass; the likeliest label if none is named.
 
         Raises:
             ParameterInvalid: the model has no such label or cannot be slid, or the windows are too many.
@@ -121,16 +115,10 @@ class PictureDesk:
             wanted = label if label is not None else str(grad_cam(pipeline, image).index)
             return windows(pipeline, image, wanted, fraction=fraction, score_threshold=score_threshold)
 
-        return await self._explained(data, work, model, deadline)
+        def draw(image: Image, found: WindowMap) -> Pixels:
+            return draw_detections(image.pixels, Detections(image.width, image.height, found.boxes))
 
-    async def windows_picture(
-        self, answer: Answer[tuple[WindowMap, Image]], kind: Format, deadline: float | None = None
-    ) -> Answer[bytes]:
-        """The picture with the windows that `windows` found drawn in."""
-        found, image = answer.result
-        drawn = Detections(image.width, image.height, found.boxes)
-        picture = await self.run(lambda: encode(draw_detections(image.pixels, drawn), kind), deadline)
-        return Answer(answer.model, picture, answer.trace)
+        return await self._explained(data, kind, work, draw, model, deadline)
 
     async def filters(self, model: str) -> bytes:
         """A PNG of the first layer's filters of any served model.
@@ -143,51 +131,66 @@ class PictureDesk:
         if runner is None:
             raise ModelUnknown(f"no model named {model!r} is served")
         module = runner.pipeline.module
-        return await self.run(lambda: encode(filter_sheet(module), "png"), None)
+        return await self._plane.offload.run(lambda _: encode(filter_sheet(module), "png"))
 
-    def close(self) -> None:
-        """Takes no more work."""
-        self._thread.shutdown(wait=False)
+    async def _drawn(
+        self,
+        runner: Runner,
+        data: bytes,
+        options: object,
+        draw: Callable[[Pixels, T], Pixels],
+        kind: Format,
+        deadline: float | None,
+    ) -> Answer[bytes]:
+        """A result drawn into its image. An image that takes long to decode is decoded once for both."""
+        plane, most = self._plane, MAX_DRAWN_PIXELS[kind]
+        with runner.admit():
+            plan = await plane.plan(data, max_pixels=most)
+        with plane.kept(max_pixels=most) as kept:
+            answer = await plane.infer(runner, data, options, deadline, keep=kept if plan.large else None)
+
+            def work(call: Call) -> bytes:
+                image = kept.image if plan.large else self._decode(data, plan, most)
+                call.check()
+                pixels = draw(image.pixels, answer.result)
+                call.check()
+                return encode(pixels, kind)
+
+            memory = 2 * plan.result + (0 if plan.large else plan.memory)
+            picture = await plane.offload.run(work, deadline, memory=memory)
+        return Answer(answer.model, picture, answer.trace)
 
     async def _explained(
         self,
         data: bytes,
+        kind: Format | None,
         explain: Callable[[ClassifierPipeline, Image], T],
+        draw: Callable[[Image, T], Pixels],
         model: str | None,
         deadline: float | None,
-    ) -> Answer[tuple[T, Image]]:
+    ) -> Answer[Explained[T] | bytes]:
         runner = self._plane.runner(Task.CLASSIFY, model)
+        most = MAX_DRAWN_PIXELS[kind or "jpeg"]
+        with runner.admit():
+            plan = await self._plane.plan(data, max_pixels=most)
 
-        def work() -> tuple[T, Image, Trace]:
+        def work(call: Call) -> Answer[Explained[T] | bytes]:
             began = time.perf_counter()
-            image = self._decode(data)
+            image = self._decode(data, plan, most)
+            call.check()
             decoded = time.perf_counter()
             if not isinstance(runner.pipeline, ClassifierPipeline):
                 raise ParameterInvalid("model", f"the model {runner.card.name!r} cannot be explained")
             result = explain(runner.pipeline, image)
-            return result, image, Trace(decoded - began, 0.0, time.perf_counter() - decoded, 1)
+            trace = Trace(decoded - began, 0.0, time.perf_counter() - decoded, 1)
+            call.check()
+            if kind is None:
+                return Answer(runner.card.name, Explained(image.width, image.height, result), trace)
+            pixels = draw(image, result)
+            call.check()
+            return Answer(runner.card.name, encode(pixels, kind), trace)
 
-        result, image, trace = await self.run(work, deadline)
-        return Answer(runner.card.name, (result, image), trace)
+        return await self._plane.offload.run(work, deadline, memory=plan.memory + 3 * plan.result)
 
-    def _decode(self, data: bytes) -> Image:
-        return decode(data, self._limits)
-
-    async def run(self, work: Callable[[], T], deadline: float | None) -> T:
-        """Does a piece of work on pixels in the thread of this desk.
-
-        Raises:
-            Overloaded: too many pieces wait.
-            DeadlineExceeded: it was not done in time.
-        """
-        if self._waiting >= WAITING:
-            raise Overloaded("too many pictures are being drawn", 1.0)
-        left = None if deadline is None else deadline - time.monotonic()
-        self._waiting += 1
-        try:
-            async with asyncio.timeout(left):  # a piece that has not been begun is called off
-                return await asyncio.get_running_loop().run_in_executor(self._thread, work)
-        except TimeoutError:
-            raise DeadlineExceeded("the deadline passed before the picture was done") from None
-        finally:
-            self._waiting -= 1
+    def _decode(self, data: bytes, plan: DecodePlan, most: int) -> Image:
+        return decode(data, self._plane.limits, max_pixels=most, plan=plan)

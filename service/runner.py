@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -85,6 +86,7 @@ class Runner:
         self.window = min(max_queue, 4 * max_batch)
         self._room = max_queue + slots * max_batch
         self._admitted = 0
+        self._running: dict[int, float] = {}
         self._threads = ThreadPoolExecutor(slots, thread_name_prefix=f"run-{pipeline.card.name}")
         self._compute_seconds = metrics.stage_seconds.labels(self.card.name, "compute")
         self._postprocess_seconds = metrics.stage_seconds.labels(self.card.name, "postprocess")
@@ -107,6 +109,10 @@ class Runner:
     def card(self) -> Card:
         """The model's public card."""
         return self.pipeline.card
+
+    def longest(self, now: float) -> float:
+        """Seconds that the longest of the batches in its threads has taken; `now` is monotonic."""
+        return max((now - began for began in tuple(self._running.values())), default=0.0)
 
     async def start(self) -> None:
         """Warms every batch size up to the largest (powers of two) for every shape, then is ready.
@@ -225,6 +231,14 @@ class Runner:
             raise
 
     def _execute(self, jobs: Sequence[Job]) -> list[Any]:
+        thread = threading.get_ident()
+        self._running[thread] = time.monotonic()
+        try:
+            return self._answer(jobs)
+        finally:
+            del self._running[thread]
+
+    def _answer(self, jobs: Sequence[Job]) -> list[Any]:
         started = time.perf_counter()
         results: list[Any] = [None] * len(jobs)
         by_shape: dict[tuple[int, ...], list[tuple[int, Prepared]]] = {}

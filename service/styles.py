@@ -8,15 +8,14 @@ from models.pipeline import Task
 from models.style.pipeline import StylePipeline
 from models.style.result import Style, StyleOptions, Stylised
 from service.dataplane import Answer, DataPlane
-from service.pictures import Format, PictureDesk
+from service.pictures import Format
 
 
 class StyleDesk:
     """Everything about styles, on top of the data plane."""
 
-    def __init__(self, plane: DataPlane, pictures: PictureDesk) -> None:
+    def __init__(self, plane: DataPlane) -> None:
         self._plane = plane
-        self._pictures = pictures
 
     async def stylise(
         self,
@@ -37,7 +36,7 @@ class StyleDesk:
         runner = self._plane.runner(Task.STYLE, model)
         answer: Answer[Stylised] = await self._plane.infer(runner, data, options, deadline)
         painted = answer.result
-        picture = await self._pictures.run(lambda: encode(painted.pixels, kind), deadline)
+        picture = await self._plane.offload.run(lambda _: encode(painted.pixels, kind), deadline)
         return Answer(answer.model, (picture, painted), answer.trace)
 
     def styles(self, model: str | None = None) -> tuple[Style, ...]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal, get_args
 
 from models.errors import ParameterInvalid
@@ -44,7 +43,9 @@ class StyleServed(Served):
 
     async def picture(self, data: bytes, options: PaintOptions, deadline: float) -> Answer[bytes]:
         answer: Answer[Stylised] = await self.plane.infer(self.runner, data, options.style, deadline)
-        painting = await self.plane.in_decoder(partial(encode, answer.result.pixels, options.format))
+        painting = await self.plane.offload.run(
+            lambda _: encode(answer.result.pixels, options.format), deadline
+        )
         return Answer(answer.model, painting, answer.trace)
 
     def collect(self, results: Sequence[bytes]) -> dict[str, Sequence[bytes]]:

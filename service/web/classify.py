@@ -12,7 +12,7 @@ from models.classification.result import Classification, ClassifyOptions
 from models.errors import ParameterInvalid
 from models.pipeline import Task
 from service.dataplane import Answer, each
-from service.pictures import HeatMap, Image, WindowMap
+from service.pictures import Explained, HeatMap, WindowMap
 from service.web.answers import answers, json_answer, picture_answer, wanted_picture
 from service.web.call import begin, while_connected
 from service.web.house import Home
@@ -75,31 +75,34 @@ async def explain(
     picture = wanted_picture(request, by_default="jpeg")
     desk = house.pictures
     async with while_connected(request):
+        answer: Answer[Explained[HeatMap] | bytes] | Answer[Explained[WindowMap] | bytes]
         if kind is Kind.CAM:
-            heat = await desk.heat(images[0], label=label, model=model, deadline=deadline)
-            call.trace = heat.trace
-            if picture is not None:
-                return picture_answer((await desk.heat_picture(heat, picture, deadline)).result, picture)
-            return json_answer(_heat(heat))
-        found = await desk.windows(
-            images[0],
-            label=label,
-            fraction=fraction,
-            score_threshold=score_threshold,
-            model=model,
-            deadline=deadline,
-        )
-        call.trace = found.trace
-        if picture is not None:
-            return picture_answer((await desk.windows_picture(found, picture, deadline)).result, picture)
-        return json_answer(_windows(found))
+            answer = await desk.heat(images[0], picture, label=label, model=model, deadline=deadline)
+        else:
+            answer = await desk.windows(
+                images[0],
+                picture,
+                label=label,
+                fraction=fraction,
+                score_threshold=score_threshold,
+                model=model,
+                deadline=deadline,
+            )
+    call.trace = answer.trace
+    if isinstance(answer.result, bytes):
+        return picture_answer(answer.result, picture or "jpeg")
+    size = Size(width=answer.result.width, height=answer.result.height)
+    match answer.result.result:
+        case HeatMap() as heat:
+            return json_answer(_heat(answer.model, size, heat))
+        case found:
+            return json_answer(_windows(answer.model, size, found))
 
 
-def _heat(answer: Answer[tuple[HeatMap, Image]]) -> HeatOut:
-    heat, image = answer.result
+def _heat(model: str, size: Size, heat: HeatMap) -> HeatOut:
     return HeatOut(
-        model=answer.model,
-        image=Size(width=image.width, height=image.height),
+        model=model,
+        image=size,
         index=heat.index,
         label=heat.label,
         score=heat.score,
@@ -108,11 +111,10 @@ def _heat(answer: Answer[tuple[HeatMap, Image]]) -> HeatOut:
     )
 
 
-def _windows(answer: Answer[tuple[WindowMap, Image]]) -> WindowsOut:
-    found, image = answer.result
+def _windows(model: str, size: Size, found: WindowMap) -> WindowsOut:
     return WindowsOut(
-        model=answer.model,
-        image=Size(width=image.width, height=image.height),
+        model=model,
+        image=size,
         index=found.index,
         label=found.label,
         window=found.window,

@@ -22,6 +22,7 @@ from service.dataplane import DataPlane
 from service.executor import TorchExecutor
 from service.faces import FaceDesk
 from service.inference.desk import InferenceDesk
+from service.memory import MemoryBudget
 from service.metrics import Metrics
 from service.pictures import PictureDesk
 from service.rpc.server import Server
@@ -85,18 +86,17 @@ class Doors:
             )
             for one in pipelines
         ]
-        self.plane = DataPlane(runners, self.metrics, limits, 0, tracing)
+        memory = MemoryBudget(settings.decode_memory_bytes)
+        self.plane = DataPlane(runners, self.metrics, limits, 0, memory, tracing)
         faces = FaceDesk(self.plane)
-        self._pictures = PictureDesk(self.plane, faces, limits)
-        styles = StyleDesk(self.plane, self._pictures)
+        pictures = PictureDesk(self.plane)
+        styles = StyleDesk(self.plane)
         keys = [key.get_secret_value() for key in settings.api_keys]
         access = Access(keys, concurrency=settings.key_concurrency)
         for runner in runners:
             await runner.start()
         inference = InferenceDesk(self.plane, faces, self.metrics, settings.max_images)
-        house = House(
-            self.plane, faces, self._pictures, styles, self.metrics, settings, access, inference, tracing
-        )
+        house = House(self.plane, faces, pictures, styles, self.metrics, settings, access, inference, tracing)
         app = make_app(house)
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         self._client = httpx.AsyncClient(transport=transport, base_url="http://test")
@@ -117,7 +117,6 @@ class Doors:
         await self._client.aclose()
         await self._server.stop(1)
         await self.plane.drain(1)
-        self._pictures.close()
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Runs a coroutine in the service's loop."""

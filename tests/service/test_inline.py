@@ -16,6 +16,7 @@ from models.pipeline import Task
 from service.dataplane import DataPlane, each
 from service.errors import DeadlineExceeded, NotReady
 from service.executor import TorchExecutor
+from service.memory import MemoryBudget
 from service.metrics import Metrics
 from service.runner import Runner
 from tests.service.doubles import MeanPipeline
@@ -31,7 +32,7 @@ def test_good_and_bad_pictures_together(decoders: int) -> None:
         pipeline = MeanPipeline()
         metrics = Metrics()
         runner = Runner(pipeline, TorchExecutor(pipeline.module, "cpu"), metrics, max_batch=8, max_queue=64)
-        plane = DataPlane([runner], metrics, Limits(), decoders)
+        plane = DataPlane([runner], metrics, Limits(), decoders, MemoryBudget(1 << 20))
         assert not plane.ready
         with pytest.raises(NotReady, match="starting"):
             await plane.infer(runner, png(1), None, None)

@@ -28,6 +28,7 @@ from service.inference.desk import InferenceDesk
 from service.job import State
 from service.jobs import JobDesk
 from service.jobstore import JobStore
+from service.memory import MemoryBudget
 from service.metrics import Metrics
 from service.painter import Painter
 from service.pictures import PictureDesk
@@ -60,9 +61,8 @@ class Studio:
         self.thread.start()
         self.metrics = Metrics()
         self.begun = True  # whether jobs that wait are begun
-        self.plane = DataPlane([], self.metrics, Limits(), 0)
+        self.plane = DataPlane([], self.metrics, Limits(), 0, MemoryBudget(1 << 29))
         faces = FaceDesk(self.plane)
-        self.pictures = PictureDesk(self.plane, faces, Limits())
         self.store = JobStore(folder / "state", max_waiting=waiting)
         self.painter = Painter(
             JobStore(folder / "state"),
@@ -71,12 +71,12 @@ class Studio:
             self.metrics,
             accepting=lambda: self.begun,
         )
-        self.desk = JobDesk(self.store, self.painter, self.pictures, Limits(), lambda: self.plane.draining)
+        self.desk = JobDesk(self.store, self.painter, self.plane)
         self.house = house = House(
             self.plane,
             faces,
-            self.pictures,
-            StyleDesk(self.plane, self.pictures),
+            PictureDesk(self.plane),
+            StyleDesk(self.plane),
             self.metrics,
             Settings(**settings),
             Access(keys),
@@ -101,7 +101,6 @@ class Studio:
         self.painter.stop()
         self.store.close()
         self.run(self.client.aclose())
-        self.pictures.close()
         self.loop.call_soon_threadsafe(self.loop.stop)
         self.thread.join(10)
         self.loop.close()
@@ -355,7 +354,7 @@ def test_ordinary_jobs_are_within_the_bound(quiet: Studio, options: dict[str, in
 def test_a_job_of_too_many_steps_is_refused_with_the_most_that_fit(
     quiet: Studio, options: dict[str, int], timeout: float
 ) -> None:
-    desk = JobDesk(quiet.store, quiet.painter, quiet.pictures, Limits(), timeout=timeout)
+    desk = JobDesk(quiet.store, quiet.painter, quiet.plane, timeout=timeout)
     with pytest.raises(ParameterInvalid, match="at most") as refusal:
         quiet.run(desk.admit(options))
     assert refusal.value.parameter == "steps"
@@ -367,7 +366,7 @@ def test_a_job_of_too_many_steps_is_refused_with_the_most_that_fit(
 
 
 def test_where_no_step_fits_it_is_the_size(quiet: Studio) -> None:
-    desk = JobDesk(quiet.store, quiet.painter, quiet.pictures, Limits(), timeout=4.0)
+    desk = JobDesk(quiet.store, quiet.painter, quiet.plane, timeout=4.0)
     with pytest.raises(ParameterInvalid) as refusal:
         quiet.run(desk.admit({"size": 1024, "steps": 1, "levels": 1}))
     assert refusal.value.parameter == "size"

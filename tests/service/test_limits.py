@@ -227,21 +227,21 @@ def test_internal_errors_are_counted_from_the_start() -> None:
             assert doors.metrics.registry.get_sample_value("lynceus_requests_total", labels) == 0.0
 
 
-def test_a_piece_that_waits_for_the_drawing_thread_ends_at_its_deadline() -> None:
+def test_long_work_that_waits_ends_at_its_deadline() -> None:
     """Behind another piece, which is done nevertheless."""
     with open_doors([pipeline("lenet5")]) as doors:
         held = threading.Event()
         done: list[str] = []
 
         async def go() -> str:
-            desk = doors._pictures
-            first = asyncio.ensure_future(desk.run(lambda: held.wait(60), None))
+            offload = doors.plane.offload
+            first = asyncio.ensure_future(offload.run(lambda _: held.wait(60)))
             await asyncio.sleep(0)
             with pytest.raises(DeadlineExceeded):
-                await desk.run(lambda: done.append("late"), time.monotonic() + 0.05)
+                await offload.run(lambda _: done.append("late"), time.monotonic() + 0.05)
             held.set()
             await first
-            return await desk.run(lambda: "next", None)
+            return await offload.run(lambda _: "next")
 
         assert doors.run(go()) == "next"
         assert done == []

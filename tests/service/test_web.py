@@ -18,6 +18,7 @@ from service.dataplane import DataPlane
 from service.executor import TorchExecutor
 from service.faces import FaceDesk
 from service.inference.desk import InferenceDesk
+from service.memory import MemoryBudget
 from service.metrics import Metrics
 from service.pictures import PictureDesk
 from service.runner import Runner
@@ -37,10 +38,10 @@ def with_client(test: Callable[[httpx.AsyncClient], Awaitable[None]]) -> Metrics
     async def go() -> None:
         pipeline = MeanPipeline()
         runner = Runner(pipeline, TorchExecutor(pipeline.module, "cpu"), metrics, max_batch=2, max_queue=8)
-        plane = DataPlane([runner], metrics, Limits(), 0)
+        plane = DataPlane([runner], metrics, Limits(), 0, MemoryBudget(1 << 20))
         faces = FaceDesk(plane)
-        pictures = PictureDesk(plane, faces, Limits())
-        styles = StyleDesk(plane, pictures)
+        pictures = PictureDesk(plane)
+        styles = StyleDesk(plane)
         inference = InferenceDesk(plane, faces, metrics, 4)
         await runner.start()
         app = make_app(House(plane, faces, pictures, styles, metrics, Settings(), Access(), inference))
