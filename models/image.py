@@ -95,6 +95,12 @@ class DecodePlan:
     def large(self) -> bool:
         return self.cpu_seconds > LARGE_SECONDS
 
+    @property
+    def result(self) -> int:
+        """Bytes of the decoded image, at most."""
+        pixels = -(-self.header.width // self.reduction) * -(-self.header.height // self.reduction)
+        return 3 * (pixels if self.max_pixels is None else min(pixels, self.max_pixels))
+
 
 LARGE_SECONDS: Final = 0.02
 MAX_SIDE: Final = 65_535

@@ -7,6 +7,7 @@ errors are those of `service.errors` and `models.errors`.
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,11 +21,10 @@ from models.errors import ModelUnknown
 from models.image import DecodePlan, Image, Limits, decode
 from models.image import plan as plan_decoding
 from models.pipeline import Prepared, Task
-from service.batcher import Done
 from service.memory import MemoryBudget
 from service.metrics import Metrics
 from service.offload import Call, Offload
-from service.runner import Job, Runner, State
+from service.runner import Runner, State
 from service.tracing import Tracing
 
 R = TypeVar("R")
@@ -131,7 +131,7 @@ class DataPlane:
     ) -> None:
         self._tracing = tracing
         self.memory = memory
-        self.offload = Offload(memory, max(1, decoders // 2))
+        self.offload = Offload(memory, max(1, decoders))
         self.runners: dict[str, Runner] = {runner.card.name: runner for runner in runners}
         self.limits = limits
         self.draining = False
@@ -242,7 +242,9 @@ class DataPlane:
     ) -> Answer[Any]:
         """Admission, memory, decoding in a thread, a place in a batch.
 
-        An image that takes long to decode is decoded apart from the others, see `service.offload`.
+        An image that takes long to decode is decoded apart from the others, with its memory reserved; see
+        `service.offload`. A small one takes little, and a thread decodes one at a time: only what is kept of
+        it is reserved.
 
         Args:
             runner: the model.
@@ -275,45 +277,26 @@ class DataPlane:
             kept = 0 if keep is None else plan.result
             if plan.large:
                 prepared = await self.offload.run(
-                    lambda call: prepare(call.check), deadline, memory=plan.memory, keep=kept
+                    lambda call: prepare(call.check),
+                    deadline,
+                    memory=plan.memory,
+                    keep=kept,
+                    most=sys.maxsize,  # the runner's admission bounds them
                 )
                 if keep is not None:
                     keep.take(kept)
-                done = await runner.run(self._job(prepared), deadline)
+                done = await runner.run((lambda: prepared) if self.inline else prepared, deadline)
             else:
-                done = await self._small(runner, partial(prepare, Call(deadline).check), deadline, plan, keep)
+                if keep is not None:
+                    await self.memory.acquire(kept, deadline)
+                    keep.take(kept)
+                work = partial(prepare, Call(deadline).check)
+                done = await runner.run(work if self.inline else await self.in_decoder(work), deadline)
         if self._tracing is not None:
             self._tracing.stage("decode", began, decoded, runner.labels)
         return Answer(
             runner.card.name, done.result, Trace(decoded, done.queue_s, done.compute_s, done.batch_size)
         )
-
-    async def _small(
-        self,
-        runner: Runner,
-        prepare: Callable[[], Prepared],
-        deadline: float | None,
-        plan: DecodePlan,
-        keep: KeptImage | None,
-    ) -> Done[Any]:
-        await self.memory.acquire(plan.memory, deadline)
-        held = plan.memory
-        try:
-            done = None
-            if self.inline:
-                done = await runner.run(prepare, deadline)
-            else:
-                prepared = await self.in_decoder(prepare)
-            if keep is not None:
-                keep.take(plan.result)
-                held -= plan.result
-        finally:
-            self.memory.release(held)
-        return done or await runner.run(prepared, deadline)
-
-    def _job(self, prepared: Prepared) -> Job:
-        """Where other images are prepared in the model's thread, this one joins their batches."""
-        return (lambda: prepared) if self.inline else prepared
 
 
 async def each(calls: Sequence[Callable[[], Awaitable[T]]], at_once: int) -> list[T | Exception]:

@@ -1,7 +1,7 @@
 """Work that takes long, apart from the models' threads: large images, drawings, explanations.
 
-It runs in few threads, in order of arrival; each piece has its memory reserved before it begins, and a
-bounded number waits. So a small image never waits for a large one, but for its share of the processor.
+It runs in few threads, in order of arrival, and each piece has its memory reserved before it begins. So a
+small image never waits for a large one, but for its share of the processor.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from service.memory import MemoryBudget
 T = TypeVar("T")
 
 WAITING = 32
-"""Most pieces that wait or run at once."""
+"""Most pieces that wait or run at once, where nothing else bounds them."""
 
 
 class Call:
@@ -66,7 +66,13 @@ class Offload:
         return max((now - began for began in tuple(self._running.values())), default=0.0)
 
     async def run(
-        self, work: Callable[[Call], T], deadline: float | None = None, *, memory: int = 0, keep: int = 0
+        self,
+        work: Callable[[Call], T],
+        deadline: float | None = None,
+        *,
+        memory: int = 0,
+        keep: int = 0,
+        most: int = WAITING,
     ) -> T:
         """Does a piece of work in one of the threads.
 
@@ -75,13 +81,14 @@ class Offload:
             deadline: on the monotonic clock.
             memory: bytes that it holds at its peak.
             keep: bytes of them that its result holds: the caller releases them.
+            most: pieces that may wait or run already.
 
         Raises:
             Overloaded: too many pieces wait.
             DeadlineExceeded: it was not done in time.
             ImageTooLarge: more memory than there is.
         """
-        if self._pieces >= WAITING:
+        if self._pieces >= most:
             raise Overloaded("too much long work waits already", 1.0)
         call = Call(deadline)
         self._pieces += 1

@@ -17,7 +17,7 @@ from models.detection.draw import draw_detections, draw_faces
 from models.detection.result import Detections, DetectOptions
 from models.errors import ModelUnknown, ParameterInvalid
 from models.faces.result import FaceOptions
-from models.image import MAX_DRAWN_PIXELS, DecodePlan, Image, Pixels, decode, encode
+from models.image import DecodePlan, Image, Pixels, decode, encode
 from models.pipeline import Task
 from service.dataplane import Answer, DataPlane, Trace
 from service.offload import Call
@@ -28,6 +28,8 @@ __all__ = ["Explained", "HeatMap", "PictureDesk", "WindowMap"]
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 Format = Literal["jpeg", "png", "webp"]
+MAX_DRAWN_PIXELS: dict[Format, int] = {"jpeg": 50_000_000, "png": 12_500_000, "webp": 12_500_000}
+"""Largest image that is drawn on; a larger one is reduced."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from functools import partial
 
@@ -10,16 +11,16 @@ import cv2
 import numpy as np
 import pytest
 
-from models.errors import ImageInvalid, ModelUnknown
+from models.errors import ImageInvalid, ImageTooLarge, ModelUnknown
 from models.image import Limits
-from models.pipeline import Task
-from service.dataplane import DataPlane, each
+from models.pipeline import Prepared, Task
+from service.dataplane import NOT_ALIVE_AFTER, NOT_READY_AFTER, DataPlane, each
 from service.errors import DeadlineExceeded, NotReady
 from service.executor import TorchExecutor
 from service.memory import MemoryBudget
 from service.metrics import Metrics
 from service.runner import Runner
-from tests.service.doubles import MeanPipeline
+from tests.service.doubles import MeanPipeline, item
 
 
 def png(value: int) -> bytes:
@@ -53,5 +54,64 @@ def test_good_and_bad_pictures_together(decoders: int) -> None:
             plane.runner(Task.DETECT, None)
         assert await plane.drain(5)
         assert not plane.ready
+
+    asyncio.run(go())
+
+
+def test_large_images_are_decoded_apart_with_their_memory_reserved() -> None:
+    async def go() -> None:
+        pipeline = MeanPipeline()
+        runner = Runner(pipeline, TorchExecutor(pipeline.module, "cpu"), Metrics(), max_batch=2, max_queue=8)
+        memory = MemoryBudget(200 << 20)
+        plane = DataPlane([runner], Metrics(), Limits(), 0, memory)
+        await runner.start()
+        large = bytes(cv2.imencode(".png", np.full((2000, 2000, 3), 7, np.uint8))[1])
+        assert (await plane.plan(large)).large
+        async with memory.reserve(memory.total):  # a small one needs none of it
+            waiting = asyncio.create_task(plane.infer(runner, large, None, None))
+            assert (await plane.infer(runner, png(3), None, None)).result == (None, 3.0)
+            assert not waiting.done()
+        assert (await waiting).result == (None, 7.0)
+        with plane.kept() as kept:
+            await plane.infer(runner, large, None, None, keep=kept)
+            assert kept.image.pixels.shape == (2000, 2000, 3)
+            assert memory.used == 3 * 2000 * 2000
+        assert memory.used == 0
+        with pytest.raises(ImageTooLarge):
+            await DataPlane([runner], Metrics(), Limits(), 0, MemoryBudget(1 << 20)).infer(
+                runner, large, None, None
+            )
+        await plane.drain(5)
+
+    asyncio.run(go())
+
+
+def test_a_model_whose_call_hangs_is_not_ready_and_much_longer_not_alive() -> None:
+    async def go() -> None:
+        pipeline = MeanPipeline()
+        runner = Runner(pipeline, TorchExecutor(pipeline.module, "cpu"), Metrics(), max_batch=2, max_queue=8)
+        plane = DataPlane([runner], Metrics(), Limits(), 0, MemoryBudget(1 << 20))
+        await runner.start()
+        held, began = threading.Event(), threading.Event()
+
+        def hang() -> Prepared:
+            began.set()
+            held.wait(30)
+            return item(5)
+
+        waiting = asyncio.create_task(runner.run(hang))
+        await asyncio.to_thread(began.wait, 30)
+        assert plane.ready
+        now = time.monotonic()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(time, "monotonic", lambda: now + NOT_READY_AFTER)
+            assert not plane.ready
+            assert plane.alive
+            patch.setattr(time, "monotonic", lambda: now + NOT_ALIVE_AFTER)
+            assert not plane.alive
+        held.set()
+        await waiting
+        assert plane.ready
+        await plane.drain(5)
 
     asyncio.run(go())

@@ -49,7 +49,6 @@ def with_client(test: Callable[[httpx.AsyncClient], Awaitable[None]]) -> Metrics
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
             await test(client)
         await plane.drain(1)
-        pictures.close()
 
     asyncio.run(go())
     return metrics
