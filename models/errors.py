@@ -7,6 +7,23 @@ this machine.
 
 from __future__ import annotations
 
+from typing import Final
+
+ECHO: Final = 100
+"""Characters of a client's text that an answer repeats at most."""
+
+
+def echoed(value: object, most: int = ECHO) -> str:
+    """A client's value as an error text shows it: its `repr`, cut to about `most` characters.
+
+    Of a text no more than that is looked at, so that the cost does not grow with it. A list is the caller's
+    to bound first.
+    """
+    if isinstance(value, str | bytes):
+        return repr(value) if len(value) <= most else f"{value[:most]!r}..."
+    text = repr(value)
+    return text if len(text) <= most else f"{text[:most]}..."
+
 
 class ModelError(Exception):
     """Base of every error that `models` raises on purpose.
@@ -34,12 +51,13 @@ class ParameterInvalid(ModelError, ValueError):
     """A parameter is out of its range or names something unknown.
 
     Attributes:
-        parameter: the parameter's public name, such as ``top_k``.
+        parameter: the parameter's public name, such as ``top_k``; cut to `ECHO` characters, since it may be
+            the client's word.
     """
 
     def __init__(self, parameter: str, detail: str) -> None:
         super().__init__(detail)
-        self.parameter = parameter
+        self.parameter = parameter[:ECHO]
 
 
 class FaceNotFound(ModelError):

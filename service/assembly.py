@@ -96,6 +96,7 @@ class Assembly:
                 metrics,
                 access,
                 settings,
+                MemoryBudget(settings.decode_memory_bytes),
                 shared=shared,
                 tracing=tracing,
             )

@@ -95,9 +95,11 @@ class Lynceus:
         from service.assembly import Assembly  # torch, which looks for its GPU now
 
         logging.getLogger("service").setLevel(SETTINGS.log_level)
-        raise_open_files(SETTINGS.max_connections)
+        connections = raise_open_files(SETTINGS.max_connections, 1 + bool(SETTINGS.grpc_port))
+        if connections < SETTINGS.max_connections:
+            logger.warning("the limit of open files allows %d connections of each kind", connections)
         layout = {"workers": WORKERS, "slots": SETTINGS.slot_count(GPUS)}  # it sees but its own GPU
-        assembly = Assembly(SETTINGS.model_copy(update=layout))
+        assembly = Assembly(SETTINGS.model_copy(update={**layout, "max_connections": connections}))
         await assembly.start()
         cast(Hosted, Lynceus).app = assembly.app
         self.assembly = assembly
@@ -105,7 +107,7 @@ class Lynceus:
         loop = asyncio.get_running_loop()  # on which uvicorn listens when this returns
         if WORKERS > 1:
             share_fairly(loop)
-        Patience(SETTINGS.header_timeout_seconds, SETTINGS.max_connections, loop).watch()
+        Patience(SETTINGS.header_timeout_seconds, connections, loop).watch()
 
     @bentoml.on_shutdown
     async def stop(self) -> None:

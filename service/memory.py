@@ -106,18 +106,22 @@ class MemoryBudget:
 
 
 class BodyReservation:
-    """Memory of one body; a context manager that gives it back."""
+    """Memory of one body; a context manager that gives it back.
+
+    Attributes:
+        size: bytes that it holds.
+    """
 
     def __init__(self, budget: MemoryBudget) -> None:
         self._budget = budget
-        self._size = 0
+        self.size = 0
 
     def __enter__(self) -> BodyReservation:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._budget.bodies -= self._size
-        self._size = 0
+        self._budget.bodies -= self.size
+        self.size = 0
         self._budget._trim()
 
     def grow(self, size: int) -> None:
@@ -129,7 +133,7 @@ class BodyReservation:
         budget = self._budget
         if budget.bodies + size > budget.total // 2:
             raise OutOfMemory("this server holds as many bytes of requests as it may")
-        self._size += size
+        self.size += size
         budget.bodies += size
         budget._peak = max(budget._peak, budget.used + budget.bodies)
 

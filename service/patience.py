@@ -163,14 +163,24 @@ def _refusal() -> bytes:
     )
 
 
-def raise_open_files(most: int) -> None:
-    """Lets this process open as many files as so many connections need, as far as the system allows.
+def raise_open_files(most: int, transports: int = 1) -> int:
+    """Lets this process open as many files as the system allows, and says how many connections these are.
 
-    Many systems start processes with 1,024 and leave it to them to ask for more.
+    Many systems start processes with 1,024 and leave it to them to ask for more. Every transport has its own
+    share: the connections of one never take the files of another, or those that are spare.
+
+    Args:
+        most: connections of each transport that are wanted.
+        transports: that have connections.
+
+    Returns:
+        Connections that each may have: `most`, or fewer.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = most + SPARE
+    limit = transports * most + SPARE
     if hard != resource.RLIM_INFINITY:
-        wanted = min(wanted, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        limit = hard
+    if soft != resource.RLIM_INFINITY and soft < limit:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    spare = min(SPARE, limit // 4)
+    return max(1, min(most, (limit - spare) // transports))

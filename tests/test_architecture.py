@@ -137,6 +137,7 @@ def test_doors_know_the_data_plane_and_never_each_other_or_a_model(path: Path) -
         "service.inference",
         "service.jobs",
         "service.journal",
+        "service.memory",
         "service.pictures",
         "service.styles",
         "service.errors",

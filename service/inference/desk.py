@@ -93,6 +93,13 @@ class InferenceDesk:
         """
         return metadata(self._find(model, version))
 
+    def check_known(self, model: str, version: str) -> None:
+        """
+        Raises:
+            ModelUnknown: there is no such model or version.
+        """
+        self._find(model, version)
+
     def configuration(self, model: str, version: str = "") -> Document:
         """`GET v2/models/{model}/config`. Raises as `metadata` does."""
         return configuration(self._find(model, version), self.max_images)
@@ -112,6 +119,10 @@ class InferenceDesk:
             if state == "READY" or not ready:
                 entries.append({"name": name, "version": VERSION, "state": state, "reason": reason})
         return entries
+
+    def window(self, model: str, version: str) -> int:
+        """Items that a model takes at once of one stream (see `Runner`). Raises as `metadata` does."""
+        return self._find(model, version).runner.window
 
     async def infer(self, request: InferRequest, deadline: float) -> InferResponse:
         """Runs every picture of a request by itself, so that it shares batches with whoever else asks.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import grpc
@@ -18,10 +18,34 @@ from google.rpc import error_details_pb2 as details
 from google.rpc.status_pb2 import Status
 
 from service.dataplane import Trace
-from service.errors import Problem
+from service.errors import Overloaded, Problem
 from service.tracing import RequestSpan
 
 DOMAIN = "lynceus"
+
+DETAIL = 300
+"""Characters of a detail, and a fifth as many of a parameter's name, in the trailing metadata."""
+
+
+class Places:
+    """Room for so many calls at once."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._taken = 0
+
+    def enter(self) -> None:
+        """
+        Raises:
+            Overloaded: there is no room.
+        """
+        if self._taken >= self._most:
+            raise Overloaded("this server answers as many calls as it may", 1.0)
+        self._taken += 1
+
+    def leave(self) -> None:
+        """Makes room for another one."""
+        self._taken -= 1
 
 
 @dataclass(slots=True)
@@ -33,6 +57,8 @@ class Call:
         task: label for the metrics; None for calls that are not counted.
         trace: where the time went, once there is an answer.
         key: what `Access.enter` gave, to be left in the end.
+        places: what it entered, to be left in the end.
+        is_open: it needs no key, and is neither logged nor traced.
         span: what OpenTelemetry is told of it, where that is wanted.
     """
 
@@ -40,6 +66,8 @@ class Call:
     task: str | None
     trace: Trace | None = None
     key: bytes | None = None
+    places: Places | None = None
+    is_open: bool = False
     span: RequestSpan | None = None
     started: float = field(default_factory=time.monotonic)
 
@@ -64,6 +92,12 @@ def trailers(call: Call) -> list[tuple[str, str | bytes]]:
     if call.trace is not None:
         found += [("server-timing", call.trace.timing), ("x-batch-size", str(call.trace.batch_size))]
     return found
+
+
+def in_trailers(problem: Problem) -> Problem:
+    """A problem whose texts fit into the trailing metadata, of which clients take 8 kB by default."""
+    parameter = None if problem.parameter is None else problem.parameter[: DETAIL // 5]
+    return replace(problem, detail=problem.detail[:DETAIL], parameter=parameter)
 
 
 def code_of(problem: Problem) -> grpc.StatusCode:

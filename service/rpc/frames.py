@@ -6,54 +6,59 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Any, TypeVar
 
 from service.errors import INTERNAL, NotReady, Problem, problem_of
+from service.rpc.receive import Frame, Frames
 
 logger = logging.getLogger(__name__)
 
-Q = TypeVar("Q")
+M = TypeVar("M")
 R = TypeVar("R")
 
 
 async def in_order(
-    requests: AsyncIterator[Q], answer: Callable[[Q], Awaitable[R]], ahead: int, stop: asyncio.Event
+    frames: Frames[M], answer: Callable[[M], Awaitable[R]], ahead: Callable[[M], int], stop: asyncio.Event
 ) -> AsyncIterator[R | Problem]:
     """Answers a stream of requests; one that fails gives its problem, and the stream goes on.
 
-    No more than `ahead` requests are read before the oldest one's outcome has been taken, so a sender that is
-    too fast, or a receiver that is too slow, waits in the transport. Closing the iterator cancels what is
-    under way.
+    A request is read while fewer than `ahead` are under way and there is room for its bytes, and always when
+    none is, so a sender that is too fast, or a receiver that is too slow, waits in the transport. Closing the
+    iterator cancels what is under way.
 
     Args:
-        requests: read one at a time.
+        frames: read one at a time; each is closed when it has been answered.
         answer: gives one request's result or raises.
-        ahead: most requests under way, at least 1.
+        ahead: most requests under way, at least 1, by the one that was read last.
         stop: once set, no more is read, and what is under way is answered.
 
     Raises:
         NotReady: after the last outcome, if it was `stop` that ended the stream.
     """
     under_way: deque[asyncio.Task[R | Problem]] = deque()
-    source = aiter(requests)
-    reading: asyncio.Task[Q] | None = None
+    reading: asyncio.Task[Frame[M] | None] | None = None
+    most = 1
     stopped = asyncio.create_task(stop.wait())
     ended = False
     try:
         while not ended or under_way:
-            if reading is None and not ended and len(under_way) < ahead:
-                reading = asyncio.create_task(_next(source))
+            if reading is None and not ended and (not under_way or (len(under_way) < most and frames.room)):
+                reading = asyncio.create_task(_next(frames))
             # of those under way only the oldest matters: the others' outcomes come after its
             waited: list[asyncio.Task[Any]] = [*([] if reading is None else [reading]), *list(under_way)[:1]]
             if not ended:
                 waited.append(stopped)
             await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
             if reading is not None and reading.done():
-                done, reading = reading, None
-                try:
-                    under_way.append(asyncio.create_task(_answered(answer, done.result())))
-                except StopAsyncIteration:
+                if (frame := reading.result()) is None:
                     ended = True
+                else:
+                    most = _ahead(frame, ahead)
+                    under_way.append(asyncio.create_task(_answered(answer, frame)))
+                    # even if it is cancelled before it begins
+                    under_way[-1].add_done_callback(partial(_close, frame))
+                reading = None
             if stopped.done() and not ended:
                 break
             while under_way and under_way[0].done():
@@ -67,13 +72,24 @@ async def in_order(
             task.cancel()
 
 
-async def _next(source: AsyncIterator[Q]) -> Q:
-    return await anext(source)
+async def _next(frames: Frames[M]) -> Frame[M] | None:
+    return await anext(frames, None)
 
 
-async def _answered(answer: Callable[[Q], Awaitable[R]], request: Q) -> R | Problem:
+def _ahead(frame: Frame[M], ahead: Callable[[M], int]) -> int:
     try:
-        return await answer(request)
+        return ahead(frame.message())
+    except Exception:  # it will be answered so
+        return 1
+
+
+def _close(frame: Frame[Any], _: object) -> None:
+    frame.close()
+
+
+async def _answered(answer: Callable[[M], Awaitable[R]], frame: Frame[M]) -> R | Problem:
+    try:
+        return await answer(frame.message())
     except Exception as exc:
         problem = problem_of(exc)
         if problem.kind is INTERNAL:

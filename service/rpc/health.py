@@ -6,6 +6,7 @@ The protocol's page: https://github.com/grpc/grpc/blob/master/doc/health-checkin
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, TypeAlias
 
@@ -13,11 +14,13 @@ import grpc
 from grpc_health.v1 import health_pb2 as pb
 from grpc_health.v1 import health_pb2_grpc
 
+from models.errors import echoed
 from service.dataplane import DataPlane
+from service.errors import NotFound
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 LOOK_EVERY = 0.25
-"""Seconds between two looks for a watcher: a signal or a lost device tells nobody of itself."""
+"""Seconds between two looks at readiness: a signal or a lost device tells nobody of itself."""
 
 
 class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc] # the package has no types
@@ -33,32 +36,64 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc] # the packag
         self._plane = plane
         self._services = {"", *services}
         self._stopping = stopping
+        self._ready = plane.ready
+        self._change = asyncio.Event()
+        self._watchers = 0
+        self._looking: asyncio.Task[None] | None = None
 
     async def Check(  # noqa: N802
         self, request: pb.HealthCheckRequest, context: Context
     ) -> pb.HealthCheckResponse:
-        """The state now; NOT_FOUND for a service that is none of ours."""
+        """The state now.
+
+        Raises:
+            NotFound: a service that is none of ours.
+        """
         if request.service not in self._services:
-            await context.abort(grpc.StatusCode.NOT_FOUND, f"no service named {request.service!r}")
+            raise NotFound(f"no service named {echoed(request.service)}")
         return pb.HealthCheckResponse(status=self._status(request.service))
 
     async def Watch(  # noqa: N802
         self, request: pb.HealthCheckRequest, context: Context
     ) -> AsyncIterator[pb.HealthCheckResponse]:
         """The state now and whenever it changes; a service that is none of ours is SERVICE_UNKNOWN."""
-        told = None
-        while not self._stopping.is_set():
-            now = self._status(request.service)
-            if now != told:
-                yield pb.HealthCheckResponse(status=now)
-                told = now
-            try:
-                await asyncio.wait_for(self._stopping.wait(), LOOK_EVERY)
-            except TimeoutError:
-                continue
+        self._watchers += 1
+        try:
+            if self._looking is None:
+                self._looking = asyncio.create_task(self._look_now_and_then())
+            told = None
+            while not self._stopping.is_set():
+                self._look()
+                change = self._change
+                now = self._status(request.service)
+                if now != told:
+                    yield pb.HealthCheckResponse(status=now)
+                    told = now
+                await change.wait()
+        finally:
+            self._watchers -= 1
 
     def _status(self, service: str) -> int:
         answer = pb.HealthCheckResponse
         if service not in self._services:
             return int(answer.SERVICE_UNKNOWN)
         return int(answer.SERVING if self._plane.ready else answer.NOT_SERVING)
+
+    async def _look_now_and_then(self) -> None:
+        """One task for all watchers, while there are any."""
+        while self._watchers and not self._stopping.is_set():
+            self._look()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), LOOK_EVERY)
+        self._looking = None
+        self._wake()
+
+    def _look(self) -> None:
+        """Wakes the watchers if readiness is another than it was."""
+        if self._plane.ready != self._ready:
+            self._ready = self._plane.ready
+            self._wake()
+
+    def _wake(self) -> None:
+        self._change.set()
+        self._change = asyncio.Event()

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+import contextlib
+import math
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 import grpc
 from google.protobuf.json_format import ParseDict
 
-from models.errors import ModelUnknown, ParameterInvalid
-from service.errors import NotReady
+from models.errors import ModelUnknown, ParameterInvalid, echoed
+from service.errors import INTERNAL, NotReady, Problem, problem_of
 from service.inference.desk import InferenceDesk
 from service.inference.request import InferRequest, InferResponse, Value, Wanted
 from service.inference.tensors import Given
 from service.rpc.call import current, deadline_of
 from service.rpc.frames import in_order
+from service.rpc.receive import Frames
 from service.rpc.stubs import open_inference_pb2 as pb
 from service.rpc.stubs.open_inference_pb2_grpc import GRPCInferenceServiceServicer
 
@@ -26,6 +29,12 @@ TASKS: Final = {"ModelInfer": "infer", "ModelStreamInfer": "infer_stream"}
 
 AHEAD: Final = 64
 """Requests of one stream that may be under way."""
+
+DIMENSIONS: Final = 8
+"""Most dimensions of a tensor."""
+
+FEW: Final = 4096
+"""Numbers that are looked at one by one whatever the shape."""
 
 _CONTENTS: Final = {
     "BOOL": "bool_contents",
@@ -110,37 +119,42 @@ class Inference(GRPCInferenceServiceServicer):
         self, request: pb.RepositoryIndexRequest, context: Context
     ) -> pb.RepositoryIndexResponse:
         if request.repository_name:
-            raise ModelUnknown(f"there is no repository {request.repository_name!r}; leave the name out")
+            raise ModelUnknown(
+                f"there is no repository {echoed(request.repository_name)}; leave the name out"
+            )
         return ParseDict({"models": self._desk.index(ready=request.ready)}, pb.RepositoryIndexResponse())
 
     async def ModelInfer(  # noqa: N802
         self, request: pb.ModelInferRequest, context: Context
     ) -> pb.ModelInferResponse:
-        answer = await self._desk.infer(_request(request), deadline_of(context, self._timeout))
+        answer = await self._infer(request, context)
         current.get().trace = answer.trace
         return _response(answer)
 
     async def ModelStreamInfer(  # noqa: N802
-        self, requests: AsyncIterator[pb.ModelInferRequest], context: Context
+        self, frames: Frames[pb.ModelInferRequest], context: Context
     ) -> AsyncIterator[pb.ModelStreamInferResponse]:
-        ids: list[str] = []  # of the requests under way, the oldest first
+        async def one(request: pb.ModelInferRequest) -> pb.ModelStreamInferResponse:
+            try:
+                answer = await self._infer(request, context)
+            except Exception as exc:
+                problem = problem_of(exc)
+                if problem.kind is INTERNAL:
+                    raise
+                return _failed(problem, request.id)
+            return pb.ModelStreamInferResponse(infer_response=_response(answer))
 
-        async def noted() -> AsyncIterator[pb.ModelInferRequest]:
-            async for request in requests:
-                ids.append(request.id)
-                yield request
+        async for outcome in in_order(frames, one, self._ahead, self._stopping):
+            yield _failed(outcome) if isinstance(outcome, Problem) else outcome
 
-        async def one(request: pb.ModelInferRequest) -> pb.ModelInferResponse:
-            return _response(await self._desk.infer(_request(request), deadline_of(context, self._timeout)))
+    async def _infer(self, request: pb.ModelInferRequest, context: Context) -> InferResponse:
+        deadline = deadline_of(context, self._timeout)
+        self._desk.check_known(request.model_name, request.model_version)  # before anything is copied
+        return await self._desk.infer(_request(request), deadline)
 
-        async for outcome in in_order(noted(), one, AHEAD, self._stopping):
-            identity = ids.pop(0)
-            if isinstance(outcome, pb.ModelInferResponse):
-                yield pb.ModelStreamInferResponse(infer_response=outcome)
-            else:
-                yield pb.ModelStreamInferResponse(
-                    error_message=outcome.detail, infer_response=pb.ModelInferResponse(id=identity)
-                )
+    def _ahead(self, request: pb.ModelInferRequest) -> int:
+        """Requests of one stream that may be under way."""
+        return min(AHEAD, self._desk.window(request.model_name, request.model_version))
 
 
 def _request(message: pb.ModelInferRequest) -> InferRequest:
@@ -156,19 +170,41 @@ def _request(message: pb.ModelInferRequest) -> InferRequest:
         )
     inputs = []
     for index, tensor in enumerate(message.inputs):
+        if len(tensor.shape) > DIMENSIONS:
+            raise ParameterInvalid(tensor.name, f"{len(tensor.shape)} dimensions; at most {DIMENSIONS}")
         if any(name.startswith("shared_memory") for name in tensor.parameters):
             raise ParameterInvalid(tensor.name, "tensors in shared memory are not accepted")
         if any(size < 0 for size in tensor.shape):
             raise ParameterInvalid(tensor.name, f"the shape {list(tensor.shape)} has a negative size")
         if raw and tensor.HasField("contents"):
-            raise ParameterInvalid(tensor.name, f"the input {tensor.name!r} has both raw and typed contents")
-        field = _CONTENTS.get(tensor.datatype)
-        typed = [] if field is None else list(getattr(tensor.contents, field))
-        inputs.append(Given(tensor.name, tensor.datatype, tuple(tensor.shape), raw[index] if raw else typed))
+            raise ParameterInvalid(
+                tensor.name, f"the input {echoed(tensor.name)} has both raw and typed contents"
+            )
+        data = raw[index] if raw else _typed(tensor)
+        inputs.append(Given(tensor.name, tensor.datatype, tuple(tensor.shape), data))
     outputs = [Wanted(output.name, _classes(output.parameters)) for output in message.outputs]
     return InferRequest(
         message.model_name, message.model_version, inputs, outputs, _values(message.parameters), message.id
     )
+
+
+def _typed(tensor: pb.ModelInferRequest.InferInputTensor) -> bytes | Sequence[Any]:
+    """The values of a tensor that come as numbers, copied only if their count is that of the shape.
+
+    Raises:
+        ParameterInvalid: there are many, and their count is another.
+    """
+    field = _CONTENTS.get(tensor.datatype)
+    values: Sequence[Any] = [] if field is None else getattr(tensor.contents, field)
+    if len(values) == math.prod(tensor.shape):
+        if tensor.datatype == "UINT8":
+            with contextlib.suppress(ValueError):  # one is over 255, which `Given` says
+                return bytes(values)
+    elif len(values) > FEW:
+        raise ParameterInvalid(
+            tensor.name, f"{len(values)} values, but the shape {list(tensor.shape)} has another number"
+        )
+    return values
 
 
 def _classes(parameters: Mapping[str, pb.InferParameter]) -> int | None:
@@ -183,9 +219,15 @@ def _values(parameters: Mapping[str, pb.InferParameter]) -> dict[str, Value]:
     for name, parameter in parameters.items():
         choice = parameter.WhichOneof("parameter_choice")
         if choice is None:
-            raise ParameterInvalid(name, f"the parameter {name!r} has no value")
+            raise ParameterInvalid(name, f"the parameter {echoed(name)} has no value")
         values[name] = getattr(parameter, choice)
     return values
+
+
+def _failed(problem: Problem, identity: str = "") -> pb.ModelStreamInferResponse:
+    return pb.ModelStreamInferResponse(
+        error_message=problem.detail, infer_response=pb.ModelInferResponse(id=identity)
+    )
 
 
 def _response(answer: InferResponse) -> pb.ModelInferResponse:

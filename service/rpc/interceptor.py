@@ -16,7 +16,8 @@ from service.access import Access
 from service.errors import INTERNAL, Unauthenticated, problem_of
 from service.journal import Journal
 from service.metrics import Metrics
-from service.rpc.call import Call, code_of, current, details_of, trailers
+from service.rpc.call import Call, Places, code_of, current, details_of, in_trailers, trailers
+from service.rpc.receive import Method, Receiver
 from service.tracing import Tracing
 
 logger = logging.getLogger(__name__)
@@ -28,12 +29,8 @@ OPEN = ("/grpc.health.v1.", "/grpc.reflection.")
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
-KINDS: dict[str, Callable[..., Handler]] = {
-    "unary_unary": grpc.unary_unary_rpc_method_handler,
-    "unary_stream": grpc.unary_stream_rpc_method_handler,
-    "stream_unary": grpc.stream_unary_rpc_method_handler,
-    "stream_stream": grpc.stream_stream_rpc_method_handler,
-}
+OPEN_STREAMS = 256
+"""Streams of those without a key that a worker has at once: watchers of its health, and reflection."""
 
 
 class Envelope(grpc.aio.ServerInterceptor):
@@ -44,6 +41,8 @@ class Envelope(grpc.aio.ServerInterceptor):
         metrics: where calls are counted.
         journal: where they are logged.
         tasks: label for the metrics by full method name; others are not counted.
+        receiver: takes the messages in.
+        most: calls at once; as many again that need no key.
         tracing: where spans go, if anywhere.
     """
 
@@ -53,8 +52,13 @@ class Envelope(grpc.aio.ServerInterceptor):
         metrics: Metrics,
         journal: Journal,
         tasks: dict[str, str],
+        receiver: Receiver,
+        most: int,
         tracing: Tracing | None = None,
     ) -> None:
+        self._receiver = receiver
+        self._handlers: dict[str, Handler] = {}
+        self._calls, self._open_calls, self._open_streams = Places(most), Places(most), Places(OPEN_STREAMS)
         self._access = access
         self._tracing = tracing
         self._journal = journal
@@ -72,15 +76,40 @@ class Envelope(grpc.aio.ServerInterceptor):
         """Gives the method's handler, wrapped; None where there is no such method."""
         handler = await continuation(handler_call_details)
         name = handler_call_details.method
-        if handler is None or name.startswith(OPEN):
-            return handler
-        if not self._known(handler_call_details):  # before its message is read: a stranger uploads nothing
-            return grpc.stream_stream_rpc_method_handler(self._stream(name, _nothing))
-        wrap = self._stream if handler.response_streaming else self._single
-        for kind, make in KINDS.items():
-            if (method := getattr(handler, kind)) is not None:
-                return make(wrap(name, method), handler.request_deserializer, handler.response_serializer)
-        return None
+        if handler is None:
+            return None
+        if not name.startswith(OPEN) and not self._known(handler_call_details):
+            # before its message is read: a stranger uploads nothing
+            return grpc.stream_stream_rpc_method_handler(self._stream(name, self._calls, _nothing))
+        if name not in self._handlers:
+            self._handlers[name] = self._wrapped(name, handler)
+        return self._handlers[name]
+
+    def _wrapped(self, name: str, handler: Any) -> Handler:
+        """To gRPC every method takes a stream: only so it is ours when and how a message is read."""
+        is_open = name.startswith(OPEN)
+        receiver, write = self._receiver, handler.response_serializer
+        method = receiver.method(name, handler.request_deserializer, is_open=is_open)
+        if not handler.response_streaming:
+            places = self._open_calls if is_open else self._calls
+            answer = self._single(name, places, method, handler.unary_unary)
+            return grpc.stream_unary_rpc_method_handler(answer, None, write)
+
+        async def one_message(context: Context) -> AsyncIterator[Any]:
+            with receiver.body() as body:
+                async for reply in handler.unary_stream(
+                    await receiver.single(context, method, body), context
+                ):
+                    yield reply
+
+        async def messages(context: Context) -> AsyncIterator[Any]:
+            with receiver.stream(context, method) as frames:
+                async for reply in handler.stream_stream(frames.messages() if is_open else frames, context):
+                    yield reply
+
+        places = self._open_streams if is_open else self._calls
+        replies = messages if handler.request_streaming else one_message
+        return grpc.stream_stream_rpc_method_handler(self._stream(name, places, replies), None, write)
 
     def _known(self, details: grpc.HandlerCallDetails) -> bool:
         metadata = details.invocation_metadata
@@ -90,13 +119,15 @@ class Envelope(grpc.aio.ServerInterceptor):
             return False
         return True
 
-    def _single(self, name: str, method: Any) -> Any:
-        async def answer(request: Any, context: Context) -> Any:
+    def _single(self, name: str, places: Places, method: Method, behaviour: Any) -> Any:
+        async def answer(_: object, context: Context) -> Any:
             call = self._begin(name, context)
             code, status = "ok", "OK"
             try:
-                self._admit(call, context)
-                reply = await method(request, context)
+                self._admit(call, context, places)
+                with self._receiver.body() as body:
+                    message = await self._receiver.single(context, method, body)
+                    reply = await behaviour(message, context)
                 context.set_trailing_metadata(trailers(call))
                 return reply
             except asyncio.CancelledError:
@@ -110,13 +141,13 @@ class Envelope(grpc.aio.ServerInterceptor):
 
         return answer
 
-    def _stream(self, name: str, method: Any) -> Any:
-        async def answer(requests: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
+    def _stream(self, name: str, places: Places, replies: Callable[[Context], AsyncIterator[Any]]) -> Any:
+        async def answer(_: object, context: Context) -> AsyncIterator[Any]:
             call = self._begin(name, context)
             code, status = "ok", "OK"
             try:
-                self._admit(call, context)
-                async for reply in method(requests, context):
+                self._admit(call, context, places)
+                async for reply in replies(context):
                     yield reply
                 context.set_trailing_metadata(trailers(call))
             except (asyncio.CancelledError, GeneratorExit):
@@ -131,19 +162,21 @@ class Envelope(grpc.aio.ServerInterceptor):
         return answer
 
     def _begin(self, name: str, context: Context) -> Call:
-        call = Call(_request_id(context), self._tasks.get(name))
+        call = Call(_request_id(context), self._tasks.get(name), is_open=name.startswith(OPEN))
         current.set(call)
-        if self._tracing is not None:
+        if self._tracing is not None and not call.is_open:
             call.span = self._tracing.rpc(name, context.invocation_metadata() or ())
         return call
 
-    def _admit(self, call: Call, context: Context) -> None:
-        if self._access.required:
+    def _admit(self, call: Call, context: Context, places: Places) -> None:
+        places.enter()
+        call.places = places
+        if self._access.required and not call.is_open:
             call.key = self._access.enter(_header(context, "authorization"), _header(context, "x-api-key"))
 
     def _refuse(self, call: Call, context: Context, exc: Exception) -> tuple[str, str]:
         """Ends the call as the table says; gives the problem's code and the status."""
-        problem = problem_of(exc)
+        problem = in_trailers(problem_of(exc))
         if problem.kind is INTERNAL:
             logger.error("request %s failed", call.name, exc_info=exc)
         context.set_code(code_of(problem))
@@ -152,13 +185,15 @@ class Envelope(grpc.aio.ServerInterceptor):
         return problem.kind.code, problem.kind.grpc
 
     def _end(self, name: str, call: Call, code: str, status: str) -> None:
+        if call.places is not None:
+            call.places.leave()
         if call.key is not None:
             self._access.leave(call.key)
         trace_id = None
         if call.span is not None:
             trace_id = call.span.trace_id
             call.span.end_rpc(status, code, call.request_id)
-        if self._journal.enabled:
+        if self._journal.enabled and not call.is_open:
             seconds = time.monotonic() - call.started
             self._journal.record("grpc", name, status, code, call.request_id, seconds, call.trace, trace_id)
         if call.task is not None:
@@ -166,7 +201,7 @@ class Envelope(grpc.aio.ServerInterceptor):
             self._seconds.labels(call.task, "grpc").observe(time.monotonic() - call.started)
 
 
-async def _nothing(requests: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
+async def _nothing(context: Context) -> AsyncIterator[Any]:
     """For those whom `_admit` will refuse."""
     replies: tuple[Any, ...] = ()
     for reply in replies:

@@ -19,21 +19,21 @@ from service.dataplane import DataPlane
 from service.faces import FaceDesk
 from service.inference.desk import InferenceDesk
 from service.journal import Journal
+from service.memory import MemoryBudget
 from service.metrics import Metrics
 from service.rpc.health import Health
 from service.rpc.inference import TASKS as INFERENCE_TASKS
 from service.rpc.inference import Inference
 from service.rpc.interceptor import Envelope
+from service.rpc.receive import Receiver
 from service.rpc.stubs import open_inference_pb2, open_inference_pb2_grpc, vision_pb2, vision_pb2_grpc
 from service.rpc.vision import TASKS, Vision
+from service.rpc.wire import FRAMING
 from service.settings import Settings
 from service.styles import StyleDesk
 from service.tracing import Tracing
 
 logger = logging.getLogger(__name__)
-
-FRAMING = 64 * 1024
-"""Bytes of a message besides its images: names, numbers, options."""
 
 
 class Server:
@@ -47,6 +47,7 @@ class Server:
         metrics: where calls are counted.
         access: who may ask.
         settings: port, limits, TLS.
+        memory: of the worker.
         shared: other workers listen on the port too.
         tracing: where spans go, if anywhere.
 
@@ -63,6 +64,7 @@ class Server:
         metrics: Metrics,
         access: Access,
         settings: Settings,
+        memory: MemoryBudget,
         *,
         shared: bool,
         tracing: Tracing | None = None,
@@ -74,8 +76,17 @@ class Server:
         services = (vision, tensors)
         tasks = {f"/{vision}/{method}": task for method, task in TASKS.items()}
         tasks |= {f"/{tensors}/{method}": task for method, task in INFERENCE_TASKS.items()}
+        envelope = Envelope(
+            access,
+            metrics,
+            Journal(settings.access_log),
+            tasks,
+            Receiver(memory, settings),
+            settings.max_connections,
+            tracing,
+        )
         self._server = grpc.aio.server(
-            interceptors=(Envelope(access, metrics, Journal(settings.access_log), tasks, tracing),),
+            interceptors=(envelope,),
             options=_options(settings, shared),
         )
         self._stopping = stopping = asyncio.Event()
@@ -118,10 +129,13 @@ def _options(settings: Settings, shared: bool) -> list[tuple[str, int]]:
     return [
         # the largest HTTP body's size; an image's own limit is the decoder's, as over HTTP
         ("grpc.max_receive_message_length", settings.max_body_bytes + FRAMING),
+        # what is compressed is inflated by the receiver, within bounds
+        ("grpc.per_message_decompression", 0),
         ("grpc.max_send_message_length", -1),
         ("grpc.so_reuseport", int(shared)),
         # what a connection may hold: one that says nothing does not stay, one that talks does not take all
         ("grpc.server_handshake_timeout_ms", round(settings.header_timeout_seconds * 1000)),
+        ("grpc.max_allowed_incoming_connections", settings.max_connections),
         ("grpc.max_connection_idle_ms", round(settings.grpc_idle_seconds * 1000)),
         ("grpc.max_concurrent_streams", settings.grpc_streams),
         # a client that is gone without a word is noticed, and one that asks whether we live is not punished

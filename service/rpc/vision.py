@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any, TypeAlias
 
 import grpc
 
-from models.errors import ModelUnknown, ParameterInvalid
+from models.errors import ModelUnknown, ParameterInvalid, echoed
 from models.pipeline import Task
 from service.dataplane import Answer, DataPlane
 from service.faces import FaceDesk
 from service.rpc import messages
 from service.rpc.call import current, deadline_of
 from service.rpc.frames import in_order
+from service.rpc.receive import Frames
 from service.rpc.stubs import vision_pb2 as pb
 from service.rpc.stubs.vision_pb2_grpc import VisionServicer
 from service.styles import StyleDesk
@@ -139,28 +141,28 @@ class Vision(VisionServicer):
     async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.Model:  # noqa: N802
         if request.name not in self._plane.runners:
             served = ", ".join(self._plane.runners)
-            raise ModelUnknown(f"no model named {request.name!r} is served; these are: {served}")
+            raise ModelUnknown(f"no model named {echoed(request.name)} is served; these are: {served}")
         return messages.model(self._plane, request.name, whole=True)
 
     async def ClassifyStream(  # noqa: N802
-        self, requests: AsyncIterator[pb.ClassifyRequest], context: Context
+        self, frames: Frames[pb.ClassifyRequest], context: Context
     ) -> AsyncIterator[pb.ClassifyFrame]:
         async def one(request: pb.ClassifyRequest) -> pb.ClassifyReply:
             return messages.classified(await self._classify(request, context))
 
-        async for outcome in in_order(requests, one, self._ahead(Task.CLASSIFY), self._stopping):
+        async for outcome in in_order(frames, one, partial(self._ahead, Task.CLASSIFY), self._stopping):
             if isinstance(outcome, pb.ClassifyReply):
                 yield pb.ClassifyFrame(result=outcome)
             else:
                 yield pb.ClassifyFrame(problem=messages.problem_message(outcome))
 
     async def DetectStream(  # noqa: N802
-        self, requests: AsyncIterator[pb.DetectRequest], context: Context
+        self, frames: Frames[pb.DetectRequest], context: Context
     ) -> AsyncIterator[pb.DetectFrame]:
         async def one(request: pb.DetectRequest) -> pb.DetectReply:
             return messages.detected(await self._detect(request, context))
 
-        async for outcome in in_order(requests, one, self._ahead(Task.DETECT), self._stopping):
+        async for outcome in in_order(frames, one, partial(self._ahead, Task.DETECT), self._stopping):
             if isinstance(outcome, pb.DetectReply):
                 yield pb.DetectFrame(result=outcome)
             else:
@@ -182,9 +184,9 @@ class Vision(VisionServicer):
             deadline=deadline_of(context, self._timeout),
         )
 
-    def _ahead(self, task: Task) -> int:
+    def _ahead(self, task: Task, request: pb.ClassifyRequest | pb.DetectRequest) -> int:
         """Frames of one stream that may be under way: enough to fill batches, too few to fill the queue."""
-        return self._plane.runner(task, None).window
+        return self._plane.runner(task, request.model or None).window
 
 
 def _told(answer: Answer[Any]) -> Answer[Any]:

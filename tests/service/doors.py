@@ -70,6 +70,7 @@ class Doors:
         self.settings = settings
         self.address = f"127.0.0.1:{settings.grpc_port}"
         self.metrics = Metrics()
+        self.memory = MemoryBudget(settings.decode_memory_bytes)
 
     async def open(self, pipelines: Sequence[Pipeline]) -> None:
         settings = self.settings
@@ -108,6 +109,7 @@ class Doors:
             self.metrics,
             access,
             settings,
+            self.memory,
             shared=False,
             tracing=tracing,
         )

@@ -251,14 +251,30 @@ def test_who_reads_slowly_is_waited_for_and_who_stops_reading_is_not() -> None:
     assert connection.aborted
 
 
-def test_the_limit_of_open_files_is_raised_as_far_as_needed() -> None:
+@pytest.mark.parametrize("transports", [1, 2])
+def test_the_limit_of_open_files_is_raised_and_shared_out(transports: int) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
-        raise_open_files(100)
-        wanted = 100 + SPARE if hard == resource.RLIM_INFINITY else min(100 + SPARE, hard)
-        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (wanted, hard)
-        raise_open_files(10)
-        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (wanted, hard)
+        assert raise_open_files(100, transports) == 100
+        limit, same = resource.getrlimit(resource.RLIMIT_NOFILE)
+        assert same == hard
+        assert limit >= min(transports * 100 + SPARE, hard if hard != resource.RLIM_INFINITY else 1 << 62)
+        assert raise_open_files(10, transports) == 10
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (limit, hard)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.parametrize("hard", [64, 1024, 4096, 20_000, 1 << 20])
+@pytest.mark.parametrize("transports", [1, 2])
+def test_connections_leave_files_for_the_others(
+    hard: int, transports: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (64, hard))
+    monkeypatch.setattr(resource, "setrlimit", lambda *_: None)
+    most = raise_open_files(4096, transports)
+    assert 1 <= most <= 4096
+    assert transports * most + min(SPARE, hard // 4) <= hard
+    if hard >= transports * 4096 + SPARE:
+        assert most == 4096

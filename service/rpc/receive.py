@@ -1,0 +1,269 @@
+"""Takes a call's messages in: waits for them, counts their memory, inflates, checks and parses them.
+
+gRPC hands over the bytes as they were sent (`grpc.per_message_decompression` is off): what a compressed
+message becomes is bounded here, by what its method may carry and by the worker's memory, before it is there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final, Generic, TypeAlias, TypeVar
+
+import grpc
+from google.protobuf import descriptor_pool
+from google.protobuf.message import DecodeError
+
+from models.errors import ImageTooLarge, ParameterInvalid
+from service.errors import DeadlineExceeded, RequestTimeout
+from service.memory import BodyReservation, MemoryBudget
+from service.rpc.wire import FRAMING, Layout, check, data_fields, layout_of
+from service.settings import Settings
+
+M = TypeVar("M")
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+
+COPIES: Final = 2
+"""Times that a message's bytes are held at once: as they came or in protobuf's memory, and as Python's."""
+
+EXPANSION: Final = 8
+"""Bytes that a number of one byte on the wire takes once parsed, at most."""
+
+TENSORS: Final = ("inference.InferTensorContents",)
+"""Messages whose repeated numbers are a tensor's values."""
+
+CHUNK: Final = 2 * 1024 * 1024
+"""Bytes that are inflated at a time."""
+
+INLINE: Final = 64 * 1024
+"""Bytes of a message that are inflated in the event loop; the others in a thread."""
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """What a method takes.
+
+    Attributes:
+        parse: bytes -> message.
+        layout: of its message.
+        most: bytes that a message may have, inflated.
+        seconds: that its only message may take to arrive.
+    """
+
+    parse: Callable[[bytes | bytearray], Any]
+    layout: Layout
+    most: int
+    seconds: float
+
+
+class Frame(Generic[M]):
+    """One message of a stream, or why it is refused."""
+
+    def __init__(self, outcome: M | Exception, release: Callable[[], None]) -> None:
+        self._outcome: M | Exception | None = outcome
+        self._release = release
+
+    def message(self) -> M:
+        """
+        Raises:
+            Exception: why there is none.
+        """
+        assert self._outcome is not None  # noqa: S101 (not closed)
+        if isinstance(self._outcome, Exception):
+            raise self._outcome
+        return self._outcome
+
+    def close(self) -> None:
+        """Lets go of the message and gives its memory back; more than once is once."""
+        self._outcome = None
+        self._release()
+
+
+class Receiver:
+    """Takes in the messages of every call of a worker.
+
+    Args:
+        memory: of the worker.
+        settings: the limits.
+    """
+
+    def __init__(self, memory: MemoryBudget, settings: Settings) -> None:
+        self._memory = memory
+        self._settings = settings
+
+    def method(self, name: str, parse: Callable[[bytes | bytearray], Any], *, is_open: bool) -> Method:
+        """What is known of a method by its request's descriptor.
+
+        Args:
+            name: as gRPC has it, `/package.Service/Method`.
+            parse: the generated deserializer.
+            is_open: it needs no key.
+        """
+        settings = self._settings
+        taken = descriptor_pool.Default().FindMethodByName(name[1:].replace("/", ".")).input_type
+        single, several = data_fields(taken)
+        data = settings.max_body_bytes
+        if not several:
+            data = min(single * settings.max_image_bytes, data)
+        seconds = settings.timeout_seconds
+        if is_open:
+            seconds = min(seconds, settings.header_timeout_seconds)
+        return Method(parse, layout_of(taken, TENSORS), data + FRAMING, seconds)
+
+    def body(self) -> BodyReservation:
+        """The memory of one call's message."""
+        return self._memory.body()
+
+    async def single(self, context: Context, method: Method, body: BodyReservation) -> Any:
+        """The message of a call that has one.
+
+        Raises:
+            RequestTimeout: it did not arrive in time.
+            ParameterInvalid, ImageTooLarge, OutOfMemory, DeadlineExceeded: as `open` does.
+        """
+        try:
+            async with asyncio.timeout(method.seconds):
+                raw = await context.read()
+        except TimeoutError:
+            raise RequestTimeout("the message took too long to arrive") from None
+        if not isinstance(raw, bytes):
+            if context.cancelled():
+                raise asyncio.CancelledError
+            raise ParameterInvalid("message", "the call has no message")
+        return await self.open(raw, context, method, body)
+
+    def stream(self, context: Context, method: Method) -> Frames[Any]:
+        """The messages of a call that has a stream of them."""
+        return Frames(self, self._memory, context, method)
+
+    async def open(self, raw: bytes, context: Context, method: Method, body: BodyReservation) -> Any:
+        """Bytes -> message.
+
+        Args:
+            raw: as they came.
+            context: of the call.
+            method: that is called.
+            body: where the memory is counted.
+
+        Raises:
+            ParameterInvalid: it is no message of the method, or of too many parts.
+            ImageTooLarge: it has more bytes than the method takes.
+            OutOfMemory: the worker's messages hold as much as they may.
+            DeadlineExceeded: nobody waits for the answer any more.
+        """
+        if len(raw) > method.most:
+            raise _too_large(method)
+        body.grow(COPIES * len(raw))
+        whole = await _inflated(raw, method, body) if is_compressed(raw) else raw
+        numbers = check(whole, method.layout)
+        if numbers:
+            body.grow(EXPANSION * numbers)
+        left = context.time_remaining()
+        if left is not None and left <= 0:
+            raise DeadlineExceeded("the deadline passed before the message was there")
+        try:
+            return method.parse(whole)
+        except DecodeError:
+            raise ParameterInvalid("message", "the bytes are no message of this method") from None
+
+
+class Frames(Generic[M]):
+    """The messages of one stream, each read when it is asked for.
+
+    How far a stream is read ahead is bounded by the bytes that it holds and by those that all hold; the first
+    of its messages that are under way is always read, and then refused if there is no room for it.
+    """
+
+    def __init__(self, receiver: Receiver, memory: MemoryBudget, context: Context, method: Method) -> None:
+        self._receiver = receiver
+        self._memory = memory
+        self._context = context
+        self._method = method
+        self._open: set[BodyReservation] = set()
+
+    @property
+    def room(self) -> bool:
+        """Whether another message may be read while one is under way."""
+        bodies = self._memory.total // 2  # see MemoryBudget
+        held = sum(body.size for body in self._open)
+        return held <= bodies // 8 and self._memory.bodies <= bodies // 2
+
+    def __enter__(self) -> Frames[M]:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Gives back what is still held."""
+        for body in tuple(self._open):
+            self._release(body)
+
+    def __aiter__(self) -> AsyncIterator[Frame[M]]:
+        return self
+
+    async def __anext__(self) -> Frame[M]:
+        raw = await self._context.read()
+        if not isinstance(raw, bytes):
+            raise StopAsyncIteration
+        body = self._memory.body()
+        self._open.add(body)
+        outcome: M | Exception
+        try:
+            outcome = await self._receiver.open(raw, self._context, self._method, body)
+        except Exception as error:
+            self._release(body)
+            outcome = error
+        return Frame(outcome, partial(self._release, body))
+
+    async def messages(self) -> AsyncIterator[M]:
+        """One after the other, for a servicer that is not ours.
+
+        Raises:
+            Exception: why a message is refused.
+        """
+        async for frame in self:
+            try:
+                yield frame.message()
+            finally:
+                frame.close()
+
+    def _release(self, body: BodyReservation) -> None:
+        body.__exit__()
+        self._open.discard(body)
+
+
+def is_compressed(raw: bytes) -> bool:
+    """Whether bytes are gzip's or zlib's ("deflate"), by how these begin.
+
+    No message begins like gzip, whose first byte would be a field of a kind that does not exist, and none of
+    ours like zlib with its usual window, which would be a field of the number 15.
+    """
+    return raw[:2] == b"\x1f\x8b" or (raw[:1] == b"\x78" and int.from_bytes(raw[:2]) % 31 == 0)
+
+
+async def _inflated(raw: bytes, method: Method, body: BodyReservation) -> bytearray:
+    engine = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)  # gzip or zlib, by the header
+    whole = bytearray()
+    try:
+        part = engine.decompress(raw, INLINE)
+        while True:
+            if len(whole) + len(part) > method.most:
+                raise _too_large(method)
+            body.grow(COPIES * len(part))
+            whole += part
+            if engine.eof:
+                break
+            rest = engine.unconsumed_tail
+            part = await asyncio.to_thread(engine.decompress, rest, CHUNK)
+            if not part and not rest and not engine.eof:
+                raise ParameterInvalid("message", "the compressed message ends early")
+    except zlib.error:
+        raise ParameterInvalid("message", "the compressed message is damaged") from None
+    if engine.unused_data:
+        raise ParameterInvalid("message", "something follows the compressed message")
+    return whole
+
+
+def _too_large(method: Method) -> ImageTooLarge:
+    return ImageTooLarge(f"the message has more bytes than the {method.most} that this method takes")

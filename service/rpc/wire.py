@@ -1,0 +1,174 @@
+"""Looks at a message's bytes before protobuf makes objects of them.
+
+What a message costs to parse and to walk depends on its number of fields, not on its size: 8 MB may be one
+image or four million empty tensors. This reads tags and lengths only, skips what they enclose, and stops at
+the first bound that is passed. The format: https://protobuf.dev/programming-guides/encoding/
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import Final
+
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+
+from models.errors import ParameterInvalid
+
+FIELDS: Final = 4096
+"""Fields of one message and of all messages in it, unknown ones included."""
+
+ENTRIES: Final = 64
+"""Messages that one repeated field, or one map, may hold."""
+
+FRAMING: Final = 64 * 1024
+"""Bytes of a message besides its `bytes` fields and its tensors' numbers: names, options, tags."""
+
+NUMBERS: Final = 4 * 1024 * 1024
+"""Bytes of a message's tensors that come as numbers one by one; larger ones come as raw bytes."""
+
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+_FIXED: Final = {_FIXED64: 8, _FIXED32: 4}
+
+
+class _Holds(Enum):
+    """What a length-delimited field holds."""
+
+    DATA = auto()
+    NUMBERS = auto()
+    MESSAGE = auto()
+
+
+@dataclass(slots=True, eq=False)
+class Layout:
+    """The fields of a message that are not plain framing.
+
+    Attributes:
+        fields: what each holds, by its tag; of messages also their layout and whether there may be several.
+    """
+
+    fields: dict[int, tuple[_Holds, Layout | None, bool]] = field(default_factory=dict)
+
+
+def layout_of(descriptor: Descriptor, tensors: Collection[str] = ()) -> Layout:
+    """A message type's layout.
+
+    Args:
+        descriptor: of the message type, which does not contain itself.
+        tensors: full names of the message types whose repeated numbers are a tensor's values.
+    """
+    layout = Layout()
+    for one in descriptor.fields:
+        tag = one.number << 3 | _BYTES
+        if one.message_type is not None:
+            layout.fields[tag] = (_Holds.MESSAGE, layout_of(one.message_type, tensors), one.is_repeated)
+        elif one.type == FieldDescriptor.TYPE_BYTES:
+            layout.fields[tag] = (_Holds.DATA, None, one.is_repeated)
+        elif one.is_repeated and one.type != FieldDescriptor.TYPE_STRING and descriptor.full_name in tensors:
+            layout.fields[tag] = (_Holds.NUMBERS, None, True)
+    return layout
+
+
+def data_fields(descriptor: Descriptor) -> tuple[int, bool]:
+    """How many `bytes` fields a message type has by itself, and whether data may be repeated within it."""
+    single = sum(one.type == FieldDescriptor.TYPE_BYTES and not one.is_repeated for one in descriptor.fields)
+    nested = [one.message_type for one in descriptor.fields if one.message_type is not None]
+    repeated = any(one.type == FieldDescriptor.TYPE_BYTES and one.is_repeated for one in descriptor.fields)
+    return single, repeated or any(any(data_fields(inner)) for inner in nested)
+
+
+def check(message: bytes | bytearray, layout: Layout) -> int:
+    """Bounds what a message is made of.
+
+    It does not say that protobuf parses the message, but refuses none that protobuf parses, other than for a
+    bound or for a group, which no type of proto3 has.
+
+    Args:
+        message: its wire format.
+        layout: of its type.
+
+    Returns:
+        Bytes of tensors' numbers in it.
+
+    Raises:
+        ParameterInvalid: it is over one of the bounds above, has a group, or is no protobuf message.
+    """
+    walk = _Walk(message)
+    walk.enter(0, len(message), layout)
+    if len(message) - walk.data - walk.numbers > FRAMING:
+        raise _refused(f"it has more than {FRAMING} bytes besides its data")
+    return walk.numbers
+
+
+class _Walk:
+    def __init__(self, message: bytes | bytearray) -> None:
+        self._message = message
+        self._left = FIELDS
+        self.data = 0
+        self.numbers = 0
+
+    def enter(self, position: int, end: int, layout: Layout) -> None:
+        """Walks over the fields of one message, and over those of the messages in it."""
+        message, fields = self._message, layout.fields
+        entries: dict[int, int] = {}
+        while position < end:
+            self._left -= 1
+            if self._left < 0:
+                raise _refused(f"it has more than {FIELDS} fields")
+            tag = message[position]
+            position += 1
+            if tag >= 0x80:
+                tag, position = self._varint(position - 1, end)
+            if not 8 <= tag < 1 << 32:
+                raise _refused("a field has no valid number")
+            kind = tag & 7
+            if kind == _BYTES:
+                length, position = self._varint(position, end)
+                if length > end - position:
+                    raise _refused("a field ends after the message")
+                found = fields.get(tag)
+                if found is not None:
+                    holds, inner, several = found
+                    if holds is _Holds.DATA:
+                        self.data += length
+                    elif holds is _Holds.NUMBERS:
+                        self.numbers += length
+                        if self.numbers > NUMBERS:
+                            raise _refused(
+                                f"its tensors have more than {NUMBERS} bytes as numbers; "
+                                "send them as raw_input_contents"
+                            )
+                    elif inner is not None:
+                        if several:
+                            entries[tag] = count = entries.get(tag, 0) + 1
+                            if count > ENTRIES:
+                                raise _refused(f"a field has more than {ENTRIES} entries")
+                        self.enter(position, position + length, inner)
+                position += length
+            elif kind == _VARINT:
+                _, position = self._varint(position, end)
+            elif kind in _FIXED:
+                position += _FIXED[kind]
+                if position > end:
+                    raise _refused("a field ends after the message")
+            else:
+                raise _refused("it has a field of a kind that is not accepted")
+
+    def _varint(self, position: int, end: int) -> tuple[int, int]:
+        """A number of at most ten bytes, and the position after it."""
+        message, value, shift = self._message, 0, 0
+        while position < end:
+            byte = message[position]
+            position += 1
+            value |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                return value, position
+            shift += 7
+            if shift == 70:
+                break
+        raise _refused("a number in it does not end")
+
+
+def _refused(why: str) -> ParameterInvalid:
+    return ParameterInvalid("message", f"the message is refused: {why}")
