@@ -17,7 +17,7 @@ from typing import Any, Generic, Self, TypeVar
 
 from models.classification.result import Classification, ClassifyOptions
 from models.detection.result import Detections, DetectOptions
-from models.errors import ModelUnknown
+from models.errors import ModelUnknown, echoed
 from models.image import DecodePlan, Image, Limits, decode
 from models.image import plan as plan_decoding
 from models.pipeline import Prepared, Task
@@ -166,10 +166,8 @@ class DataPlane:
         runner = self.runners.get(name) if name is not None else None
         if runner is None or runner.card.task is not task:
             served = [r.card.name for r in self.runners.values() if r.card.task is task]
-            what = (
-                f"no model named {model!r} serves {task}" if model is not None else f"no model serves {task}"
-            )
-            raise ModelUnknown(f"{what}; these do: {', '.join(served) or 'none'}")
+            named = "no model" if model is None else f"no model named {echoed(model)}"
+            raise ModelUnknown(f"{named} serves {task}; these do: {', '.join(served) or 'none'}")
         return runner
 
     def is_ready(self, name: str) -> bool:

@@ -52,6 +52,10 @@ class RequestTimeout(ServiceError):
     """The client paused for too long in the middle of its request."""
 
 
+class HeaderTooLarge(ServiceError):
+    """The line and the headers of a request are longer than any client needs."""
+
+
 class KeyBusy(ServiceError):
     """The API key has as many requests under way as it may. `retry_after` in seconds."""
 
@@ -109,6 +113,9 @@ class Kind:
     grpc: str
 
 
+DETAIL = 2000
+"""Characters of an error's text: the last bound, for whatever repeats a client's text elsewhere."""
+
 INTERNAL = Kind("internal", "Internal error", 500, "INTERNAL")
 
 TABLE: dict[type[Exception], Kind] = {
@@ -131,6 +138,7 @@ TABLE: dict[type[Exception], Kind] = {
     OutOfMemory: Kind("out_of_memory", "Out of memory", 503, "RESOURCE_EXHAUSTED"),
     DeadlineExceeded: Kind("deadline_exceeded", "Deadline exceeded", 504, "DEADLINE_EXCEEDED"),
     RequestTimeout: Kind("request_timeout", "Request timeout", 408, "DEADLINE_EXCEEDED"),
+    HeaderTooLarge: Kind("header_too_large", "Request header too large", 431, "RESOURCE_EXHAUSTED"),
     KeyBusy: Kind("key_busy", "The API key is busy", 429, "RESOURCE_EXHAUSTED"),
     Unauthenticated: Kind("unauthenticated", "Unauthenticated", 401, "UNAUTHENTICATED"),
 }
@@ -180,7 +188,7 @@ def problem_of(exc: BaseException) -> Problem:
         if kind is not None:
             return Problem(
                 kind,
-                str(exc),
+                str(exc)[:DETAIL],
                 parameter=getattr(exc, "parameter", None),
                 image=getattr(exc, "image", None),
                 retry_after=getattr(exc, "retry_after", None),

@@ -15,7 +15,7 @@ from models.classification.pipeline import ClassifierPipeline
 from models.classification.windows import WindowMap, windows
 from models.detection.draw import draw_detections, draw_faces
 from models.detection.result import Detections, DetectOptions
-from models.errors import ModelUnknown, ParameterInvalid
+from models.errors import ModelUnknown, ParameterInvalid, echoed
 from models.faces.result import FaceOptions
 from models.image import DecodePlan, Image, Pixels, decode, encode
 from models.pipeline import Task
@@ -131,7 +131,7 @@ class PictureDesk:
         """
         runner = self._plane.runners.get(model)
         if runner is None:
-            raise ModelUnknown(f"no model named {model!r} is served")
+            raise ModelUnknown(f"no model named {echoed(model)} is served")
         module = runner.pipeline.module
         return await self._plane.offload.run(lambda _: encode(filter_sheet(module), "png"))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from models.errors import StyleUnknown
+from models.errors import StyleUnknown, echoed
 from models.image import encode
 from models.pipeline import Task
 from models.style.pipeline import StylePipeline
@@ -64,4 +64,4 @@ class StyleDesk:
             if style.name == name and style.thumbnail:
                 return style.thumbnail
         names = ", ".join(style.name for style in known) or "none"
-        raise StyleUnknown(f"no style named {name!r} has a thumbnail; there are: {names}")
+        raise StyleUnknown(f"no style named {echoed(name)} has a thumbnail; there are: {names}")

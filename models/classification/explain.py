@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from models.classification.pipeline import Classifier, ClassifierPipeline
-from models.errors import ParameterInvalid
+from models.errors import ParameterInvalid, echoed
 from models.image import Image, Pixels
 from models.pipeline import Card
 
@@ -143,7 +143,7 @@ def find_label(card: Card, label: str) -> int:
         return card.labels.index(label)
     if label.isascii() and label.isdigit() and len(label) < 10 and int(label) < len(card.labels):
         return int(label)
-    raise ParameterInvalid("label", f"the model {card.name!r} has no label {label!r}")
+    raise ParameterInvalid("label", f"the model {card.name!r} has no label {echoed(label)}")
 
 
 def _centre(card: Card, image: Image) -> Box:

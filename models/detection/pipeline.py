@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from models import boxes as box_ops
 from models.detection.result import Detection, Detections, DetectOptions
-from models.errors import ParameterInvalid
+from models.errors import ECHO, ParameterInvalid
 from models.image import Image, Letterbox, letterbox
 from models.options import check_range
 from models.pipeline import Card, Prepared, check_tensor
@@ -166,7 +166,7 @@ class DetectorPipeline:
     def _classes(self, names: tuple[str, ...]) -> tuple[int, ...]:
         unknown = [name for name in names if name not in self._index]
         if unknown or not names:
-            what = f"unknown: {', '.join(unknown)}" if unknown else "none given"
+            what = f"unknown: {', '.join(unknown)[:ECHO]}" if unknown else "none given"
             raise ParameterInvalid("classes", f"classes must be labels of {self.card.name}; {what}")
         return tuple(self._index[name] for name in names)
 

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from torch import Tensor, nn
 
-from models.errors import ImageTooLarge, ParameterInvalid, StyleUnknown
+from models.errors import ImageTooLarge, ParameterInvalid, StyleUnknown, echoed
 from models.image import Image, Pixels, resize
 from models.pipeline import Card, Prepared
 from models.style.result import Style, StyleOptions, Stylised
@@ -132,7 +132,7 @@ class StylePipeline:
             return self._index[name]
         except KeyError:
             known = ", ".join(self._index)
-            raise StyleUnknown(f"no style named {name!r}; there are: {known}") from None
+            raise StyleUnknown(f"no style named {echoed(name)}; there are: {known}") from None
 
     def _bucket(self, height: int, width: int) -> tuple[int, int]:
         """The smallest canvas that holds a picture of this size, or, of the others, loses least of it."""

@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
-from models.errors import ModelError, ParameterInvalid
+from models.errors import ECHO, ModelError, ParameterInvalid
 from service.errors import INTERNAL, MethodNotAllowed, NotFound, ServiceError, problem_of
 from service.journal import Journal
 from service.web import classify, detect, faces, jobs, models, stylize, v2
@@ -125,11 +125,11 @@ def _translated(request: Request, exc: Exception) -> Exception:
     """The frameworks' own errors as ours, so that one table answers for all."""
     if isinstance(exc, RequestValidationError):
         first: dict[str, Any] = dict(exc.errors()[0])
-        name = str(first["loc"][-1])
+        name = str(first["loc"][-1])[:ECHO]
         return ParameterInvalid(name, f"{name}: {first['msg']}")
     if isinstance(exc, HTTPException):
         if exc.status_code == 404:
-            return NotFound(f"there is no {request.url.path}; /docs lists what there is")
+            return NotFound(f"there is no {request.url.path[:ECHO]}; /docs lists what there is")
         if exc.status_code == 405:
-            return MethodNotAllowed(f"{request.url.path} does not answer {request.method}")
+            return MethodNotAllowed(f"{request.url.path[:ECHO]} does not answer {request.method[:ECHO]}")
     return exc

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Response
 
-from models.errors import ModelUnknown
+from models.errors import ModelUnknown, echoed
 from models.pipeline import Card
 from service.web.answers import json_answer, picture_answer
 from service.web.house import Home, House
@@ -41,7 +41,7 @@ def _known(house: House, name: str) -> Card:
         return house.plane.runners[name].card
     except KeyError:
         raise ModelUnknown(
-            f"no model named {name!r} is served; these are: {', '.join(house.plane.runners)}"
+            f"no model named {echoed(name)} is served; these are: {', '.join(house.plane.runners)}"
         ) from None
 
 
