@@ -1,7 +1,8 @@
 """How long silent HTTP clients are waited for, and how many are let in.
 
 uvicorn closes a connection that stays idle after an answer, but waits for ever for one that sends nothing at
-all, or a header a byte at a time (https://en.wikipedia.org/wiki/Slowloris_(cyber_attack)). Here one timer of
+all, or a header a byte at a time (https://en.wikipedia.org/wiki/Slowloris_(cyber_attack)), or reads nothing
+of its answer. Here one timer of
 the worker looks at all its connections now and then, so that a connection costs no timer and a request costs
 nothing. A body is waited for by the request that reads it.
 """
@@ -9,21 +10,18 @@ nothing. A body is waited for by the request that reads it.
 from __future__ import annotations
 
 import asyncio
-import json
 import resource
 from collections.abc import Callable, Collection
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, Protocol
 
-from service.errors import NotReady, problem_of
+from service.connection import Refusal, bounded, refusal
+from service.errors import NotReady
 
 LOOKS: Final = 5
 """Looks in the time that a client has: it is cut at most a fifth of that late, and a second."""
 
 NOTHING_YET: Final = object()
 """What a new connection has sent."""
-
-LINGER: Final = 1.0
-"""Seconds that a client which is not let in has to read why."""
 
 SPARE: Final = 1024
 """Files besides connections: models, gRPC, metrics, libraries."""
@@ -44,37 +42,12 @@ class Connection(Protocol):
     timeout_keep_alive_task: asyncio.TimerHandle | None
 
 
-class Refusal(asyncio.Protocol):
-    """Tells a client that there is no room, and goes.
-
-    What it sends is read meanwhile: a socket closed with bytes unread resets the connection, and the answer
-    might be lost.
-    """
-
-    def __init__(self, answer: bytes) -> None:
-        self._answer = answer
-        self._timer: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        stream = cast(asyncio.Transport, transport)  # uvloop's is one in all but its class
-        stream.write(self._answer)
-        if stream.can_write_eof():
-            stream.write_eof()
-            self._timer = asyncio.get_running_loop().call_later(LINGER, stream.abort)
-        else:  # TLS
-            stream.close()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-
-
 class Patience:
     """Cuts clients that keep a connection waiting, and refuses connections beyond a number.
 
     Args:
         seconds: how long a connection may take until the headers of its first request are complete, or those
-            of its next one once that has begun; and how long it may read nothing of an answer that closes it.
+            of its next one once that has begun; and how long its client may read nothing of an answer.
         most: connections at once.
         loop: the worker's.
     """
@@ -86,7 +59,7 @@ class Patience:
         self._connections: Collection[Connection] = ()
         self._waiting: dict[Connection, tuple[object, float]] = {}
         self._timer: asyncio.TimerHandle | None = None
-        self._refusal = _refusal()
+        self._refusal = refusal(NotReady("this server holds as many connections as it may"))
 
     def watch(self) -> None:
         """Has an eye on the loop's next servers on given sockets; others are as before."""
@@ -102,7 +75,8 @@ class Patience:
         self._loop.create_server = create_server  # type: ignore[method-assign, assignment]
 
     def guarded(self, factory: Callable[[], Any]) -> Callable[[], asyncio.BaseProtocol]:
-        """A factory of protocols that gives a refusal when there are too many."""
+        """A factory of bounded protocols that gives a refusal when there are too many."""
+        factory = bounded(factory)
 
         def make() -> asyncio.BaseProtocol:
             if len(self._connections) >= self._most:
@@ -144,23 +118,15 @@ class Patience:
 def _awaited(connection: Connection) -> object | None:
     """What a connection waits for its client to do, as a thing that is another when that has been done."""
     transport = connection.transport
-    if transport.is_closing():
-        return transport.get_write_buffer_size()  # to read the rest
+    unread = transport.get_write_buffer_size()
+    if unread or transport.is_closing():
+        return unread  # to read some of it
     cycle = connection.cycle
     if cycle is None:
         return NOTHING_YET
     if cycle.response_complete and connection.timeout_keep_alive_task is None:
         return cycle  # something has come since, and no request of it yet
     return None
-
-
-def _refusal() -> bytes:
-    problem = problem_of(NotReady("this server holds as many connections as it may"))
-    body = json.dumps(problem.body()).encode()
-    return (
-        b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\nretry-after: 1\r\n"
-        b"connection: close\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
-    )
 
 
 def raise_open_files(most: int, transports: int = 1) -> int:

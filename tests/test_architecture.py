@@ -110,7 +110,9 @@ ARROWS = {
     "journal": ("service.dataplane",),
     "tracing": (),
     "nvml": ("service.metrics",),
-    "patience": ("service.errors",),
+    "memory": ("service.errors",),
+    "connection": ("service.errors",),
+    "patience": ("service.connection", "service.errors"),
 }
 
 

@@ -27,6 +27,7 @@ from service.errors import (
     INTERNAL,
     TABLE,
     DeadlineExceeded,
+    HeaderTooLarge,
     JobFinished,
     JobUnfinished,
     JobUnknown,
@@ -46,7 +47,7 @@ from service.web.v2_schemas import ErrorOut, InferIn
 
 Node = dict[str, Any]
 
-ANY = (Unauthenticated, KeyBusy)
+ANY = (HeaderTooLarge, Unauthenticated, KeyBusy)
 NAMED = (ModelUnknown, *ANY)
 BUSY = (Overloaded, NotReady, OutOfMemory, DeadlineExceeded)
 IMAGE = (
@@ -59,7 +60,7 @@ IMAGE = (
     *BUSY,
 )
 FACE = (*IMAGE, FaceNotFound, FacesMany)
-BODY = (ImageTooLarge, MediaTypeUnsupported, ParameterInvalid, RequestTimeout, *NAMED)
+BODY = (ImageTooLarge, MediaTypeUnsupported, ParameterInvalid, RequestTimeout, OutOfMemory, *NAMED)
 JOB = (JobUnknown, StorageFailed, *ANY)
 SUBMIT = "/v1/stylize/jobs"
 BY_PATH = {

@@ -1,0 +1,209 @@
+"""One HTTP connection: uvicorn's protocol with bounds on what comes before a request is one.
+
+uvicorn takes headers, trailers and pipelined requests of any number and size, and closes a connection whose
+client has shut its sending side, though the client may still wait for its answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import socket
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any, Final, cast
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from service.errors import HeaderTooLarge, ServiceError, problem_of
+
+logger = logging.getLogger(__name__)
+
+HEAD_BYTES: Final = 32 * 1024
+"""Most bytes of a request's line and headers, or of trailers: as much as nginx takes by default."""
+
+PIPELINED: Final = 32
+"""Most requests that wait on one connection for the one before them."""
+
+LINGER: Final = 1.0
+"""Seconds that a refused client has to read why."""
+
+PROBES: Final = (0.02, 1.0)
+"""Seconds until it is first looked whether the client of a half-closed connection is there; at most."""
+
+_VERSION: Final = b"HTTP/1.1 "
+
+
+class Refusal(asyncio.Protocol):
+    """Tells a client why it is refused, and closes the connection.
+
+    What it sends is read meanwhile: a socket closed with bytes unread resets the connection, and the answer
+    might be lost.
+    """
+
+    def __init__(self, answer: bytes) -> None:
+        self._answer = answer
+        self._timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        stream = cast(asyncio.Transport, transport)  # uvloop's is one in all but its class
+        stream.write(self._answer)
+        if stream.can_write_eof():
+            stream.write_eof()
+            self._timer = asyncio.get_running_loop().call_later(LINGER, stream.abort)
+        else:  # TLS
+            stream.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+
+def refusal(error: ServiceError) -> bytes:
+    """The whole answer, in bytes, to a request that reaches no application."""
+    problem = problem_of(error)
+    body = json.dumps(problem.body()).encode()
+    retry = (
+        b"" if problem.retry_after is None else b"retry-after: %d\r\n" % max(1, round(problem.retry_after))
+    )
+    return (
+        b"HTTP/1.1 %d %b\r\ncontent-type: application/problem+json\r\n%bconnection: close\r\n"
+        b"content-length: %d\r\n\r\n%b"
+        % (problem.kind.http, HTTPStatus(problem.kind.http).phrase.encode(), retry, len(body), body)
+    )
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """uvicorn's protocol, with the bounds of this module.
+
+    - A request's line and headers have at most `HEAD_BYTES`, else 431; trailers of a chunked body have as
+      many, else the connection is aborted.
+    - At most `PIPELINED` requests wait for their turn, else the connection is aborted.
+    - A client that shuts its sending side after a whole request is answered. Whether it is there still is
+      found out by sending it what every answer begins with: if it has closed the connection, its system
+      answers that with a reset, and the request is cancelled as before.
+    - What is no HTTP is answered 400 and logged for debugging only.
+    """
+
+    _loose = 0
+    """Bytes since the last headers that were complete or the last byte of a body."""
+
+    _in_body = False
+    """Headers have come, and not all of the body."""
+
+    def data_received(self, data: bytes) -> None:
+        room = HEAD_BYTES - self._loose
+        if self._in_body or len(data) <= room:
+            self._feed(data)
+        else:
+            self._feed(memoryview(data)[:room])
+            if self._loose < HEAD_BYTES:  # the headers were within it
+                self._feed(memoryview(data)[room:])
+        if self._loose >= HEAD_BYTES:
+            self._refuse_head()
+
+    def _feed(self, data: bytes | memoryview) -> None:
+        if self.parser is None or self.transport.is_closing():
+            return
+        self._loose += len(data)  # the parser's callbacks set it back
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserError:
+            if not self.transport.is_closing():
+                logger.debug("what came is not HTTP")
+                self.send_400_response("Invalid HTTP request received.")
+        except httptools.HttpParserUpgrade:
+            if self._should_upgrade():
+                self.handle_websocket_upgrade()
+
+    def on_headers_complete(self) -> None:
+        self._loose = 0
+        if len(self.pipeline) >= PIPELINED:
+            self.transport.abort()
+            raise ValueError("too many pipelined requests")  # ends the parser
+        self._in_body = True
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._in_body = False
+        super().on_message_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._loose = 0
+        super().on_body(body)
+
+    def _refuse_head(self) -> None:
+        if self.transport.is_closing():
+            return
+        cycle = self.cycle
+        if cycle is not None and not cycle.response_complete:  # its answer cannot be overtaken
+            self.transport.abort()
+            return
+        self._unset_keepalive_if_required()
+        self.connections.discard(self)
+        parting = Refusal(refusal(HeaderTooLarge(f"a request's headers may have {HEAD_BYTES} bytes")))
+        self.transport.set_protocol(parting)
+        parting.connection_made(self.transport)
+
+    def eof_received(self) -> bool | None:  # type: ignore[override]
+        """Whether the connection stays open for the answer to a request that has come as a whole."""
+        cycle = self.cycle
+        if (
+            cycle is None
+            or cycle.more_body
+            or cycle.response_started
+            or self.pipeline
+            or self.scheme == "https"  # TLS cannot be closed by half
+        ):
+            return None
+        cycle.keep_alive = False
+        if not isinstance(cycle.transport, _Begun):
+            self.transport.write(_VERSION)
+            cycle.transport = cast(asyncio.Transport, _Begun(self.transport))
+            self._probe_later(cycle, PROBES[0])
+        return True
+
+    def _probe_later(self, cycle: Any, seconds: float) -> None:
+        self.loop.call_later(seconds, self._probe, cycle, seconds)
+
+    def _probe(self, cycle: Any, seconds: float) -> None:
+        transport = self.transport
+        if transport.is_closing() or cycle.response_started:
+            return
+        connection = transport.get_extra_info("socket")
+        if connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            transport.abort()
+        else:
+            self._probe_later(cycle, min(2 * seconds, PROBES[1]))
+
+
+class _Begun:
+    """A transport on which the first bytes of an answer are already on their way."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._first = True
+
+    def write(self, data: bytes) -> None:
+        if self._first:
+            self._first = False
+            data = data.removeprefix(_VERSION)
+        self._transport.write(data)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
+def bounded(factory: Callable[[], Any]) -> Callable[[], Any]:
+    """A factory of protocols that gives a `BoundedProtocol` for each of uvicorn's on httptools."""
+
+    def make() -> Any:
+        plain = factory()
+        if type(plain) is HttpToolsProtocol:  # not connected yet: nothing of it has been used
+            return BoundedProtocol(plain.config, plain.server_state, plain.app_state, plain.loop)
+        return plain
+
+    return make
