@@ -96,7 +96,7 @@ class Assembly:
                 metrics,
                 access,
                 settings,
-                MemoryBudget(settings.decode_memory_bytes),
+                memory,
                 shared=shared,
                 tracing=tracing,
             )

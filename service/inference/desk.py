@@ -6,15 +6,15 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.errors import ModelError, ModelUnknown, ParameterInvalid
+from models.errors import ECHO, ModelError, ModelUnknown, ParameterInvalid, echoed
 from models.pipeline import Task
 from service.dataplane import Answer, DataPlane, Trace
-from service.errors import NotReady
+from service.errors import DeadlineExceeded, NotReady
 from service.faces import FaceDesk
 from service.inference.documents import VERSION, Document, configuration, metadata, statistics
 from service.inference.faces import EmbedderServed, FacesServed
@@ -27,7 +27,11 @@ from service.metrics import Metrics
 from service.runner import Runner, State
 from service.statistics import read
 
+T = TypeVar("T")
 Call = Callable[[], Awaitable[Answer[Any]]]
+
+ID_LENGTH: Final = 1024
+"""Most characters of a request's id, which comes back in the answer."""
 
 EXTENSIONS: Final = (
     "binary_tensor_data",
@@ -138,6 +142,8 @@ class InferenceDesk:
             Overloaded, NotReady, DeadlineExceeded: the service.
         """
         served = self._find(request.model, request.version)
+        if len(request.id) > ID_LENGTH:
+            raise ParameterInvalid("id", f"the id has {len(request.id)} characters; at most {ID_LENGTH}")
         parameters = Parameters(request.parameters)
         deadline = _sooner(deadline, parameters)
         wanted = _wanted(served, request.outputs, parameters)
@@ -152,9 +158,11 @@ class InferenceDesk:
     def _find(self, model: str, version: str) -> Served:
         served = self._served.get(model)
         if served is None:
-            raise ModelUnknown(f"no model named {model!r} is served; these are: {', '.join(self._served)}")
+            raise ModelUnknown(
+                f"no model named {echoed(model)} is served; these are: {', '.join(self._served)}"
+            )
         if version not in ("", VERSION):
-            raise ModelUnknown(f"the model {model!r} has no version {version!r}, only {VERSION!r}")
+            raise ModelUnknown(f"the model {model!r} has no version {echoed(version)}, only {VERSION!r}")
         return served
 
     def _input(self, served: Served, given: Sequence[Given]) -> Given:
@@ -163,19 +171,21 @@ class InferenceDesk:
         names = " or ".join(specs)
         for tensor in given:
             if tensor.name not in specs:
-                raise ParameterInvalid(tensor.name, f"there is no input {tensor.name!r}; send {names}")
+                raise ParameterInvalid(tensor.name, f"there is no input {echoed(tensor.name)}; send {names}")
         if len(given) != 1:
             raise ParameterInvalid("inputs", f"{len(given)} inputs; send one, {names}")
         (tensor,) = given
         spec, shape = specs[tensor.name], tensor.shape
         if tensor.datatype != spec.datatype:
             raise ParameterInvalid(
-                spec.name, f"the input {spec.name!r} is {spec.datatype}, not {tensor.datatype}"
+                spec.name,
+                f"the input {spec.name!r} is {spec.datatype}, not {tensor.datatype[:ECHO]}",
             )
         fits = shape[1:] == spec.dims or (spec.name == IMAGE and len(shape) == 1)
         if not shape or not fits:
             raise ParameterInvalid(
-                spec.name, f"the input {spec.name!r} has the shape {[-1, *spec.dims]}, not {list(shape)}"
+                spec.name,
+                f"the input {spec.name!r} has the shape {[-1, *spec.dims]}, not {echoed(list(shape[:ECHO]))}",
             )
         if not 1 <= shape[0] <= self.max_images:
             raise ParameterInvalid(
@@ -186,12 +196,24 @@ class InferenceDesk:
     async def _run(self, served: Served, given: Given, options: Any, deadline: float) -> list[Answer[Any]]:
         calls: list[Call]
         if given.datatype == BYTES:
-            calls = [partial(served.picture, data, options, deadline) for data in given.elements()]
+            elements = await self._read(given, given.elements, deadline)
+            calls = [partial(served.picture, data, options, deadline) for data in elements]
         else:
-            calls = [partial(served.tensor, pixels, options, deadline) for pixels in given.array()]
+            array = await self._read(given, given.array, deadline)
+            calls = [partial(served.tensor, pixels, options, deadline) for pixels in array]
         if len(calls) == 1:  # the usual case needs no task of its own
             return [await calls[0]()]
         return await _together(calls, given.name, served.runner.window)
+
+    async def _read(self, given: Given, read: Callable[[], T], deadline: float) -> T:
+        """A tensor's values: at once, or in a decoding thread where that takes long."""
+        if given.light:
+            return read()
+        try:
+            async with asyncio.timeout(deadline - time.monotonic()):
+                return await self._plane.in_decoder(read)
+        except TimeoutError:
+            raise DeadlineExceeded("the deadline passed before the tensors were read") from None
 
 
 async def _together(calls: Sequence[Call], name: str, window: int) -> list[Answer[Any]]:
@@ -253,7 +275,7 @@ def _wanted(
         spec = specs.get(wish.name)
         if spec is None:
             raise ParameterInvalid(
-                wish.name, f"there is no output {wish.name!r}; there are: {', '.join(specs)}"
+                wish.name, f"there is no output {echoed(wish.name)}; there are: {', '.join(specs)}"
             )
         if wish.classes is not None and not spec.classes:
             raise ParameterInvalid("classification", f"the output {wish.name!r} has no classes")

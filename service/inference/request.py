@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from models.errors import ParameterInvalid
+from models.errors import ParameterInvalid, echoed
 from service.dataplane import Trace
 from service.inference.tensors import Given, Tensor
 
@@ -15,14 +15,28 @@ Value = bool | int | float | str
 # What clients of the protocol may add and a stateless model has no use for.
 _IGNORED: Final = ("sequence_", "triton_")
 
+PARAMETERS: Final = 64
+"""Most parameters of a request."""
+
+LENGTH: Final = 16 * 1024
+"""Most characters of one, for a list of all the classes there are."""
+
 
 class Parameters:
     """A request's parameters, taken one by one; what nobody takes is unknown.
 
     Numbers may come as text: some clients know no other type for a fraction.
+
+    Raises:
+        ParameterInvalid: there are too many, or one is too long.
     """
 
     def __init__(self, given: Mapping[str, Value]) -> None:
+        if len(given) > PARAMETERS:
+            raise ParameterInvalid("parameters", f"{len(given)} parameters; at most {PARAMETERS}")
+        for name, value in given.items():
+            if isinstance(value, str) and len(value) > LENGTH:
+                raise ParameterInvalid(name, f"{echoed(name)} has {len(value)} characters; at most {LENGTH}")
         self._given = {key: value for key, value in given.items() if not key.startswith(_IGNORED)}
         self._known: list[str] = []
 
@@ -85,7 +99,7 @@ class Parameters:
         """
         for name in self._given:
             raise ParameterInvalid(
-                name, f"there is no parameter {name!r}; there are: {', '.join(sorted(self._known))}"
+                name, f"there is no parameter {echoed(name)}; there are: {', '.join(sorted(self._known))}"
             )
 
     def _take(self, name: str) -> Value | None:

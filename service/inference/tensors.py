@@ -10,14 +10,15 @@ import base64
 import binascii
 import math
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.errors import ImageInvalid, ParameterInvalid
+from models.errors import ECHO, ImageInvalid, ParameterInvalid, echoed
 
 BYTES: Final = "BYTES"
 DTYPES: Final[dict[str, np.dtype[Any]]] = {
@@ -35,6 +36,12 @@ DTYPES: Final[dict[str, np.dtype[Any]]] = {
     "FP64": np.dtype("<f8"),
 }
 """NumPy's types by the protocol's names; BYTES has none, and nothing here takes BF16."""
+
+DEPTH: Final = 8
+"""Most dimensions of a tensor, and most lists in each other."""
+
+LIGHT: Final = 64 * 1024
+"""Bytes in text that are read in the event loop; of binary data, which is only copied, 16 times as many."""
 
 Raw = bytes | memoryview
 
@@ -54,6 +61,13 @@ class Tensor:
     shape: tuple[int, ...]
     values: NDArray[Any] | Sequence[bytes]
     encoded: bool = False
+
+    @property
+    def size(self) -> int:
+        """Bytes of its values."""
+        if isinstance(self.values, np.ndarray):
+            return self.values.nbytes
+        return sum(map(len, self.values))
 
     def raw(self) -> bytes:
         """Its binary form."""
@@ -99,7 +113,7 @@ class Given:
                 return split_bytes(self.data, count)
             except ValueError as exc:
                 raise self._wrong(str(exc)) from None
-        flat = list(_flat(self.data))
+        flat, _ = self._flat(regular=False)
         if len(flat) != count:
             raise self._wrong(f"{len(flat)} elements, but the shape {list(self.shape)} has {count}")
         return [self._element(element, index) for index, element in enumerate(flat)]
@@ -120,17 +134,43 @@ class Given:
                 )
             return np.frombuffer(self.data, dtype).reshape(self.shape)
         # told before there is an array: among strings one long one would make all the others as long
-        if not all(isinstance(element, (int, float)) for element in _flat(self.data)):
+        flat, kinds = self._flat(regular=True)
+        if not kinds <= {int, float, bool}:
             raise self._wrong(f"values that are not {self.datatype}")
         try:
-            values = np.asarray(self.data)
-        except (ValueError, OverflowError):
-            raise self._wrong("lists of different lengths or numbers out of range") from None
+            values = np.asarray(flat)
+        except OverflowError:
+            raise self._wrong("numbers out of range") from None
         if values.size != count:
             raise self._wrong(f"{values.size} values, but the shape {list(self.shape)} has {count}")
         if not _fits(values, dtype):
             raise self._wrong(f"values that are not {self.datatype}")
         return values.astype(dtype).reshape(self.shape)
+
+    @property
+    def light(self) -> bool:
+        """Whether reading it takes less than a millisecond, however it contradicts its shape."""
+        if isinstance(self.data, Raw):
+            return len(self.data) <= 16 * LIGHT
+        if len(self.data) > 64 or any(isinstance(one, list) for one in self.data):
+            return False
+        return sum(len(one) for one in self.data if isinstance(one, str | bytes)) <= LIGHT
+
+    def _flat(self, *, regular: bool) -> tuple[Sequence[Any], set[type]]:
+        """The values of nested lists in row-major order, and their types.
+
+        Args:
+            regular: refuse lists of different lengths beside each other.
+        """
+        flat: Sequence[Any] = self.data
+        for _ in range(DEPTH + 1):
+            kinds = set(map(type, flat))
+            if list not in kinds:
+                return flat, kinds
+            if len(kinds) > 1 or (regular and len(set(map(len, flat))) > 1):
+                break
+            flat = list(chain.from_iterable(flat))
+        raise self._wrong(f"lists of different lengths, or deeper than {DEPTH}")
 
     def _element(self, element: object, index: int) -> bytes:
         if isinstance(element, bytes):
@@ -141,10 +181,10 @@ class Given:
         try:
             return base64.b64decode(text, validate=True)
         except (binascii.Error, ValueError):
-            raise ImageInvalid(f"{self.name}[{index}] is not valid base64") from None
+            raise ImageInvalid(f"{self.name[:ECHO]}[{index}] is not valid base64") from None
 
     def _wrong(self, what: str) -> ParameterInvalid:
-        return ParameterInvalid(self.name, f"the data of the input {self.name!r}: {what}")
+        return ParameterInvalid(self.name, f"the data of the input {echoed(self.name)}: {what}")
 
 
 def split_bytes(data: Raw, count: int) -> list[bytes]:
@@ -177,14 +217,6 @@ def split_bytes(data: Raw, count: int) -> list[bytes]:
 def join_bytes(elements: Sequence[bytes]) -> bytes:
     """The binary form of a BYTES tensor."""
     return b"".join(part for element in elements for part in (struct.pack("<I", len(element)), element))
-
-
-def _flat(values: Sequence[Any]) -> Iterator[Any]:
-    for value in values:
-        if isinstance(value, list):
-            yield from _flat(value)
-        else:
-            yield value
 
 
 def _fits(values: NDArray[Any], dtype: np.dtype[Any]) -> bool:

@@ -13,6 +13,7 @@ from pydantic_core import to_json
 from service.dataplane import Answer
 from service.errors import INTERNAL, Problem, problem_of
 from service.web.call import call_of
+from service.web.compression import CHOICES
 
 logger = logging.getLogger(__name__)
 
@@ -85,8 +86,8 @@ def wanted_picture(request: Request, *, by_default: Format | None = None) -> For
         by_default: what `*/*` or no header means.
     """
     best: tuple[float, Format | None] = (0.0, by_default)
-    for part in request.headers.get("accept", "*/*").split(","):
-        kind, *parameters = (piece.strip().lower() for piece in part.split(";"))
+    for part in request.headers.get("accept", "*/*").split(",", CHOICES)[:CHOICES]:
+        kind, *parameters = (piece.strip().lower() for piece in part.split(";", CHOICES)[:CHOICES])
         weight = 1.0
         for parameter in parameters:
             if parameter.startswith("q="):

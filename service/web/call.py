@@ -12,6 +12,7 @@ from fastapi import Request
 
 from models.errors import ParameterInvalid
 from service.dataplane import Trace
+from service.memory import BodyReservation
 from service.tracing import RequestSpan
 
 KEY = "lynceus.call"
@@ -33,6 +34,7 @@ class Call:
         gone: the client hung up while its answer was being made.
         key: what `Access.enter` gave, to be left in the end.
         span: what OpenTelemetry is told of it, where that is wanted.
+        body: the memory of its body, given back when the request ends.
     """
 
     request_id: str
@@ -42,6 +44,7 @@ class Call:
     gone: bool = False
     key: bytes | None = None
     span: RequestSpan | None = None
+    body: BodyReservation | None = None
     started: float = field(default_factory=time.monotonic)
 
     @property

@@ -78,6 +78,8 @@ class Envelope:
                 logger.exception("request %s failed", call.name)
                 await _answer(send_with_headers, exc)
         finally:
+            if call.body is not None:
+                call.body.__exit__()
             if call.key is not None:
                 self._access.leave(call.key)
             trace_id = None

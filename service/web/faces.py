@@ -10,7 +10,7 @@ import numpy as np
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import ValidationError
 
-from models.errors import ParameterInvalid
+from models.errors import ECHO, ParameterInvalid
 from models.faces.result import Embedding, Face, FaceOptions, Faces
 from models.pipeline import Task
 from service.dataplane import Answer, each
@@ -19,6 +19,7 @@ from service.web.answers import answers, json_answer, picture_answer, wanted_pic
 from service.web.call import begin, while_connected
 from service.web.house import Home
 from service.web.intake import NEEDS_BODY, images_body
+from service.web.json_text import Structure, check_structure
 from service.web.schemas import (
     CompareIn,
     EmbeddedFaceOut,
@@ -34,6 +35,8 @@ from service.web.schemas import (
 
 router = APIRouter(prefix="/v1/faces", tags=["faces"])
 COMPARE_BYTES = 1024 * 1024
+STRUCTURE = Structure(values=16 * 1024, lists=256, objects=256, names=4096)
+"""Of two faces as `/v1/faces/embed` gives them, with embeddings of up to 4,096 numbers."""
 Model = Annotated[str | None, Query(description="a served face detector; the default one if left out")]
 Embedder = Annotated[str | None, Query(description="a served embedding model; the default one if left out")]
 Score = Annotated[
@@ -156,16 +159,21 @@ async def compare(
     """The same verdict on two embeddings that this service gave before."""
     begin(request)
     body = await house.json(request, COMPARE_BYTES)
-    try:
-        pair = CompareIn.model_validate_json(body)
-    except ValidationError as exc:
-        first = exc.errors(include_url=False, include_input=False)[0]
-        name = ".".join(str(part) for part in first["loc"]) or "body"
-        raise ParameterInvalid(name, f"{name}: {first['msg']}") from None
+    pair = await house.parsed(request, body, partial(_pair, body))
     result = house.faces.compare(
         _embedding(pair.a), _embedding(pair.b), threshold=threshold, embedder=embedder
     )
     return json_answer(_verdict(result))
+
+
+def _pair(body: bytes) -> CompareIn:
+    check_structure(body, STRUCTURE)
+    try:
+        return CompareIn.model_validate_json(body)
+    except ValidationError as exc:
+        first = exc.errors(include_url=False, include_input=False)[0]
+        name = ".".join(str(part) for part in first["loc"]) or "body"
+        raise ParameterInvalid(name, f"{name[:ECHO]}: {first['msg']}") from None
 
 
 def _embedding(given: EmbeddingIn) -> Embedding:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import AsyncGenerator, Callable, Sequence
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from fastapi import Request
-from pydantic_core import from_json
-from starlette.datastructures import Headers, UploadFile
-from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 
-from models.errors import ImageInvalid, ImageTooLarge, MediaTypeUnsupported, ParameterInvalid
+from models.errors import ImageInvalid, ImageTooLarge, MediaTypeUnsupported, ParameterInvalid, echoed
 from service.web.call import ClientGone
+from service.web.json_text import Structure, parse_json
+from service.web.multipart import Malformed, boundary_of, split
+
+Progress = Callable[[int], None]
 
 RAW = ("image/jpeg", "image/png", "image/webp", "image/bmp", "image/x-ms-bmp", "application/octet-stream")
 ACCEPTED = "image/jpeg, image/png, image/webp, image/bmp, multipart/form-data or application/json"
@@ -41,29 +44,49 @@ def images_body(*fields: str) -> dict[str, object]:
 NEEDS_BODY = images_body("image")
 
 
-class _Parser(MultiPartParser):
-    """Keeps parts in memory: the body is bounded and in memory already."""
+JSON = "application/json"
+FORM = "multipart/form-data"
+TEXTS = 64
+"""Most parts of a form that are no files."""
 
-    spool_max_size = 1 << 40
+STRUCTURE = Structure(values=4096, lists=1024, objects=256, names=4096)
+"""Of a JSON body of images: a few names and texts, and room for what is ignored."""
 
 
-async def read_images(
-    request: Request,
-    progress: Callable[[], None],
-    fields: Sequence[str],
-    *,
-    max_image: int,
-    max_body: int,
-    max_images: int,
-) -> dict[str, list[bytes]]:
-    """The images of a request, by field.
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How a body is read and what is looked for in it.
+
+    Attributes:
+        kind: media type, in lower case; a raw one holds a single image.
+        content_type: the whole header.
+        fields: the names that images may have; each must be there.
+        most: bytes of the body.
+        max_images: most files of a form.
+    """
+
+    kind: str
+    content_type: str
+    fields: Sequence[str]
+    most: int
+    max_images: int
+
+    @property
+    def raw(self) -> bool:
+        """Whether the body as a whole is the image."""
+        return self.kind in RAW
+
+
+def images_plan(
+    headers: Mapping[str, str], fields: Sequence[str], *, max_image: int, max_body: int, max_images: int
+) -> Plan:
+    """What a request's headers say of its images.
 
     A raw body is the only field's image. A multipart body may repeat a field; JSON holds one base64 text
     for each.
 
     Args:
-        request: the request; its body is read here.
-        progress: called when a part of it has come.
+        headers: of the request, by names in lower case.
         fields: the names that images may have; each must be there.
         max_image: bytes of a raw image.
         max_body: bytes of a body with several images.
@@ -71,45 +94,59 @@ async def read_images(
 
     Raises:
         MediaTypeUnsupported: the declared type is none that holds images.
-        ImageTooLarge: the body is over its limit, as declared or as counted.
-        ImageInvalid: base64 that is none.
-        ParameterInvalid: a field is missing, or there are too many images.
-        ClientGone: the client hung up half way.
     """
-    if request.headers.get("content-encoding", "identity") != "identity":
+    if headers.get("content-encoding", "identity") != "identity":
         raise MediaTypeUnsupported("a compressed body is not accepted; images are compressed already")
-    kind = request.headers.get("content-type", "application/octet-stream").partition(";")[0].strip().lower()
-    if kind == "multipart/form-data":
-        found = await _multipart(request, fields, await read_body(request, progress, max_body), max_images)
-    elif kind == "application/json":
+    content_type = headers.get("content-type", "application/octet-stream")
+    kind = _kind(content_type)
+    if kind == FORM:
+        most = max_body
+    elif kind == JSON:
         most = max_image * len(fields) * 4 // 3 + 4096  # base64 is longer by a third
-        found = _json(await read_body(request, progress, most), fields)
     elif kind in RAW and len(fields) == 1:
-        found = {fields[0]: [await read_body(request, progress, max_image)]}
+        most = max_image
     else:
         accepted = ACCEPTED if len(fields) == 1 else "multipart/form-data or application/json"
-        raise MediaTypeUnsupported(f"the content type {kind!r} is not accepted; send {accepted}")
-    for field in fields:
+        raise MediaTypeUnsupported(f"the content type {echoed(kind)} is not accepted; send {accepted}")
+    return Plan(kind, content_type, fields, most, max_images)
+
+
+def images_of(body: bytes, plan: Plan) -> dict[str, list[bytes]]:
+    """The images of a body, by field.
+
+    Raises:
+        ImageInvalid: base64 that is none.
+        ParameterInvalid: a field is missing, or there are too many images.
+    """
+    if plan.kind == FORM:
+        found = _multipart(body, plan)
+    elif plan.kind == JSON:
+        found = _json(body, plan.fields)
+    else:
+        found = {plan.fields[0]: [body]}
+    for field in plan.fields:
         if not found.get(field):
             raise ParameterInvalid(field, f"the body has no {field!r}: an image is needed there")
     return found
 
 
-async def read_json(request: Request, progress: Callable[[], None], most: int) -> bytes:
-    """A JSON body of at most so many bytes.
-
-    Raises:
-        MediaTypeUnsupported: it is not declared as JSON.
-        ImageTooLarge: it is longer.
+def check_json(headers: Mapping[str, str]) -> None:
     """
-    kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
-    if kind != "application/json":
-        raise MediaTypeUnsupported(f"the content type {kind!r} is not accepted; send application/json")
-    return await read_body(request, progress, most)
+    Raises:
+        MediaTypeUnsupported: the body is not declared as JSON.
+    """
+    kind = _kind(headers.get("content-type", JSON))
+    if kind != JSON:
+        raise MediaTypeUnsupported(f"the content type {echoed(kind)} is not accepted; send application/json")
 
 
-async def read_body(request: Request, progress: Callable[[], None], most: int) -> bytes:
-    """The body as it came, of at most so many bytes; `progress` is called when a part of it has come.
+async def read_body(request: Request, progress: Progress, most: int) -> bytes:
+    """The body as it came, of at most so many bytes.
+
+    Args:
+        request: its body is read here.
+        progress: called with the size of each part that has come, before it is kept.
+        most: bytes.
 
     Raises:
         ImageTooLarge: it is longer, as declared or as counted.
@@ -118,50 +155,59 @@ async def read_body(request: Request, progress: Callable[[], None], most: int) -
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > most:
         raise ImageTooLarge(f"the body has {declared} bytes; at most {most} are accepted")
-    chunks, length = [], 0
+    first, rest, length = b"", None, 0
     try:
         async for chunk in request.stream():
-            if not chunk:  # the last one, else the whole body were copied for its sake
+            if not chunk:  # the last one
                 continue
-            progress()
             length += len(chunk)
             if length > most:
                 raise ImageTooLarge(f"the body has more than {most} bytes, which is the most accepted")
-            chunks.append(chunk)
+            progress(len(chunk))
+            if length == len(chunk):
+                first = chunk
+                continue
+            if rest is None:
+                rest = io.BytesIO()
+                rest.write(first)
+                first = b""
+            rest.write(chunk)
     except ClientDisconnect:
         raise ClientGone from None
-    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+    return first if rest is None else rest.getvalue()  # without a copy: the buffer itself
 
 
-async def _multipart(
-    request: Request, fields: Sequence[str], body: bytes, max_images: int
-) -> dict[str, list[bytes]]:
-    async def stream() -> AsyncGenerator[bytes, None]:
-        yield body
-        yield b""
+def _kind(content_type: str) -> str:
+    return content_type.partition(";")[0].strip().lower()
 
-    try:
-        headers = Headers(raw=request.headers.raw)
-        form = await _Parser(headers, stream(), max_files=max_images, max_fields=64).parse()
-    except (MultiPartException, KeyError, ValueError) as exc:
-        many = "Too many files" in str(exc)
-        detail = (
-            f"at most {max_images} images are accepted in one request" if many else "malformed multipart body"
-        )
-        raise ParameterInvalid(fields[0], detail) from exc
+
+def _multipart(body: bytes, plan: Plan) -> dict[str, list[bytes]]:
+    fields = plan.fields
     found: dict[str, list[bytes]] = {}
-    for name, value in form.multi_items():
-        if name in fields:
-            if not isinstance(value, UploadFile):
-                raise ParameterInvalid(name, f"the part {name!r} is text; send it as a file")
-            found.setdefault(name, []).append(value.file.read())  # in memory: see _Parser
-    await form.close()
+    files = texts = 0
+    try:
+        for part in split(body, boundary_of(plan.content_type), plan.max_images + TEXTS + 1):
+            if not part.file:
+                texts += 1
+                if texts > TEXTS:
+                    raise Malformed(f"more than {TEXTS} parts are text")
+            else:
+                files += 1
+                if files > plan.max_images:
+                    what = f"at most {plan.max_images} images are accepted in one request"
+                    raise ParameterInvalid(fields[0], what)
+            if part.name in fields:
+                if not part.file:
+                    raise ParameterInvalid(part.name, f"the part {part.name!r} is text; send it as a file")
+                found.setdefault(part.name, []).append(body[part.start : part.end])
+    except Malformed as error:
+        raise ParameterInvalid(fields[0], f"malformed multipart body: {error}") from None
     return found
 
 
 def _json(body: bytes, fields: Sequence[str]) -> dict[str, list[bytes]]:
     try:
-        document = from_json(body)
+        document = parse_json(body, STRUCTURE)
     except ValueError as exc:
         raise ParameterInvalid(fields[0], f"the body is not JSON: {exc}") from None
     if not isinstance(document, dict):

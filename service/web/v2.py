@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from pydantic_core import from_json
 
 from models.errors import ParameterInvalid
 from service.web.answers import json_answer
 from service.web.call import call_of, while_connected
-from service.web.compression import compressed, decompressed
+from service.web.compression import Inflater, compressed
+from service.web.house import INLINE as SMALL
 from service.web.house import Home, House
-from service.web.v2_codec import HEADER, Layout, parse, render
+from service.web.json_text import Structure, parse_json
+from service.web.v2_codec import HEADER, Layout, most_text, parse, render
 from service.web.v2_schemas import (
     ConfigOut,
     InferOut,
@@ -31,6 +33,7 @@ health = APIRouter(prefix="/v2/health", tags=["open inference"])
 router = APIRouter(prefix="/v2", tags=["open inference"])
 BINARY = "application/octet-stream"
 INDEX_BYTES = 64 * 1024
+INDEX = Structure(values=1024, lists=64, objects=64, names=1024)
 TASK = "infer"
 """Label that inferences are counted under."""
 INLINE = 100_000
@@ -64,7 +67,7 @@ async def index(request: Request, house: Home) -> Response:
     """Every model and its state; `{"ready": true}` asks for those that answer now."""
     body = await house.body(request, INDEX_BYTES)
     try:
-        wish = from_json(body).get("ready", False) if body else False
+        wish = parse_json(body, INDEX).get("ready", False) if body else False
     except (ValueError, AttributeError):
         raise ParameterInvalid("body", "the body must be a JSON object, or empty") from None
     return json_answer(house.inference.index(ready=wish is True))
@@ -157,26 +160,54 @@ async def infer(request: Request, house: House, model: str, version: str) -> Res
     call.task = TASK
     deadline = house.deadline(request)
     most, headers = house.settings.max_body_bytes, request.headers
+    house.inference.check_known(model, version)
+    length, most_json = headers.get(HEADER), most_text(house.settings.max_image_bytes)
     body = await house.body(request, most)
-    encoding = headers.get("content-encoding", "identity")
-    if encoding != "identity":
-        body = await house.plane.in_decoder(partial(decompressed, body, encoding, most))
-    wish, layout = parse(body, headers.get(HEADER), model, version)
-    if BINARY in headers.get("accept", ""):
-        layout = Layout(True, layout.named)
     async with while_connected(request):
+        encoding = headers.get("content-encoding", "identity").strip().lower()
+        if encoding not in ("", "identity"):
+            # without the header all of it is JSON
+            limit = min(most, most_json + 1) if length is None else most
+            body = await _inflated(request, house, body, encoding, limit, deadline)
+        house.reserve(request, len(body))  # what is made of it
+        work = partial(parse, body, length, model, version, most_json)
+        small = _text_length(body, length) <= SMALL
+        wish, layout = work() if small else await house.aside(work, deadline)
+        del body, work
+        if BINARY in headers.get("accept", ""):
+            layout = Layout(True, layout.named)
         answer = await house.inference.infer(wish, deadline)
-    call.trace = answer.trace
-    content, length = render(answer, layout)
+        call.trace = answer.trace
+        made = partial(render, answer, layout)
+        size = sum(tensor.size for tensor in answer.outputs)
+        content, json_length = made() if size <= SMALL else await house.aside(made, deadline)
     accepted = headers.get("accept-encoding", "")
     if len(content) > INLINE:  # as long as other requests can wait
         content, coding = await house.plane.in_decoder(partial(compressed, content, accepted))
     else:
         content, coding = compressed(content, accepted)
-    response = Response(content, media_type="application/json" if length is None else BINARY)
-    if length is not None:
-        response.headers[HEADER] = str(length)
+    response = Response(content, media_type="application/json" if json_length is None else BINARY)
+    if json_length is not None:
+        response.headers[HEADER] = str(json_length)
     if coding is not None:
         response.headers["Content-Encoding"] = coding
     response.headers["Vary"] = "Accept-Encoding"
     return response
+
+
+def _text_length(body: bytes, header: str | None) -> int:
+    """Bytes of JSON in a body, at most; what follows it costs nothing to parse."""
+    if header is not None and len(header) < 10 and header.isascii() and header.isdigit():
+        return min(int(header), len(body))
+    return len(body)
+
+
+async def _inflated(
+    request: Request, house: House, body: bytes, encoding: str, most: int, deadline: float
+) -> bytes:
+    """A body as it was before its Content-Encoding, its memory reserved piece by piece."""
+    inflater, whole = Inflater(body, encoding, most), io.BytesIO()
+    while data := await house.aside(inflater.piece, deadline):
+        house.reserve(request, len(data))
+        whole.write(data)
+    return whole.getvalue()

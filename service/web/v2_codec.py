@@ -7,17 +7,32 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fastapi import Response
-from pydantic_core import from_json, to_json
+from pydantic_core import to_json
 
-from models.errors import ParameterInvalid
+from models.errors import ECHO, ImageTooLarge, ParameterInvalid, echoed
 from service.errors import Problem
 from service.inference.request import InferRequest, InferResponse, Value, Wanted
 from service.inference.served import IMAGE
-from service.inference.tensors import BYTES, Given
+from service.inference.tensors import BYTES, DEPTH, Given
 from service.web.answers import problem_answer
+from service.web.json_text import Structure, parse_json
 
 HEADER = "Inference-Header-Content-Length"
 """Length of the JSON, where bytes follow it; 0: there is no JSON, the body is one picture."""
+
+ADVICE = f"; send tensors in their binary form, with the header {HEADER}"
+
+STRUCTURE = Structure(values=2**20, lists=300_000, objects=512, names=4096, advice=ADVICE)
+"""A million numbers: the largest input of a model here (512 x 512 x 3) as numbers, nested or not.
+
+Parsing so many holds the interpreter's lock for 0.1 s.
+"""
+
+TEXT_BYTES = 8 * 1024 * 1024
+"""Bytes of JSON text that are accepted in any case: a million numbers with commas and spaces."""
+
+INPUTS, OUTPUTS = 8, 64
+"""Most inputs and most outputs of a request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,24 +48,35 @@ class Layout:
     named: Mapping[str, bool] = field(default_factory=dict)
 
 
-def parse(body: bytes, header: str | None, model: str, version: str) -> tuple[InferRequest, Layout]:
+def most_text(max_image: int) -> int:
+    """Most bytes of JSON text of a request: one image of `max_image` bytes in base64 is accepted."""
+    return max(TEXT_BYTES, max_image * 4 // 3 + 4096)
+
+
+def parse(
+    body: bytes, header: str | None, model: str, version: str, most: int | None = None
+) -> tuple[InferRequest, Layout]:
     """A request's body.
 
     Args:
         body: decompressed.
         header: `Inference-Header-Content-Length`.
         model, version: of the path.
+        most: bytes of the JSON; None: any number.
 
     Raises:
         ParameterInvalid: it is not what the protocol says, or its sizes contradict each other.
+        ImageTooLarge: the JSON is longer, or has more structure, than any that is not better sent in binary.
     """
     length = _header_length(header, len(body))
     if length == 0:
         return InferRequest(model, version, [Given(IMAGE, BYTES, (1,), [body])]), Layout()
+    if most is not None and (len(body) if length is None else length) > most:
+        raise ImageTooLarge(f"the JSON has more than {most} bytes{ADVICE}")
     document = _json(body if length is None else body[:length])
     binary = None if length is None else memoryview(body)[length:]
     inputs, position = [], 0
-    for entry in _objects(document, "inputs"):
+    for entry in _objects(document, "inputs", INPUTS):
         name = _text(entry, "name")
         size = _object(entry, "parameters").get("binary_data_size")
         for key in _object(entry, "parameters"):
@@ -63,10 +89,11 @@ def parse(body: bytes, header: str | None, model: str, version: str) -> tuple[In
             if not _is_size(size):
                 raise _wrong("binary_data_size", "must be a number of bytes")
             if "data" in entry:
-                raise _wrong("binary_data_size", f"the input {name!r} has data in the JSON as well")
+                raise _wrong("binary_data_size", f"the input {echoed(name)} has data in the JSON as well")
             if binary is None or position + size > len(binary):
                 left = 0 if binary is None else len(binary) - position
-                raise _wrong("binary_data_size", f"the input {name!r} claims {size} bytes, {left} are left")
+                claim = f"the input {echoed(name)} claims {size} bytes, {left} are left"
+                raise _wrong("binary_data_size", claim)
             data = binary[position : position + size]
             position += size
         inputs.append(Given(name, _text(entry, "datatype"), _shape(entry), data))
@@ -114,13 +141,13 @@ def _header_length(header: str | None, most: int) -> int | None:
     if header is None:
         return None
     if not header.isascii() or not header.isdigit() or len(header) > 20 or int(header) > most:
-        raise ParameterInvalid(HEADER, f"{HEADER} is {header!r}, but the body has {most} bytes")
+        raise ParameterInvalid(HEADER, f"{HEADER} is {echoed(header)}, but the body has {most} bytes")
     return int(header)
 
 
 def _json(text: bytes) -> dict[str, Any]:
     try:
-        document = from_json(text)
+        document = parse_json(text, STRUCTURE)
     except ValueError as exc:
         hint = f"; with {HEADER}: 0 the whole body is a picture" if text[:1] != b"{" else ""
         raise ParameterInvalid("body", f"the body is not JSON: {exc}{hint}") from None
@@ -133,7 +160,7 @@ def _outputs(document: dict[str, Any]) -> tuple[list[Wanted], dict[str, bool]]:
     if "outputs" not in document:
         return [], {}
     wanted, named = [], {}
-    for entry in _objects(document, "outputs"):
+    for entry in _objects(document, "outputs", OUTPUTS):
         name, parameters = _text(entry, "name"), _object(entry, "parameters")
         classes, binary = parameters.get("classification"), parameters.get("binary_data")
         if classes is not None and (not isinstance(classes, int) or isinstance(classes, bool)):
@@ -155,6 +182,8 @@ def _parameters(given: dict[str, Any]) -> dict[str, Value]:
 
 def _shape(entry: dict[str, Any]) -> tuple[int, ...]:
     shape = _list(entry, "shape")
+    if len(shape) > DEPTH:
+        raise _wrong("shape", f"{len(shape)} sizes; at most {DEPTH}")
     if not all(_is_size(size) for size in shape):
         raise _wrong("shape", "must be whole numbers, none of them negative")
     return tuple(shape)
@@ -164,8 +193,10 @@ def _is_size(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
 
 
-def _objects(document: dict[str, Any], name: str) -> list[dict[str, Any]]:
+def _objects(document: dict[str, Any], name: str, most: int) -> list[dict[str, Any]]:
     entries = _list(document, name)
+    if len(entries) > most:
+        raise _wrong(name, f"{len(entries)} of them; at most {most}")
     if not all(isinstance(entry, dict) for entry in entries):
         raise _wrong(name, "must be a list of objects")
     return entries
@@ -193,4 +224,4 @@ def _text(document: dict[str, Any], name: str) -> str:
 
 
 def _wrong(name: str, what: str) -> ParameterInvalid:
-    return ParameterInvalid(name, f"{name}: {what}")
+    return ParameterInvalid(name, f"{name[:ECHO]}: {what}")

@@ -87,8 +87,7 @@ class Doors:
             )
             for one in pipelines
         ]
-        memory = MemoryBudget(settings.decode_memory_bytes)
-        self.plane = DataPlane(runners, self.metrics, limits, 0, memory, tracing)
+        self.plane = DataPlane(runners, self.metrics, limits, 0, self.memory, tracing)
         faces = FaceDesk(self.plane)
         pictures = PictureDesk(self.plane)
         styles = StyleDesk(self.plane)
