@@ -116,11 +116,11 @@ class Offload:
 
                 future.add_done_callback(ended)
                 return await asyncio.wrap_future(future)
-        except TimeoutError:
-            raise DeadlineExceeded("the deadline passed before the image was done") from None
-        except BaseException:
+        except BaseException as error:
             if call.kept:  # the result came in the very moment of the cancellation
                 self.memory.release(keep)
+            if isinstance(error, TimeoutError):
+                raise DeadlineExceeded("the deadline passed before the image was done") from None
             raise
         finally:
             call.cancelled = True  # whatever of it runs still is of no use
@@ -141,7 +141,7 @@ class Offload:
 
     def _release(self, call: Call, future: Future[Any], memory: int, keep: int) -> None:
         """In the loop, when the thread is done with it, however long after its client left."""
-        call.kept = not call.cancelled and future.exception() is None
+        call.kept = not (call.cancelled or future.cancelled() or future.exception())
         self._pieces -= 1
         self._free.release()
         self.memory.release(memory - keep if call.kept else memory)
