@@ -102,6 +102,25 @@ def test_a_cancelled_job_has_stopped(
     assert client.delete(here).json()["code"] == "job_finished"
 
 
+def test_a_client_is_refused_beyond_its_share_and_another_is_not(
+    client: httpx.Client, pictures: dict[str, bytes]
+) -> None:
+    def submit(address: str) -> httpx.Response:
+        headers = {"x-forwarded-for": address}  # believed where it comes from this machine
+        return client.post("/v1/stylize/jobs", params=LONG, files=pictures, headers=headers)
+
+    taken = [submit("192.0.2.1")]
+    until(lambda: client.get(taken[0].headers["location"]).json()["state"] == "running")
+    taken += [submit("192.0.2.1") for _ in range(4)]  # half of LYNCEUS_MAX_WAITING_JOBS
+    refused = submit("192.0.2.1")
+    assert (refused.status_code, refused.json()["code"]) == (429, "overloaded")
+    assert int(refused.headers["retry-after"]) > 10, "the job that runs takes minutes"
+    taken.append(submit("192.0.2.2"))
+    assert [answer.status_code for answer in taken] == [202] * 6
+    for answer in reversed(taken):
+        assert client.delete(answer.headers["location"]).status_code == 200
+
+
 def test_after_a_restart_a_job_is_told_to_have_failed(
     painting_server: Server, client: httpx.Client, pictures: dict[str, bytes], tmp_path: Path, state: Path
 ) -> None:

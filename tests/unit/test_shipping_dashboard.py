@@ -22,6 +22,8 @@ SHOWN = (
     "inflight",
     "dropped",
     "model_info",
+    "worker_deaths",
+    "jobs",
 )
 BUILT_IN = {"__rate_interval", "__range", "__interval"}
 
