@@ -26,7 +26,7 @@ def random_network(folder: Path) -> Network:
     return Network(path, sha256_of(path))
 
 
-def until(true: Callable[[], bool], seconds: float = 120) -> None:
+def until(true: Callable[[], bool], seconds: float = 280) -> None:
     """Waits for something that another process or thread does."""
     end = time.monotonic() + seconds
     while not true():
