@@ -47,7 +47,7 @@ class Stage:
     def run(self, items: Sequence[Prepared]) -> list[Any]:
         """Results of a batch."""
         with self.executor.scope():
-            outputs = self.executor.run([item.tensor for item in items])
+            outputs = self.executor.run([item.inputs for item in items])
             return self.pipeline.postprocess(outputs, [item.context for item in items])
 
 
@@ -70,9 +70,9 @@ class Painted(OneModel):
     """The same for pictures on canvases of several sizes, each answered with an encoded picture."""
 
     def answer(self, requests: Sequence[Prepared]) -> None:
-        shapes = {request.tensor.shape for request in requests}
+        shapes = {request.shapes for request in requests}
         for shape in shapes:  # as in the service, a batch has one shape
-            for painted in self._stage.run([item for item in requests if item.tensor.shape == shape]):
+            for painted in self._stage.run([item for item in requests if item.shapes == shape]):
                 encode(painted.pixels, "jpeg")
 
 
@@ -99,9 +99,11 @@ class FacesEmbedded:
         pictures = [picture for request in requests for picture in request]
         found = self._detector.run([prepared for _, prepared in pictures])
         chips: list[Prepared] = []
+        embedder = self._embedder.pipeline
         for (image, _), faces in zip(pictures, found, strict=True):
             chosen = [select_face(faces)] if self._largest else faces.items
-            chips += [self._embedder.pipeline.preprocess(chip, None) for chip in cut_faces(image, chosen)]
+            crops = cut_faces(image, chosen, embedder.card.space.template)
+            chips += [embedder.preprocess(crop, None) for crop in crops]
         for start in range(0, len(chips), self._most):
             self._embedder.run(chips[start : start + self._most])
 
@@ -114,9 +116,10 @@ def make_chain(work: Work, threads: int, batches: Sequence[int]) -> Chain:
     stages = []
     for name in work.models:
         pipeline = registry.build(name, Catalogue(), store)
-        stages.append(Stage(pipeline, make_executor(pipeline, settings)))
-        for shape in pipeline.shapes:
-            stages[-1].executor.warm(shape, batches)
+        executor = make_executor(pipeline, settings)
+        stages.append(Stage(pipeline.with_stages(executor.stages), executor))
+        for example in pipeline.examples:
+            executor.warm(example, batches)
     if work.embedder is None:
         return Painted(stages[0]) if stages[0].pipeline.card.task is Task.STYLE else OneModel(stages[0])
     return FacesEmbedded(*stages, largest=work.largest, most=max(batches))

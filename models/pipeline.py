@@ -1,4 +1,4 @@
-"""The seam between the science and the serving: preprocess -> module -> postprocess.
+"""The seam between the models and the serving: preprocess -> module -> postprocess.
 
 A pipeline binds a network to the preprocessing its weights were trained with. The serving code runs
 the three steps in three places (a thread pool, the device, a thread of the device), batches the middle
@@ -7,10 +7,12 @@ one and knows nothing else of a model.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +23,9 @@ if TYPE_CHECKING:  # the process that verifies weights and starts the workers ne
     from torch import Tensor, nn
 
     from models.image import Image
+
+Inputs = tuple[NDArray[Any], ...]
+"""One item's arrays, in the order in which a module takes them; a batch stacks each over its items."""
 
 
 class Task(StrEnum):
@@ -38,12 +43,49 @@ class Prepared:
     """One item, ready to be stacked into a batch.
 
     Attributes:
-        tensor: uint8, [H, W, 3], RGB. Items of one shape share a batch, so a pipeline gives few shapes.
+        inputs: the module's inputs; the first is the image, uint8 [H, W, 3], RGB, for most. Items whose
+            inputs have the same shapes share a batch, so a pipeline gives few shapes.
         context: what `postprocess` needs to undo the geometry and to apply this request's options.
     """
 
-    tensor: NDArray[np.uint8]
+    inputs: Inputs
     context: Any
+
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Of the inputs: what the items of a batch have in common."""
+        return tuple([array.shape for array in self.inputs])
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """How a face lies in the crop that an embedding network takes.
+
+    Attributes:
+        side: of the square crop, pixels.
+        landmarks: where a mean face's five landmarks are, (x, y) in pixels of the crop from its upper left
+            corner, in the order of `models.faces.result.Face.landmarks`.
+    """
+
+    side: int
+    landmarks: tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FaceSpace:
+    """What an embedding network's vectors are and how they are compared.
+
+    Attributes:
+        dimensions: of a vector.
+        threshold: largest distance of two faces of one person, unless a request names another.
+        template: what the network's crops look like.
+        metric: of the distance.
+    """
+
+    dimensions: int
+    threshold: float
+    template: Template
+    metric: str = "euclidean"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +99,8 @@ class Card:
         sha256: hex digest of the weights file that was loaded.
         labels: class names by index; empty where there are none.
         input: height, width in pixels of the network's input (None where it varies).
-        details: anything else worth showing: source, metrics, thresholds.
+        details: anything else worth showing: source, metrics, thresholds. No code reads it.
+        face_space: of a network that embeds faces; None for others.
     """
 
     name: str
@@ -67,63 +110,123 @@ class Card:
     labels: tuple[str, ...] = ()
     input: tuple[int, int] | None = None
     details: Mapping[str, Any] = field(default_factory=dict)
+    face_space: FaceSpace | None = None
+
+    @property
+    def space(self) -> FaceSpace:
+        """As `face_space`.
+
+        Raises:
+            ParameterInvalid: the model does not embed faces (parameter ``embedder``).
+        """
+        if self.face_space is None:
+            raise ParameterInvalid("embedder", f"the model {self.name} does not embed faces")
+        return self.face_space
 
 
-@runtime_checkable
-class Pipeline(Protocol):
-    """One servable model.
+RunStage = Callable[["Tensor"], tuple["Tensor", ...]]
+"""A stage as `postprocess` calls it: a module, or what an executor compiled of it."""
 
-    `module` takes a uint8 Tensor[N, H, W, 3] (RGB, 0..255), normalises it itself (so one upload per batch is
-    bytes, and the arithmetic is the device's) and returns a Tensor or a tuple of Tensors whose first
-    dimension is N. It has no Python branching on data, so that it can be traced, exported and captured.
-    It is in eval mode and float32; an executor may change its precision.
 
-    Three attributes are optional. ``exportable`` is False for a module that does branch on data, which then
-    runs as plain Torch. ``stages`` are small modules by name that `postprocess` calls itself (MTCNN's second
-    and third network, on square float32 crops); an executor may put compiled ones in their place.
-    ``any_size``, of `module`, is True where a trace made with one size of picture is right for every other.
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A small network that a pipeline's `postprocess` calls itself, on a number of items that varies.
+
+    Attributes:
+        module: float32 Tensor[M, *shape] -> tuple of Tensors whose first dimension is M.
+        shape: of one item.
     """
 
-    @property
-    def card(self) -> Card: ...
+    module: nn.Module
+    shape: tuple[int, ...]
 
-    @property
-    def module(self) -> nn.Module: ...
 
-    @property
-    def shapes(self) -> Sequence[tuple[int, int, int]]:
-        """Shapes of `Prepared.tensor` to warm up before the model is ready."""
+class Explainer(Protocol):
+    """Tells what an answer rests on; both methods run outside of a batch, in a thread.
+
+    Raises:
+        ParameterInvalid: an unknown label, a parameter out of its range, or a network that this does not fit.
+    """
+
+    def heat_map(self, image: Image, label: str | None = None) -> Any:
+        """Where the evidence for a label lies; None means the likeliest one."""
         ...
 
-    @property
-    def min_side(self) -> int | None:
-        """Shortest side in pixels that a decoder may reduce a picture to, or None for full resolution."""
+    def windows(self, image: Image, label: str, **parameters: Any) -> Any:
+        """The scores of a label over all windows of an image."""
         ...
 
+
+class Pipeline(ABC):
+    """One servable model.
+
+    What a pipeline can do is told by attributes with defaults; nothing about it is found out from its class.
+
+    Attributes:
+        card: its public card.
+        module: takes as many Tensors as an item has inputs, each [N, ...]; the image is uint8 Tensor[N, H, W,
+            3], RGB, 0..255, which the module normalises itself (so one upload per batch is bytes, and the
+            arithmetic is the device's). Returns a Tensor or a tuple of Tensors whose first dimension is N. It
+            is in eval mode and float32; an executor may change its precision.
+        shapes: of the image inputs, to warm up before the model is ready.
+        min_side: shortest side in pixels that a decoder may reduce an image to; None: full resolution.
+        exportable: whether the module has no Python branching on data, so that it can be traced, exported and
+            captured. One that is not runs as plain Torch.
+        dynamic_size: whether a trace made with one size of image is right for every other.
+        stages: small networks by name that `postprocess` calls itself; see `with_stages`.
+        takes_pixels: whether the network's input is a plain image of one fixed size, so that `prepare_tensor`
+            may be called.
+        explainer: explains its answers; None: they cannot be explained.
+    """
+
+    card: Card
+    module: nn.Module
+    shapes: Sequence[tuple[int, int, int]]
+    min_side: int | None = None
+    exportable: bool = True
+    dynamic_size: bool = False
+    stages: Mapping[str, Stage] = MappingProxyType({})
+    takes_pixels: bool = False
+    explainer: Explainer | None = None
+
+    @property
+    def examples(self) -> Sequence[Inputs]:
+        """An item's inputs for each of `shapes`, to warm up with; those of a module with one input."""
+        return [(np.zeros(shape, np.uint8),) for shape in self.shapes]
+
+    @abstractmethod
     def preprocess(self, image: Image, options: Any = None) -> Prepared:
         """Runs in a thread pool. `options` is the task's frozen options dataclass; None means defaults.
 
         Raises:
             ParameterInvalid: an option that this model cannot honour, such as an unknown class name.
         """
-        ...
-
-    def postprocess(self, outputs: tuple[Tensor, ...], contexts: Sequence[Any]) -> list[Any]:
-        """Runs once per batch, on whatever device the outputs are on; one frozen result per context."""
-        ...
-
-
-@runtime_checkable
-class TensorPipeline(Protocol):
-    """A pipeline that also takes what its network takes, where that is a plain picture of one fixed size."""
 
     def prepare_tensor(self, pixels: NDArray[np.uint8], options: Any = None) -> Prepared:
-        """uint8 [H, W, 3], RGB, of the shape that `shapes` names; nothing is cropped, resized or turned.
+        """Takes the network's own input, where `takes_pixels`; nothing is cropped, resized or turned.
+
+        Args:
+            pixels: uint8 [H, W, 3], RGB, of the shape that `shapes` names.
+            options: as for `preprocess`.
 
         Raises:
-            ParameterInvalid: another shape, or an option as for `Pipeline.preprocess`.
+            ParameterInvalid: another shape, or an option as for `preprocess`.
         """
-        ...
+        raise NotImplementedError(f"{self.card.name} takes no pixels")
+
+    @abstractmethod
+    def postprocess(self, outputs: tuple[Tensor, ...], contexts: Sequence[Any]) -> list[Any]:
+        """Runs once per batch, on whatever device the outputs are on; one frozen result per context."""
+
+    def with_stages(self, compiled: Mapping[str, RunStage]) -> Self:
+        """The same pipeline with compiled networks in place of some of its stages.
+
+        Raises:
+            ValueError: it has no stage of that name.
+        """
+        if compiled:
+            raise ValueError(f"{self.card.name} has no stages {', '.join(sorted(compiled))}")
+        return self
 
 
 def check_tensor(pixels: NDArray[np.uint8], shapes: Sequence[tuple[int, int, int]]) -> tuple[int, int, int]:

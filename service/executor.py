@@ -1,7 +1,7 @@
 """How a module runs on a stacked batch: Torch (CPU or CUDA, with CUDA graphs) or OpenVINO (CPU).
 
-An executor takes uint8 pictures of one shape and gives tensors, on its device, whose first dimension is the
-batch. It is used from threads of its runner, never from the event loop.
+An executor takes items whose inputs have the same shapes and gives tensors, on its device, whose first
+dimension is the batch. It is used from threads of its runner, never from the event loop.
 """
 
 from __future__ import annotations
@@ -9,16 +9,18 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from models.pipeline import Pipeline
-from service.openvino_executor import OpenVINOExecutor, Pictures, Shape, compiled_stage
+from models.pipeline import Inputs, Pipeline, RunStage
+from service.openvino_executor import OpenVINOExecutor, Shapes, shapes_of, stack
 from service.settings import ExecutorKind, Precision, Settings
 
 
@@ -29,18 +31,20 @@ class Executor(Protocol):
         name: ``torch`` or ``openvino``, for model cards and metrics.
         device: ``cpu`` or ``cuda:0``.
         precision: ``float32``, ``bfloat16`` or ``float16``.
+        stages: what it compiled of the pipeline's stages, for `Pipeline.with_stages`.
     """
 
     name: str
     device: str
     precision: str
+    stages: Mapping[str, RunStage]
 
-    def warm(self, shape: Shape, batches: Sequence[int]) -> None:
-        """Prepares for batches of these sizes of this shape and runs each once."""
+    def warm(self, example: Inputs, batches: Sequence[int]) -> None:
+        """Prepares for batches of these sizes of items like this one and runs each once."""
         ...
 
-    def run(self, pictures: Pictures) -> tuple[Tensor, ...]:
-        """Runs uint8 [H, W, 3] pictures of one shape as one batch; outputs have the batch first."""
+    def run(self, items: Sequence[Inputs]) -> tuple[Tensor, ...]:
+        """Runs items whose inputs have the same shapes as one batch; outputs have the batch first."""
         ...
 
     def scope(self) -> AbstractContextManager[None]:
@@ -52,7 +56,7 @@ class TorchExecutor:
     """PyTorch as it is, on a CPU or a GPU.
 
     On a GPU: channels_last, autocast to bfloat16 or float16, and a CUDA graph per batch size that was warmed;
-    a batch is padded up to the next such size, and larger ones run eagerly. Pictures go up from pinned memory
+    a batch is padded up to the next such size, and larger ones run eagerly. Inputs go up from pinned memory
     on a stream of their own, so that with two slots the next batch crosses the bus while one computes. Work
     on the outputs (`scope`) has a stream for each thread, so that it waits for its own batch alone.
 
@@ -64,6 +68,7 @@ class TorchExecutor:
     """
 
     name = "torch"
+    stages: Mapping[str, RunStage] = MappingProxyType({})
 
     def __init__(
         self,
@@ -83,7 +88,7 @@ class TorchExecutor:
         self._module = module.to(self._device).eval()
         self._cuda = _Cuda(self._device) if cuda else None
         self._capture = capture
-        self._graphs: dict[tuple[int, ...], _Graph] = {}
+        self._graphs: dict[tuple[int, Shapes], _Graph] = {}
         if cuda:
             self._module.to(memory_format=torch.channels_last)
 
@@ -92,29 +97,29 @@ class TorchExecutor:
         with torch.inference_mode(), self._cuda.aside() if self._cuda else contextlib.nullcontext():
             yield
 
-    def warm(self, shape: Shape, batches: Sequence[int]) -> None:
+    def warm(self, example: Inputs, batches: Sequence[int]) -> None:
         for size in sorted(batches, reverse=True):  # the others find room in the largest one's memory
             if self._cuda is None or not self._capture:
-                self.run([np.zeros(shape, np.uint8)] * size)
+                self.run([example] * size)
             else:
                 with torch.inference_mode(), self._cuda.turn:
-                    self._graphs[(size, *shape)] = _Graph(self._eager, (size, *shape), self._cuda)
+                    self._graphs[size, shapes_of(example)] = _Graph(self._eager, size, example, self._cuda)
 
-    def run(self, pictures: Pictures) -> tuple[Tensor, ...]:
+    def run(self, items: Sequence[Inputs]) -> tuple[Tensor, ...]:
         with torch.inference_mode():
             if self._cuda is None:
-                return self._eager(torch.from_numpy(np.stack(pictures)))
-            batch = self._cuda.upload(pictures)
-            shape = pictures[0].shape
-            sizes = [key[0] for key in self._graphs if key[1:] == shape and key[0] >= len(pictures)]
-            forward = self._graphs[(min(sizes), *shape)].replay if sizes else self._eager
+                return self._eager([torch.from_numpy(one) for one in stack(items)])
+            batch = self._cuda.upload(items)
+            shapes = shapes_of(items[0])
+            sizes = [size for size, known in self._graphs if known == shapes and size >= len(items)]
+            forward = self._graphs[min(sizes), shapes].replay if sizes else self._eager
             return self._cuda.compute(forward, batch)
 
-    def _eager(self, batch: Tensor) -> tuple[Tensor, ...]:
+    def _eager(self, batch: Sequence[Tensor]) -> tuple[Tensor, ...]:
         with torch.autocast(
             self._device.type, self._dtype, enabled=self._dtype != torch.float32, cache_enabled=False
         ):
-            return _as_tuple(self._module(batch))
+            return _as_tuple(self._module(*batch))
 
 
 class _Cuda:
@@ -133,7 +138,7 @@ class _Cuda:
         self._thread = threading.local()
         self.pool = torch.cuda.graph_pool_handle()
         self.turn = threading.Lock()
-        self._inputs: dict[Shape, Tensor] = {}
+        self._inputs: dict[Shapes, list[Tensor]] = {}
 
     def aside(self) -> torch.cuda.StreamContext:
         """This thread's own stream, for what is done with the outputs."""
@@ -141,27 +146,34 @@ class _Cuda:
             self._thread.stream = torch.cuda.Stream(self._device)
         return torch.cuda.stream(self._thread.stream)
 
-    def input(self, size: int, shape: Shape) -> Tensor:
-        """Where graphs of one shape read: uint8 [size, H, W, 3], the same memory for all sizes."""
-        held = self._inputs.get(shape)
-        if held is None or len(held) < size:
-            held = self._inputs[shape] = torch.zeros((size, *shape), dtype=torch.uint8, device=self._device)
-        return held[:size]
+    def inputs(self, size: int, example: Inputs) -> list[Tensor]:
+        """Where graphs of one shape of item read: Tensors [size, ...], the same memory for all sizes."""
+        shapes = shapes_of(example)
+        held = self._inputs.get(shapes)
+        if held is None or len(held[0]) < size:
+            held = self._inputs[shapes] = [
+                torch.zeros((size, *one.shape), dtype=_dtype(one), device=self._device) for one in example
+            ]
+        return [one[:size] for one in held]
 
-    def upload(self, pictures: Pictures) -> Tensor:
-        """uint8 [N, H, W, 3]; what `compute_stream` runs next waits for the copy, the host does not.
+    def upload(self, items: Sequence[Inputs]) -> list[Tensor]:
+        """The inputs, each [N, ...]; what `compute_stream` runs next waits for the copy, the host does not.
 
         PyTorch's allocator keeps pinned memory, and gives it out again only when the copy is done.
         """
-        staging = torch.empty((len(pictures), *pictures[0].shape), dtype=torch.uint8, pin_memory=True)
-        np.stack(pictures, out=staging.numpy())
-        with torch.cuda.stream(self._copy_stream):
-            batch = staging.to(self._device, non_blocking=True)
-        batch.record_stream(self.compute_stream)
+        batch = []
+        for column in zip(*items, strict=True):
+            staging = torch.empty((len(column), *column[0].shape), dtype=_dtype(column[0]), pin_memory=True)
+            np.stack(column, out=staging.numpy())
+            with torch.cuda.stream(self._copy_stream):
+                batch.append(staging.to(self._device, non_blocking=True))
+            batch[-1].record_stream(self.compute_stream)
         self.compute_stream.wait_event(self._copy_stream.record_event())
         return batch
 
-    def compute(self, forward: Callable[[Tensor], tuple[Tensor, ...]], batch: Tensor) -> tuple[Tensor, ...]:
+    def compute(
+        self, forward: Callable[[Sequence[Tensor]], tuple[Tensor, ...]], batch: Sequence[Tensor]
+    ) -> tuple[Tensor, ...]:
         """Runs a batch and waits for it; the outputs are good on the caller's stream."""
         consumer = torch.cuda.current_stream(self._device)
         with self.turn, torch.cuda.stream(self.compute_stream):
@@ -180,21 +192,26 @@ class _Graph:
     replay's outputs are copied before the next.
     """
 
-    def __init__(self, forward: Any, shape: tuple[int, int, int, int], cuda: _Cuda) -> None:
-        self._input = cuda.input(shape[0], shape[1:])
-        torch.cuda.synchronize(self._input.device)  # it was zeroed on another stream
+    def __init__(self, forward: Any, size: int, example: Inputs, cuda: _Cuda) -> None:
+        self._inputs = cuda.inputs(size, example)
+        torch.cuda.synchronize(self._inputs[0].device)  # they were zeroed on another stream
         with torch.cuda.stream(cuda.compute_stream):
             for _ in range(2):  # the allocator and cuDNN's choices settle before the capture
-                forward(self._input)
+                forward(self._inputs)
         cuda.compute_stream.synchronize()
         self._graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self._graph, pool=cuda.pool, stream=cuda.compute_stream):
-            self._outputs = forward(self._input)
+            self._outputs = forward(self._inputs)
 
-    def replay(self, batch: Tensor) -> tuple[Tensor, ...]:
-        self._input[: len(batch)].copy_(batch)
+    def replay(self, batch: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        for held, given in zip(self._inputs, batch, strict=True):
+            held[: len(given)].copy_(given)
         self._graph.replay()
-        return tuple(output[: len(batch)].clone() for output in self._outputs)
+        return tuple(output[: len(batch[0])].clone() for output in self._outputs)
+
+
+def _dtype(array: NDArray[Any]) -> torch.dtype:
+    return torch.from_numpy(array[:0]).dtype
 
 
 def _as_tuple(outputs: Tensor | Sequence[Tensor]) -> tuple[Tensor, ...]:
@@ -224,13 +241,15 @@ def make_executor(pipeline: Pipeline, settings: Settings) -> Executor:
         kind = ExecutorKind.OPENVINO if openvino else ExecutorKind.TORCH
     if kind is ExecutorKind.OPENVINO and device != "cpu":
         raise ValueError("LYNCEUS_EXECUTOR=openvino runs on a CPU; set LYNCEUS_DEVICE=cpu")
-    exportable = getattr(pipeline, "exportable", True)
-    if kind is ExecutorKind.OPENVINO and exportable:
-        threads = settings.thread_count(cuda=False)
-        for name, stage in getattr(pipeline, "stages", {}).items():
-            pipeline.stages[name] = compiled_stage(stage, threads)  # type: ignore[attr-defined]
-        return OpenVINOExecutor(pipeline.module, threads, settings.precision)
-    return TorchExecutor(pipeline.module, device, settings.precision, capture=exportable)
+    if kind is ExecutorKind.OPENVINO and pipeline.exportable:
+        return OpenVINOExecutor(
+            pipeline.module,
+            settings.thread_count(cuda=False),
+            settings.precision,
+            dynamic_size=pipeline.dynamic_size,
+            stages=pipeline.stages,
+        )
+    return TorchExecutor(pipeline.module, device, settings.precision, capture=pipeline.exportable)
 
 
 def is_device_lost(error: BaseException) -> bool:

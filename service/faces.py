@@ -153,7 +153,7 @@ class FaceDesk:
 
         def cut(face: Face) -> Prepared:
             with torch.inference_mode():
-                return target.pipeline.preprocess(cut_faces(image, [face])[0])
+                return target.pipeline.preprocess(cut_faces(image, [face], target.card.space.template)[0])
 
         jobs: list[Job] = [partial(cut, face) for face in faces]
         if not self._plane.inline:

@@ -6,7 +6,7 @@ import contextlib
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,16 +14,34 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from models.pipeline import Inputs, RunStage, Stage
 from service.settings import Precision
 
-Shape = tuple[int, int, int]
-Pictures = Sequence[NDArray[np.uint8]]
+Shapes = tuple[tuple[int, ...], ...]
+"""Of an item's inputs."""
+
+
+def stack(items: Sequence[Inputs]) -> list[NDArray[Any]]:
+    """Items whose inputs have the same shapes -> each input of the batch, [N, ...]."""
+    return [np.stack(column) for column in zip(*items, strict=True)]
+
+
+def shapes_of(inputs: Iterable[NDArray[Any] | Tensor]) -> Shapes:
+    """The shapes of an item's inputs."""
+    return tuple([tuple(array.shape) for array in inputs])
 
 
 class OpenVINOExecutor:
-    """OpenVINO on a CPU: one compiled network per picture shape, with a free batch dimension.
+    """OpenVINO on a CPU: one compiled network for each shape of item, with a free batch dimension.
 
     CPU pinning is off: with it two worker processes sit on one core (measured: half the throughput).
+
+    Args:
+        module: the network, in eval mode.
+        threads: of one inference.
+        precision: of the arithmetic.
+        dynamic_size: whether one conversion serves all sizes; see `Pipeline.dynamic_size`.
+        stages: what the pipeline calls itself; compiled at once, in float32.
     """
 
     name = "openvino"
@@ -35,10 +53,11 @@ class OpenVINOExecutor:
         threads: int,
         precision: Precision = Precision.AUTO,
         *,
-        inputs: torch.dtype = torch.uint8,
+        dynamic_size: bool = False,
+        stages: Mapping[str, Stage] | None = None,
     ) -> None:
         self._module = module.eval()
-        self._inputs = inputs
+        self._dynamic_size = dynamic_size
         half = precision is not Precision.AUTO and precision is not Precision.FLOAT32
         self.precision = "bfloat16" if half else "float32"
         self._config = {
@@ -47,73 +66,74 @@ class OpenVINOExecutor:
             "ENABLE_CPU_PINNING": False,
             "INFERENCE_PRECISION_HINT": "bf16" if half else "f32",
         }
-        self._compiled: dict[Shape, Any] = {}
+        self._compiled: dict[Shapes, Any] = {}
         self._converted: Any = None
         self._compiling = threading.Lock()
         self._requests = threading.local()
+        self.stages: Mapping[str, RunStage] = {
+            name: _compiled(stage, threads) for name, stage in (stages or {}).items()
+        }
 
     @contextlib.contextmanager
     def scope(self) -> Iterator[None]:
         with torch.inference_mode():
             yield
 
-    def warm(self, shape: Shape, batches: Sequence[int]) -> None:
-        blank = np.zeros(shape, np.uint8)
+    def warm(self, example: Inputs, batches: Sequence[int]) -> None:
         for size in batches:
-            self.run([blank] * size)
+            self.run([example] * size)
 
-    def run(self, pictures: Pictures) -> tuple[Tensor, ...]:
-        return self.forward(np.stack(pictures))
+    def run(self, items: Sequence[Inputs]) -> tuple[Tensor, ...]:
+        return self.forward(stack(items))
 
-    def forward(self, batch: NDArray[Any]) -> tuple[Tensor, ...]:
-        """Runs a stacked batch [N, H, W, 3] of the type that the network takes."""
-        shape: Shape = batch.shape[1:]
-        requests: dict[Any, Any] = self._requests.__dict__.setdefault("by_shape", {})
-        request = requests.get(shape)
+    def forward(self, batch: Sequence[NDArray[Any]]) -> tuple[Tensor, ...]:
+        """Runs stacked inputs, each [N, ...] of the type that the network takes."""
+        shapes = tuple([array.shape[1:] for array in batch])
+        requests: dict[Any, Any] = self._requests.__dict__.setdefault("by_shapes", {})
+        request = requests.get(shapes)
         if request is None:
-            request = requests[shape] = self._compile(shape).create_infer_request()
+            request = requests[shapes] = self._compile(shapes, batch).create_infer_request()
         # share_outputs off: the arrays are ours to keep after the next infer
-        result = request.infer({0: batch}, share_inputs=True, share_outputs=False)
+        result = request.infer(dict(enumerate(batch)), share_inputs=True, share_outputs=False)
         return tuple(torch.from_numpy(result[index]) for index in range(len(result)))
 
-    def _compile(self, shape: Shape) -> Any:
+    def _compile(self, shapes: Shapes, batch: Sequence[NDArray[Any]]) -> Any:
         _forgo_telemetry()
         import openvino
 
         with self._compiling:
-            if shape not in self._compiled:
-                network = self._network(shape)
-                network.reshape([-1, *shape])
-                self._compiled[shape] = openvino.Core().compile_model(network, "CPU", self._config)
-            return self._compiled[shape]
+            if shapes not in self._compiled:
+                network = self._network(batch)
+                network.reshape({index: [-1, *shape] for index, shape in enumerate(shapes)})
+                self._compiled[shapes] = openvino.Core().compile_model(network, "CPU", self._config)
+            return self._compiled[shapes]
 
-    def _network(self, shape: Shape) -> Any:
+    def _network(self, batch: Sequence[NDArray[Any]]) -> Any:
         """Converted; a network that is the same at any size is converted once, since that takes seconds."""
-        if not getattr(self._module, "any_size", False):
-            return self._convert(shape)
+        if not self._dynamic_size:
+            return self._convert(batch)
         if self._converted is None:
-            self._converted = self._convert(shape)
+            self._converted = self._convert(batch)
         return self._converted.clone()
 
-    def _convert(self, shape: Shape) -> Any:
+    def _convert(self, batch: Sequence[NDArray[Any]]) -> Any:
         import openvino
 
         with warnings.catch_warnings(), torch.inference_mode():
             warnings.simplefilter("ignore")  # of the tracer: our modules do not branch on data
             # two rows, so that no dimension of one is mistaken for something to broadcast
-            example = torch.zeros((2, *shape), dtype=self._inputs)
+            example = tuple(torch.from_numpy(np.zeros((2, *one.shape[1:]), one.dtype)) for one in batch)
             # traced here, since the converter's own tracing runs it thrice to compare
             traced = torch.jit.trace(self._module, example, check_trace=False)
             return openvino.convert_model(traced, example_input=example)
 
 
-def compiled_stage(module: nn.Module, threads: int) -> Callable[[Tensor], tuple[Tensor, ...]]:
-    """A small network that a pipeline calls itself, on square float32 crops whose number varies."""
-    executor = OpenVINOExecutor(module, threads, inputs=torch.float32)
-    side = int(module.side)  # type: ignore[arg-type]
+def _compiled(stage: Stage, threads: int) -> RunStage:
+    """A stage's network for any number of items."""
+    executor = OpenVINOExecutor(stage.module, threads)
     for count in (1, 32):
-        executor.forward(np.zeros((count, side, side, 3), np.float32))
-    return lambda crops: executor.forward(crops.numpy())
+        executor.forward([np.zeros((count, *stage.shape), np.float32)])
+    return lambda items: executor.forward([items.numpy()])
 
 
 def _forgo_telemetry() -> None:

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from models.image import Image
-from models.pipeline import Card, Pipeline, Prepared
+from models.pipeline import Card, Inputs, Pipeline, Prepared
 from service.batcher import Batcher, Done
 from service.errors import NotReady, OutOfMemory, Overloaded
 from service.executor import Executor, is_device_lost, is_out_of_memory
@@ -79,7 +79,7 @@ class Runner:
         card = pipeline.card
         self.labels = {"lynceus.model": card.name, "lynceus.task": card.task.value}
         self.labels |= {"lynceus.executor": executor.name, "lynceus.device": executor.device}
-        self.pipeline = pipeline
+        self.pipeline = pipeline.with_stages(executor.stages)
         self.executor = executor
         self.state = State.STARTING
         self._max_batch = max_batch
@@ -124,8 +124,8 @@ class Runner:
         wanted = self._max_batch
         began = time.monotonic()
         try:
-            for shape in self.pipeline.shapes:
-                await loop.run_in_executor(self._threads, self._warm, shape)
+            for example, shape in zip(self.pipeline.examples, self.pipeline.shapes, strict=True):
+                await loop.run_in_executor(self._threads, self._warm, example)
                 await loop.run_in_executor(self._threads, self._rehearse, shape)
         except BaseException:
             self.state = State.FAILED
@@ -180,7 +180,7 @@ class Runner:
             Overloaded, DeadlineExceeded, NotReady: from the batcher.
             Exception: what this very picture made its preparation or the model raise.
         """
-        key = job.tensor.shape if isinstance(job, Prepared) else None
+        key = job.shapes if isinstance(job, Prepared) else None
         submitted = 0.0 if self._tracing is None else time.perf_counter()
         done = await self._batcher.submit(job, key=key, deadline=deadline)
         result, began, computed, seconds, size = done.result
@@ -197,12 +197,12 @@ class Runner:
         self._threads.shutdown(wait=False)
         return complete
 
-    def _warm(self, shape: tuple[int, int, int]) -> None:
+    def _warm(self, example: Inputs) -> None:
         """Prepares for all batch sizes, the largest first; does without those that do not fit into memory."""
         sizes = [size for size in (1 << power for power in range(9)) if size < self._max_batch]
         for size in (self._max_batch, *reversed(sizes)):
             try:
-                self.executor.warm(shape, [size])
+                self.executor.warm(example, [size])
             except Exception as exc:
                 if size == 1 or not is_out_of_memory(exc):
                     raise
@@ -241,14 +241,14 @@ class Runner:
     def _answer(self, jobs: Sequence[Job]) -> list[Any]:
         started = time.perf_counter()
         results: list[Any] = [None] * len(jobs)
-        by_shape: dict[tuple[int, ...], list[tuple[int, Prepared]]] = {}
+        by_shape: dict[tuple[tuple[int, ...], ...], list[tuple[int, Prepared]]] = {}
         for index, job in enumerate(jobs):
             try:
                 item = job if isinstance(job, Prepared) else job()
             except Exception as exc:  # fails alone
                 results[index] = exc
             else:
-                by_shape.setdefault(item.tensor.shape, []).append((index, item))
+                by_shape.setdefault(item.shapes, []).append((index, item))
         preparing = time.perf_counter() - started
         ready = sum(len(group) for group in by_shape.values())
         for group in by_shape.values():
@@ -263,7 +263,7 @@ class Runner:
         """The results of a batch, and how many seconds of it the network took."""
         began = time.perf_counter()
         with self.executor.scope():
-            outputs = self.executor.run([item.tensor for item in items])
+            outputs = self.executor.run([item.inputs for item in items])
             computed = time.perf_counter()
             results = self.pipeline.postprocess(outputs, [item.context for item in items])
         ended = time.perf_counter()

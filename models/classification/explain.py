@@ -77,7 +77,7 @@ def grad_cam(pipeline: ClassifierPipeline, image: Image, label: str | None = Non
     prepared = pipeline.preprocess(image)
     index = None if label is None else find_label(pipeline.card, label)
     with torch.inference_mode(False), torch.enable_grad():
-        batch = torch.from_numpy(prepared.tensor)[None].to(module.mean.device)
+        batch = torch.from_numpy(prepared.inputs[0])[None].to(module.mean.device)
         inputs = module.normalise(
             batch
         ).requires_grad_()  # the weights need no gradient: the graph begins here

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from models.classification.result import Classification, ClassifyOptions, Label
 from models.errors import ParameterInvalid
 from models.image import Image
-from models.pipeline import Card, Prepared, check_tensor
+from models.pipeline import Card, Pipeline, Prepared, check_tensor
 
 
 class Classifier(nn.Module):
@@ -58,7 +58,7 @@ class ClassifyContext:
     scores: bool = False
 
 
-class ClassifierPipeline:
+class ClassifierPipeline(Pipeline):
     """Pipeline of any classifier (see `models.pipeline.Pipeline`).
 
     Args:
@@ -68,6 +68,8 @@ class ClassifierPipeline:
         min_side: shortest side that a decoder may reduce a picture to without loss for `crop`.
         channels: of what `crop` gives.
     """
+
+    takes_pixels = True
 
     def __init__(
         self,
@@ -93,7 +95,7 @@ class ClassifierPipeline:
             ParameterInvalid: `top_k` is not in 1..number of classes.
         """
         context = self._context(image.width, image.height, options)
-        return Prepared(self._crop(image), context)
+        return Prepared((self._crop(image),), context)
 
     def prepare_tensor(self, pixels: NDArray[np.uint8], options: ClassifyOptions | None = None) -> Prepared:
         """The network's own input, uint8 [H, W, 3] as `shapes` has it, cropped and resized by the caller.
@@ -102,7 +104,7 @@ class ClassifierPipeline:
             ParameterInvalid: another shape, or `top_k` is not in 1..number of classes.
         """
         height, width, _ = check_tensor(pixels, self.shapes)
-        return Prepared(pixels, self._context(width, height, options))
+        return Prepared((pixels,), self._context(width, height, options))
 
     def postprocess(
         self, outputs: tuple[Tensor, ...], contexts: Sequence[ClassifyContext]

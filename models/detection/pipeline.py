@@ -16,7 +16,7 @@ from models.detection.result import Detection, Detections, DetectOptions
 from models.errors import ECHO, ParameterInvalid
 from models.image import Image, Letterbox, letterbox
 from models.options import check_range
-from models.pipeline import Card, Prepared, check_tensor
+from models.pipeline import Card, Pipeline, Prepared, check_tensor
 
 MAX_DETECTIONS = 1000
 
@@ -52,7 +52,7 @@ class DetectContext:
     classes: tuple[int, ...] | None
 
 
-class DetectorPipeline:
+class DetectorPipeline(Pipeline):
     """Pipeline of any detector (see `models.pipeline.Pipeline`).
 
     Args:
@@ -63,6 +63,8 @@ class DetectorPipeline:
         iou_threshold: the default, 0 to 1.
         fill: grey of the letterbox's margins.
     """
+
+    takes_pixels = True
 
     def __init__(
         self,
@@ -93,7 +95,7 @@ class DetectorPipeline:
         """
         context = self._context(options)
         canvas, geometry = letterbox(image, self.height, self.width, fill=self.fill)
-        return Prepared(canvas, context(geometry))
+        return Prepared((canvas,), context(geometry))
 
     def prepare_tensor(self, pixels: NDArray[np.uint8], options: DetectOptions | None = None) -> Prepared:
         """The canvas itself, uint8 [H, W, 3] as `shapes` has it; boxes are then in its pixels.
@@ -102,7 +104,7 @@ class DetectorPipeline:
             ParameterInvalid: another shape, or an option as for `preprocess`.
         """
         height, width, _ = check_tensor(pixels, self.shapes)
-        return Prepared(pixels, self._context(options)(Letterbox(1.0, 1.0, 0.0, 0.0, width, height)))
+        return Prepared((pixels,), self._context(options)(Letterbox(1.0, 1.0, 0.0, 0.0, width, height)))
 
     def postprocess(self, outputs: tuple[Tensor, ...], contexts: Sequence[DetectContext]) -> list[Detections]:
         """Boxes Tensor[N, A, 4], scores Tensor[N, A, C] -> one result a context, each with its own limits."""

@@ -98,11 +98,10 @@ class FasterRCNN(nn.Module):
 class RCNNPipeline(DetectorPipeline):
     """As every detector, but for its module, whose number of proposals depends on the picture.
 
-    `exportable` is False: the module cannot be traced, exported or captured in a CUDA graph, only be run by
-    eager PyTorch. Modules of pipelines without the attribute can.
+    It cannot be traced, exported or captured in a CUDA graph, only be run by eager PyTorch.
     """
 
-    exportable: Final = False
+    exportable = False
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,9 @@
-"""From a face in a picture to the chip that the embedding network was trained with.
+"""From a face in an image to the aligned crop that an embedding network was trained with.
 
-dlib cuts its chips so that the face's landmarks lie as near as a similarity transform (shift, rotation,
-scale) can bring them to those of a mean face (`get_face_chip_details` in
-`dlib/image_transforms/interpolation.h`). Here that is done with the five landmarks that the detector gives.
+A crop is cut so that the face's landmarks lie as near as a similarity transform (shift, rotation, scale) can
+bring them to those of the network's template. dlib (`get_face_chip_details` in
+`dlib/image_transforms/interpolation.h`) and ArcFace do the same; here it is done with the five landmarks that
+the detector gives.
 """
 
 from __future__ import annotations
@@ -14,34 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.faces.dlib_resnet import SIDE
 from models.faces.result import Face
 from models.image import Image
-
-PADDING = 0.25
-"""Room around the mean face on each side, in units of the face: what dlib's network was trained with."""
-
-_LEFT_EYE = (0.121737, 0.187122, 0.265825, 0.334606, 0.260918, 0.182743)  # x of the points 36 to 41
-_RIGHT_EYE = (0.645647, 0.714428, 0.793132, 0.858516, 0.797510, 0.719335)  # 42 to 47
-_EYES_Y = (0.216423, 0.178758, 0.179852, 0.231733, 0.245099, 0.244077)  # of either eye
-MEAN_FACE = (
-    (sum(_LEFT_EYE) / 6, sum(_EYES_Y) / 6),
-    (sum(_RIGHT_EYE) / 6, sum(_EYES_Y) / 6),
-    (0.490127, 0.515625),  # tip of the nose: point 30
-    (0.254149, 0.780233),  # left corner of the mouth: point 48
-    (0.726104, 0.780233),  # right corner: point 54
-)
-"""dlib's mean of the 68-point annotation, in a unit square that reaches from the brows to the chin."""
+from models.pipeline import Template
 
 _TAPS = 4
 """A pixel of a reduced picture is the mean of at most so many pixels along each side."""
-
-
-def targets(side: int = SIDE, padding: float = PADDING) -> Tensor:
-    """Where the five landmarks lie in a chip: float32 Tensor[5, 2], (x, y), the chip's corner at (0, 0)."""
-    mean = torch.tensor(MEAN_FACE, dtype=torch.float32)
-    # dlib counts from the centre of the first pixel, this project from its corner
-    return (mean + padding) / (2 * padding + 1) * side + 0.5
 
 
 def similarity(source: Tensor, target: Tensor) -> Tensor:
@@ -78,7 +57,7 @@ def inverse(transforms: Tensor) -> Tensor:
     return torch.cat((back, -back @ shift), dim=2)
 
 
-def chips(pixels: Tensor, landmarks: Tensor, side: int = SIDE, padding: float = PADDING) -> Tensor:
+def chips(pixels: Tensor, landmarks: Tensor, template: Template) -> Tensor:
     """Cuts all faces out of a picture, upright and of one size.
 
     What lies outside of the picture is black, as dlib has it. Where the picture is finer than the chip it is
@@ -89,16 +68,16 @@ def chips(pixels: Tensor, landmarks: Tensor, side: int = SIDE, padding: float = 
         pixels: uint8 Tensor[H, W, 3].
         landmarks: float Tensor[N, 5, 2], (x, y) in pixels of `pixels`, in the order of `Face.landmarks`. Of a
             picture that the decoder reduced, the landmarks must be reduced likewise (`cut_faces` does).
-        side: of a chip, pixels.
-        padding: around the mean face, in units of it.
+        template: of the embedding network.
 
     Returns:
         uint8 Tensor[N, side, side, 3] on the device of `pixels`.
     """
+    side = template.side
     result = torch.zeros(len(landmarks), side, side, 3, dtype=torch.uint8, device=pixels.device)
     # in float64, and beside the picture: a handful of numbers, whose values choose what is cut
     points = landmarks.detach().to("cpu", torch.float64)
-    back = inverse(similarity(points, targets(side, padding).double()))
+    back = inverse(similarity(points, torch.tensor(template.landmarks, dtype=torch.float64)))
     corners = torch.tensor(
         [[0.0, side, 0.0, side], [0.0, 0.0, side, side], [1.0, 1.0, 1.0, 1.0]], dtype=torch.float64
     )
@@ -149,8 +128,8 @@ def _reduce(part: Tensor, factor: int) -> Tensor:
     return total.div_(len(steps) ** 2).permute(2, 0, 1)[None].contiguous()
 
 
-def cut_faces(image: Image, faces: Sequence[Face]) -> list[Image]:
-    """The chips of a picture's faces, in their order, as the embedding pipeline's `preprocess` takes them."""
+def cut_faces(image: Image, faces: Sequence[Face], template: Template) -> list[Image]:
+    """The crops of an image's faces, in their order, as the embedding pipeline's `preprocess` takes them."""
     if not faces:
         return []
     height, width = image.pixels.shape[:2]
@@ -158,4 +137,4 @@ def cut_faces(image: Image, faces: Sequence[Face]) -> list[Image]:
     shrink = torch.tensor([width / image.width, height / image.height], dtype=torch.float64)
     landmarks = torch.tensor([face.landmarks for face in faces], dtype=torch.float64) * shrink
     pixels = torch.from_numpy(np.require(image.pixels, np.uint8, ["C", "W"]))
-    return [Image(chip, SIDE, SIDE) for chip in chips(pixels, landmarks).numpy()]
+    return [Image(chip, template.side, template.side) for chip in chips(pixels, landmarks, template).numpy()]

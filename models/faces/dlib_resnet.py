@@ -10,29 +10,53 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from models.checkpoint import load_state, read_metadata, read_state
-from models.errors import ParameterInvalid, WeightsError
+from models.errors import WeightsError
 from models.faces.dlib_format import Layer, read_network
-from models.faces.result import Embedding
-from models.image import Image
+from models.faces.embedder import EmbedderPipeline
 from models.options import check_range, read_options
-from models.pipeline import Card, Prepared, Task, check_tensor
+from models.pipeline import FaceSpace, Task, Template
 from models.weights import Entry
 
 SIDE = 150
-"""Side of the chip that the network takes, pixels (see `models.faces.align`)."""
+"""Side of the crop that the network takes, pixels (see `models.faces.align`)."""
+
+PADDING = 0.25
+"""Room around the mean face on each side, in units of the face: what the network was trained with."""
+
+_LEFT_EYE = (0.121737, 0.187122, 0.265825, 0.334606, 0.260918, 0.182743)  # x of the points 36 to 41
+_RIGHT_EYE = (0.645647, 0.714428, 0.793132, 0.858516, 0.797510, 0.719335)  # 42 to 47
+_EYES_Y = (0.216423, 0.178758, 0.179852, 0.231733, 0.245099, 0.244077)  # of either eye
+MEAN_FACE = (
+    (sum(_LEFT_EYE) / 6, sum(_EYES_Y) / 6),
+    (sum(_RIGHT_EYE) / 6, sum(_EYES_Y) / 6),
+    (0.490127, 0.515625),  # tip of the nose: point 30
+    (0.254149, 0.780233),  # left corner of the mouth: point 48
+    (0.726104, 0.780233),  # right corner: point 54
+)
+"""dlib's mean of the 68-point annotation, in a unit square that reaches from the brows to the chin."""
+
+
+def template(side: int = SIDE, padding: float = PADDING) -> Template:
+    """dlib's crop: the mean face with padding around it (`get_face_chip_details` in dlib's
+    `image_transforms/interpolation.h`)."""
+    points = (np.array(MEAN_FACE, np.float32) + np.float32(padding)) / np.float32(2 * padding + 1)
+    # dlib counts from the centre of the first pixel, this project from its corner
+    points = points * np.float32(side) + np.float32(0.5)
+    return Template(side, tuple((x, y) for x, y in points.tolist()))
+
+
+TEMPLATE = template()
 
 WIDTHS = (32, 32, 32, 32, 64, 64, 64, 64, 128, 128, 128, 256, 256, 256, 256)
 """Channels before the first residual unit and after each of the fourteen."""
@@ -191,41 +215,6 @@ def read_head(path: Path, base: str) -> tuple[Tensor, float]:
     return weight, threshold
 
 
-class EmbedderPipeline:
-    """Pipeline of an embedding network (see `models.pipeline.Pipeline`): an aligned chip -> `Embedding`."""
-
-    min_side: int | None = None
-
-    def __init__(self, card: Card, module: nn.Module) -> None:
-        self.card = card
-        self.module = module.eval().requires_grad_(False)
-        self.shapes = ((SIDE, SIDE, 3),)
-
-    def preprocess(self, image: Image, options: Any = None) -> Prepared:
-        """A chip of `align.chips`, as an image; there are no options.
-
-        Raises:
-            ParameterInvalid: not 150 x 150 pixels: a picture must go through detection and alignment first.
-        """
-        if image.pixels.shape != (SIDE, SIDE, 3):
-            raise ParameterInvalid("image", f"an embedding needs an aligned face of {SIDE} x {SIDE} pixels")
-        return Prepared(image.pixels, None)
-
-    def prepare_tensor(self, pixels: NDArray[np.uint8], options: Any = None) -> Prepared:
-        """An aligned chip, uint8 [150, 150, 3].
-
-        Raises:
-            ParameterInvalid: another shape.
-        """
-        check_tensor(pixels, self.shapes)
-        return Prepared(pixels, None)
-
-    def postprocess(self, outputs: tuple[Tensor, ...], contexts: Sequence[Any]) -> list[Embedding]:
-        """Tensor[N, D] -> one embedding a context."""
-        vectors = outputs[0][: len(contexts)].float().cpu().numpy()
-        return [Embedding(vector.copy(), self.card.sha256) for vector in vectors]
-
-
 @dataclass(frozen=True, slots=True)
 class DlibOptions:
     """Options of the builder.
@@ -267,6 +256,7 @@ def build(entry: Entry, files: Mapping[str, Path]) -> EmbedderPipeline:
         sha256 = hashlib.sha256(f"{sha256}\n{entry.files['head'].sha256}".encode()).hexdigest()
     if options.threshold is not None:
         threshold = options.threshold
-    details = {"dimensions": dimensions, "metric": "euclidean", "threshold": threshold}
-    card = Card(entry.name, Task.EMBED, entry.licence, sha256, input=(SIDE, SIDE), details=details)
-    return EmbedderPipeline(card, network)
+    space = FaceSpace(dimensions, threshold, TEMPLATE)
+    details = {"dimensions": dimensions, "metric": space.metric, "threshold": threshold}
+    card = entry.card(Task.EMBED, input=(SIDE, SIDE), details=details)
+    return EmbedderPipeline(replace(card, sha256=sha256, face_space=space), network)

@@ -64,15 +64,15 @@ def compare(a: Embedding, b: Embedding, card: Card, threshold: float | None = No
 
     Args:
         a, b: two vectors of the model.
-        card: the model's, whose `sha256` they must carry and whose details give ``dimensions`` and
-            ``threshold``.
+        card: the model's, whose `sha256` they must carry; it has a `face_space`.
         threshold: largest distance of one person's faces; None means the model's own.
 
     Raises:
         ParameterInvalid: a vector of another model, of the wrong length, of zeros, or not finite (parameters
             ``a.model``, ``b.embedding`` and so on), or a threshold that is negative or not finite.
     """
-    limit = float(card.details["threshold"]) if threshold is None else threshold
+    space = card.space
+    limit = space.threshold if threshold is None else threshold
     if not (limit >= 0 and math.isfinite(limit)):
         raise ParameterInvalid("threshold", "threshold must be a number of zero or more")
     for name, side in (("a", a), ("b", b)):
@@ -81,13 +81,13 @@ def compare(a: Embedding, b: Embedding, card: Card, threshold: float | None = No
     first, second = a.vector.astype(np.float64), b.vector.astype(np.float64)
     distance = float(np.linalg.norm(first - second))
     cosine = float(first @ second / (np.linalg.norm(first) * np.linalg.norm(second)))
-    return Verdict(distance <= limit, distance, max(-1.0, min(1.0, cosine)), limit, "euclidean", card.sha256)
+    return Verdict(distance <= limit, distance, max(-1.0, min(1.0, cosine)), limit, space.metric, card.sha256)
 
 
 def _check(name: str, side: Embedding, card: Card) -> None:
     if side.model != card.sha256:
         raise ParameterInvalid(f"{name}.model", f"the embedding {name} is of another model than {card.name}")
-    dimensions = int(card.details["dimensions"])
+    dimensions = card.space.dimensions
     if side.vector.shape != (dimensions,):
         raise ParameterInvalid(f"{name}.embedding", f"an embedding of {card.name} has {dimensions} numbers")
     if not np.isfinite(side.vector).all():

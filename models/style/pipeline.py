@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from models.errors import ImageTooLarge, ParameterInvalid, StyleUnknown, echoed
 from models.image import Image, Pixels, resize
-from models.pipeline import Card, Prepared
+from models.pipeline import Card, Pipeline, Prepared
 from models.style.result import Style, StyleOptions, Stylised
 
 BUCKETS = ((256, 256), (384, 512), (512, 384), (512, 512))
@@ -46,7 +46,7 @@ class StyleContext:
     strength: float
 
 
-class StylePipeline:
+class StylePipeline(Pipeline):
     """Pipeline of a style network (see `models.pipeline.Pipeline`).
 
     A picture lies in the middle of the smallest canvas that holds it; one larger than all is reduced to the
@@ -59,6 +59,8 @@ class StylePipeline:
         styles: in the order of the network.
         buckets: height and width of the canvases, pixels.
     """
+
+    dynamic_size = True
 
     def __init__(
         self,
@@ -108,7 +110,7 @@ class StylePipeline:
         tensor[height, index, 0] = 255
         kept = image.pixels if options.strength < 1 else None
         context = StyleContext(kept, image.width, image.height, (top, left, h, w), options.strength)
-        return Prepared(tensor, context)
+        return Prepared((tensor,), context)
 
     def postprocess(self, outputs: tuple[Tensor, ...], contexts: Sequence[StyleContext]) -> list[Stylised]:
         """uint8 Tensor[N, H, W, 3] -> one picture a context, each of the size that it came in."""

@@ -170,8 +170,6 @@ class StyleNetwork(nn.Module):
 class Stylist(nn.Module):
     """What is served: a batch in which every picture says which style it wants."""
 
-    any_size = True
-
     def __init__(self, network: StyleNetwork) -> None:
         super().__init__()
         self.network = network

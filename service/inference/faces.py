@@ -73,7 +73,7 @@ class EmbedderServed(Served):
         super().__init__(plane, runner)
         self._faces = faces
         self._finds = any(other.card.task is Task.FACES for other in plane.runners.values())
-        dimensions = int(runner.card.details["dimensions"])
+        dimensions = runner.card.space.dimensions
         self.outputs = (
             Spec("embeddings", "FP32", (-1, dimensions)),
             Spec("boxes", "FP32", (-1, 4)),

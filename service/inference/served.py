@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from models.pipeline import Card, Prepared, TensorPipeline
+from models.pipeline import Card, Prepared
 from service.dataplane import Answer, DataPlane, Trace
 from service.inference.request import Parameters
 from service.inference.tensors import BYTES
@@ -67,7 +67,7 @@ class Served(ABC):
         # One dimension besides the batch: perf_analyzer sends no tensor without any.
         image = Spec(IMAGE, BYTES, (1,))
         pipeline = self.runner.pipeline
-        if not isinstance(pipeline, TensorPipeline):
+        if not pipeline.takes_pixels:
             return (image,)
         return image, Spec(PIXELS, "UINT8", tuple(pipeline.shapes[0]))
 
@@ -90,7 +90,6 @@ class Served(ABC):
     async def tensor(self, pixels: NDArray[np.uint8], options: Any, deadline: float) -> Answer[Any]:
         """The result of what the network itself takes, uint8 [H, W, 3]; batched with the others' pictures."""
         pipeline = self.runner.pipeline
-        assert isinstance(pipeline, TensorPipeline)  # noqa: S101 (else there is no such input)
         with self.runner.admit():
             prepared = pipeline.prepare_tensor(pixels, options)
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from models import registry
+from models.pipeline import Inputs
 from models.weights import Catalogue, Store
 from service.executor import TorchExecutor
 from service.settings import Precision
@@ -18,19 +19,19 @@ pytestmark = [
 ]
 
 
-def pictures(count: int, shape: tuple[int, int, int]) -> list[np.ndarray]:
+def pictures(count: int, shape: tuple[int, int, int]) -> list[Inputs]:
     rng = np.random.default_rng(0)
-    return [rng.integers(0, 256, shape, dtype=np.uint8) for _ in range(count)]
+    return [(rng.integers(0, 256, shape, dtype=np.uint8),) for _ in range(count)]
 
 
 @pytest.mark.parametrize("capture", [True, False])
 def test_graphs_pad_to_their_size_and_results_outlive_the_next_replay(capture: bool) -> None:
     executor = TorchExecutor(Mean(), "cuda", Precision.FLOAT32, capture=capture)
-    executor.warm(SHAPE, [1, 2, 4])
+    executor.warm(pictures(1, SHAPE)[0], [1, 2, 4])
     some = pictures(3, SHAPE)
     first = executor.run(some)[0]
     executor.run(pictures(4, SHAPE)[::-1])
-    expected = torch.tensor(np.stack(some).astype(np.float32).mean(axis=(1, 2)))
+    expected = torch.tensor(np.stack([image for (image,) in some]).astype(np.float32).mean(axis=(1, 2)))
     assert first.shape == (3, 3)
     assert torch.allclose(first.cpu(), expected, atol=1e-3)
     assert executor.run(pictures(9, SHAPE))[0].shape == (9, 3)  # more than any graph takes
@@ -42,5 +43,5 @@ def test_probabilities_agree_with_the_cpu(precision: Precision, tolerance: float
     some = pictures(5, lite.shapes[0])
     expected = TorchExecutor(lite.module, "cpu").run(some)[0]
     executor = TorchExecutor(lite.module, "cuda", precision)
-    executor.warm(lite.shapes[0], [8])
+    executor.warm(lite.examples[0], [8])
     assert float((executor.run(some)[0].float().cpu() - expected).abs().max()) < tolerance

@@ -13,12 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from models import registry
 from models.image import decode
-from models.pipeline import Pipeline
+from models.pipeline import Inputs, Pipeline
 from models.weights import Catalogue, Store
 from service.executor import Executor, TorchExecutor
 from service.metrics import Metrics
@@ -35,20 +34,20 @@ pytestmark = [
 MIB = 1024 * 1024
 
 
-def pictures(count: int, seed: int) -> list[NDArray[np.uint8]]:
+def pictures(count: int, seed: int) -> list[Inputs]:
     rng = np.random.default_rng(seed)
-    return [rng.integers(0, 256, SHAPE, dtype=np.uint8) for _ in range(count)]
+    return [(rng.integers(0, 256, SHAPE, dtype=np.uint8),) for _ in range(count)]
 
 
 def test_graphs_that_share_their_memory_do_not_disturb_each_other() -> None:
     executor = TorchExecutor(Mean(), "cuda", Precision.FLOAT32)
-    executor.warm(SHAPE, [1, 2, 4, 8])
+    executor.warm(pictures(1, 0)[0], [1, 2, 4, 8])
 
     def check(seed: int) -> bool:
         some = pictures(1 + seed % 9, seed)  # 9 are more than any graph takes
         with executor.scope():
             mean = executor.run(some)[0].cpu()
-        expected = torch.tensor(np.stack(some).astype(np.float32).mean(axis=(1, 2)))
+        expected = torch.tensor(np.stack([image for (image,) in some]).astype(np.float32).mean(axis=(1, 2)))
         return mean.shape == expected.shape and torch.allclose(mean, expected, atol=1e-3)
 
     with ThreadPoolExecutor(4) as threads:
@@ -112,9 +111,9 @@ def test_a_batch_that_does_not_fit_into_the_device_is_done_in_parts() -> None:
 def results(pipeline: Pipeline, executor: Executor, data: bytes) -> Any:
     image = decode(data, min_side=pipeline.min_side)
     prepared = [pipeline.preprocess(image)] * 3
-    executor.warm(prepared[0].tensor.shape, [1, 2, 4])
+    executor.warm(prepared[0].inputs, [1, 2, 4])
     with executor.scope():
-        outputs = executor.run([one.tensor for one in prepared])
+        outputs = executor.run([one.inputs for one in prepared])
         return pipeline.postprocess(outputs, [one.context for one in prepared])
 
 

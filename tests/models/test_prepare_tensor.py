@@ -13,9 +13,10 @@ from models.classification.result import ClassifyOptions
 from models.detection.pipeline import DetectorPipeline
 from models.detection.result import DetectOptions
 from models.errors import ParameterInvalid
-from models.faces.dlib_resnet import SIDE, EmbedderPipeline
+from models.faces.dlib_resnet import SIDE, TEMPLATE
+from models.faces.embedder import EmbedderPipeline
 from models.image import Image
-from models.pipeline import Card, Task, TensorPipeline
+from models.pipeline import Card, FaceSpace, Task
 
 LABELS = ("red", "green", "blue")
 
@@ -55,7 +56,7 @@ def test_a_classifier_gives_all_scores_where_asked_and_only_there() -> None:
         pipeline.preprocess(Image(pixels, 16, 8), ClassifyOptions(top_k=2)),
         pipeline.prepare_tensor(pixels),
     ]
-    outputs = pipeline.module(torch.from_numpy(np.stack([item.tensor for item in items])))
+    outputs = pipeline.module(torch.from_numpy(np.stack([item.inputs[0] for item in items])))
     whole, two, usual = pipeline.postprocess((outputs,), [item.context for item in items])
     reference = np.exp(pixels.mean((0, 1))) / np.exp(pixels.mean((0, 1))).sum()
     assert whole.scores is not None
@@ -70,7 +71,7 @@ def test_a_classifier_gives_all_scores_where_asked_and_only_there() -> None:
 def test_a_detectors_boxes_are_in_the_tensors_pixels() -> None:
     pipeline = detector()
     item = pipeline.prepare_tensor(noise(16, 32, 3), DetectOptions(score_threshold=0.5))
-    outputs = pipeline.module(torch.from_numpy(item.tensor[None]))
+    outputs = pipeline.module(torch.from_numpy(item.inputs[0][None]))
     (result,) = pipeline.postprocess(outputs, [item.context])
     assert (result.width, result.height) == (32, 16)
     assert [(found.label, found.box) for found in result.items] == [("green", (2.0, 4.0, 20.0, 10.0))]
@@ -79,9 +80,11 @@ def test_a_detectors_boxes_are_in_the_tensors_pixels() -> None:
 
 
 def test_an_embedder_takes_chips() -> None:
-    pipeline = EmbedderPipeline(Card("e", Task.EMBED, "MIT", "0" * 64, input=(SIDE, SIDE)), Means())
+    pipeline = EmbedderPipeline(
+        Card("e", Task.EMBED, "MIT", "0" * 64, face_space=FaceSpace(3, 0.6, TEMPLATE)), Means()
+    )
     chip = noise(SIDE, SIDE, 3)
-    assert pipeline.prepare_tensor(chip).tensor is chip
+    assert pipeline.prepare_tensor(chip).inputs[0] is chip
     with pytest.raises(ParameterInvalid, match=r"\[150, 150, 3\]"):
         pipeline.prepare_tensor(noise(SIDE, SIDE + 1, 3))
 
@@ -89,7 +92,7 @@ def test_an_embedder_takes_chips() -> None:
 @pytest.mark.parametrize("wrong", [noise(16, 8, 3), noise(8, 16), noise(8, 16, 3).astype(np.float32)])
 def test_another_shape_or_type_is_refused(wrong: NDArray[np.uint8]) -> None:
     pipeline = classifier()
-    assert isinstance(pipeline, TensorPipeline)
+    assert pipeline.takes_pixels
     with pytest.raises(ParameterInvalid, match=r"not uint8 \[8, 16, 3\]") as refused:
         pipeline.prepare_tensor(wrong)
     assert refused.value.parameter == "pixels"

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from models.image import Image
-from models.pipeline import Card, Prepared, Task
+from models.pipeline import Card, Pipeline, Prepared, Task
 
 SHAPE = (8, 8, 3)
 
@@ -23,7 +23,7 @@ class Mean(nn.Module):
         return mean, torch.zeros_like(mean[:, :1])
 
 
-class MeanPipeline:
+class MeanPipeline(Pipeline):
     """Answers (context, mean of the first channel); a context named `poison` makes its batch fail."""
 
     min_side = None
@@ -43,4 +43,4 @@ class MeanPipeline:
 
 
 def item(value: int, context: Any = None) -> Prepared:
-    return Prepared(np.full(SHAPE, value, np.uint8), context)
+    return Prepared((np.full(SHAPE, value, np.uint8),), context)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 import pytest
 from torch import Tensor
 
-from models.pipeline import Prepared
+from models.pipeline import Inputs, Prepared
 from service.errors import NotReady, Overloaded
-from service.executor import Pictures, TorchExecutor
+from service.executor import TorchExecutor
 from service.metrics import Metrics
 from service.runner import Runner, State
 from tests.service.doubles import MeanPipeline, item
@@ -94,10 +94,10 @@ def test_a_lost_device_ends_the_runner_not_the_process() -> None:
     class Lost(TorchExecutor):
         lost = False
 
-        def run(self, pictures: Pictures) -> tuple[Tensor, ...]:
+        def run(self, items: Sequence[Inputs]) -> tuple[Tensor, ...]:
             if self.lost:
                 raise RuntimeError("CUDA error: an illegal memory access was encountered")
-            return super().run(pictures)
+            return super().run(items)
 
     async def go() -> None:
         pipeline = MeanPipeline()

@@ -12,8 +12,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from models.pipeline import Inputs
 from service.errors import NotReady, OutOfMemory, problem_of
-from service.executor import Pictures, Shape, TorchExecutor, is_device_lost, is_out_of_memory
+from service.executor import TorchExecutor, is_device_lost, is_out_of_memory
 from service.metrics import Metrics
 from service.runner import Runner, State
 from tests.service.doubles import MeanPipeline, item
@@ -36,19 +37,19 @@ class Tight(TorchExecutor):
         self.activations: list[weakref.ref[Tensor]] = []
         self.held: list[int] = []
 
-    def warm(self, shape: Shape, batches: Sequence[int]) -> None:
+    def warm(self, example: Inputs, batches: Sequence[int]) -> None:
         if max(batches) > self.warmable:
             raise torch.OutOfMemoryError(self.stays)
-        super().warm(shape, batches)
+        super().warm(example, batches)
 
-    def run(self, pictures: Pictures) -> tuple[Tensor, ...]:
+    def run(self, items: Sequence[Inputs]) -> tuple[Tensor, ...]:
         self.held.append(sum(activation() is not None for activation in self.activations))
-        self.sizes.append(len(pictures))
-        if len(pictures) > self.fits:
-            activation = torch.from_numpy(np.stack(pictures)).float()
+        self.sizes.append(len(items))
+        if len(items) > self.fits:
+            activation = torch.from_numpy(np.stack([image for (image,) in items])).float()
             self.activations.append(weakref.ref(activation))
             raise torch.OutOfMemoryError(self.stays)
-        return super().run(pictures)
+        return super().run(items)
 
 
 def runner_of(executor: Tight, max_batch: int = 8) -> Runner:

@@ -173,7 +173,7 @@ class DarknetPipeline(DetectorPipeline):
         prepared = super().preprocess(Image(stretched, self.width, self.height), options)
         scale_x, scale_y = self.width / image.width, self.height / image.height
         geometry = Letterbox(scale_x, scale_y, 0, 0, image.width, image.height)
-        return Prepared(prepared.tensor, replace(prepared.context, geometry=geometry))
+        return Prepared(prepared.inputs, replace(prepared.context, geometry=geometry))
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,11 @@ out all at once, and their number is bounded, so that noise costs no more time t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import copy
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -25,12 +26,8 @@ from models.faces.mtcnn.pyramid import Pyramid
 from models.faces.result import Face, FaceOptions, Faces, Landmarks
 from models.image import Image, letterbox
 from models.options import check_range, read_options
-from models.pipeline import Card, Prepared, Task
+from models.pipeline import Card, Pipeline, Prepared, RunStage, Stage, Task
 from models.weights import Entry
-
-Stage = Callable[[Tensor], tuple[Tensor, ...]]
-"""A small network: float32 Tensor[M, S, S, 3], 0 to 255, RGB -> scores Tensor[M], regressions Tensor[M, 4]
-and, of the last one, landmarks Tensor[M, 5, 2]."""
 
 _FILL = 127  # the padding of the canvas is what the networks see as zero
 _CHUNK = 1024  # most crops that a small network takes at once: bounds the memory of its activations
@@ -66,12 +63,13 @@ class MtcnnOptions:
             check_range("candidates", most, 1, 1_000_000)
 
 
-class MtcnnPipeline:
+class MtcnnPipeline(Pipeline):
     """Pipeline of the face detector (see `models.pipeline.Pipeline`).
 
     Attributes:
-        stages: the networks ``rnet`` (crops of 24 x 24) and ``onet`` (48 x 48). An executor may put compiled
-            ones in their place; the number of crops varies from call to call, 1 to 1024.
+        stages: the networks ``rnet`` (crops of 24 x 24) and ``onet`` (48 x 48): float32 Tensor[M, S, S, 3],
+            RGB, 0 to 255, M from 1 to 1024 -> scores Tensor[M], regressions Tensor[M, 4] and, of the last
+            one, landmarks Tensor[M, 5, 2].
 
     A request's faces do not depend on the other requests of its batch.
     """
@@ -82,15 +80,28 @@ class MtcnnPipeline:
         self.options = options
         self.pyramid = Pyramid(options.height, options.width, options.min_face, options.factor)
         self.module: nn.Module = pnet
-        self.stages: dict[str, Stage] = {"rnet": rnet, "onet": onet}
+        self.stages = {
+            "rnet": Stage(rnet, (RNet.side, RNet.side, 3)),
+            "onet": Stage(onet, (ONet.side, ONet.side, 3)),
+        }
+        self._run_stage: dict[str, RunStage] = {name: stage.module for name, stage in self.stages.items()}
         self.shapes = ((self.pyramid.height, self.pyramid.width, 3),)
         self.min_side = max(options.height, options.width)
         self._levels, self._windows = self.pyramid.levels, self.pyramid.windows
 
+    def with_stages(self, compiled: Mapping[str, RunStage]) -> Self:
+        """See `Pipeline.with_stages`."""
+        if unknown := compiled.keys() - self.stages.keys():
+            raise ValueError(f"{self.card.name} has no stages {', '.join(sorted(unknown))}")
+        other = copy.copy(self)
+        other._run_stage = {**self._run_stage, **compiled}
+        return other
+
     def preprocess(self, image: Image, options: FaceOptions | None = None) -> Prepared:
         """The picture at all sizes of the pyramid, in one mosaic."""
         canvas, geometry = letterbox(image, self.options.height, self.options.width, fill=_FILL)
-        return Prepared(self.pyramid.mosaic(canvas), FaceContext(canvas, geometry, options or FaceOptions()))
+        context = FaceContext(canvas, geometry, options or FaceOptions())
+        return Prepared((self.pyramid.mosaic(canvas),), context)
 
     @torch.inference_mode()
     def postprocess(self, outputs: tuple[Tensor, ...], contexts: Sequence[FaceContext]) -> list[Faces]:
@@ -152,7 +163,7 @@ class MtcnnPipeline:
     def _run(self, name: str, crops: Tensor) -> tuple[Tensor, ...]:
         if not len(crops):
             return crops.new_zeros(0), crops.new_zeros(0, 4), crops.new_zeros(0, 5, 2)
-        stage = self.stages[name]
+        stage = self._run_stage[name]
         if isinstance(stage, nn.Module):
             stage.to(crops.device)  # nothing to do after the first time
         parts = [stage(part) for part in torch.split(crops, _CHUNK)]

@@ -16,7 +16,6 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import torch
@@ -192,7 +191,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             distances, same = pair_distances(vectors, labels)
         else:
             distances, same, without = read_pairs(args.source, detector, embedder)
-        text = report(distances, same, cast(float, embedder.card.details["threshold"]), args.fmr)
+        text = report(distances, same, embedder.card.space.threshold, args.fmr)
     except (ModelError, OSError) as exc:
         print(exc, file=sys.stderr)
         return 1

@@ -21,7 +21,7 @@ PICTURES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 def run(pipeline: Pipeline, images: Sequence[Image]) -> list[object]:
     """A pipeline on a few pictures, in this process, as one batch."""
     prepared = [pipeline.preprocess(image) for image in images]
-    batch = torch.stack([torch.from_numpy(item.tensor) for item in prepared])
+    batch = torch.stack([torch.from_numpy(item.inputs[0]) for item in prepared])
     with torch.inference_mode():
         outputs = pipeline.module(batch)
     outputs = (outputs,) if isinstance(outputs, Tensor) else tuple(outputs)
@@ -39,7 +39,7 @@ def embed(
     (faces,) = run(detector, [image])
     if not isinstance(faces, Faces):
         raise WeightsError(f"{detector.card.name} does not detect faces")
-    chips = cut_faces(image, [select_face(faces, how)])
+    chips = cut_faces(image, [select_face(faces, how)], embedder.card.space.template)
     if mirror:
         chips.append(Image(chips[0].pixels[:, ::-1].copy(), chips[0].width, chips[0].height))
     found = [item for item in run(embedder, chips) if isinstance(item, Embedding)]
@@ -77,6 +77,6 @@ def embed_people(
                 continue
             vectors += [torch.from_numpy(item.vector) for item in found]
             labels += [label] * len(found)
-    dimensions = int(embedder.card.details["dimensions"])
+    dimensions = embedder.card.space.dimensions
     stacked = torch.stack(vectors) if vectors else torch.zeros(0, dimensions)
     return stacked, torch.tensor(labels, dtype=torch.int64), without

@@ -49,7 +49,7 @@ def sheet(network: StyleNetwork, pictures: Sequence[Pixels], longest: int) -> Pi
         for style in network.config.styles:
             item = pipeline.preprocess(Image(picture, width, height), StyleOptions(style.name))
             with torch.inference_mode():
-                outputs = pipeline.module(torch.from_numpy(item.tensor)[None])
+                outputs = pipeline.module(torch.from_numpy(item.inputs[0])[None])
             cells.append(pipeline.postprocess((outputs,), [item.context])[0].pixels)
         rows.append(np.concatenate([_centred(cell, longest) for cell in cells], axis=1))
     return np.concatenate(rows)

@@ -78,7 +78,7 @@ def detect(
         images = [decode(sample.path.read_bytes()) for sample in samples[start : start + batch]]
         items = [pipeline.preprocess(image, options) for image in images]
         with torch.inference_mode():
-            outputs = pipeline.module(torch.from_numpy(np.stack([item.tensor for item in items])))
+            outputs = pipeline.module(torch.from_numpy(np.stack([item.inputs[0] for item in items])))
         answers = pipeline.postprocess(outputs, [item.context for item in items])
         found += [
             (start + place, index[item.label], item.score, item.box)

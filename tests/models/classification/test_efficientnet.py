@@ -122,9 +122,9 @@ def test_every_weight_is_where_the_checkpoint_says(files: Mapping[str, Path]) ->
 def test_probabilities_and_limits(pipeline: ClassifierPipeline) -> None:
     grey = Image(torch.full((40, 300, 3), 90, dtype=torch.uint8).numpy(), 300, 40)
     batch = [pipeline.preprocess(grey, ClassifyOptions(top_k=k)) for k in (1, 1000)]
-    assert batch[0].tensor.shape == pipeline.shapes[0] == (224, 224, 3)
+    assert batch[0].inputs[0].shape == pipeline.shapes[0] == (224, 224, 3)
     with torch.no_grad():
-        probabilities = pipeline.module(torch.stack([torch.from_numpy(item.tensor) for item in batch]))
+        probabilities = pipeline.module(torch.stack([torch.from_numpy(item.inputs[0]) for item in batch]))
     torch.testing.assert_close(probabilities.sum(dim=1), torch.ones(2))
     few, all_ = pipeline.postprocess((probabilities,), [item.context for item in batch])
     assert (len(few.labels), len(all_.labels)) == (1, 1000)
@@ -143,7 +143,7 @@ def test_real_pictures_are_told_apart(pipeline: ClassifierPipeline) -> None:
     images = [decode(path.read_bytes(), min_side=pipeline.min_side) for path in paths]
     items = [pipeline.preprocess(image, ClassifyOptions(top_k=1)) for image in images]
     with torch.inference_mode():
-        outputs = pipeline.module(torch.stack([torch.from_numpy(item.tensor) for item in items]))
+        outputs = pipeline.module(torch.stack([torch.from_numpy(item.inputs[0]) for item in items]))
     answers = pipeline.postprocess((outputs,), [item.context for item in items])
     right = [
         answer.labels[0].index == int(path.name.split("_")[0])

@@ -63,7 +63,7 @@ def by_hooks(pipeline: ClassifierPipeline, layer: nn.Module, image: Image, index
     handle = layer.register_forward_hook(lambda _module, _inputs, output: kept.append(output))
     module = pipeline.module
     assert isinstance(module, Classifier)
-    inputs = module.normalise(torch.from_numpy(pipeline.preprocess(image).tensor)[None]).requires_grad_()
+    inputs = module.normalise(torch.from_numpy(pipeline.preprocess(image).inputs[0])[None]).requires_grad_()
     logits = module.network(inputs)
     handle.remove()
     (gradient,) = torch.autograd.grad(logits[0, index], kept[0])
@@ -110,7 +110,7 @@ def test_lenets_map() -> None:
 def test_without_a_label_the_likeliest_is_explained() -> None:
     pipeline = resnet()
     heat = grad_cam(pipeline, picture())
-    probabilities = pipeline.module(torch.from_numpy(pipeline.preprocess(picture()).tensor)[None])[0]
+    probabilities = pipeline.module(torch.from_numpy(pipeline.preprocess(picture()).inputs[0])[None])[0]
     assert heat.index == int(probabilities.argmax())
     assert heat.score == pytest.approx(float(probabilities.max()), rel=1e-4)
     assert heat.label == f"class {heat.index}"
@@ -174,7 +174,7 @@ def test_a_transformer_has_no_map() -> None:
 def test_threads_do_not_disturb_each_other_and_nothing_is_left_behind() -> None:
     pipeline = resnet()
     module, image = pipeline.module, picture()
-    batch = torch.from_numpy(pipeline.preprocess(image).tensor)[None]
+    batch = torch.from_numpy(pipeline.preprocess(image).inputs[0])[None]
     alone = {index: grad_cam(pipeline, image, str(index)).grid for index in range(4)}
 
     def work(turn: int) -> bool:

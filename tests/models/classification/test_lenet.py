@@ -51,7 +51,7 @@ def answer(pixels: list[Pixels]) -> list[Classification]:
         for one in pixels
     ]
     with torch.inference_mode():
-        outputs = pipeline().module(torch.from_numpy(np.stack([one.tensor for one in prepared])))
+        outputs = pipeline().module(torch.from_numpy(np.stack([one.inputs[0] for one in prepared])))
     return pipeline().postprocess((outputs,), [one.context for one in prepared])
 
 

@@ -77,15 +77,15 @@ def test_probabilities_are_torchvisions(arch: str, tmp_path: Path) -> None:
     photo = SHARED / "data" / "photos" / "dog.jpg"
     image = decode(photo.read_bytes(), min_side=None)
     prepared = pipeline.preprocess(image)
-    assert prepared.tensor.shape == pipeline.shapes[0]
+    assert prepared.inputs[0].shape == pipeline.shapes[0]
     weights = torchvision.models.get_model_weights(arch).DEFAULT
     with torch.inference_mode():
-        ours = pipeline.module(torch.from_numpy(prepared.tensor)[None])
+        ours = pipeline.module(torch.from_numpy(prepared.inputs[0])[None])
         picture = weights.transforms()(PILImage.open(photo))[None]
         expected = theirs(picture)
         torch.testing.assert_close(ours.sum(), torch.tensor(1.0))
         # The same crop, but for one level of rounding in some pixels.
-        normalised = pipeline.module.normalise(torch.from_numpy(prepared.tensor)[None])  # type: ignore[operator]
+        normalised = pipeline.module.normalise(torch.from_numpy(prepared.inputs[0])[None])  # type: ignore[operator]
         levels = (normalised - picture).abs() * pipeline.module.scale
         assert levels.max() < (1.01 if weights.transforms().interpolation.value == "bilinear" else 3.01)
         # From the same picture, the network must answer the same.

@@ -137,7 +137,7 @@ class Fixed(nn.Module):
 def run(pipeline: DetectorPipeline, *requests: tuple[Image, DetectOptions | None]) -> list[Detections]:
     items = [pipeline.preprocess(image, options) for image, options in requests]
     with torch.no_grad():
-        outputs = pipeline.module(torch.stack([torch.from_numpy(item.tensor) for item in items]))
+        outputs = pipeline.module(torch.stack([torch.from_numpy(item.inputs[0]) for item in items]))
     return pipeline.postprocess(outputs, [item.context for item in items])
 
 

@@ -93,7 +93,7 @@ def portrait(path: str) -> Portrait:
     image = picture(path)
     (faces,) = run(detector(), [image])
     assert isinstance(faces, Faces)
-    chips = cut_faces(image, faces.items)
+    chips = cut_faces(image, faces.items, embedder().card.space.template)
     embeddings = [item for item in run(embedder(), chips) if isinstance(item, Embedding)] if chips else []
     return Portrait(image, faces, chips, embeddings)
 

@@ -14,9 +14,15 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.faces.align import chips, cut_faces, inverse, similarity, targets
+from models.faces.align import chips, cut_faces, inverse, similarity
+from models.faces.dlib_resnet import TEMPLATE, template
 from models.faces.result import Face, Landmarks
 from models.image import Image
+
+
+def targets() -> Tensor:
+    return torch.tensor(TEMPLATE.landmarks)
+
 
 ANGLES = st.floats(-math.pi, math.pi)
 
@@ -87,7 +93,7 @@ def test_a_slope_stays_the_slope_it_was(angle: float, scale: float, seed: int) -
     rise, pixels = slope(seed)
     to_picture = turn(angle, scale, 0, 0)
     to_picture[:, :, 2] = 300 - (to_picture[:, :, :2] @ torch.full((2,), 75.0, dtype=torch.float64))
-    chip = chips(pixels, apply(to_picture, targets().double()[None]))[0].double()
+    chip = chips(pixels, apply(to_picture, targets().double()[None]), TEMPLATE)[0].double()
     axis = torch.arange(150, dtype=torch.float64) + 0.5
     y, x = torch.meshgrid(axis, axis, indexing="ij")
     place = apply(to_picture, torch.stack((x, y), -1).view(1, -1, 2))[0] - 300
@@ -103,7 +109,7 @@ def test_a_fine_pattern_becomes_grey_and_not_an_alias_of_itself() -> None:
     pixels[::2, ::2] = 255
     pixels[1::2, 1::2] = 255
     for scale in (3.0, 4.7, 6.3):
-        chip = chips(pixels, targets()[None] * scale + 20)[0, 8:-8, 8:-8].float()
+        chip = chips(pixels, targets()[None] * scale + 20, TEMPLATE)[0, 8:-8, 8:-8].float()
         assert (chip.mean() - 127.5).abs() < 3
         assert chip.std() < 20
 
@@ -111,23 +117,23 @@ def test_a_fine_pattern_becomes_grey_and_not_an_alias_of_itself() -> None:
 def test_what_is_outside_is_black_and_faces_do_not_touch_each_other() -> None:
     pixels = torch.full((200, 300, 3), 200, dtype=torch.uint8)
     points = torch.stack((targets(), targets() - 75, targets() + 1000, targets() * 0.5 + 40))
-    together = chips(pixels, points)
+    together = chips(pixels, points, TEMPLATE)
     assert (together[0] == 200).all()
     assert (together[1, :74, :74] == 0).all()
     assert (together[1, 76:, 76:] == 200).all()
     assert (together[2] == 0).all()
     for index in range(4):
-        assert torch.equal(together[index], chips(pixels, points[index : index + 1])[0])
+        assert torch.equal(together[index], chips(pixels, points[index : index + 1], TEMPLATE)[0])
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (40, 3000), (3, 3)])
 def test_odd_pictures_and_landmarks_do_not_break_it(shape: tuple[int, int]) -> None:
     pixels = torch.full((*shape, 3), 90, dtype=torch.uint8)
     points = torch.stack((torch.zeros(5, 2), targets() * 30, targets() * 0.01, targets()))
-    cut = chips(pixels, points)
+    cut = chips(pixels, points, TEMPLATE)
     assert cut.shape == (4, 150, 150, 3)
     assert cut.dtype == torch.uint8
-    assert chips(pixels, torch.zeros(0, 5, 2)).shape == (0, 150, 150, 3)
+    assert chips(pixels, torch.zeros(0, 5, 2), TEMPLATE).shape == (0, 150, 150, 3)
 
 
 def test_a_reduced_picture_gives_nearly_the_same_chips() -> None:
@@ -137,8 +143,20 @@ def test_a_reduced_picture_gives_nearly_the_same_chips() -> None:
     half = full.reshape(400, 2, 300, 2, 3).mean((1, 3))
     points = cast(Landmarks, tuple((x, y) for x, y in (targets() * 3 + 60).tolist()))
     face = Face((60.0, 60.0, 510.0, 510.0), 1.0, points)
-    one = cut_faces(Image(full.astype(np.uint8), 600, 800), [face])[0]
-    other = cut_faces(Image(half.astype(np.uint8), 600, 800), [face])[0]
+    one = cut_faces(Image(full.astype(np.uint8), 600, 800), [face], TEMPLATE)[0]
+    other = cut_faces(Image(half.astype(np.uint8), 600, 800), [face], TEMPLATE)[0]
     assert (one.width, one.height) == (150, 150)
     assert np.abs(one.pixels.astype(int) - other.pixels).max() <= 3
-    assert cut_faces(Image(full.astype(np.uint8), 600, 800), []) == []
+    assert cut_faces(Image(full.astype(np.uint8), 600, 800), [], TEMPLATE) == []
+
+
+@pytest.mark.parametrize("side", [96, 112])
+def test_another_template_cuts_crops_of_its_own_size_and_place(side: int) -> None:
+    rng = np.random.default_rng(1)
+    pixels = torch.from_numpy(rng.integers(0, 256, (side, side, 3), np.uint8))
+    other = template(side, padding=0.1)
+    # landmarks that lie where the template has them: the crop is the image itself
+    assert torch.equal(chips(pixels, torch.tensor(other.landmarks)[None], other)[0], pixels)
+    points = cast(Landmarks, other.landmarks)
+    (cut,) = cut_faces(Image(pixels.numpy(), side, side), [Face((0, 0, side, side), 1.0, points)], other)
+    assert (cut.width, cut.height) == (side, side)

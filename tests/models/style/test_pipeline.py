@@ -37,7 +37,7 @@ def pipeline(module: nn.Module | None = None) -> StylePipeline:
 def paint(pipe: StylePipeline, picture: Image, options: StyleOptions | None = None) -> Stylised:
     item = pipe.preprocess(picture, options)
     with torch.inference_mode():
-        outputs = pipe.module(torch.from_numpy(item.tensor)[None])
+        outputs = pipe.module(torch.from_numpy(item.inputs[0])[None])
     [result] = pipe.postprocess((outputs,), [item.context])
     assert isinstance(result, Stylised)
     return result
@@ -59,7 +59,7 @@ def test_any_picture_comes_back_in_its_size(height: int, width: int, style: obje
     options = StyleOptions(STYLES[STYLES.index(style)].name, strength)  # type: ignore[arg-type]
     pipe = pipeline()
     item = pipe.preprocess(image(height, width), options)
-    assert item.tensor.shape in pipe.shapes
+    assert item.inputs[0].shape in pipe.shapes
     result = paint(pipe, image(height, width), options)
     assert result.pixels.shape == (height, width, 3)
     assert result.pixels.dtype == np.uint8
@@ -79,11 +79,11 @@ def test_strength_blends_with_the_picture(height: int, width: int) -> None:
 def test_the_last_row_names_the_style_and_the_canvas_mirrors_the_picture() -> None:
     picture = image(10, 25)
     item = pipeline().preprocess(picture, StyleOptions("lines"))
-    assert item.tensor.shape == (33, 32, 3)
-    assert item.tensor[32, :4, 0].tolist() == [0, 255, 0, 0]
-    assert item.tensor[32].sum() == 255
+    assert item.inputs[0].shape == (33, 32, 3)
+    assert item.inputs[0][32, :4, 0].tolist() == [0, 255, 0, 0]
+    assert item.inputs[0][32].sum() == 255
     padded = np.pad(picture.pixels, ((11, 11), (3, 4), (0, 0)), mode="symmetric")
-    np.testing.assert_array_equal(item.tensor[:32], padded)
+    np.testing.assert_array_equal(item.inputs[0][:32], padded)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_the_last_row_names_the_style_and_the_canvas_mirrors_the_picture() -> No
 )
 def test_the_smallest_canvas_that_keeps_most(size: tuple[int, int], canvas: tuple[int, int]) -> None:
     item = pipeline().preprocess(image(*size))
-    assert item.tensor.shape == (canvas[0] + 1, canvas[1], 3)
+    assert item.inputs[0].shape == (canvas[0] + 1, canvas[1], 3)
 
 
 def test_what_cannot_be_painted_is_refused() -> None:
@@ -124,11 +124,11 @@ def test_a_mirrored_canvas_hardly_changes_what_is_painted() -> None:
     own = StylePipeline(CARD, stylist, STYLES, buckets=[(128, 160)])
     wide = StylePipeline(CARD, stylist, STYLES, buckets=[(256, 320)])
     item = wide.preprocess(picture)
-    framed = item.tensor.copy()
+    framed = item.inputs[0].copy()
     framed[:256] = 114
     framed[64:192, 80:240] = picture.pixels
     with torch.inference_mode():
-        outputs = stylist(torch.from_numpy(np.stack((item.tensor, framed))))
+        outputs = stylist(torch.from_numpy(np.stack((item.inputs[0], framed))))
     inner = (slice(40, -40), slice(40, -40))  # at the edge the layers mirror their own maps
     exact = paint(own, picture).pixels[inner].astype(int)
     mirrored, grey = (r.pixels[inner] for r in wide.postprocess((outputs,), [item.context] * 2))
@@ -140,7 +140,7 @@ def test_a_batch_keeps_its_pictures_apart() -> None:
     pipe = pipeline()
     pictures = [image(20, 30, 1), image(32, 8, 2), image(300, 300, 3)]
     items = [pipe.preprocess(one) for one in pictures[:2]]
-    outputs = pipe.module(torch.from_numpy(np.stack([item.tensor for item in items])))
+    outputs = pipe.module(torch.from_numpy(np.stack([item.inputs[0] for item in items])))
     results = pipe.postprocess((outputs,), [item.context for item in items])
     for result, one in zip(results, pictures, strict=False):
         np.testing.assert_array_equal(result.pixels, one.pixels)

@@ -106,11 +106,11 @@ def test_styles_mix_by_their_weights() -> None:
 
 def test_openvino_paints_the_same_picture_of_any_size_from_one_conversion() -> None:
     stylist, items = Stylist(random_network()).eval(), batch(ALONE)
-    executor = OpenVINOExecutor(stylist, threads=1)
+    executor = OpenVINOExecutor(stylist, threads=1, dynamic_size=True)
     for sized in (items, items[:, 16:, 8:], items.repeat_interleave(2, dim=2)):
         with torch.inference_mode():
             expected = stylist(sized)
-        (result,) = executor.forward(sized.numpy())
+        (result,) = executor.forward([sized.numpy()])
         assert result.dtype == torch.uint8
         assert result.shape == expected.shape
         assert (result.int() - expected.int()).abs().max() <= 1

@@ -56,7 +56,7 @@ def test_a_picture_takes_on_its_own_painting_and_keeps_its_content(
         before = perceptual(planes(picture.pixels))
         for index, name in enumerate(names):
             item = pipeline.preprocess(picture, StyleOptions(name))
-            output = pipeline.module(torch.from_numpy(item.tensor)[None])
+            output = pipeline.module(torch.from_numpy(item.inputs[0])[None])
             painted = pipeline.postprocess((output,), [item.context])[0].pixels
             features, grams = perceptual(planes(painted))
             costs = [style_cost(grams, painting).item() for painting in paintings]

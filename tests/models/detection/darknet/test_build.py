@@ -93,7 +93,7 @@ def pipeline_of(name: str, **options: object) -> DarknetPipeline:
 def detect(pipeline: DarknetPipeline, options: DetectOptions | None = None) -> Detections:
     item = pipeline.preprocess(decode(DOG.read_bytes(), min_side=pipeline.min_side), options)
     with torch.inference_mode():
-        outputs = pipeline.module(torch.from_numpy(item.tensor)[None])
+        outputs = pipeline.module(torch.from_numpy(item.inputs[0])[None])
     return pipeline.postprocess(outputs, [item.context])[0]
 
 
@@ -130,8 +130,8 @@ def test_a_batch_answers_as_its_pictures_alone() -> None:
         )
     ]
     with torch.inference_mode():
-        together = pipeline.module(torch.from_numpy(np.stack([item.tensor for item in items])))
-        alone = [pipeline.module(torch.from_numpy(item.tensor)[None]) for item in items]
+        together = pipeline.module(torch.from_numpy(np.stack([item.inputs[0] for item in items])))
+        alone = [pipeline.module(torch.from_numpy(item.inputs[0])[None]) for item in items]
     batched = pipeline.postprocess(together, [item.context for item in items])
     for item, outputs, result in zip(items, alone, batched, strict=True):
         (single,) = pipeline.postprocess(outputs, [item.context])

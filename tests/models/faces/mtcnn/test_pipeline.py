@@ -21,6 +21,7 @@ from models.faces.mtcnn.pipeline import MtcnnPipeline, build
 from models.faces.mtcnn.pyramid import Pyramid
 from models.faces.result import Face, FaceOptions, Faces
 from models.image import Image, letterbox
+from models.pipeline import RunStage
 from models.training.faces.offline import run
 from models.weights import Catalogue
 from tests.models.faces.portraits import detector, files, mtcnn_with, picture, portrait, portraits
@@ -222,7 +223,7 @@ def test_every_request_has_its_own_options() -> None:
     ]
     prepared = pipeline.preprocess(image)
     with torch.inference_mode():
-        outputs = pipeline.module(torch.from_numpy(prepared.tensor)[None])
+        outputs = pipeline.module(torch.from_numpy(prepared.inputs[0])[None])
     repeated = tuple(output.expand(len(wishes), *output.shape[1:]) for output in outputs)
     context: FaceContext = prepared.context
     found = pipeline.postprocess(
@@ -247,21 +248,29 @@ def test_pictures_without_faces_are_answered(size: tuple[int, int]) -> None:
 def test_noise_is_bounded_work() -> None:
     pipeline = mtcnn_with(height=160, width=160, candidates=[300, 40, 8])
     seen: list[tuple[str, int]] = []
-    for name, stage in list(pipeline.stages.items()):
 
-        def counted(crops: Tensor, name: str = name, stage: Any = stage) -> Any:
+    def counted(name: str) -> RunStage:
+        def run(crops: Tensor) -> tuple[Tensor, ...]:
             seen.append((name, len(crops)))
-            return stage(crops)
+            outputs: tuple[Tensor, ...] = pipeline.stages[name].module(crops)
+            return outputs
 
-        pipeline.stages[name] = counted
+        return run
+
+    counting = pipeline.with_stages({name: counted(name) for name in pipeline.stages})
     rng = np.random.default_rng(0)
     noise = Image(rng.integers(0, 256, (160, 160, 3), dtype=np.uint8), 160, 160)
     outputs = (torch.rand(2, len(pipeline.pyramid.levels)), torch.randn(2, 4, len(pipeline.pyramid.levels)))
     context = pipeline.preprocess(noise).context
-    assert len(pipeline.postprocess(outputs, [context, context])) == 2
+    assert len(counting.postprocess(outputs, [context, context])) == 2
     limits = {"rnet": 80, "onet": 16}
     assert [name for name, _ in seen][:1] == ["rnet"]
     assert all(count <= limits[name] for name, count in seen)
+    calls = len(seen)
+    assert len(pipeline.postprocess(outputs, [context, context])) == 2  # itself as it was
+    assert len(seen) == calls
+    with pytest.raises(ValueError, match="no stages dnet"):
+        pipeline.with_stages({"dnet": counted("dnet")})
 
 
 def test_the_module_can_be_exported() -> None:

@@ -93,7 +93,7 @@ def test_it_finds_the_faces_that_the_original_finds(reference: Any, path: str) -
         candidates=[10**6, 10**6, 10**6],
     )
     prepared = pipeline.preprocess(image)
-    mosaic = torch.from_numpy(prepared.tensor).float()
+    mosaic = torch.from_numpy(prepared.inputs[0]).float()
     planes = torch.from_numpy(image.pixels).permute(2, 0, 1).float()
     for tile in pipeline.pyramid.tiles:
         resampled = F.adaptive_avg_pool2d(planes, (tile.height, tile.width)).permute(1, 2, 0)
