@@ -32,12 +32,13 @@ class Inflater:
         body: as it came.
         encoding: its Content-Encoding.
         most: bytes of the whole.
+        advice: what a client is told to do instead where that is not enough.
 
     Raises:
         MediaTypeUnsupported: an encoding that is not gzip or deflate.
     """
 
-    def __init__(self, body: bytes, encoding: str, most: int) -> None:
+    def __init__(self, body: bytes, encoding: str, most: int, advice: str = "") -> None:
         self._encoding = encoding = encoding.strip().lower()
         if encoding not in _WINDOW:
             raise MediaTypeUnsupported(
@@ -48,7 +49,7 @@ class Inflater:
         self._stream = zlib.decompressobj(-15 if bare else _WINDOW[encoding])
         self._body = memoryview(body)
         self._position = 0
-        self._most = most
+        self._most, self._advice = most, advice
         self._length = 0
 
     def piece(self) -> bytes:
@@ -73,7 +74,7 @@ class Inflater:
         self._length += len(data)
         if self._length > self._most:
             what = f"the body has more than {self._most} bytes, decompressed; that is the most accepted"
-            raise ImageTooLarge(what)
+            raise ImageTooLarge(what + self._advice)
         if not data and (not stream.eof or stream.unused_data or self._position < len(self._body)):
             what = f"the {self._encoding} body is cut short, or goes on"
             raise ParameterInvalid("Content-Encoding", what)

@@ -7,6 +7,7 @@ nothing. So the characters that begin or part them are counted first, at memory 
 
 from __future__ import annotations
 
+import gc
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,7 +46,15 @@ def parse_json(text: bytes | memoryview, most: Structure) -> Any:
         ValueError: it is not JSON.
     """
     check_structure(text, most)
-    return from_json(bytes(text))
+    # The collector looks for cycles whenever many containers have been made, and a parser makes nothing else
+    # and no cycle: of 300,000 lists it would take nine tenths of the time.
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        return from_json(bytes(text))
+    finally:
+        if collects:
+            gc.enable()
 
 
 def check_structure(text: bytes | memoryview, most: Structure) -> None:

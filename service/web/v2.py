@@ -16,7 +16,7 @@ from service.web.compression import Inflater, compressed
 from service.web.house import INLINE as SMALL
 from service.web.house import Home, House
 from service.web.json_text import Structure, parse_json
-from service.web.v2_codec import HEADER, Layout, most_text, parse, render
+from service.web.v2_codec import ADVICE, HEADER, Layout, most_text, parse, render
 from service.web.v2_schemas import (
     ConfigOut,
     InferOut,
@@ -167,8 +167,8 @@ async def infer(request: Request, house: House, model: str, version: str) -> Res
         encoding = headers.get("content-encoding", "identity").strip().lower()
         if encoding not in ("", "identity"):
             # without the header all of it is JSON
-            limit = min(most, most_json + 1) if length is None else most
-            body = await _inflated(request, house, body, encoding, limit, deadline)
+            limit, advice = (min(most, most_json), ADVICE) if length is None else (most, "")
+            body = await _inflated(request, house, Inflater(body, encoding, limit, advice), deadline)
         house.reserve(request, len(body))  # what is made of it
         work = partial(parse, body, length, model, version, most_json)
         small = _text_length(body, length) <= SMALL
@@ -202,11 +202,9 @@ def _text_length(body: bytes, header: str | None) -> int:
     return len(body)
 
 
-async def _inflated(
-    request: Request, house: House, body: bytes, encoding: str, most: int, deadline: float
-) -> bytes:
+async def _inflated(request: Request, house: House, inflater: Inflater, deadline: float) -> bytes:
     """A body as it was before its Content-Encoding, its memory reserved piece by piece."""
-    inflater, whole = Inflater(body, encoding, most), io.BytesIO()
+    whole = io.BytesIO()
     while data := await house.aside(inflater.piece, deadline):
         house.reserve(request, len(data))
         whole.write(data)

@@ -25,11 +25,14 @@ ADVICE = f"; send tensors in their binary form, with the header {HEADER}"
 STRUCTURE = Structure(values=2**20, lists=300_000, objects=512, names=4096, advice=ADVICE)
 """A million numbers: the largest input of a model here (512 x 512 x 3) as numbers, nested or not.
 
-Parsing so many holds the interpreter's lock for 0.1 s.
+Parsing so many holds the interpreter's lock for less than 0.1 s.
 """
 
 TEXT_BYTES = 8 * 1024 * 1024
-"""Bytes of JSON text that are accepted in any case: a million numbers with commas and spaces."""
+"""Bytes of JSON text with numbers: a million of them, with commas and spaces."""
+
+LONG_STRUCTURE = Structure(values=4096, lists=1024, objects=512, names=4096, advice=ADVICE)
+"""Of what is longer, as only images in base64 make it."""
 
 INPUTS, OUTPUTS = 8, 64
 """Most inputs and most outputs of a request."""
@@ -147,7 +150,7 @@ def _header_length(header: str | None, most: int) -> int | None:
 
 def _json(text: bytes) -> dict[str, Any]:
     try:
-        document = parse_json(text, STRUCTURE)
+        document = parse_json(text, STRUCTURE if len(text) <= TEXT_BYTES else LONG_STRUCTURE)
     except ValueError as exc:
         hint = f"; with {HEADER}: 0 the whole body is a picture" if text[:1] != b"{" else ""
         raise ParameterInvalid("body", f"the body is not JSON: {exc}{hint}") from None

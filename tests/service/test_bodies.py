@@ -108,7 +108,7 @@ def test_json_text_beyond_some_megabytes_is_413_and_told_of_the_binary_form(
             content = gzip.compress(body) if encoding == "gzip" else body
             answer = large.http("POST", INFER, content=content, headers={"content-encoding": encoding})
             assert answer.status_code == status, answer.text
-        assert "binary" in answer.json()["error"] or "decompressed" in answer.json()["error"]
+        assert "binary form" in answer.json()["error"]
         tensor = {"name": "pixels", "datatype": "UINT8", "shape": [1, 32, 32, 3]}
         head = json.dumps(
             {"inputs": [{**tensor, "parameters": {"binary_data_size": 3072}}], "id": "x"}
@@ -191,7 +191,7 @@ def test_hostile_json_is_refused(name: str) -> None:
         headers = {"content-encoding": "gzip", "content-type": "application/json"}
         answer = doors.http("POST", INFER, content=content, headers=headers)
         assert answer.status_code == 413
-        assert "binary form" in answer.json()["error"] or "decompressed" in answer.json()["error"]
+        assert "binary form" in answer.json()["error"]
 
 
 @needs_shared

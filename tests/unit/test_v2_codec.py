@@ -13,7 +13,7 @@ from service.dataplane import Trace
 from service.inference.request import InferResponse, Parameters
 from service.inference.tensors import Tensor
 from service.web.compression import compressed, decompressed
-from service.web.v2_codec import Layout, parse, render
+from service.web.v2_codec import TEXT_BYTES, Layout, most_text, parse, render
 
 
 def body(document: Any, *parts: bytes) -> tuple[bytes, str]:
@@ -87,6 +87,20 @@ def test_binary_tensors_follow_in_order_and_json_ones_stand_between() -> None:
 def test_contradictions_are_refused(document: Any, parts: tuple[bytes, ...], words: str) -> None:
     with pytest.raises(ParameterInvalid, match=words):
         parse(*body(document, *parts), "m", "")
+
+
+def test_text_beyond_the_megabytes_of_numbers_is_images_in_base64() -> None:
+    """As many lists and numbers as a short text may have are too many for a long one."""
+    numbers, padding = [[1] * 10] * 2000, "A" * TEXT_BYTES
+    entries = [{"name": name, "shape": [1], "datatype": "BYTES", "data": [padding]} for name in ("a", "b")]
+    request, _ = parse(*body({"inputs": entries}), "m", "", most_text(20 * 1024 * 1024))
+    assert [tensor.data for tensor in request.inputs] == [[padding]] * 2
+    more = {**entries[0], "data": numbers}
+    parse(*body({"inputs": [more]}), "m", "", most_text(1))
+    with pytest.raises(ImageTooLarge, match="binary form"):
+        parse(*body({"inputs": [entries[0], more]}), "m", "", most_text(20 * 1024 * 1024))
+    with pytest.raises(ImageTooLarge, match="binary form"):
+        parse(*body({"inputs": entries}), "m", "", most_text(1))
 
 
 @pytest.mark.parametrize("header", ["-1", "abc", "1e3", "100000", "", "٣"])
