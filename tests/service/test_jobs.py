@@ -204,7 +204,7 @@ def test_a_running_job_is_cancelled_and_its_process_gone(studio: Studio) -> None
     assert waiting.json()["state"] == "queued"
     many = studio.submit()
     refused(many, 429, "overloaded")
-    assert 1 <= int(many.headers["retry-after"]) <= 60
+    assert 1 <= int(many.headers["retry-after"]) <= 3600  # as long as the running job should take
     there = waiting.headers["location"]
     refused(studio.ask("GET", f"{there}/preview"), 409, "job_unfinished")
     assert studio.ask("DELETE", there).json()["state"] == "cancelled"
