@@ -26,11 +26,11 @@ def test_a_request_can_be_repeated(generate: Callable[[Random], Any]) -> None:
 
 def test_bodies_are_bounded() -> None:
     for generate in (json_fuzz.generate, multipart_fuzz.generate):
-        for number in range(2_000):
+        for number in range(500):
             _, _, headers, body = generate(Random(f"1:{number}"))
             assert len(body) <= 400_000
             assert all("\n" not in value for value in headers.values())
-    for number in range(2_000):
+    for number in range(500):
         _, _, _, messages = grpc_fuzz.generate(Random(f"1:{number}"))
         assert sum(map(len, messages)) <= 2_000_000
 
