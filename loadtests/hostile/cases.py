@@ -154,15 +154,16 @@ def _json() -> Iterator[Case]:
     for name, make in documents.INFER.items():
         body = recent(partial(_zipped, make, LARGE))
         yield Case(f"json infer {name}, gzip", Http(INFER, body, GZIP), quick=name in quick)
+        yield Case(f"json infer {name}, 26 MiB", Http(INFER, recent(partial(make, 26 * MIB)), JSON))
+        yield Case(f"json infer {name}, 1 MiB", Http(INFER, partial(make, MIB), JSON), quick=name in quick)
         if name in quick:
-            yield Case(f"json infer {name}", Http(INFER, partial(make, LARGE), JSON))
             body = recent(partial(_deflated, make, LARGE))
             yield Case(
                 f"json infer {name}, deflate", Http(INFER, body, {**JSON, "Content-Encoding": "deflate"})
             )
-            head = {**JSON, "Inference-Header-Content-Length": str(len(make(LARGE)) - 8)}
-            yield Case(f"json infer {name}, and bytes", Http(INFER, partial(make, LARGE), head))
-            yield Case(f"json infer {name}, 4 MiB", Http(INFER, partial(make, 4 * MIB), JSON), quick=True)
+            body = recent(partial(_with_bytes, make, 4 * MIB))
+            head = {**JSON, "Inference-Header-Content-Length": str(len(make(4 * MIB)))}
+            yield Case(f"json infer {name}, and bytes", Http(INFER, body, head))
     for of_input in (False, True):
         body = recent(partial(documents.parameters, 50 * MIB, of_input=of_input))
         where = "of an input" if of_input else "of the request"
@@ -185,6 +186,10 @@ def _json() -> Iterator[Case]:
 
 def _zipped(make: documents.Maker, size: int) -> bytes:
     return zipped(make(size))
+
+
+def _with_bytes(make: documents.Maker, size: int) -> bytes:
+    return make(size) + bytes(56 * MIB)
 
 
 def _deflated(make: documents.Maker, size: int) -> bytes:
