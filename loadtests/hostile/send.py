@@ -161,7 +161,9 @@ class Raw:
                             return Outcome("hung up")
                     if self.half:
                         connection.shutdown(socket.SHUT_WR)
-                first = connection.recv(4096)
+                first = b""
+                while b"\r\n" not in first and (more := connection.recv(4096)):
+                    first += more
             except TimeoutError:
                 return Outcome("hung up")
             except OSError as error:
