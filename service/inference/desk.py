@@ -97,6 +97,13 @@ class InferenceDesk:
         """
         return metadata(self._find(model, version))
 
+    def check_known(self, model: str, version: str) -> None:
+        """
+        Raises:
+            ModelUnknown: there is no such model or version.
+        """
+        self._find(model, version)
+
     def configuration(self, model: str, version: str = "") -> Document:
         """`GET v2/models/{model}/config`. Raises as `metadata` does."""
         return configuration(self._find(model, version), self.max_images)

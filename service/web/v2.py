@@ -160,6 +160,7 @@ async def infer(request: Request, house: House, model: str, version: str) -> Res
     call.task = TASK
     deadline = house.deadline(request)
     most, headers = house.settings.max_body_bytes, request.headers
+    house.inference.check_known(model, version)
     length, most_json = headers.get(HEADER), most_text(house.settings.max_image_bytes)
     body = await house.body(request, most)
     async with while_connected(request):
