@@ -17,7 +17,7 @@ from models.detection.draw import draw_detections, draw_faces
 from models.detection.result import Detections, DetectOptions
 from models.errors import ModelUnknown, ParameterInvalid, echoed
 from models.faces.result import FaceOptions
-from models.image import DecodePlan, Image, Pixels, decode, encode
+from models.image import MAX_ENCODED_PIXELS, DecodePlan, Image, Pixels, decode, encode
 from models.pipeline import Task
 from service.dataplane import Answer, DataPlane, Trace
 from service.offload import Call
@@ -28,8 +28,6 @@ __all__ = ["Explained", "HeatMap", "PictureDesk", "WindowMap"]
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 Format = Literal["jpeg", "png", "webp"]
-MAX_DRAWN_PIXELS: dict[Format, int] = {"jpeg": 50_000_000, "png": 12_500_000, "webp": 12_500_000}
-"""Largest image that is drawn on; a larger one is reduced."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +143,7 @@ class PictureDesk:
         deadline: float | None,
     ) -> Answer[bytes]:
         """A result drawn into its image. An image that takes long to decode is decoded once for both."""
-        plane, most = self._plane, MAX_DRAWN_PIXELS[kind]
+        plane, most = self._plane, MAX_ENCODED_PIXELS[kind]
         with runner.admit():
             plan = await plane.plan(data, max_pixels=most)
         with plane.kept(max_pixels=most) as kept:
@@ -172,7 +170,7 @@ class PictureDesk:
         deadline: float | None,
     ) -> Answer[Explained[T] | bytes]:
         runner = self._plane.runner(Task.CLASSIFY, model)
-        most = MAX_DRAWN_PIXELS[kind or "jpeg"]
+        most = MAX_ENCODED_PIXELS[kind or "jpeg"]
         with runner.admit():
             plan = await self._plane.plan(data, max_pixels=most)
 

@@ -3,12 +3,48 @@
 from __future__ import annotations
 
 from models.errors import StyleUnknown, echoed
-from models.image import encode
+from models.image import MAX_ENCODED_PIXELS, encode
 from models.pipeline import Task
 from models.style.pipeline import StylePipeline
 from models.style.result import Style, StyleOptions, Stylised
 from service.dataplane import Answer, DataPlane
+from service.offload import Call
 from service.pictures import Format
+from service.runner import Runner
+
+
+async def paint(
+    plane: DataPlane,
+    runner: Runner,
+    data: bytes,
+    options: StyleOptions,
+    kind: Format,
+    deadline: float | None,
+) -> Answer[tuple[bytes, Stylised]]:
+    """An image in a style, enlarged and encoded apart from the model's thread.
+
+    Raises as `StyleDesk.stylise` does.
+    """
+    blended = (
+        options.strength < 1
+    )  # the original shows through, and is kept; a NaN is refused by the pipeline
+    # what is only enlarged is smooth, and soon encoded
+    most = MAX_ENCODED_PIXELS[kind] if blended else max(MAX_ENCODED_PIXELS[kind], 12_500_000)
+    with plane.kept(max_pixels=most) as kept:
+        answer: Answer[Stylised] = await plane.infer(
+            runner, data, options, deadline, keep=kept if blended else None
+        )
+        painted = answer.result
+
+        def work(call: Call) -> bytes:
+            pixels = painted.render(most, kept.image.pixels if blended else None)
+            call.check()
+            return encode(pixels, kind)
+
+        size = min(most, painted.width * painted.height)
+        # the result, and as much again twice for an encoder's copies
+        picture = await plane.offload.run(work, deadline, memory=9 * size)
+    return Answer(answer.model, (picture, painted), answer.trace)
 
 
 class StyleDesk:
@@ -34,10 +70,7 @@ class StyleDesk:
             ModelUnknown, ImageInvalid, Overloaded and so on: as `DataPlane.classify` does.
         """
         runner = self._plane.runner(Task.STYLE, model)
-        answer: Answer[Stylised] = await self._plane.infer(runner, data, options, deadline)
-        painted = answer.result
-        picture = await self._plane.offload.run(lambda _: encode(painted.pixels, kind), deadline)
-        return Answer(answer.model, (picture, painted), answer.trace)
+        return await paint(self._plane, runner, data, options, kind, deadline)
 
     def styles(self, model: str | None = None) -> tuple[Style, ...]:
         """What a model knows, or the default one; of several names the first is what `stylise` means by None.

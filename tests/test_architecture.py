@@ -96,7 +96,7 @@ ARROWS = {
     ),
     "faces": ("service.dataplane", "service.runner"),
     "pictures": ("service.dataplane", "service.faces", "service.errors"),
-    "styles": ("service.dataplane", "service.pictures"),
+    "styles": ("service.dataplane", "service.pictures", "service.offload", "service.runner"),
     "job": (),
     "roll": (),
     "painting": (),
@@ -124,7 +124,7 @@ def test_service_modules_know_only_what_is_below_them(name: str) -> None:
 
 @pytest.mark.parametrize("path", files("service/inference"), ids=ids)
 def test_the_inference_protocol_stands_on_the_data_plane_below_both_doors(path: Path) -> None:
-    below = ("dataplane", "errors", "faces", "inference", "metrics", "runner", "statistics")
+    below = ("dataplane", "errors", "faces", "inference", "metrics", "runner", "statistics", "styles")
     allowed = [f"service.{name}" for name in below]
     assert [name for name in ours(path, "service") if not under(name, *allowed)] == []
 

@@ -38,8 +38,7 @@ class HeatMap:
         score: its probability, 0 to 1.
         grid: float32 [gh, gw], 0..1: the map as the network has it, over `region`.
         region: what the network saw, xyxy in pixels of the upright original; may reach beyond it.
-        array: float32 [h, w], 0..1, over the decoded pixels (the upright original, in the decoder's
-            resolution); zero outside of `region`.
+        width, height: of the upright original, pixels.
     """
 
     index: int
@@ -47,7 +46,39 @@ class HeatMap:
     score: float
     grid: NDArray[np.float32]
     region: Box
-    array: NDArray[np.float32]
+    width: int
+    height: int
+
+    def over(self, height: int, width: int, top: int = 0, bottom: int | None = None) -> NDArray[np.float32]:
+        """The map over an image of `height` x `width` pixels that shows the whole original.
+
+        Returns:
+            float32 [bottom - top, width], 0..1, its rows from `top` to `bottom`; bilinear between the grid's
+            cells, zero outside of `region`.
+        """
+        bottom = height if bottom is None else bottom
+        scale_x, scale_y = width / self.width, height / self.height
+        left, upper, right, lower = (
+            edge * scale for edge, scale in zip(self.region, (scale_x, scale_y) * 2, strict=True)
+        )
+        rows, columns = self.grid.shape
+        # warpAffine's matrix takes a pixel's centre of the output to one of the grid
+        step_x, step_y = columns / (right - left), rows / (lower - upper)
+        matrix = np.array(
+            [
+                [step_x, 0, (0.5 - left) * step_x - 0.5],
+                [0, step_y, (0.5 - upper + top) * step_y - 0.5],
+            ],
+            np.float64,
+        )
+        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        array: NDArray[np.float32] = cv2.warpAffine(
+            self.grid, matrix, (width, bottom - top), flags=flags, borderMode=cv2.BORDER_REPLICATE
+        )
+        y, x = np.arange(top, bottom) + 0.5, np.arange(width) + 0.5
+        array[(y < upper) | (y > lower)] = 0
+        array[:, (x < left) | (x > right)] = 0
+        return array
 
 
 @runtime_checkable
@@ -94,7 +125,7 @@ def grad_cam(pipeline: ClassifierPipeline, image: Image, label: str | None = Non
     grid = (heat / heat.max().clamp(min=torch.finfo(torch.float32).tiny)).cpu().numpy()
     region = pipeline.region(image) if isinstance(pipeline, Placed) else _centre(pipeline.card, image)
     score = float(logits.detach().float().softmax(0)[index])
-    return HeatMap(index, pipeline.card.labels[index], score, grid, region, _spread(grid, region, image))
+    return HeatMap(index, pipeline.card.labels[index], score, grid, region, image.width, image.height)
 
 
 class _LastMap(TorchFunctionMode):
@@ -152,44 +183,27 @@ def _centre(card: Card, image: Image) -> Box:
     return left, top, left + side, top + side
 
 
-def _spread(grid: NDArray[np.float32], region: Box, image: Image) -> NDArray[np.float32]:
-    """Bilinear interpolation of the grid over its region, in the decoded picture's pixels."""
-    height, width = image.pixels.shape[:2]
-    scale_x, scale_y = width / image.width, height / image.height
-    left, top, right, bottom = (
-        region[0] * scale_x,
-        region[1] * scale_y,
-        region[2] * scale_x,
-        region[3] * scale_y,
-    )
-    rows, columns = grid.shape
-    # warpAffine's matrix takes a pixel's centre of the output to one of the grid
-    step_x, step_y = columns / (right - left), rows / (bottom - top)
-    matrix = np.array(
-        [[step_x, 0, (0.5 - left) * step_x - 0.5], [0, step_y, (0.5 - top) * step_y - 0.5]], np.float64
-    )
-    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    array: NDArray[np.float32] = cv2.warpAffine(
-        grid, matrix, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE
-    )
-    y, x = np.arange(height) + 0.5, np.arange(width) + 0.5
-    array[(y < top) | (y > bottom)] = 0
-    array[:, (x < left) | (x > right)] = 0
-    return array
-
-
 def overlay(image: Image, heat: HeatMap, strength: float = 0.6) -> Pixels:
-    """The picture with the heat laid over it: the warmer, the stronger -> uint8 RGB of the decoded size.
+    """The image with the heat laid over it: the warmer, the stronger -> uint8 RGB of the decoded size.
 
     Args:
-        image: the picture that was explained.
+        image: what was explained.
         heat: its map.
-        strength: how much of the picture the hottest spot covers, 0 to 1.
+        strength: how much of the image the hottest spot covers, 0 to 1.
     """
-    colours = cv2.applyColorMap((heat.array * 255).astype(np.uint8), cv2.COLORMAP_TURBO)[..., ::-1]
-    weight = (strength * heat.array)[..., None]
-    mixed: Pixels = (image.pixels * (1 - weight) + colours * weight + 0.5).astype(np.uint8)
+    height, width = image.pixels.shape[:2]
+    mixed = np.empty_like(image.pixels)
+    rows = max(1, _BAND_PIXELS // width)
+    for top in range(0, height, rows):  # in bands, so that the float copies are small
+        band = image.pixels[top : top + rows]
+        warmth = heat.over(height, width, top, top + len(band))
+        colours = cv2.applyColorMap((warmth * 255).astype(np.uint8), cv2.COLORMAP_TURBO)[..., ::-1]
+        weight = (strength * warmth)[..., None]
+        mixed[top : top + rows] = band * (1 - weight) + colours * weight + 0.5
     return mixed
+
+
+_BAND_PIXELS = 1 << 16
 
 
 def filter_sheet(module: nn.Module, *, cell: int = 32, gap: int = 2) -> Pixels:

@@ -38,7 +38,11 @@ from models.detection.result import Detection
 from models.errors import ParameterInvalid
 from models.image import Image, resize
 
-MAX_PIXELS = 6_000_000  # of all shifted canvases of one call together: seconds on a CPU
+MAX_PIXELS = 1_250_000
+"""Of all shifted canvases of one call together. EfficientNet-Lite0 takes 0.55 to 0.9 s a megapixel."""
+
+MEMORY = 300 * MAX_PIXELS
+"""Bytes that a call of EfficientNet-Lite0 may take: 190 to 290 were measured for each pixel."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +162,10 @@ def sliding(module: Classifier, size: int) -> Sliding:
     return Sliding(module, size)
 
 
+def _too_many() -> ParameterInvalid:
+    return ParameterInvalid("fraction", "so small windows are too many for this image; try a larger fraction")
+
+
 def windows(
     pipeline: ClassifierPipeline,
     image: Image,
@@ -199,17 +207,17 @@ def windows(
         raise ParameterInvalid("stride", f"stride must be a divisor of {slid.stride}")
     shifts = range(0, slid.stride, step)
 
-    # The canvas is the picture in whole strides, and the way that the last shift goes.
-    scale = slid.size / (fraction * min(image.width, image.height))
+    # The canvas is the image in whole strides, and the way that the last shift goes.
+    scale = slid.size / (fraction * min(image.width, image.height))  # infinite for the smallest fractions
     spare = slid.size + slid.stride - step
+    if not image.width * scale * image.height * scale * len(shifts) ** 2 < 2 * MAX_PIXELS:
+        raise _too_many()
     rows, columns = (
         max(0, round((side * scale - spare) / slid.stride)) for side in (image.height, image.width)
     )
     height, width = (slid.size + slid.stride * count for count in (rows, columns))
     if height * width * len(shifts) ** 2 > MAX_PIXELS:
-        raise ParameterInvalid(
-            "fraction", "so small windows are too many for this picture; try a larger fraction"
-        )
+        raise _too_many()
     pixels = light_ink(image.pixels) if isinstance(module.network, LeNet5) else image.pixels
     canvas = resize(pixels, height + slid.stride - step, width + slid.stride - step)
     batch = np.stack([canvas[y : y + height, x : x + width] for y in shifts for x in shifts])

@@ -25,6 +25,13 @@ _LIGHT: Colour = (255, 255, 255)
 _FACE: Colour = (64, 220, 140)
 _SMALLEST_FONT = 7
 
+# A drawing of 1,000 boxes on the largest image takes half a second. Up to so many pixels of lines lie in a
+# drawing; more boxes have thinner ones. A hundred boxes of half the image's sides stay below.
+_LINE_PIXELS = 50_000_000
+# And so many tries to find room are made with all texts in all sizes of letters; after that only the shortest
+# text is tried, in its largest size.
+_TRIES = 1_000
+
 
 @dataclass(frozen=True, slots=True)
 class Mark:
@@ -81,22 +88,22 @@ def draw_faces(pixels: Pixels, faces: Faces) -> Pixels:
 def draw(pixels: Pixels, marks: Sequence[Mark]) -> Pixels:
     """Draws marks, the most important first, onto a copy of uint8 [h, w, 3], RGB.
 
-    Lines and letters grow with the picture. What is first lies on top, and its text has the best place. Text
-    is never cut and never covers another: where neither its fullest nor its shortest form has room beside its
+    Lines and letters grow with the image. What is first lies on top, and its text has the best place. Text is
+    never cut and never covers another: where neither its fullest nor its shortest form has room beside its
     box, it is left out.
     """
-    picture = Image.fromarray(pixels)
-    canvas = ImageDraw.Draw(picture)
-    unit = math.sqrt(picture.width * picture.height)
-    line = max(1, round(unit / 200))
+    image = Image.fromarray(pixels)
+    canvas = ImageDraw.Draw(image)
+    unit = math.sqrt(image.width * image.height)
+    line = max(1, min(round(unit / 200), _LINE_PIXELS // (2 * max(1, _length(canvas, marks)))))
     for mark in reversed(marks):
         _outline(canvas, mark, line)
-    taken: list[Rectangle] = []
+    labels = _Labels(canvas, line)
     for mark in marks:
         for x, y in mark.points:
             _dot(canvas, x, y, max(1.0, 1.2 * line), mark.colour)
-        _write(canvas, mark, max(_SMALLEST_FONT + 1, round(unit / 36)), line, taken)
-    return np.array(picture)
+        labels.write(mark, max(_SMALLEST_FONT + 1, round(unit / 36)))
+    return np.array(image)
 
 
 def colour_of(index: int) -> Colour:
@@ -147,31 +154,67 @@ def _dot(canvas: ImageDraw.ImageDraw, x: float, y: float, radius: float, colour:
         canvas.circle((x, y), radius, fill=colour)
 
 
-def _write(canvas: ImageDraw.ImageDraw, mark: Mark, size: int, line: int, taken: list[Rectangle]) -> None:
-    """Writes on a plate of the mark's colour: the fullest text that has room, in the largest letters."""
-    box = _rectangle(canvas, mark.box)
-    for text in mark.texts:
-        for smaller in range(size, max(_SMALLEST_FONT, size // 2) - 1, -1):
-            font = _font(smaller)
-            left, _, right, _ = (round(edge) for edge in font.getbbox(text))
-            top, bottom = _heights(smaller)
-            pad = max(1, smaller // 6)
-            width, height = right - left + 2 * pad, bottom - top + 2 * pad
-            plate = _place(box, width, height, line, canvas.im.size, taken)
-            if plate is None:
-                continue
-            taken.append(plate)
-            canvas.rectangle((plate[0], plate[1], plate[2] - 1, plate[3] - 1), fill=mark.colour)
-            # equal contrast with black and with white lies at a luminance of 0.179
-            ink = _DARK if luminance(mark.colour) > 0.179 else _LIGHT
-            canvas.text((plate[0] + pad - left, plate[1] + pad - top), text, fill=ink, font=font)
-            return
+def _length(canvas: ImageDraw.ImageDraw, marks: Sequence[Mark]) -> int:
+    """Pixels around all boxes."""
+    edges = (_rectangle(canvas, mark.box) for mark in marks)
+    return sum(2 * (right - left + bottom - top) for left, top, right, bottom in edges)
+
+
+class _Labels:
+    """Writes texts on plates that do not meet.
+
+    Args:
+        canvas: to write on.
+        line: thickness of the boxes' lines.
+    """
+
+    def __init__(self, canvas: ImageDraw.ImageDraw, line: int) -> None:
+        self._canvas = canvas
+        self._line = line
+        self._taken = np.empty((0, 4), np.int32)
+        self._tries = 0
+
+    def write(self, mark: Mark, size: int) -> None:
+        """Writes on a plate of the mark's colour: the fullest text that has room, in the largest letters."""
+        canvas = self._canvas
+        box = _rectangle(canvas, mark.box)
+        few = self._tries >= _TRIES
+        for text in mark.texts[-1:] if few else mark.texts:
+            for smaller in range(size, size - 1 if few else max(_SMALLEST_FONT, size // 2) - 1, -1):
+                self._tries += 1
+                font = _font(smaller)
+                left, _, right, _ = (round(edge) for edge in font.getbbox(text))
+                top, bottom = _heights(smaller)
+                pad = max(1, smaller // 6)
+                width, height = right - left + 2 * pad, bottom - top + 2 * pad
+                plate = _place(box, width, height, self._line, canvas.im.size, self._taken)
+                if plate is None:
+                    continue
+                self._taken = np.vstack((self._taken, np.array([plate], np.int32)))
+                canvas.rectangle((plate[0], plate[1], plate[2] - 1, plate[3] - 1), fill=mark.colour)
+                # equal contrast with black and with white lies at a luminance of 0.179
+                ink = _DARK if luminance(mark.colour) > 0.179 else _LIGHT
+                canvas.text((plate[0] + pad - left, plate[1] + pad - top), text, fill=ink, font=font)
+                return
 
 
 def _place(
-    box: Rectangle, width: int, height: int, line: int, limits: tuple[int, int], taken: list[Rectangle]
+    box: Rectangle,
+    width: int,
+    height: int,
+    line: int,
+    limits: tuple[int, int],
+    taken: NDArray[np.int32],
 ) -> Rectangle | None:
-    """Free room for a plate above a box, below it or in its corners, wholly within the picture."""
+    """Free room for a plate above a box, below it or in its corners, wholly within the image.
+
+    Args:
+        box: of the mark.
+        width, height: of the plate.
+        line: thickness of the box's lines.
+        limits: width and height of the image.
+        taken: [n, 4], the plates that are there.
+    """
     left, top, right, bottom = box
     most_left, most_top = limits[0] - width, limits[1] - height
     if most_left < 0 or most_top < 0:
@@ -179,24 +222,23 @@ def _place(
     outer, inner = (left, right - width), (left + line, right - line - width)
     corners = [(x, y) for y in (top - height, bottom) for x in outer if 0 <= y <= most_top]
     corners += [(x, y) for y in (top + line, bottom - line - height) for x in inner]
-    for x, y in corners:
-        x, y = min(max(x, 0), most_left), min(max(y, 0), most_top)
-        plate = (x, y, x + width, y + height)
-        if not any(_meet(plate, other) for other in taken):
-            return plate
-    return None
+    places = [(min(max(x, 0), most_left), min(max(y, 0), most_top)) for x, y in corners]
+    begin = np.array(places)[:, None]
+    end = begin + np.array((width, height))
+    meets = np.logical_and(begin < taken[:, 2:], taken[:, :2] < end)  # by x and by y
+    free = ~meets.all(axis=2).any(axis=1)
+    if not free.any():
+        return None
+    x, y = places[int(free.argmax())]
+    return x, y, x + width, y + height
 
 
-def _meet(a: Rectangle, b: Rectangle) -> bool:
-    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
-
-
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=256)
 def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size=size)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=256)
 def _heights(size: int) -> tuple[int, int]:
     """Where the highest and the deepest letters end: every plate of a size is equally high."""
     _, top, _, bottom = _font(size).getbbox("Hgj|")

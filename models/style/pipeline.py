@@ -33,13 +33,11 @@ class StyleContext:
     """What `StylePipeline.postprocess` needs of one request.
 
     Attributes:
-        pixels: uint8 [h, w, 3], the picture as it came; None where nothing of it is to show through.
         width, height: of the upright original.
         window: top, left, height, width of the picture on the canvas.
         strength: 0 to 1.
     """
 
-    pixels: Pixels | None
     width: int
     height: int
     window: tuple[int, int, int, int]
@@ -108,24 +106,18 @@ class StylePipeline(Pipeline):
             resize(image.pixels, h, w), top, height - h - top, left, width - w - left, cv2.BORDER_REFLECT
         )
         tensor[height, index, 0] = 255
-        kept = image.pixels if options.strength < 1 else None
-        context = StyleContext(kept, image.width, image.height, (top, left, h, w), options.strength)
+        context = StyleContext(image.width, image.height, (top, left, h, w), options.strength)
         return Prepared((tensor,), context)
 
     def postprocess(self, outputs: tuple[Tensor, ...], contexts: Sequence[StyleContext]) -> list[Stylised]:
-        """uint8 Tensor[N, H, W, 3] -> one picture a context, each of the size that it came in."""
+        """uint8 Tensor[N, H, W, 3] -> one image a context, which `render` brings to the original's size."""
         canvases = outputs[0][: len(contexts)].cpu().numpy()
         return [self._result(canvas, context) for canvas, context in zip(canvases, contexts, strict=True)]
 
     def _result(self, canvas: Pixels, context: StyleContext) -> Stylised:
         top, left, h, w = context.window
-        height, width = context.height, context.width
-        painted = np.ascontiguousarray(canvas[top : top + h, left : left + w])
-        painted = resize(painted, height, width, interpolation="bicubic")
-        if context.pixels is not None:
-            original = resize(context.pixels, height, width)
-            painted = cv2.addWeighted(painted, context.strength, original, 1 - context.strength, 0)
-        return Stylised(width, height, painted)
+        painted = canvas[top : top + h, left : left + w].copy()  # and the batch's memory is free
+        return Stylised(context.width, context.height, painted, context.strength)
 
     def _style(self, name: str | None) -> int:
         if name is None:

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from models.errors import ParameterInvalid
-from models.image import encode
-from models.style.result import StyleOptions, Stylised
+from models.style.result import StyleOptions
 from service.dataplane import Answer
 from service.inference.request import Parameters
 from service.inference.served import Served, Spec
 from service.inference.tensors import BYTES
+from service.styles import paint
 
 Format = Literal["jpeg", "png", "webp"]
 
@@ -42,11 +42,8 @@ class StyleServed(Served):
         raise ParameterInvalid("format", f"format must be one of {', '.join(get_args(Format))}")
 
     async def picture(self, data: bytes, options: PaintOptions, deadline: float) -> Answer[bytes]:
-        answer: Answer[Stylised] = await self.plane.infer(self.runner, data, options.style, deadline)
-        painting = await self.plane.offload.run(
-            lambda _: encode(answer.result.pixels, options.format), deadline
-        )
-        return Answer(answer.model, painting, answer.trace)
+        answer = await paint(self.plane, self.runner, data, options.style, options.format, deadline)
+        return Answer(answer.model, answer.result[0], answer.trace)
 
     def collect(self, results: Sequence[bytes]) -> dict[str, Sequence[bytes]]:
         return {"picture": results}

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
 
 from models.classification.efficientnet import EfficientNetLite0
-from models.classification.explain import filter_sheet, find_label, grad_cam, overlay
+from models.classification.explain import HeatMap, filter_sheet, find_label, grad_cam, overlay
 from models.classification.lenet import LABELS, DigitPipeline, LeNet5, digit_crop, load, place
 from models.classification.pipeline import Classifier, ClassifierPipeline
 from models.errors import ParameterInvalid, WeightsError
@@ -120,25 +121,25 @@ def test_the_array_lies_over_the_crop() -> None:
     pipeline = resnet(fraction=0.5)
     heat = grad_cam(pipeline, picture(100, 200))
     assert heat.region == pytest.approx((75, 25, 125, 75))
-    assert heat.array.shape == (100, 200)
-    assert heat.array.dtype == np.float32
-    assert heat.array.min() >= 0
-    assert 0.3 < heat.array.max() <= 1
-    outside = heat.array.copy()
+    assert heat.over(100, 200).shape == (100, 200)
+    assert heat.over(100, 200).dtype == np.float32
+    assert heat.over(100, 200).min() >= 0
+    assert 0.3 < heat.over(100, 200).max() <= 1
+    outside = heat.over(100, 200).copy()
     outside[25:75, 75:125] = 0
     assert (outside == 0).all()
     rows, columns = heat.grid.shape
     row, column = np.unravel_index(heat.grid.argmax(), heat.grid.shape)
     y, x = int(25 + (row + 0.5) * 50 / rows), int(75 + (column + 0.5) * 50 / columns)
-    assert heat.array[y, x] == pytest.approx(1, abs=0.15)
+    assert heat.over(100, 200)[y, x] == pytest.approx(1, abs=0.15)
 
 
 def test_a_reduced_picture_keeps_the_region_in_original_pixels() -> None:
     pipeline = resnet(fraction=0.5)
     heat = grad_cam(pipeline, Image(picture(100, 200).pixels, 800, 400))
     assert heat.region == pytest.approx((300, 100, 500, 300))
-    assert heat.array.shape == (100, 200)
-    assert heat.array[:25].max() == 0
+    assert heat.over(100, 200).shape == (100, 200)
+    assert heat.over(100, 200)[:25].max() == 0
 
 
 def test_a_digits_heat_lies_on_the_digit() -> None:
@@ -148,8 +149,8 @@ def test_a_digits_heat_lies_on_the_digit() -> None:
     heat = grad_cam(digits(), image)
     assert heat.label == "1"
     assert heat.region == place(image)[1]
-    assert heat.array[:, :200].max() == 0
-    assert heat.array[80:220, 240:380].max() > 0.8
+    assert heat.over(300, 400)[:, :200].max() == 0
+    assert heat.over(300, 400)[80:220, 240:380].max() > 0.8
 
 
 def test_labels_by_name_or_by_index() -> None:
@@ -202,9 +203,23 @@ def test_overlay_colours_only_where_there_is_heat() -> None:
     mixed = overlay(image, heat)
     assert mixed.shape == (100, 200, 3)
     assert mixed.dtype == np.uint8
-    np.testing.assert_array_equal(mixed[heat.array == 0], image.pixels[heat.array == 0])
-    assert (mixed[heat.array > 0.9] != image.pixels[heat.array > 0.9]).any()
+    np.testing.assert_array_equal(mixed[heat.over(100, 200) == 0], image.pixels[heat.over(100, 200) == 0])
+    assert (mixed[heat.over(100, 200) > 0.9] != image.pixels[heat.over(100, 200) > 0.9]).any()
     np.testing.assert_array_equal(overlay(image, heat, 0.0), image.pixels)
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 70_000), (65_535, 2), (700, 1_000)])
+def test_overlay_in_bands_is_overlay_of_the_whole(height: int, width: int) -> None:
+    generator = np.random.default_rng(1)
+    image = Image(generator.integers(0, 256, (height, width, 3), np.uint8), 2 * width, 3 * height)
+    grid = generator.random((7, 7), np.float32)
+    region = (0.3 * width, 0.1 * height, 1.9 * width, 3.5 * height)
+    heat = HeatMap(0, "dog", 0.5, grid, region, image.width, image.height)
+    warmth = heat.over(height, width)
+    colours = cv2.applyColorMap((warmth * 255).astype(np.uint8), cv2.COLORMAP_TURBO)[..., ::-1]
+    weight = (0.6 * warmth)[..., None]
+    whole = (image.pixels * (1 - weight) + colours * weight + 0.5).astype(np.uint8)
+    np.testing.assert_array_equal(overlay(image, heat), whole)
 
 
 def test_filters_in_colour_and_in_grey() -> None:
@@ -237,8 +252,8 @@ def test_a_real_dog_is_where_the_heat_is() -> None:
 
     image = decode((SHARED / "data" / "photos" / "dog.jpg").read_bytes())
     pipeline = build(entry, files)
-    dog = grad_cam(pipeline, image, "German shepherd").array
-    bicycle = grad_cam(pipeline, image, "mountain bike").array
+    dog = grad_cam(pipeline, image, "German shepherd").over(*image.pixels.shape[:2])
+    bicycle = grad_cam(pipeline, image, "mountain bike").over(*image.pixels.shape[:2])
     assert dog[220:540, 130:320].mean() > 3 * dog[:200].mean()  # the dog sits lower left
     assert dog[220:540, 130:320].mean() > bicycle[220:540, 130:320].mean()
     assert bicycle[200:430, 330:560].mean() > dog[200:430, 330:560].mean()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -147,7 +149,8 @@ def test_plates_lie_within_the_picture_and_apart(
     box: tuple[int, int, int, int], width: int, height: int, taken: list[drawing.Rectangle]
 ) -> None:
     left, top, right, bottom = box[0], box[1], min(100, box[0] + box[2]), min(80, box[1] + box[3])
-    plate = drawing._place((left, top, right, bottom), width, height, 2, (100, 80), taken)
+    plates = np.array(taken, np.int32).reshape(-1, 4)
+    plate = drawing._place((left, top, right, bottom), width, height, 2, (100, 80), plates)
     if plate is None:
         assert taken or width > 100 or height > 80
         return
@@ -159,3 +162,34 @@ def test_plates_lie_within_the_picture_and_apart(
     for other in taken:
         apart = plate[2] <= other[0] or other[2] <= plate[0] or plate[3] <= other[1] or other[3] <= plate[1]
         assert apart
+
+
+@pytest.mark.parametrize("kind", ["everywhere", "in one place"])
+def test_a_thousand_texts_are_measured_a_bounded_number_of_times(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries = 0
+    place = drawing._place
+
+    def counted(*arguments: Any) -> drawing.Rectangle | None:
+        nonlocal tries
+        tries += 1
+        return place(*arguments)
+
+    monkeypatch.setattr(drawing, "_place", counted)
+    generator = np.random.default_rng(0)
+    corners = generator.uniform(0, 900, (1_000, 2)) if kind == "everywhere" else np.full((1_000, 2), 400.0)
+    boxes = [(x, y, x + 90, y + 90) for x, y in corners.tolist()]
+    answer = draw_detections(blank(1_000, 1_000), detections(1_000, 1_000, *boxes))
+    assert tries < 2_100
+    alone = draw_detections(blank(1_000, 1_000), detections(1_000, 1_000, boxes[0]))
+    assert (answer != GREY).sum() > (alone != GREY).sum()
+
+
+def test_lines_of_many_boxes_are_thinner() -> None:
+    """A thousand frames around the largest image would else be a billion pixels."""
+    side = 1_000
+    marks = [Mark((0, 0, side, side), (), (255, 0, 0))] * 1_000
+    one = draw(blank(side, side), marks[:1])
+    many = draw(blank(side, side), marks * 20)
+    assert 0 < (many != GREY).any(axis=2).sum() < (one != GREY).any(axis=2).sum()

@@ -79,10 +79,10 @@ def bmp_of_size(height: int, width: int, compression: int = 0) -> bytes:
     ],
 )
 def test_a_bomb_is_refused_by_its_header(data: bytes) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(ImageTooLarge, match="pixels"):
         decode(data)
-    assert time.perf_counter() - start < 0.5
+    assert time.process_time() - start < 0.5
 
 
 def test_a_header_alone_is_refused_by_its_size_first_and_then_as_truncated() -> None:
@@ -202,10 +202,10 @@ def test_too_many_scans() -> None:
     ],
 )
 def test_a_flood_of_segments_does_not_hold_the_thread(data: bytes) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(ImageInvalid):
         decode(data)
-    assert time.perf_counter() - start < 0.5
+    assert time.process_time() - start < 0.5
 
 
 def test_messages_tell_nothing_of_the_machine() -> None:
@@ -239,7 +239,7 @@ PREFIXES = (
 
 
 @given(st.sampled_from(PREFIXES), st.binary(max_size=300))
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 def test_random_bytes(prefix: bytes, data: bytes) -> None:
     attempt(prefix + data)
 

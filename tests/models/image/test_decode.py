@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image as PILImage
@@ -196,12 +196,14 @@ def test_orientation_as_a_long_is_read() -> None:
 
 
 @given(st.binary(max_size=200))
+@settings(deadline=None)
 def test_any_exif_block_gives_an_orientation(tail: bytes) -> None:
     for order in (b"II*\x00", b"MM\x00*", b""):
         assert 1 <= read_orientation(b"Exif\x00\x00" + order + tail) <= 8
 
 
 @given(st.integers(1, 8), st.sampled_from("<>"), st.data())
+@settings(deadline=None)
 def test_a_changed_byte_in_exif_gives_an_orientation(value: int, order: str, data: st.DataObject) -> None:
     block = bytearray(orientation_block(value, order))
     assert read_orientation(bytes(block)) == value

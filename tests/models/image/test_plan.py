@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import io
 import struct
+import zlib
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image as PILImage
 
-from loadtests.imagefiles import COLOUR, Scan, empty_bands, entropy, frame, jpeg, segment
+from loadtests.imagefiles import COLOUR, Scan, chunk, empty_bands, entropy, frame, jpeg, segment
 from models.errors import ImageInvalid, ImageTooLarge
 from models.image import DEFAULT_LIMITS, Limits, decode, plan
 from tests.models.image.test_decode import difference, orientation_block, saved, smooth
@@ -113,6 +114,7 @@ FACTORS = st.tuples(st.integers(1, 4), st.integers(1, 4))
     st.integers(1, 70),
     st.sampled_from(SIDES),
 )
+@settings(deadline=None)
 def test_any_sampling_comes_out_in_its_own_size_or_not_at_all(
     sampling: list[tuple[int, int]], code: int, height: int, width: int, min_side: int | None
 ) -> None:
@@ -195,7 +197,7 @@ def test_a_plan_is_what_decode_does() -> None:
     image = decode(data, plan=made)
     np.testing.assert_array_equal(image.pixels, decode(data, min_side=100).pixels)
     assert (image.width, image.height) == (800, 1200)
-    assert plan(saved(smooth(3_000, 4_000), "JPEG")).large
+    assert plan(jpeg(0xC0, 3_000, 4_000, COLOUR, [bare_scan()])).large
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP"])
@@ -219,3 +221,79 @@ def test_sides_are_limited() -> None:
     with pytest.raises(ImageTooLarge, match="65535"):
         decode(stream.getvalue())
     assert DEFAULT_LIMITS.max_pixels > 131_072
+
+
+def animation(width: int, height: int, left: int, top: int, frame: bytes) -> bytes:
+    """An animated WebP of one frame, which is itself a WebP."""
+    image = PILImage.open(io.BytesIO(frame))
+    body = frame[30:] if frame[12:16] == b"VP8X" else frame[12:]
+    numbers = (left // 2, top // 2, image.width - 1, image.height - 1, 40)
+    head = b"".join(number.to_bytes(3, "little") for number in numbers) + b"\x00"
+    sides = (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
+    chunks = b"VP8X\x0a\x00\x00\x00\x12\x00\x00\x00" + sides + b"ANIM\x06\x00\x00\x00" + bytes(6)
+    chunks += b"ANMF" + (len(head) + len(body)).to_bytes(4, "little") + head + body
+    return b"RIFF" + (4 + len(chunks)).to_bytes(4, "little") + b"WEBP" + chunks
+
+
+@pytest.mark.parametrize("lossless", [False, True])
+@pytest.mark.parametrize("alpha", [False, True])
+def test_a_frame_lies_on_a_white_canvas(lossless: bool, alpha: bool) -> None:
+    pixels = smooth(20, 30)
+    if alpha:
+        pixels = np.dstack([pixels, np.full((20, 30), 128, np.uint8)])
+    frame = saved(pixels, "WEBP", lossless=lossless, exact=True)
+    data = animation(64, 48, 10, 6, frame)
+    expected = np.full((48, 64, 3), 255, np.uint8)
+    expected[6:26, 10:40] = decode(frame).pixels
+    np.testing.assert_array_equal(decode(data).pixels, expected)
+    with PILImage.open(io.BytesIO(data)) as image:
+        opaque = PILImage.new("RGBA", image.size, "white")
+        shown = PILImage.alpha_composite(opaque, image.convert("RGBA")).convert("RGB")
+    np.testing.assert_array_equal(expected, np.asarray(shown))
+
+
+def test_a_frame_beyond_its_canvas_is_refused() -> None:
+    frame = saved(smooth(20, 30), "WEBP")
+    for left, top in ((36, 0), (0, 30)):
+        with pytest.raises(ImageInvalid, match="canvas"):
+            decode(animation(64, 48, left, top, frame))
+
+
+def test_a_webp_of_two_sizes_is_refused() -> None:
+    data = bytearray(saved(smooth(20, 30), "WEBP", exif=b"Exif\x00\x00" + orientation_block(1)))
+    assert data[12:16] == b"VP8X"
+    data[24] += 40
+    with pytest.raises(ImageInvalid):
+        decode(bytes(data))
+
+
+@pytest.mark.parametrize(
+    "kind", [b"iCCP", b"zTXt", b"iTXt", b"tEXt", b"eXIf", b"acTL", b"fcTL", b"fdAT", b"abCd"]
+)
+@pytest.mark.parametrize("broken", [False, True])
+def test_chunks_that_are_not_the_image_do_not_matter(kind: bytes, broken: bool) -> None:
+    pixels = smooth(6, 9)
+    plain = saved(pixels, "PNG")
+    bomb = b"name\x00\x00" + zlib.compress(bytes(5_000_000))
+    extra = chunk(kind, bomb)[:-4] + b"oops" if broken else chunk(kind, bomb)
+    np.testing.assert_array_equal(decode(plain[:33] + 30 * extra + plain[33:]).pixels, pixels)
+
+
+def test_chunks_that_are_the_image_do_matter() -> None:
+    data = bytearray(saved(smooth(6, 9), "PNG", "P"))
+    at = data.index(b"PLTE")
+    data[at + 4 + int.from_bytes(data[at - 4 : at], "big")] ^= 1  # its checksum
+    with pytest.raises(ImageInvalid):
+        decode(bytes(data))
+
+
+def test_large_images_of_other_formats_are_reduced_by_whole_numbers() -> None:
+    stream = io.BytesIO()
+    pixels = np.tile(smooth(100, 100), (45, 41, 1))
+    PILImage.fromarray(pixels[..., 0]).save(stream, "BMP")
+    made = plan(stream.getvalue(), min_side=100)
+    assert made.reduction == 20
+    image = decode(stream.getvalue(), min_side=100)
+    assert image.pixels.shape == (225, 205, 3)
+    expected = pixels.reshape(225, 20, 205, 20, 3).mean((1, 3))
+    assert np.abs(image.pixels - expected[..., :1]).max() <= 0.51

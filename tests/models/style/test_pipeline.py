@@ -61,17 +61,24 @@ def test_any_picture_comes_back_in_its_size(height: int, width: int, style: obje
     item = pipe.preprocess(image(height, width), options)
     assert item.inputs[0].shape in pipe.shapes
     result = paint(pipe, image(height, width), options)
-    assert result.pixels.shape == (height, width, 3)
-    assert result.pixels.dtype == np.uint8
+    pixels = result.render(original=image(height, width).pixels)
+    assert pixels.shape == (height, width, 3)
+    assert pixels.dtype == np.uint8
+    assert result.painted.size <= 64 * 64 * 3  # enlarged only when it is asked for
+    height, width = result.render(500, image(height, width).pixels).shape[:2]
+    assert 1 <= height * width <= 500
 
 
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (45, 61), (97, 211), (1, 7)])
 def test_strength_blends_with_the_picture(height: int, width: int) -> None:
     pipe, picture = pipeline(Stylist(random_network())), image(height, width)
-    none, half, full = (paint(pipe, picture, StyleOptions("waves", s)).pixels for s in (0, 0.5, 1))
+    none, half, full = (
+        paint(pipe, picture, StyleOptions("waves", s)).render(original=picture.pixels) for s in (0, 0.5, 1)
+    )
     np.testing.assert_array_equal(none, picture.pixels)
     assert np.abs(full.astype(int) - none).mean() > 5
-    assert pipe.preprocess(picture, StyleOptions("waves", 1)).context.pixels is None  # nothing waits in vain
+    with pytest.raises(ValueError, match="original"):
+        paint(pipe, picture, StyleOptions("waves", 0.5)).render()
     expected = (full.astype(float) + none) / 2
     np.testing.assert_allclose(half, expected, atol=0.51)
 

@@ -1,0 +1,67 @@
+"""PNG and BMP through Pillow; and the odd JPEG that TurboJPEG does not take.
+
+Pillow keeps 1 byte a pixel of what is grey or has a palette, 2 of 16-bit grey and 4 of all else.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+
+import numpy as np
+from PIL import Image as PILImage
+from PIL import ImageFile
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.PngImagePlugin import PngImageFile
+
+from models.codecs.rows import Pixels, band_rows, gather, over_white
+from models.errors import ImageInvalid
+from models.image_header import Format, Header, png_without_metadata
+
+
+def cost(header: Header, reduction: int, length: int) -> tuple[int, float]:
+    """Bytes: Pillow's image, the result and a PNG without its metadata; and seconds."""
+    pixels = header.width * header.height
+    result = -(-header.width // reduction) * -(-header.height // reduction)
+    memory = header.stored * pixels + 3 * result + (length if header.format is Format.PNG else 0)
+    return memory, 20e-9 * pixels + 2e-9 * length
+
+
+def decode(data: bytes, header: Header, reduction: int) -> Pixels:
+    """uint8 RGB; of a PNG the metadata is left out before Pillow sees it."""
+    if header.format is Format.PNG:
+        return decode_with(PngImageFile, png_without_metadata(data), header, reduction)
+    return decode_with(BmpImageFile, data, header, reduction)
+
+
+def decode_with(plugin: type[ImageFile.ImageFile], data: bytes, header: Header, reduction: int) -> Pixels:
+    """Decodes with one of Pillow's plugins.
+
+    It is called by its class and not through Pillow's open(): that one would try other formats, and compare
+    with a limit that is global to the process.
+    """
+    try:
+        with plugin(io.BytesIO(data)) as image:
+            if image.size == (header.width, header.height):
+                image.load()
+                return gather(
+                    _bands(image, band_rows(image.width, reduction)), image.height, image.width, reduction
+                )
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow's plugins raise whatever their parsing meets
+        raise ImageInvalid(f"the {header.format} is truncated or corrupt") from error
+    raise ImageInvalid(f"the {header.format} tells its size in two ways")
+
+
+def _bands(image: PILImage.Image, rows: int) -> Iterator[Pixels]:
+    """uint8 RGB [rows, w, 3], from the top."""
+    transparent = image.has_transparency_data
+    for top in range(0, image.height, rows):
+        band = image.crop((0, top, image.width, min(top + rows, image.height)))
+        if band.mode.startswith("I"):  # 16-bit grey: the high byte, as Pillow and libpng do for colour
+            yield np.repeat((np.asarray(band).astype(np.uint16) >> 8).astype(np.uint8)[..., None], 3, axis=2)
+        elif transparent:
+            yield over_white(np.asarray(band if band.mode == "RGBA" else band.convert("RGBA")))
+        else:
+            yield np.asarray(band if band.mode == "RGB" else band.convert("RGB"))

@@ -1,0 +1,78 @@
+"""Conversion to RGB in bands of rows, so that no second copy of a full-size image exists."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Pixels = NDArray[np.uint8]
+
+BAND_PIXELS = 1 << 16
+"""Pixels that are converted at a time: they fit into a core's cache."""
+
+
+def band_rows(width: int, reduction: int) -> int:
+    """Rows of a band, a multiple of `reduction`."""
+    return max(1, BAND_PIXELS // (width * reduction)) * reduction
+
+
+def gather(bands: Iterable[Pixels], height: int, width: int, reduction: int) -> Pixels:
+    """Bands of `band_rows` rows each, uint8 RGB [n, width, 3] -> uint8 [h, w, 3], divided by `reduction`.
+
+    h and w are rounded up; every pixel is the mean of `reduction` squared ones, or of those that there are.
+    """
+    pixels = np.empty((-(-height // reduction), -(-width // reduction), 3), np.uint8)
+    top = 0
+    for band in bands:
+        rows = -(-len(band) // reduction)
+        if reduction == 1:
+            pixels[top : top + rows] = band
+        else:
+            below, beside = rows * reduction - len(band), pixels.shape[1] * reduction - width
+            if below or beside:
+                band = cv2.copyMakeBorder(band, 0, below, 0, beside, cv2.BORDER_REPLICATE)
+            cv2.resize(band, (pixels.shape[1], rows), pixels[top : top + rows], interpolation=cv2.INTER_AREA)
+        top += rows
+    return pixels
+
+
+def pack(pixels: Pixels, convert: Callable[[Pixels], Pixels]) -> Pixels:
+    """uint8 [h, w, 4] -> uint8 [h, w, 3] in the same memory, by `convert`: uint8 [1, n, 4] -> [1, n, 3]."""
+    height, width = pixels.shape[:2]
+    flat = pixels.reshape(-1)
+    for begin in range(0, height * width, BAND_PIXELS):
+        band = flat[4 * begin : 4 * (begin + BAND_PIXELS)].reshape(1, -1, 4)
+        flat[3 * begin : 3 * (begin + band.shape[1])] = convert(band).reshape(-1)
+    return flat[: 3 * height * width].reshape(height, width, 3)
+
+
+def over_white(pixels: Pixels) -> Pixels:
+    """uint8 [h, w, 4], three colours and alpha -> uint8 [h, w, 3] laid over white, rounded as Pillow does."""
+    *colours, alpha = cv2.split(pixels)
+    merged: Pixels = cv2.merge(
+        [cv2.bitwise_not(_times(cv2.bitwise_not(colour), alpha)) for colour in colours]
+    )
+    return merged
+
+
+def light(cmyk: Pixels) -> Pixels:
+    """uint8 [h, w, 4] -> RGB uint8 [h, w, 3].
+
+    Adobe's convention, which all writers follow: ink is stored inverted, so the product is the light left.
+    """
+    *inks, black = cv2.split(cmyk)
+    merged: Pixels = cv2.merge([_times(ink, black) for ink in inks])
+    return merged
+
+
+def _times(a: Pixels, b: Pixels) -> Pixels:
+    """round(a * b / 255), uint8."""
+    product = a.astype(np.uint16)
+    product *= b
+    product += 128
+    product += product >> 8
+    product >>= 8
+    return product.astype(np.uint8)

@@ -1,0 +1,79 @@
+"""WebP: libwebp through OpenCV, which decodes straight into one array.
+
+What reaches it is a file that we put together of the bitstream and its alpha plane alone: no metadata, and of
+an animation only the first frame.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from models.codecs.rows import Pixels, band_rows, gather, over_white, pack
+from models.errors import ImageInvalid
+from models.image_header import Header, WebpImage
+
+# A lossless image may have as many as 65,536 groups of five prefix codes, one for each 4 x 4 pixels, of 4
+# bits each; libwebp makes tables of 256 entries for every code.
+_GROUPS, _GROUP_BITS, _GROUP_BYTES = 65_536, 20, 6_000
+
+
+def cost(header: Header, reduction: int, length: int) -> tuple[int, float]:
+    """Bytes: libwebp's image, its tables, the result, a canvas around it, the file anew; and seconds."""
+    image = header.webp
+    assert image is not None  # noqa: S101 - it is a WebP
+    pixels, canvas = image.width * image.height, header.width * header.height
+    memory = length + (4 if image.alpha else 3) * pixels
+    if image.lossless or image.alpha:
+        blocks = -(-image.width // 4) * -(-image.height // 4)
+        memory += 5 * pixels + _GROUP_BYTES * min(_GROUPS, blocks, 8 * length // _GROUP_BITS)
+    if canvas != pixels or reduction > 1:
+        memory += 3 * -(-header.width // reduction) * -(-header.height // reduction)
+    return memory, 20e-9 * pixels + 2e-9 * canvas + 50e-9 * length
+
+
+def decode(data: bytes, header: Header, reduction: int) -> Pixels:
+    """uint8 RGB, divided by `reduction` and rounded up; over white, as is a canvas around a frame."""
+    image = header.webp
+    assert image is not None  # noqa: S101 - it is a WebP
+    pixels = _decode(data, image)
+    width, height = header.width, header.height
+    if (image.width, image.height) != (width, height):
+        if image.left + image.width > width or image.top + image.height > height:
+            raise ImageInvalid("the WebP's first frame is larger than its canvas")
+        canvas = np.full((height, width, 3), 255, np.uint8)
+        canvas[image.top : image.top + image.height, image.left : image.left + image.width] = pixels
+        pixels = canvas
+    if reduction == 1:
+        return pixels
+    rows = band_rows(width, reduction)
+    return gather((pixels[top : top + rows] for top in range(0, height, rows)), height, width, reduction)
+
+
+def _decode(data: bytes, image: WebpImage) -> Pixels:
+    file = np.frombuffer(_file(data, image), np.uint8)
+    how = cv2.IMREAD_UNCHANGED if image.alpha else cv2.IMREAD_COLOR_RGB
+    try:
+        pixels = cv2.imdecode(file, how | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error as error:
+        if error.code == cv2.Error.StsNoMem:
+            raise MemoryError from error
+        raise ImageInvalid("the WebP is truncated or corrupt") from error
+    shape = image.height, image.width, 4 if image.alpha else 3
+    if pixels is None or pixels.shape != shape or pixels.dtype != np.uint8:
+        raise ImageInvalid("the WebP is truncated or corrupt")
+    return pack(pixels, lambda bgra: over_white(bgra)[..., ::-1]) if image.alpha else pixels
+
+
+def _file(data: bytes, image: WebpImage) -> bytes:
+    """The simplest file that holds the image."""
+    bitstream = _even(data[slice(*image.chunk)])
+    if image.alpha and not image.lossless:
+        sides = (image.width - 1).to_bytes(3, "little") + (image.height - 1).to_bytes(3, "little")
+        extended = b"VP8X\x0a\x00\x00\x00\x10\x00\x00\x00" + sides
+        bitstream = extended + _even(data[slice(*image.plane)]) + bitstream
+    return b"RIFF" + (4 + len(bitstream)).to_bytes(4, "little") + b"WEBP" + bitstream
+
+
+def _even(chunk: bytes) -> bytes:
+    return chunk + bytes(len(chunk) % 2)
