@@ -122,7 +122,10 @@ class Settings(BaseSettings):
         10.0, gt=0, le=3600, description="longest pause in a request's body; then 408"
     )
     max_connections: int = Field(
-        4096, ge=1, le=1_000_000, description="HTTP connections per worker; one more is answered 503"
+        4096,
+        ge=1,
+        le=1_000_000,
+        description="connections per worker, of HTTP and of gRPC each; one more is answered 503, or closed",
     )
     drain_seconds: float = Field(
         3.0,
@@ -135,7 +138,7 @@ class Settings(BaseSettings):
     grpc_tls_cert: Path | None = Field(None, description="certificate chain (PEM) for gRPC over TLS")
     grpc_tls_key: Path | None = Field(None, description="its private key (PEM)")
     grpc_idle_seconds: float = Field(
-        300.0, gt=0, le=86_400, description="after so long without a call a gRPC connection is closed"
+        60.0, gt=0, le=86_400, description="after so long without a call a gRPC connection is closed"
     )
     grpc_streams: int = Field(1024, ge=1, le=1_000_000, description="calls at once on one gRPC connection")
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(

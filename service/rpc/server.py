@@ -36,6 +36,10 @@ from service.tracing import Tracing
 logger = logging.getLogger(__name__)
 
 
+LOOKAHEAD = 512 * 1024
+"""Bytes of a call that are taken in before its message is read: most images come without a pause."""
+
+
 class Server:
     """Every gRPC service of one worker.
 
@@ -129,6 +133,10 @@ def _options(settings: Settings, shared: bool) -> list[tuple[str, int]]:
     return [
         # the largest HTTP body's size; an image's own limit is the decoder's, as over HTTP
         ("grpc.max_receive_message_length", settings.max_body_bytes + FRAMING),
+        # how much of a message comes before it is asked for: without this as much as the network holds, for
+        # every stream, be it read or not
+        ("grpc.http2.bdp_probe", 0),
+        ("grpc.http2.lookahead_bytes", LOOKAHEAD),
         # what is compressed is inflated by the receiver, within bounds
         ("grpc.per_message_decompression", 0),
         ("grpc.max_send_message_length", -1),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 from collections.abc import Iterator
@@ -83,6 +84,19 @@ def test_watchers_are_few_and_are_all_told(monkeypatch: pytest.MonkeyPatch) -> N
         until(watched)
 
 
+@pytest.mark.parametrize("size", [20_000, 1_000_000])
+def test_metadata_has_a_size(size: int) -> None:
+    with open_doors([pipeline("lenet5")]) as doors:
+        for metadata in (
+            (("x", "y" * size),),
+            tuple((f"x{index}", "y" * 100) for index in range(size // 100)),
+        ):
+            with pytest.raises(grpc.RpcError) as caught:
+                doors.stub.Classify(pb.ClassifyRequest(image=PNG), metadata=metadata, timeout=20)
+            assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert _served(doors.stub)
+
+
 def test_connections_have_a_number_and_silent_ones_end() -> None:
     limits = {"max_connections": CONNECTIONS, "grpc_idle_seconds": 1}
     with open_doors([pipeline("lenet5")], **limits) as doors:
@@ -90,7 +104,8 @@ def test_connections_have_a_number_and_silent_ones_end() -> None:
         silent = [socket.create_connection(("127.0.0.1", port), 10) for _ in range(3 * CONNECTIONS)]
         try:
             for one in silent:
-                one.sendall(PREFACE)
+                with contextlib.suppress(ConnectionError):  # it may have been closed already
+                    one.sendall(PREFACE)
                 one.settimeout(0.3)
             assert sum(map(_open, silent)) <= CONNECTIONS
             assert doors.http("GET", "/v1/models").status_code == 200

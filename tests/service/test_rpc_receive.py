@@ -253,6 +253,33 @@ def test_what_streams_read_ahead_is_bounded_by_bytes(
     until(lambda: doors.memory.bodies == 0)
 
 
+def test_a_stream_that_is_not_read_holds_its_sender_back(
+    doors: Doors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner, go_on, sent = doors.plane.runners["lenet5"], threading.Event(), list[int]()
+    run = runner.executor.run
+
+    def slow(pictures: Any) -> Any:
+        go_on.wait(30)
+        return run(pictures)
+
+    def frames() -> Iterator[pb.ClassifyRequest]:
+        for index in range(60):
+            sent.append(index)
+            yield pb.ClassifyRequest(image=PNG + bytes(900 * KIB))
+
+    # a connection that knows how much the network between holds
+    for _ in range(20):
+        doors.stub.Classify(pb.ClassifyRequest(image=PNG + bytes(900 * KIB)))
+    monkeypatch.setattr(runner.executor, "run", slow)
+    call = doors.stub.ClassifyStream(frames())
+    until(lambda: doors.memory.bodies > doors.memory.total // 16)
+    time.sleep(0.5)
+    assert len(sent) < doors.memory.total // 16 // (COPIES * 900 * KIB) + 6
+    go_on.set()
+    assert sum(outcome.WhichOneof("outcome") == "result" for outcome in call) == 60
+
+
 def test_a_stream_that_is_broken_off_gives_its_memory_back(
     doors: Doors, monkeypatch: pytest.MonkeyPatch
 ) -> None:
