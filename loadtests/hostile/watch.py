@@ -142,6 +142,8 @@ class Watch:
                 fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
                 if int(fields[16]) < LOWEST:
                     self._cpu[pid] = (int(fields[11]) + int(fields[12])) / TICK
+                else:  # what it took before it became a style job does not count either
+                    self._cpu.pop(pid, None)
                 if memory:
                     total += pss(pid)
         self._peak = max(self._peak, total)
