@@ -29,14 +29,14 @@ class ModelError(Exception):
     """Base of every error that `models` raises on purpose.
 
     Attributes:
-        image: which of a request's pictures it was (``a`` or ``b``), or None where there is only one.
+        image: which of a request's images it was (``a`` or ``b``), or None where there is only one.
     """
 
     image: str | None = None
 
 
 class ImageInvalid(ModelError):
-    """The bytes are of an accepted format and do not decode, or the picture has no pixels."""
+    """The bytes are of an accepted format and do not decode, or the image has no pixels."""
 
 
 class ImageTooLarge(ModelError):
@@ -61,7 +61,7 @@ class ParameterInvalid(ModelError, ValueError):
 
 
 class FaceNotFound(ModelError):
-    """No face stands in a picture that must have one."""
+    """No face stands in an image that must have one."""
 
     def __init__(self, detail: str, image: str | None = None) -> None:
         super().__init__(detail)

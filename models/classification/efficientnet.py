@@ -121,7 +121,7 @@ def build(entry: Entry, files: Mapping[str, Path]) -> ClassifierPipeline:
         details={"architecture": "EfficientNet-Lite0", "crop_fraction": fraction},
     )
     module = Classifier(network, mean=(MEAN,), scale=(SCALE,))
-    # the crop is `fraction` of the shorter side: a picture may shrink until that part still fills `size`
+    # the crop is `fraction` of the shorter side: an image may shrink until that part still fills `size`
     return ClassifierPipeline(
         card, module, partial(center_crop, size=size, fraction=fraction), min_side=-int(-size // fraction)
     )

@@ -6,7 +6,7 @@ linear with a softmax in place of the radial basis functions. The initialisation
 "Understanding the difficulty of training deep feedforward neural networks" (AISTATS 2010), equation 16.
 
 C5, F6 and the output are convolutions, as in the paper's figure 2 and section VII ("space displacement
-neural network"): on a larger picture the same weights give a map of scores, one for every window of 32 x 32
+neural network"): on a larger image the same weights give a map of scores, one for every window of 32 x 32
 pixels at a stride of 4.
 """
 
@@ -29,9 +29,9 @@ from models.pipeline import Task
 if TYPE_CHECKING:
     from models.weights import Entry
 
-SIZE = 32  # the paper's input: MNIST's pictures of 28 x 28 with two more pixels of ground on every side
+SIZE = 32  # the paper's input: MNIST's images of 28 x 28 with two more pixels of ground on every side
 MNIST = 28
-DIGIT = 20  # the box of the digit itself, its centre of mass in the middle of the picture
+DIGIT = 20  # the box of the digit itself, its centre of mass in the middle of the image
 LABELS = tuple("0123456789")
 # The paper's levels (section II.B), which make the mean about 0 and the variance about 1.
 BACKGROUND, INK = -0.1, 1.175
@@ -41,7 +41,7 @@ class LeNet5(nn.Module):
     """float Tensor[N, 3, 32, 32], RGB, 0..1, light ink on black -> logits Tensor[N, 10].
 
     `features` and `classify` are the two halves: the feature maps, and the layers that see all of a window.
-    Nothing pads, so on a larger picture their map holds exactly the logits of its windows.
+    Nothing pads, so on a larger image their map holds exactly the logits of its windows.
     """
 
     def __init__(self, classes: int = 10) -> None:
@@ -78,14 +78,14 @@ class LeNet5(nn.Module):
 
 
 def digit_crop(image: Image) -> Pixels:
-    """Any picture of one digit -> uint8 [32, 32, 3], light ink on black, placed as in MNIST."""
+    """Any image of one digit -> uint8 [32, 32, 3], light ink on black, placed as in MNIST."""
     return place(image)[0]
 
 
 def place(image: Image) -> tuple[Pixels, tuple[float, float, float, float]]:
     """See `digit_crop`; also gives what the 32 x 32 pixels show, xyxy in pixels of the upright original.
 
-    A picture with a bright border (its median over 127) is taken for ink on paper and inverted. One of
+    An image with a bright border (its median over 127) is taken for ink on paper and inverted. One of
     28 x 28 or 32 x 32 is then used as it is. Of any other the ink is told from the paper, its bounding box is
     scaled to 20 pixels and its centre of mass is moved to the middle.
     """
@@ -102,7 +102,7 @@ def place(image: Image) -> tuple[Pixels, tuple[float, float, float, float]]:
         y = min(max(round(SIZE / 2 - moments["m01"] / mass - 0.5), 0), SIZE - digit.shape[0])
     canvas = np.zeros((SIZE, SIZE), np.uint8)
     canvas[y : y + digit.shape[0], x : x + digit.shape[1]] = digit
-    stretch_x, stretch_y = image.width / width, image.height / height  # of a picture that the decoder reduced
+    stretch_x, stretch_y = image.width / width, image.height / height  # of an image that the decoder reduced
     shown = (
         (left - x / scale) * stretch_x,
         (top - y / scale) * stretch_y,
@@ -158,7 +158,7 @@ def _resized(grey: Pixels, height: int, width: int) -> Pixels:
 
 
 class DigitPipeline(ClassifierPipeline):
-    """The classifiers' pipeline, with the place of its crop, which depends on what is in the picture."""
+    """The classifiers' pipeline, with the place of its crop, which depends on what is in the image."""
 
     def region(self, image: Image) -> tuple[float, float, float, float]:
         """What the network sees, xyxy in pixels of the upright original; may reach beyond it."""

@@ -64,8 +64,8 @@ class ClassifierPipeline(Pipeline):
     Args:
         card: the public card; its `labels` name the classes and its `input` is the crop's height and width.
         module: uint8 Tensor[N, H, W, 3] -> probabilities Tensor[N, C]; see `Classifier`.
-        crop: decoded picture -> uint8 [H, W, 3] (or [H, W, 1]), always of one shape.
-        min_side: shortest side that a decoder may reduce a picture to without loss for `crop`.
+        crop: decoded image -> uint8 [H, W, 3] (or [H, W, 1]), always of one shape.
+        min_side: shortest side that a decoder may reduce an image to without loss for `crop`.
         channels: of what `crop` gives.
     """
 
@@ -89,7 +89,7 @@ class ClassifierPipeline(Pipeline):
         self._crop = crop
 
     def preprocess(self, image: Image, options: ClassifyOptions | None = None) -> Prepared:
-        """Crops one picture and checks its options.
+        """Crops one image and checks its options.
 
         Raises:
             ParameterInvalid: `top_k` is not in 1..number of classes.

@@ -38,7 +38,7 @@ class Label:
 
 @dataclass(frozen=True, slots=True)
 class Classification:
-    """The likeliest classes of one picture.
+    """The likeliest classes of one image.
 
     Attributes:
         width: of the upright original, pixels.

@@ -87,7 +87,7 @@ class DetectorPipeline(Pipeline):
         self._index = {label: index for index, label in enumerate(card.labels)}
 
     def preprocess(self, image: Image, options: DetectOptions | None = None) -> Prepared:
-        """Letterboxes one picture and checks its options.
+        """Letterboxes one image and checks its options.
 
         Raises:
             ParameterInvalid: a threshold outside 0..1, `max_detections` outside 1..1000, or a class that the

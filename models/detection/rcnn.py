@@ -1,7 +1,7 @@
 """torchvision's Faster R-CNN (Ren et al., https://arxiv.org/abs/1506.01497) in the pipeline of all detectors.
 
-torchvision's module takes a list of pictures of any size, thresholds and suppresses inside, and answers with
-a list of dicts. Here its parts are run on one canvas, and the best candidates of every picture come out as
+torchvision's module takes a list of images of any size, thresholds and suppresses inside, and answers with
+a list of dicts. Here its parts are run on one canvas, and the best candidates of every image come out as
 tensors of one shape, so that each request's own thresholds hold and `DetectorPipeline` does the suppression.
 """
 
@@ -26,7 +26,7 @@ from models.pipeline import Task
 from models.weights import Entry
 
 # Architecture -> side of the square canvas. torchvision brings the shorter side to 320 or 800 pixels; so does
-# this one for pictures of 4 : 3, and the strides of the feature pyramid need multiples of 32.
+# this one for images of 4 : 3, and the strides of the feature pyramid need multiples of 32.
 ARCHITECTURES: Final = {
     "fasterrcnn_mobilenet_v3_large_320_fpn": 448,
     "fasterrcnn_mobilenet_v3_large_fpn": 1088,
@@ -96,7 +96,7 @@ class FasterRCNN(nn.Module):
 
 
 class RCNNPipeline(DetectorPipeline):
-    """As every detector, but for its module, whose number of proposals depends on the picture.
+    """As every detector, but for its module, whose number of proposals depends on the image.
 
     It cannot be traced, exported or captured in a CUDA graph, only be run by eager PyTorch.
     """

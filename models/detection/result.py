@@ -41,7 +41,7 @@ class Detection:
 
 @dataclass(frozen=True, slots=True)
 class Detections:
-    """The objects of one picture.
+    """The objects of one image.
 
     Attributes:
         width: of the upright original, pixels.

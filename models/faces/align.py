@@ -20,7 +20,7 @@ from models.image import Image
 from models.pipeline import Template
 
 _TAPS = 4
-"""A pixel of a reduced picture is the mean of at most so many pixels along each side."""
+"""A pixel of a reduced image is the mean of at most so many pixels along each side."""
 
 
 def similarity(source: Tensor, target: Tensor) -> Tensor:
@@ -58,16 +58,16 @@ def inverse(transforms: Tensor) -> Tensor:
 
 
 def chips(pixels: Tensor, landmarks: Tensor, template: Template) -> Tensor:
-    """Cuts all faces out of a picture, upright and of one size.
+    """Cuts all faces out of an image, upright and of one size.
 
-    What lies outside of the picture is black, as dlib has it. Where the picture is finer than the chip it is
+    What lies outside of the image is black, as dlib has it. Where the image is finer than the chip it is
     reduced by the mean of its pixels first, so nothing aliases. Only the part around a face becomes float,
-    and only once reduced, so that a picture of fifty million pixels costs no more than a small one.
+    and only once reduced, so that an image of fifty million pixels costs no more than a small one.
 
     Args:
         pixels: uint8 Tensor[H, W, 3].
         landmarks: float Tensor[N, 5, 2], (x, y) in pixels of `pixels`, in the order of `Face.landmarks`. Of a
-            picture that the decoder reduced, the landmarks must be reduced likewise (`cut_faces` does).
+            image that the decoder reduced, the landmarks must be reduced likewise (`cut_faces` does).
         template: of the embedding network.
 
     Returns:
@@ -82,7 +82,7 @@ def chips(pixels: Tensor, landmarks: Tensor, template: Template) -> Tensor:
         [[0.0, side, 0.0, side], [0.0, 0.0, side, side], [1.0, 1.0, 1.0, 1.0]], dtype=torch.float64
     )
     hull = back @ corners
-    scales = back[:, :, 0].square().sum(-1).sqrt()  # picture pixels per chip pixel
+    scales = back[:, :, 0].square().sum(-1).sqrt()  # image pixels per chip pixel
     bounds = torch.cat((hull.amin(2).floor() - 2, hull.amax(2).ceil() + 3), dim=1)
     limit = torch.tensor([pixels.shape[1], pixels.shape[0]] * 2)
     boxes = torch.minimum(bounds.clamp(min=0), limit).long().tolist()
@@ -93,7 +93,7 @@ def chips(pixels: Tensor, landmarks: Tensor, template: Template) -> Tensor:
 
 
 def _cut(part: Tensor, back: Tensor, origin: tuple[int, int], scale: float, side: int) -> Tensor:
-    """One chip from the part of a picture around it; `back`, Tensor[2, 3], carries chip to picture."""
+    """One chip from the part of an image around it; `back`, Tensor[2, 3], carries chip to image."""
     factor = max(int(scale), 1)
     reduced = _reduce(part, factor)
     extent = torch.tensor([reduced.shape[3], reduced.shape[2]], dtype=back.dtype) * factor
@@ -133,7 +133,7 @@ def cut_faces(image: Image, faces: Sequence[Face], template: Template) -> list[I
     if not faces:
         return []
     height, width = image.pixels.shape[:2]
-    # the decoder may have reduced the picture, the landmarks are those of the original
+    # the decoder may have reduced the image, the landmarks are those of the original
     shrink = torch.tensor([width / image.width, height / image.height], dtype=torch.float64)
     landmarks = torch.tensor([face.landmarks for face in faces], dtype=torch.float64) * shrink
     pixels = torch.from_numpy(np.require(image.pixels, np.uint8, ["C", "W"]))

@@ -62,13 +62,13 @@ WIDTHS = (32, 32, 32, 32, 64, 64, 64, 64, 128, 128, 128, 256, 256, 256, 256)
 """Channels before the first residual unit and after each of the fourteen."""
 
 STRIDED = (3, 7, 10, 13)
-"""Which units halve the picture."""
+"""Which units halve the image."""
 
 
 class Unit(nn.Module):
     """A residual unit; dlib's affine layers (frozen batch norms) are folded into its convolutions.
 
-    One that halves the picture pools its shortcut and adds what is missing as zeros: channels of the
+    One that halves the image pools its shortcut and adds what is missing as zeros: channels of the
     shortcut, and, where an even side leaves the unpadded convolution one row and column short, those of the
     branch.
     """
@@ -93,7 +93,7 @@ class FaceResNet(nn.Module):
     """uint8 Tensor[N, 150, 150, 3], RGB -> float Tensor[N, 128], or Tensor[N, D] with a projection as `head`.
 
     Args:
-        mean: of the training pictures, RGB, 0 to 255; it is taken away and the rest is divided by 256.
+        mean: of the training images, RGB, 0 to 255; it is taken away and the rest is divided by 256.
     """
 
     mean: Tensor

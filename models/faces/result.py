@@ -24,7 +24,7 @@ class FaceOptions:
     Attributes:
         score_threshold: faces below it are not given, 0 to 1.
         min_size: faces whose shorter side is less are not given, pixels of the upright original. The detector
-            has its own smallest face besides, a fraction of the picture's longer side.
+            has its own smallest face besides, a fraction of the image's longer side.
         max_faces: the most faces to give, 1 to 1000; the best-scored stay.
 
     Raises:
@@ -51,8 +51,8 @@ class Face:
     Attributes:
         box: x1, y1, x2, y2 in float pixels of the upright original, clipped to it.
         score: 0 to 1.
-        landmarks: the two eyes, the tip of the nose and the two corners of the mouth, left of the picture
-            before right, as (x, y) in the box's pixels; they may lie outside of the picture.
+        landmarks: the two eyes, the tip of the nose and the two corners of the mouth, left of the image
+            before right, as (x, y) in the box's pixels; they may lie outside of the image.
     """
 
     box: tuple[float, float, float, float]
@@ -68,7 +68,7 @@ class Face:
 
 @dataclass(frozen=True, slots=True)
 class Faces:
-    """The faces of one picture.
+    """The faces of one image.
 
     Attributes:
         width: of the upright original, pixels.

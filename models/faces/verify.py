@@ -37,12 +37,12 @@ class Verdict:
 
 
 def select_face(faces: Faces, how: FaceSelect = "largest", image: str | None = None) -> Face:
-    """The face of a picture that is meant.
+    """The face of an image that is meant.
 
     Args:
         faces: what the detector found.
         how: ``largest`` by the area of its box, or ``only``: there must be just one.
-        image: the picture's name (``a`` or ``b``) for the errors.
+        image: the image's name (``a`` or ``b``) for the errors.
 
     Raises:
         FaceNotFound: there is none.

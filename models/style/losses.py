@@ -24,14 +24,14 @@ CONTENT_TAP = 5
 """The block whose features are the content: stride 16."""
 
 MARGIN = 8
-"""Pixels by which pictures are mirrored before the trunk sees them. It pads with zeros, so what it says of
-the outermost pixels is odd, and an optimiser makes use of that: pictures got a coloured frame."""
+"""Pixels by which images are mirrored before the trunk sees them. It pads with zeros, so what it says of
+the outermost pixels is odd, and an optimiser makes use of that: images got a coloured frame."""
 
 
 def gram_matrix(features: Tensor) -> Tensor:
     """How channels appear together, wherever that is: Tensor[N, C, H, W] -> Tensor[N, C, C].
 
-    Inner products of all pairs of channels, divided by H * W, so that pictures of different sizes compare.
+    Inner products of all pairs of channels, divided by H * W, so that images of different sizes compare.
     """
     flat = features.flatten(2)
     return flat @ flat.mT / flat.shape[2]
@@ -68,11 +68,11 @@ def total_variation(images: Tensor) -> Tensor:
 
 
 class Perceptual(nn.Module):
-    """What the costs see of a picture: the content's features and the style's Gram matrices.
+    """What the costs see of an image: the content's features and the style's Gram matrices.
 
     The trunk's first step skips every other pixel, so a pattern of every other pixel is all alike to it, and
     an optimiser may use such patterns to please it. Seen a pixel further they please no more: so whoever
-    optimises moves the picture a little from step to step (`shift`), against dots and checkerboards.
+    optimises moves the image a little from step to step (`shift`), against dots and checkerboards.
 
     Args:
         trunk: with ImageNet's weights; it is frozen and put into eval mode.
@@ -83,11 +83,11 @@ class Perceptual(nn.Module):
         self.trunk = trunk.eval().requires_grad_(False)
 
     def forward(self, images: Tensor, shift: tuple[int, int] = (0, 0)) -> tuple[Tensor, list[Tensor]]:
-        """Looks at pictures.
+        """Looks at images.
 
         Args:
             images: float Tensor[N, 3, H, W], RGB, 0..255.
-            shift: pixels, 0 to `MARGIN`, by which the pictures are moved up and to the left.
+            shift: pixels, 0 to `MARGIN`, by which the images are moved up and to the left.
 
         Returns:
             The content, Tensor[N, 80, h, w], and by layer the Gram matrices, Tensor[N, C, C].

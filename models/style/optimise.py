@@ -1,8 +1,8 @@
-"""One picture in the manner of any painting, found by optimising its pixels: slow, but for every style.
+"""One image in the manner of any painting, found by optimising its pixels: slow, but for every style.
 
 Gatys, Ecker and Bethge (CVPR 2016), equation 7, on EfficientNet-Lite0's features (see `losses.py`); coarse
 to fine as in Gatys et al., "Controlling Perceptual Factors in Neural Style Transfer" (CVPR 2017), section 6:
-large shapes are settled on a small picture, which costs a quarter and reaches twice as far.
+large shapes are settled on a small image, which costs a quarter and reaches twice as far.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Step:
         step: steps done, from 1.
         steps: how many there will be.
         content, style, variation: the costs before this step, without their weights.
-        preview: uint8 [h, w, 3], the picture as it is, or None at a step without a preview.
+        preview: uint8 [h, w, 3], the image as it is, or None at a step without a preview.
     """
 
     step: int
@@ -99,7 +99,7 @@ def optimise(
         cancelled: asked before every step.
 
     Returns:
-        A picture of the content's proportions whose longest side is `options.size`.
+        An image of the content's proportions whose longest side is `options.size`.
 
     Raises:
         Cancelled: `cancelled` said so.
@@ -127,7 +127,7 @@ def optimise(
 
 
 class _Costs:
-    """The three costs of a picture against one content and one painting."""
+    """The three costs of an image against one content and one painting."""
 
     def __init__(
         self, perceptual: Perceptual, content: Tensor, painting: Tensor, options: OptimiseOptions
@@ -151,7 +151,7 @@ class _Costs:
 
 
 class _Descent:
-    """Adam on one picture's pixels, which stay within 0..1."""
+    """Adam on one image's pixels, which stay within 0..1."""
 
     def __init__(self, start: Tensor, costs: _Costs) -> None:
         self.costs = costs
@@ -176,7 +176,7 @@ class _Descent:
 
 
 def _resized(image: Image, longest: int) -> Tensor:
-    """A picture with this longest side, as float Tensor[1, 3, H, W], 0..255."""
+    """An image with this longest side, as float Tensor[1, 3, H, W], 0..255."""
     longest = max(longest, SMALLEST)
     scale = longest / max(image.width, image.height)
     height, width = (max(SMALLEST, round(side * scale)) for side in (image.height, image.width))

@@ -17,7 +17,7 @@ class StyleOptions:
 
     Attributes:
         style: name of one of the network's styles; None means its first.
-        strength: 0 gives the picture as it came, 1 the full style, between them a blend of the two.
+        strength: 0 gives the image as it came, 1 the full style, between them a blend of the two.
     """
 
     style: str | None = None

@@ -58,7 +58,7 @@ class StyleConfig:
 
 
 class ReflectConv(nn.Conv2d):
-    """A convolution that mirrors the picture beyond its edge, so that it paints no frame."""
+    """A convolution that mirrors the image beyond its edge, so that it paints no frame."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1) -> None:
         super().__init__(inputs, outputs, kernel, stride, kernel // 2, padding_mode="reflect")
@@ -117,7 +117,7 @@ class StyleNetwork(nn.Module):
 
     Attributes:
         styles: Tensor[S, D], a style a row: the scales and shifts of all norms, one after another, and how
-            much of the picture's red, green and blue goes straight to the output. Adding a style is adding
+            much of the image's red, green and blue goes straight to the output. Adding a style is adding
             a row.
         widths: channels of the norms, in the order of the network; D is twice their sum and three.
     """
@@ -134,7 +134,7 @@ class StyleNetwork(nn.Module):
         self.widths = (half, *[quarter] * (1 + 2 * config.blocks), half)
         self.norms = nn.ModuleList(ConditionalNorm() for _ in self.widths)
         plain = [torch.cat((torch.ones(width), torch.zeros(width))) for width in self.widths]
-        # 2: through the sigmoid this is about the picture itself, so a training begins with a likeness
+        # 2: through the sigmoid this is about the image itself, so a training begins with a likeness
         self.styles = nn.Parameter(torch.cat((*plain, torch.full((3,), 2.0))).repeat(len(config.styles), 1))
 
     def forward(self, images: Tensor, codes: Tensor) -> Tensor:
@@ -168,7 +168,7 @@ class StyleNetwork(nn.Module):
 
 
 class Stylist(nn.Module):
-    """What is served: a batch in which every picture says which style it wants."""
+    """What is served: a batch in which every image says which style it wants."""
 
     def __init__(self, network: StyleNetwork) -> None:
         super().__init__()

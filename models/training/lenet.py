@@ -135,8 +135,8 @@ LeNet-5 for handwritten digits (`models/classification/lenet.py`), trained by `m
 - Held-out accuracy: **{accuracy:.2%}** ({wrong} of {held} wrong).
 - SHA-256 of `lenet5.safetensors`: `{sha256}`
 - Input: uint8 RGB 32 x 32, light ink on black (MNIST's 28 x 28 and a border of 2); other
-  pictures of one digit are brought to that form.
-- Limits: one digit, ten classes, no "none of them"; letters and blank pictures get a digit's name too.
+  images of one digit are brought to that form.
+- Limits: one digit, ten classes, no "none of them"; letters and blank images get a digit's name too.
 - Licence: Apache-2.0, as the project's.
 
 Held-out digits by true class (rows) and answer (columns):

@@ -15,7 +15,7 @@ from models.errors import WeightsError
 
 @dataclass(frozen=True, slots=True)
 class Net:
-    """`[net]`: the input's size in pixels, and whether training letterboxed pictures or stretched them."""
+    """`[net]`: the input's size in pixels, and whether training letterboxed images or stretched them."""
 
     place: Place
     width: int

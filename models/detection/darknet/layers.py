@@ -102,7 +102,7 @@ class Reorg(nn.Module):
 
 
 def sources(layer: cfg.Layer, index: int) -> tuple[int, ...]:
-    """Which outputs layer `index` reads, in the order of its module's arguments; -1 is the picture."""
+    """Which outputs layer `index` reads, in the order of its module's arguments; -1 is the image."""
     match layer:
         case cfg.Route():
             return layer.layers

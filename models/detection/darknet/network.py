@@ -2,7 +2,7 @@
 
 The networks are those of Redmon and Farhadi, "YOLO9000" (https://arxiv.org/abs/1612.08242) and "YOLOv3"
 (https://arxiv.org/abs/1804.02767), and of Bochkovskiy et al., "YOLOv4" (https://arxiv.org/abs/2004.10934).
-Pictures are RGB, 0 to 1, and stretched to the canvas as darknet's `letter_box=0` does: yolo-fastest-1.1-xl
+Images are RGB, 0 to 1, and stretched to the canvas as darknet's `letter_box=0` does: yolo-fastest-1.1-xl
 finds persons of COCO with an average precision (IoU 0.5) of 0.527 so, and of 0.513 letterboxed.
 """
 
@@ -161,7 +161,7 @@ class Darknet(nn.Module):
 
 
 class DarknetPipeline(DetectorPipeline):
-    """The pipeline of all detectors, but pictures are stretched to the canvas unless `letter_box`."""
+    """The pipeline of all detectors, but images are stretched to the canvas unless `letter_box`."""
 
     letter_box = False
 

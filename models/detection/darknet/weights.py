@@ -60,7 +60,7 @@ def load_weights(layers: Sequence[tuple[Convolutional, nn.Conv2d]], path: Path) 
 
 
 def _values(path: Path) -> NDArray[np.float32]:
-    """What follows the header: int32 major, minor, revision, and the number of pictures seen in training."""
+    """What follows the header: int32 major, minor, revision, and the number of images seen in training."""
     size = path.stat().st_size
     if size < 16:
         raise WeightsError(f"{path.name}: too short for the header of 16 bytes: it has {size}")

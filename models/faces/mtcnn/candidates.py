@@ -28,7 +28,7 @@ class FaceContext:
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """Boxes that may be faces, Tensor[K, 4] on their canvases, with score and index of the picture."""
+    """Boxes that may be faces, Tensor[K, 4] on their canvases, with score and index of the image."""
 
     boxes: Tensor
     scores: Tensor
@@ -38,7 +38,7 @@ class Candidates:
         return Candidates(self.boxes[index], self.scores[index], self.images[index])
 
     def best(self, limit: int | Tensor, count: int) -> Tensor:
-        """Indices of each picture's best, at most `limit` (or Tensor[count]), by picture and score."""
+        """Indices of each image's best, at most `limit` (or Tensor[count]), by image and score."""
         order = self.scores.argsort(descending=True, stable=True)
         order = order[self.images[order].argsort(stable=True)]
         owners = self.images[order]
@@ -47,7 +47,7 @@ class Candidates:
         return order[rank < torch.as_tensor(limit, device=order.device).expand(count)[owners]]
 
     def suppressed(self, threshold: float, groups: Tensor | None = None) -> Tensor:
-        """Indices of those that no better one of their picture (or group) overlaps by more than an IoU."""
+        """Indices of those that no better one of their image (or group) overlaps by more than an IoU."""
         return batched_nms(self.boxes, self.scores, self.images if groups is None else groups, threshold)
 
 
@@ -71,7 +71,7 @@ class Crops:
             pixels = torch.from_numpy(np.stack([context.canvas for context in contexts])).to(device)
             pixels = F.pad(pixels, (0, 1, 1, 0, 1, 0))
             self.table = pixels.cumsum(1, dtype=torch.int32).cumsum(2, dtype=torch.int32).view(-1, 4)
-        # where each picture lies on its canvas: what is cut ends there
+        # where each image lies on its canvas: what is cut ends there
         bounds = [
             (g.pad_x, g.pad_y, g.pad_x + round(g.width * g.scale_x), g.pad_y + round(g.height * g.scale_y))
             for g in (context.geometry for context in contexts)
@@ -79,7 +79,7 @@ class Crops:
         self.bounds = torch.tensor(bounds, device=device).long()
 
     def cut(self, found: Candidates, side: int) -> Tensor:
-        """float32 Tensor[K, side, side, 3]: every candidate's part of its picture, stretched to the crop."""
+        """float32 Tensor[K, side, side, 3]: every candidate's part of its image, stretched to the crop."""
         bounds = self.bounds[found.images]
         low, high = bounds[:, :2].repeat(1, 2), bounds[:, 2:].repeat(1, 2)
         boxes = torch.minimum(torch.maximum(found.boxes.floor().long(), low), high)

@@ -70,7 +70,7 @@ def _rest(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 class PNet(_Network):
-    """Proposals: a classifier of 12 x 12 pixels, run over a whole picture at a stride of two.
+    """Proposals: a classifier of 12 x 12 pixels, run over a whole image at a stride of two.
 
     Tensor[N, H, W, 3], H and W even -> scores Tensor[N, P] (0 to 1) and regressions Tensor[N, 4, P]
     (shifts of left, top, right, bottom in units of the window), P = ((H - 10) / 2) * ((W - 10) / 2), row by

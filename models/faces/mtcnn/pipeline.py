@@ -38,11 +38,11 @@ class MtcnnOptions:
     """Options of the builder: what is chosen for a model, not for a request.
 
     Attributes:
-        height, width: of the canvas that pictures are fitted into, pixels.
+        height, width: of the canvas that images are fitted into, pixels.
         min_face: the smallest face looked for, pixels of the canvas.
         factor: between two sizes of the pyramid.
         thresholds: scores that a candidate needs to pass each stage; the last is `FaceOptions`' default.
-        candidates: the most of one picture, by score, that go into the first stage's suppression, into the
+        candidates: the most of one image, by score, that go into the first stage's suppression, into the
             second network and into the third.
 
     Raises:
@@ -98,14 +98,14 @@ class MtcnnPipeline(Pipeline):
         return other
 
     def preprocess(self, image: Image, options: FaceOptions | None = None) -> Prepared:
-        """The picture at all sizes of the pyramid, in one mosaic."""
+        """The image at all sizes of the pyramid, in one mosaic."""
         canvas, geometry = letterbox(image, self.options.height, self.options.width, fill=_FILL)
         context = FaceContext(canvas, geometry, options or FaceOptions())
         return Prepared((self.pyramid.mosaic(canvas),), context)
 
     @torch.inference_mode()
     def postprocess(self, outputs: tuple[Tensor, ...], contexts: Sequence[FaceContext]) -> list[Faces]:
-        """Proposals' scores Tensor[N, P] and regressions Tensor[N, 4, P] -> the faces of each picture."""
+        """Proposals' scores Tensor[N, P] and regressions Tensor[N, 4, P] -> the faces of each image."""
         count = len(contexts)
         if not count:
             return []
@@ -171,7 +171,7 @@ class MtcnnPipeline(Pipeline):
 
 
 def _results(found: Candidates, landmarks: Tensor, contexts: Sequence[FaceContext]) -> list[Faces]:
-    """Faces by picture and falling score -> one result a picture, in its own pixels."""
+    """Faces by image and falling score -> one result an image, in its own pixels."""
     sizes = torch.bincount(found.images, minlength=len(contexts)).tolist()
     columns = (found.boxes.cpu().split(sizes), found.scores.cpu().split(sizes), landmarks.cpu().split(sizes))
     results = []

@@ -1,6 +1,6 @@
-"""MTCNN's image pyramid, all sizes packed into one picture.
+"""MTCNN's image pyramid, all sizes packed into one image.
 
-The proposal network looks for faces of 12 pixels, so it must see the picture at many sizes. One pass over one
+The proposal network looks for faces of 12 pixels, so it must see the image at many sizes. One pass over one
 mosaic of them takes the place of a pass per size: the network becomes a plain convolutional one of a fixed
 shape, and the resizing is done on bytes before, in the thread pool. A window that would lie across two sizes
 is never used, so the tiles touch.
@@ -24,7 +24,7 @@ STRIDE = 2
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """One size of the picture and its place in the mosaic, pixels; the place is even."""
+    """One size of the image and its place in the mosaic, pixels; the place is even."""
 
     x: int
     y: int

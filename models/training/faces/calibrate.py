@@ -1,10 +1,10 @@
-"""How far a threshold can be trusted on one's own pictures.
+"""How far a threshold can be trusted on one's own images.
 
     python -m models.training.faces.calibrate FOLDER --fmr 0.001 --plot roc.png
     python -m models.training.faces.calibrate PAIRS.csv
 
-A folder holds a folder of pictures for each person; every pair of pictures is tried. A CSV has the columns
-``a``, ``b`` (pictures, beside the CSV unless absolute) and ``same`` (1 or 0). Of a picture, the largest face
+A folder holds a folder of images for each person; every pair of images is tried. A CSV has the columns
+``a``, ``b`` (images, beside the CSV unless absolute) and ``same`` (1 or 0). Of an image, the largest face
 counts.
 """
 
@@ -99,7 +99,7 @@ def pair_distances(
 def read_pairs(
     path: Path, detector: Pipeline, embedder: Pipeline
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_], list[Path]]:
-    """Distances and labels of a CSV's pairs, and the pictures without a face (their pairs are left out).
+    """Distances and labels of a CSV's pairs, and the images without a face (their pairs are left out).
 
     Raises:
         ParameterInvalid: a column is missing or `same` is neither 1 nor 0.

@@ -1,4 +1,4 @@
-"""The whole way from pictures to embeddings, offline: for calibration and for training."""
+"""The whole way from images to embeddings, offline: for calibration and for training."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PICTURES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 
 
 def run(pipeline: Pipeline, images: Sequence[Image]) -> list[object]:
-    """A pipeline on a few pictures, in this process, as one batch."""
+    """A pipeline on a few images, in this process, as one batch."""
     prepared = [pipeline.preprocess(image) for image in images]
     batch = torch.stack([torch.from_numpy(item.inputs[0]) for item in prepared])
     with torch.inference_mode():
@@ -31,7 +31,7 @@ def run(pipeline: Pipeline, images: Sequence[Image]) -> list[object]:
 def embed(
     image: Image, detector: Pipeline, embedder: Pipeline, how: FaceSelect = "largest", *, mirror: bool = False
 ) -> list[Embedding]:
-    """The embedding of a picture's largest (or only) face; with `mirror`, that of its mirror image besides.
+    """The embedding of an image's largest (or only) face; with `mirror`, that of its mirror image besides.
 
     Raises:
         FaceNotFound, FacesMany: see `select_face`.
@@ -49,7 +49,7 @@ def embed(
 
 
 def people_of(folder: Path, skip: Iterable[str] = ()) -> dict[str, list[Path]]:
-    """The pictures of each person in a folder that holds one folder a person, in the order of their names."""
+    """The images of each person in a folder that holds one folder a person, in the order of their names."""
     left_out = set(skip)
     people = {}
     for person in sorted(path for path in folder.iterdir() if path.is_dir() and path.name not in left_out):
@@ -62,10 +62,10 @@ def people_of(folder: Path, skip: Iterable[str] = ()) -> dict[str, list[Path]]:
 def embed_people(
     people: dict[str, list[Path]], detector: Pipeline, embedder: Pipeline, *, mirror: bool = False
 ) -> tuple[Tensor, Tensor, list[Path]]:
-    """The largest face of every picture.
+    """The largest face of every image.
 
     Returns:
-        float32 Tensor[M, D], int64 Tensor[M] (the person's number in `people`), and pictures without a face.
+        float32 Tensor[M, D], int64 Tensor[M] (the person's number in `people`), and images without a face.
     """
     vectors, labels, without = [], [], []
     for label, pictures in enumerate(people.values()):

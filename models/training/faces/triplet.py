@@ -2,8 +2,8 @@
 
     python -m models.training.faces.triplet FOLDER --out head.safetensors
 
-A folder holds a folder of pictures for each person. The network stays as it is: two copies of one network
-(Siamese) share one linear projection, and only that is trained, so a few dozen pictures do. Serve it by an
+A folder holds a folder of images for each person. The network stays as it is: two copies of one network
+(Siamese) share one linear projection, and only that is trained, so a few dozen images do. Serve it by an
 entry of one's own catalogue with the builder ``dlib_resnet`` and the result as the file ``head``; its
 threshold should be checked with `models.training.faces.calibrate` on people that it was not trained on.
 """
@@ -35,9 +35,9 @@ class Recipe:
     Attributes:
         steps: updates.
         people, pictures: of a batch: so many people, so many embeddings of each, drawn with replacement.
-        margin: by which a stranger must be farther than a second picture of oneself, in squared distance.
+        margin: by which a stranger must be farther than a second image of oneself, in squared distance.
         learning_rate: of Adam.
-        stay: weight of the squared change of the projection, which starts as the identity: what few pictures
+        stay: weight of the squared change of the projection, which starts as the identity: what few images
             say must not undo what the network knows.
         seed: of everything that is drawn.
     """

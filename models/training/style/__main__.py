@@ -4,8 +4,8 @@
         --trunk efficientnet-lite0-57934424.pth --out run --minutes 90
 
 Writes to the output folder: `last.pt` (to go on with `--resume`), `last.safetensors` and `best.safetensors`
-(the averaged weights, now and when they cost least on held-out pictures), `history.json` (the costs) and
-`sheet-STEP.png` (held-out pictures in all styles).
+(the averaged weights, now and when they cost least on held-out images), `history.json` (the costs) and
+`sheet-STEP.png` (held-out images in all styles).
 """
 
 from __future__ import annotations

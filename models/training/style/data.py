@@ -1,4 +1,4 @@
-"""Pictures to train style transfer on, and the paintings."""
+"""Images to train style transfer on, and the paintings."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def painting(path: Path, longest: int, title: str | None = None, artist: str | N
 
 
 def files(folders: Sequence[Path]) -> list[Path]:
-    """The pictures (.jpg, .png) of folders, sorted by name.
+    """The images (.jpg, .png) of folders, sorted by name.
 
     Raises:
         ParameterInvalid: a folder has none.
@@ -73,7 +73,7 @@ def split(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
 
 
 def load(paths: Sequence[Path], shortest: int) -> list[Pixels]:
-    """Decodes pictures into memory, each reduced (or enlarged) to a shorter side of `shortest` pixels."""
+    """Decodes images into memory, each reduced (or enlarged) to a shorter side of `shortest` pixels."""
 
     def one(path: Path) -> Pixels:
         pixels = decode(path.read_bytes(), min_side=shortest).pixels
@@ -86,9 +86,9 @@ def load(paths: Sequence[Path], shortest: int) -> list[Pixels]:
 
 
 def crop(pixels: Pixels, size: int, random: np.random.Generator) -> Pixels:
-    """A random square of a picture, mirrored every other time, as uint8 [size, size, 3].
+    """A random square of an image, mirrored every other time, as uint8 [size, size, 3].
 
-    Its side is anything from `size` to the picture's shorter side, so objects come in several sizes.
+    Its side is anything from `size` to the image's shorter side, so objects come in several sizes.
     """
     height, width = pixels.shape[:2]
     side = int(random.integers(min(size, height, width), min(height, width) + 1))

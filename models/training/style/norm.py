@@ -9,14 +9,14 @@ from torch import Tensor, nn
 
 from models.style.transfer import ConditionalNorm
 
-PARTS = 64  # of a sum over a picture
+PARTS = 64  # of a sum over an image
 
 
 class _Normalise(torch.autograd.Function):
-    """Instance norm, scale and shift on channels-last maps; all sums over the picture are matrix products.
+    """Instance norm, scale and shift on channels-last maps; all sums over the image are matrix products.
 
     The library's own norms leave channels last or bfloat16 (and come back), and sum slowly over the dimension
-    in the middle: 13 ms forth and back where this takes 3, for 64 channels of 64 x 64, four pictures.
+    in the middle: 13 ms forth and back where this takes 3, for 64 channels of 64 x 64, four images.
     """
 
     @staticmethod

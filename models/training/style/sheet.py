@@ -1,9 +1,9 @@
-"""A contact sheet: pictures in all the styles of a network, a picture a row, the picture itself first.
+"""A contact sheet: images in all the styles of a network, an image a row, the image itself first.
 
     python -m models.training.style.sheet models/weights/paintings.safetensors --pictures a.jpg b.jpg c.jpg \
         --paintings FOLDER --trunk efficientnet-lite0-57934424.pth --optimised 2 --out docs/styles.jpg
 
-With `--paintings` the sheet begins with a row of these, and under each of the first `--optimised` pictures
+With `--paintings` the sheet begins with a row of these, and under each of the first `--optimised` images
 stand the same styles by Gatys' optimiser.
 """
 
@@ -32,7 +32,7 @@ def sheet(network: StyleNetwork, pictures: Sequence[Pixels], longest: int) -> Pi
     Args:
         network: in eval mode.
         pictures: uint8 [h, w, 3] each.
-        longest: side of a cell, pixels; the pictures are scaled to it.
+        longest: side of a cell, pixels; the images are scaled to it.
 
     Returns:
         uint8 [rows * longest, (1 + styles) * longest, 3].
@@ -68,7 +68,7 @@ def paintings_row(paintings: Sequence[Image], longest: int) -> Pixels:
 def optimised_row(
     picture: Image, paintings: Sequence[Image], perceptual: Perceptual, longest: int, steps: int
 ) -> Pixels:
-    """uint8 [longest, (1 + N) * longest, 3]: nothing, then the picture in every painting's manner."""
+    """uint8 [longest, (1 + N) * longest, 3]: nothing, then the image in every painting's manner."""
     options = OptimiseOptions(steps=steps, size=longest, preview_every=0)
     painted = (optimise(picture, painting, perceptual, options).pixels for painting in paintings)
     blank = np.full((longest, longest, 3), 255, np.uint8)

@@ -36,9 +36,9 @@ class Recipe:
 
     Attributes:
         size: side of the training crops, pixels, a multiple of 32.
-        shortest: shorter side of the pictures that they are cut from.
+        shortest: shorter side of the images that they are cut from.
         painting_size: longest side of the paintings: the larger, the larger the strokes.
-        batch: pictures a step, each in a style of its own.
+        batch: images a step, each in a style of its own.
         steps: how long, or
         minutes: how long; measuring, saving and time that the process was stopped do not count.
         deadline: Unix time at which it is over whatever `minutes` says; None: never.
@@ -48,8 +48,8 @@ class Recipe:
         content_weight, style_weight, variation_weight: of the three costs.
         report_every: steps between two rows of the history.
         measure_every: steps between two measurements, with checkpoint and contact sheet.
-        held: how many held-out pictures to measure on.
-        sheet_size: longest side of a picture on the contact sheet.
+        held: how many held-out images to measure on.
+        sheet_size: longest side of an image on the contact sheet.
         channels, quarter_channels, blocks: of the network, see `StyleConfig`.
         seed: of everything random.
     """
@@ -82,7 +82,7 @@ PARTS = ("content", "style", "variation")
 
 
 class Costs:
-    """The costs of painted pictures, each against its own content and its own painting.
+    """The costs of painted images, each against its own content and its own painting.
 
     Args:
         trunk: with ImageNet's weights; it is changed for speed and frozen.
@@ -101,7 +101,7 @@ class Costs:
     def __call__(
         self, painted: Tensor, content: Tensor, styles: Tensor, shift: tuple[int, int] = (0, 0)
     ) -> Tensor:
-        """What each picture costs.
+        """What each image costs.
 
         Args:
             painted, content: Tensor[N, 3, H, W], 0..255.
@@ -130,7 +130,7 @@ def planes(batch: Tensor) -> Tensor:
 
 
 def shift_of(step: int) -> tuple[int, int]:
-    """Where a step looks at its pictures from: all the 64 shifts below `MARGIN`, in a mixed order."""
+    """Where a step looks at its images from: all the 64 shifts below `MARGIN`, in a mixed order."""
     place = step * 27 % MARGIN**2  # 27 and 64 have no common divisor, and neighbours lie apart
     return place // MARGIN, place % MARGIN
 
@@ -141,7 +141,7 @@ class Trainer:
     Args:
         network: to train; its styles are those of the costs' paintings, in their order.
         costs: of what it paints.
-        train: uint8 [h, w, 3] pictures.
+        train: uint8 [h, w, 3] images.
         held: held-out ones, for measuring and for the sheets.
     """
 
@@ -224,7 +224,7 @@ class Trainer:
 
     @torch.no_grad()
     def measure(self) -> dict[str, float]:
-        """Mean costs of the averaged network on the middles of held-out pictures; of style, by style too."""
+        """Mean costs of the averaged network on the middles of held-out images; of style, by style too."""
         side = min(min(pixels.shape[:2]) for pixels in self.held) // 32 * 32
         row: dict[str, float] = {}
         total = torch.zeros(len(PARTS))

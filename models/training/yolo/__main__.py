@@ -4,11 +4,11 @@
         --out run --minutes 90
 
 Writes to the output folder: `last.pt` (to go on with `--resume`), `best.safetensors` (the averaged weights
-with the best AP50 on the held-out pictures), `epoch-N.safetensors` (those of each measurement, which
+with the best AP50 on the held-out images), `epoch-N.safetensors` (those of each measurement, which
 `average.py` takes the mean of), `last.safetensors` (those of the end) and `history.json` (the curve).
 
 glibc gives a step's memory back after each step and pays for it anew at the next; told not to, it took 0.92
-seconds where it had taken 1.3 (448 pixels, 16 pictures, 2 cores):
+seconds where it had taken 1.3 (448 pixels, 16 images, 2 cores):
 
     export GLIBC_TUNABLES=glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=17179869184
 """

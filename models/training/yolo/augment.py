@@ -1,7 +1,7 @@
 """Augmentation for detection: mosaic, mixup, scale and place, mirror, colour; numpy and OpenCV, no state.
 
 Mosaic is that of YOLOv4 (Bochkovskiy et al., https://arxiv.org/abs/2004.10934), section 3.3; mixup, which
-keeps the boxes of both pictures, that of Zhang et al. (https://arxiv.org/abs/1902.04103), section 3.1.
+keeps the boxes of both images, that of Zhang et al. (https://arxiv.org/abs/1902.04103), section 3.1.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ FILL = 114
 
 
 class Labelled(Protocol):
-    """A picture, uint8 [h, w, 3], with its boxes, float32 [K, 5]: class, x1, y1, x2, y2."""
+    """An image, uint8 [h, w, 3], with its boxes, float32 [K, 5]: class, x1, y1, x2, y2."""
 
     @property
     def pixels(self) -> Pixels: ...
@@ -31,14 +31,14 @@ class Labelled(Protocol):
 
 @dataclass(frozen=True)
 class Augment:
-    """How much to change pictures.
+    """How much to change images.
 
     Attributes:
-        mosaic: probability of four pictures in one.
+        mosaic: probability of four images in one.
         mixup: probability of a second canvas that shines through the first.
-        scale: smallest and largest size of a picture's longer side, in sides of the canvas.
-        quarter: the same, of the pictures of a mosaic.
-        stretch: a picture's width and height are scaled by exp(s) and exp(-s), s up to this.
+        scale: smallest and largest size of an image's longer side, in sides of the canvas.
+        quarter: the same, of the images of a mosaic.
+        stretch: an image's width and height are scaled by exp(s) and exp(-s), s up to this.
         grey: probability of a canvas without colours.
         mirror: probability of a flip from left to right.
         hue, saturation, brightness: largest relative change of each.
@@ -62,7 +62,7 @@ class Augment:
     def __call__(
         self, pictures: Sequence[Labelled], index: int, size: int, random: np.random.Generator
     ) -> tuple[Pixels, Boxes]:
-        """A canvas, uint8 [size, size, 3], with picture `index`, and its boxes, float32 [K, 5], in pixels."""
+        """A canvas, uint8 [size, size, 3], with image `index`, and its boxes, float32 [K, 5], in pixels."""
         canvas, boxes = self._canvas(pictures, index, size, random)
         if self.mixup and random.random() < self.mixup:
             other, more = self._canvas(pictures, int(random.integers(len(pictures))), size, random)
@@ -103,7 +103,7 @@ class Augment:
             picture = pictures[place]
             height, width = picture.pixels.shape[:2]
             scale = self._scale(picture, overall * size, random)
-            # the picture's corner lies at the centre of the mosaic
+            # the image's corner lies at the centre of the mosaic
             x0 = right - width * scale[0] if left == 0 else left
             y0 = bottom - height * scale[1] if top == 0 else top
             found.append(self._paste(canvas, picture, scale, x0, y0, (left, top, right, bottom)))
@@ -124,7 +124,7 @@ class Augment:
         top: float,
         window: tuple[int, int, int, int],
     ) -> Boxes:
-        """Draws a picture, scaled, its corner at (left, top), inside a window; gives the boxes left there."""
+        """Draws an image, scaled, its corner at (left, top), inside a window; gives the boxes left there."""
         height, width = picture.pixels.shape[:2]
         x1, y1 = max(window[0], round(left)), max(window[1], round(top))
         x2 = min(window[2], round(left + width * scale[0]))

@@ -1,4 +1,4 @@
-"""Draws a training's curve: losses of every epoch, and what was measured on the held-out pictures.
+"""Draws a training's curve: losses of every epoch, and what was measured on the held-out images.
 
 python -m models.training.yolo.curve run/history.json yolo-person.svg
 """

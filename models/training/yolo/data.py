@@ -1,4 +1,4 @@
-"""Pictures and boxes for training: a fixed split, decoded once, batches prepared ahead."""
+"""Images and boxes for training: a fixed split, decoded once, batches prepared ahead."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ HELD_OUT_IN = 9
 
 
 def held_out(name: str) -> bool:
-    """Whether the picture of this file name (without suffix) is kept for choosing and never trained on.
+    """Whether the image of this file name (without suffix) is kept for choosing and never trained on.
 
     It is when the SHA-256 of the name, as one large number, is a multiple of 9: about one in nine, whatever
-    else is in the folder, so pictures can be added and none changes sides.
+    else is in the folder, so images can be added and none changes sides.
     """
     return int(hashlib.sha256(name.encode()).hexdigest(), 16) % HELD_OUT_IN == 0
 

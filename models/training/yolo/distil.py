@@ -1,4 +1,4 @@
-"""Distillation: a darknet YOLO that has learnt from many more pictures teaches ours on ours.
+"""Distillation: a darknet YOLO that has learnt from many more images teaches ours on ours.
 
 Two lessons, both of Hinton et al., "Distilling the Knowledge in a Neural Network"
 (https://arxiv.org/abs/1503.02531), as Chen et al. adapted them to detectors (NeurIPS 2017, "Learning
@@ -7,7 +7,7 @@ Efficient Object Detection Models with Knowledge Distillation"):
 - `soften`: a labelled box is as sure as labels and teacher together say, so what is hard to see is not learnt
   by heart; what the teacher alone sees counts for its part.
 - `Mimic`: layers of their own, dropped after training, say from our pyramid what the teacher's heads say, all
-  of its classes. So the pyramid must know more than the labels ask for, on any augmented picture.
+  of its classes. So the pyramid must know more than the labels ask for, on any augmented image.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Average precision of a detector on labelled pictures, by COCO's own code (pycocotools).
+"""Average precision of a detector on labelled images, by COCO's own code (pycocotools).
 
 python -m models.training.yolo.evaluate DATA --labels person --weights yolo-person.safetensors
 python -m models.training.yolo.evaluate DATA --labels person --model yolo-fastest --catalogue mine.toml
@@ -50,7 +50,7 @@ class Precision:
 
 
 Found = tuple[int, int, float, tuple[float, float, float, float]]
-"""A detection: index of the sample, class, score, xyxy box in pixels of the picture."""
+"""A detection: index of the sample, class, score, xyxy box in pixels of the image."""
 
 
 def pipeline_of(network: Yolo, size: int | None = None) -> DetectorPipeline:

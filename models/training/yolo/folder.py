@@ -16,11 +16,11 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """One picture and its boxes.
+    """One image and its boxes.
 
     Attributes:
-        path: of the picture.
-        boxes: float64 [K, 5]: class, centre x, centre y, width, height, the last four in 0..1 of the picture.
+        path: of the image.
+        boxes: float64 [K, 5]: class, centre x, centre y, width, height, the last four in 0..1 of the image.
     """
 
     path: Path
@@ -28,7 +28,7 @@ class Sample:
 
     @cached_property
     def size(self) -> tuple[int, int]:
-        """Width and height of the upright picture in pixels, from its header."""
+        """Width and height of the upright image in pixels, from its header."""
         header = read_header(self.path.read_bytes())
         upright = header.orientation < 5
         return (header.width, header.height) if upright else (header.height, header.width)
@@ -44,9 +44,9 @@ class Folder:
     def read(
         cls, root: Path, *, images: str = "images", labels: str = "labels", classes: int | None = None
     ) -> Folder:
-        """Reads every label file and finds its picture; no pixel is decoded.
+        """Reads every label file and finds its image; no pixel is decoded.
 
-        A picture without a label file is no sample; an empty label file is a picture without objects.
+        An image without a label file is no sample; an empty label file is an image without objects.
 
         Args:
             root: the folder that holds both.
@@ -54,7 +54,7 @@ class Folder:
             classes: how many there are; None takes any index.
 
         Raises:
-            ValueError: a label file without a picture, or a line that is no box; names the file and line.
+            ValueError: a label file without an image, or a line that is no box; names the file and line.
         """
         pictures = {path.stem: path for path in (root / images).iterdir() if path.suffix.lower() in SUFFIXES}
         samples = []

@@ -39,7 +39,7 @@ class Recipe:
     Attributes:
         size: side of the training canvas, pixels, a multiple of 32.
         test_size: side for measuring and for serving.
-        batch: pictures a step.
+        batch: images a step.
         epochs: how long, or
         minutes: how long; measuring, saving and time that the process was stopped do not count.
         deadline: Unix time at which it is over whatever `minutes` says; None: never.
@@ -51,7 +51,7 @@ class Recipe:
         frozen: how many of the trunk's blocks stay as they are (the stem too).
         calm: mosaic and mixup are off and scales vary less for this last part of the training.
         measure_every: epochs between two measurements.
-        longest: pictures are kept in memory with no side above this.
+        longest: images are kept in memory with no side above this.
         seed: of everything random.
         share: how much a teacher's word counts in the targets (see `distil.soften`).
         mimic: how much it counts that our pyramid knows what the teacher says (see `distil.Mimic`).
@@ -158,7 +158,7 @@ class Trainer:
         return network
 
     def train_epoch(self) -> Tensor:
-        """One pass over the pictures, or less if the time is over; the mean loss parts, Tensor[4]."""
+        """One pass over the images, or less if the time is over; the mean loss parts, Tensor[4]."""
         self.network.train()
         augment = self.recipe.augment
         if self.progress.value >= 1 - self.recipe.calm:
@@ -208,7 +208,7 @@ class Trainer:
         torch._foreach_lerp_([mine[name] for name in moving], [theirs[name] for name in moving], 1 - keep)
 
     def measure(self) -> dict[str, float]:
-        """COCO's figures of the averaged weights on the held-out pictures."""
+        """COCO's figures of the averaged weights on the held-out images."""
         pipeline = pipeline_of(self.average, self.recipe.test_size)
         figures = evaluate(pipeline, self.held, self.network.config.labels)
         return asdict(figures)
