@@ -1,4 +1,4 @@
-"""Boxes: formats, overlap and non-maximum suppression. The only IoU in the project.
+"""Boxes: overlap and non-maximum suppression.
 
 Boxes are float Tensor[..., 4]; without another word they are `xyxy`: x1, y1, x2, y2 with x1 <= x2, y1 <= y2.
 """
@@ -7,52 +7,23 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 from torchvision.ops import nms
 
-Format = Literal["xyxy", "xywh", "cxcywh"]
-
 _FAR = 1e6  # pixels; no canvas is that large
 
 
-def convert(boxes: Tensor, source: Format, target: Format) -> Tensor:
-    """Tensor[..., 4] in one format -> the same boxes in another.
-
-    `xywh` has the upper left corner and the size, `cxcywh` the centre and the size.
-
-    Raises:
-        ValueError: a format that is none of the three.
-    """
-    if source == target:
-        return boxes
-    a, b, c, d = boxes.unbind(-1)
-    if source == "xywh":
-        a, b, c, d = a, b, a + c, b + d
-    elif source == "cxcywh":
-        a, b, c, d = a - c / 2, b - d / 2, a + c / 2, b + d / 2
-    elif source != "xyxy":
-        raise ValueError(f"unknown box format {source!r}")
-    if target == "xywh":
-        c, d = c - a, d - b
-    elif target == "cxcywh":
-        a, b, c, d = (a + c) / 2, (b + d) / 2, c - a, d - b
-    elif target != "xyxy":
-        raise ValueError(f"unknown box format {target!r}")
-    return torch.stack((a, b, c, d), dim=-1)
-
-
 def area(boxes: Tensor) -> Tensor:
-    """Tensor[..., 4] -> Tensor[...]; a box with its corners crossed has none."""
+    """Tensor[..., 4] -> Tensor[...]; a box with its corners crossed has none (unlike torchvision's)."""
     return (boxes[..., 2] - boxes[..., 0]).clamp(min=0) * (boxes[..., 3] - boxes[..., 1]).clamp(min=0)
 
 
 def paired_iou(a: Tensor, b: Tensor) -> Tensor:
     """Intersection over union, pair by pair: Tensor[..., 4] twice, which broadcast -> Tensor[...], 0 to 1.
 
-    Two boxes without area have an IoU of 0, not NaN.
+    Two boxes without area have an IoU of 0; with torchvision's `box_iou` it is NaN.
     """
     corner = torch.maximum(a[..., :2], b[..., :2])
     sides = (torch.minimum(a[..., 2:], b[..., 2:]) - corner).clamp(min=0)

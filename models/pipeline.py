@@ -95,7 +95,7 @@ class Card:
     Attributes:
         name: the public name, unique in the catalogue.
         task: what the model is for.
-        licence: SPDX identifier, or words, of the weights.
+        license: SPDX identifier, or words, of the weights.
         sha256: hex digest of the weights file that was loaded.
         labels: class names by index; empty where there are none.
         input: height, width in pixels of the network's input (None where it varies).
@@ -105,7 +105,7 @@ class Card:
 
     name: str
     task: Task
-    licence: str
+    license: str
     sha256: str
     labels: tuple[str, ...] = ()
     input: tuple[int, int] | None = None

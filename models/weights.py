@@ -1,4 +1,4 @@
-"""The weights catalogue: where each file comes from, its SHA-256, its licence; fetched once, checked always.
+"""The weights catalogue: where each file comes from, its SHA-256, its license; fetched once, checked always.
 
 A file has one of four sources (`catalogue.toml` beside the committed weights shows each):
 
@@ -69,7 +69,7 @@ class Entry:
         name: public name.
         task: what it is for.
         builder: key of `registry.BUILDERS`.
-        licence: of the weights.
+        license: of the weights.
         files: role -> file; the role ``weights`` is the main one, its digest names the model's version.
         options: of the builder (sizes, thresholds, an architecture's name); see `models.options`.
         max_batch: most items of a batch, whatever the service's setting allows; 0: that decides.
@@ -78,7 +78,7 @@ class Entry:
     name: str
     task: Task
     builder: str
-    licence: str
+    license: str
     files: Mapping[str, File]
     options: Mapping[str, Any] = field(default_factory=dict)
     max_batch: int = 0
@@ -101,7 +101,7 @@ class Entry:
         details: Mapping[str, Any] | None = None,
     ) -> Card:
         """The card of the pipeline that a builder makes of this entry; `task` is the builder's."""
-        return Card(self.name, task, self.licence, self.sha256, tuple(labels), input, details or {})
+        return Card(self.name, task, self.license, self.sha256, tuple(labels), input, details or {})
 
 
 class Catalogue:
@@ -144,7 +144,7 @@ def _read(path: Path) -> list[Entry]:
                 name=name,
                 task=Task(table["task"]),
                 builder=table["builder"],
-                licence=table["licence"],
+                license=table["licence"],
                 files=files,
                 options=table.get("options", {}),
                 max_batch=table.get("max_batch", 0),

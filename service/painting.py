@@ -72,7 +72,7 @@ def paint(order: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> None
     folder, weights = Path(order["folder"]), Path(order["weights"])
     if sha256_of(weights) != order["sha256"]:
         raise WeightsError(f"the file {weights} has changed since the service began")
-    perceptual = Perceptual(load(weights).trunk)
+    perceptual = Perceptual(load(weights).backbone)
     content, style = (decode((folder / name).read_bytes()) for name in ("content.png", "style.png"))
 
     def progress(step: Step) -> None:

@@ -76,7 +76,7 @@ class InvertedResidual(nn.Module):
         return outputs + inputs if self.residual else outputs
 
 
-class Trunk(nn.Module):
+class Backbone(nn.Module):
     """The stem and the sixteen blocks; `stages[0]` is the stem, `stages[i + 1]` block i."""
 
     def __init__(self) -> None:
@@ -92,20 +92,20 @@ class Trunk(nn.Module):
                 inputs = outputs
         self.blocks = nn.ModuleList(blocks)
 
-    def forward(self, images: Tensor, taps: Sequence[int] = PYRAMID) -> list[Tensor]:
+    def forward(self, images: Tensor, out_indices: Sequence[int] = PYRAMID) -> list[Tensor]:
         """Feature maps of chosen blocks, in the order of the network; nothing behind the last one is run.
 
         Args:
             images: float Tensor[N, 3, H, W], RGB, (byte - 127) / 128.
-            taps: rising block indices, 0 to 15; -1 is the stem. The default gives the pyramid of strides
-                8, 16 and 32 (`PYRAMID_CHANNELS` channels).
+            out_indices: rising block indices, 0 to 15; -1 is the stem. The default gives the pyramid of
+                strides 8, 16 and 32 (`PYRAMID_CHANNELS` channels).
         """
         maps: list[Tensor] = []
         hidden = self.stem(images)
-        if -1 in taps:
+        if -1 in out_indices:
             maps.append(hidden)
-        for index, block in enumerate(self.blocks[: max(taps) + 1]):
+        for index, block in enumerate(self.blocks[: max(out_indices) + 1]):
             hidden = block(hidden)
-            if index in taps:
+            if index in out_indices:
                 maps.append(hidden)
         return maps

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from models.backbones.efficientnet_lite import MEAN, PYRAMID, SCALE, ConvNorm, Trunk
+from models.backbones.efficientnet_lite import MEAN, PYRAMID, SCALE, Backbone, ConvNorm
 from models.checkpoint import load_state, read_labels, read_state
 from models.classification.pipeline import Classifier, ClassifierPipeline
 from models.errors import WeightsError
@@ -31,14 +31,14 @@ class EfficientNetLite0(nn.Module):
 
     def __init__(self, classes: int = 1000) -> None:
         super().__init__()
-        self.trunk = Trunk()
+        self.backbone = Backbone()
         self.head = ConvNorm(320, 1280)
         self.dropout = nn.Dropout(0.2)
         self.classify = nn.Linear(1280, classes)
 
-    def features(self, images: Tensor, taps: Sequence[int] = PYRAMID) -> list[Tensor]:
-        """See `Trunk.forward`."""
-        maps: list[Tensor] = self.trunk(images, taps)
+    def features(self, images: Tensor, out_indices: Sequence[int] = PYRAMID) -> list[Tensor]:
+        """See `Backbone.forward`."""
+        maps: list[Tensor] = self.backbone(images, out_indices)
         return maps
 
     def forward(self, images: Tensor) -> Tensor:
@@ -49,14 +49,14 @@ class EfficientNetLite0(nn.Module):
 
 # The published checkpoint's names -> ours.
 _NAMES = (
-    (r"^_conv_stem\.", "trunk.stem.conv."),
-    (r"^_bn0\.", "trunk.stem.norm."),
-    (r"^_blocks\.(\d+)\._expand_conv\.", r"trunk.blocks.\1.expand.conv."),
-    (r"^_blocks\.(\d+)\._bn0\.", r"trunk.blocks.\1.expand.norm."),
-    (r"^_blocks\.(\d+)\._depthwise_conv\.", r"trunk.blocks.\1.depthwise.conv."),
-    (r"^_blocks\.(\d+)\._bn1\.", r"trunk.blocks.\1.depthwise.norm."),
-    (r"^_blocks\.(\d+)\._project_conv\.", r"trunk.blocks.\1.project.conv."),
-    (r"^_blocks\.(\d+)\._bn2\.", r"trunk.blocks.\1.project.norm."),
+    (r"^_conv_stem\.", "backbone.stem.conv."),
+    (r"^_bn0\.", "backbone.stem.norm."),
+    (r"^_blocks\.(\d+)\._expand_conv\.", r"backbone.blocks.\1.expand.conv."),
+    (r"^_blocks\.(\d+)\._bn0\.", r"backbone.blocks.\1.expand.norm."),
+    (r"^_blocks\.(\d+)\._depthwise_conv\.", r"backbone.blocks.\1.depthwise.conv."),
+    (r"^_blocks\.(\d+)\._bn1\.", r"backbone.blocks.\1.depthwise.norm."),
+    (r"^_blocks\.(\d+)\._project_conv\.", r"backbone.blocks.\1.project.conv."),
+    (r"^_blocks\.(\d+)\._bn2\.", r"backbone.blocks.\1.project.norm."),
     (r"^_conv_head\.", "head.conv."),
     (r"^_bn1\.", "head.norm."),
     (r"^_fc\.", "classify."),

@@ -1,4 +1,4 @@
-"""Our YOLO: the trunk of EfficientNet-Lite0, a small feature pyramid, three scales with three anchors each.
+"""A YOLO: the backbone of EfficientNet-Lite0, a small feature pyramid, three scales with three anchors each.
 
 The boxes are coded as in YOLOv5 (https://github.com/ultralytics/yolov5), whose sigmoids reach over the cell's
 edges; the pyramid goes down and up again as in PANet (Liu et al., CVPR 2018, https://arxiv.org/abs/1803.01534),
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision.ops import box_convert
 
-from models.backbones.efficientnet_lite import MEAN, PYRAMID_CHANNELS, SCALE, Trunk
-from models.boxes import convert
+from models.backbones.efficientnet_lite import MEAN, PYRAMID_CHANNELS, SCALE, Backbone
 from models.checkpoint import load_state, read_metadata, read_state
 from models.detection.pipeline import DetectorOptions, DetectorPipeline
 from models.errors import WeightsError
@@ -94,7 +95,7 @@ class Separable(nn.Sequential):
 
 
 class Neck(nn.Module):
-    """Mixes the trunk's three maps: coarse into fine, then fine into coarse; all come out `channels` wide."""
+    """Mixes three maps: coarse into fine, then fine into coarse; all outputs are `channels` wide."""
 
     def __init__(self, inputs: Sequence[int], channels: int) -> None:
         super().__init__()
@@ -130,7 +131,7 @@ class Yolo(nn.Module):
         # one class needs no logit of its own: that there is an object says it all
         self.outputs = 5 + (classes if classes > 1 else 0)
         self.register_buffer("anchors", torch.tensor(config.anchors), persistent=False)  # [3, shapes, 2]
-        self.trunk = Trunk()
+        self.backbone = Backbone()
         self.neck = Neck(PYRAMID_CHANNELS, config.channels)
         self.heads = nn.ModuleList(
             nn.Sequential(
@@ -154,7 +155,7 @@ class Yolo(nn.Module):
 
     def features(self, images: Tensor) -> list[Tensor]:
         """The pyramid that the heads read: per stride Tensor[N, channels, h, w]."""
-        maps: list[Tensor] = self.neck(self.trunk(images))
+        maps: list[Tensor] = self.neck(self.backbone(images))
         return maps
 
     def predict(self, features: Sequence[Tensor]) -> list[Tensor]:
@@ -183,7 +184,7 @@ class Yolo(nn.Module):
             boxes.append(torch.cat((centres, sizes), dim=-1).view(count, -1, 4))
             objects = likely[..., 4:5]
             scores.append((objects * likely[..., 5:] if self.outputs > 5 else objects).flatten(1, 3))
-        return convert(torch.cat(boxes, dim=1), "cxcywh", "xyxy"), torch.cat(scores, dim=1)
+        return box_convert(torch.cat(boxes, dim=1), "cxcywh", "xyxy"), torch.cat(scores, dim=1)
 
 
 class Detector(nn.Module):
@@ -217,7 +218,9 @@ def load(path: Path) -> Yolo:
     Raises:
         WeightsError: the file is no such network.
     """
-    state, raw = read_state(path), read_metadata(path, "config")
+    # the weights that this project published have an older name of the backbone
+    state = {re.sub(r"^trunk\.", "backbone.", name): tensor for name, tensor in read_state(path).items()}
+    raw = read_metadata(path, "config")
     try:
         network = Yolo(YoloConfig.of(raw))
     except (KeyError, TypeError, ValueError) as error:

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.backbones.efficientnet_lite import MEAN, SCALE, Trunk
+from models.backbones.efficientnet_lite import MEAN, SCALE, Backbone
 
 STYLE_TAPS = (-1, 1, 3, 5, 8, 11)
 """Layers whose Gram matrices are the style: the stem (-1) and blocks, of strides 2, 4, 8, 16, 16 and 32."""
@@ -24,7 +24,7 @@ CONTENT_TAP = 5
 """The block whose features are the content: stride 16."""
 
 MARGIN = 8
-"""Pixels by which images are mirrored before the trunk sees them. It pads with zeros, so what it says of
+"""Pixels by which images are mirrored before the backbone sees them. It pads with zeros, so what it says of
 the outermost pixels is odd, and an optimiser makes use of that: images got a coloured frame."""
 
 
@@ -70,17 +70,17 @@ def total_variation(images: Tensor) -> Tensor:
 class Perceptual(nn.Module):
     """What the costs see of an image: the content's features and the style's Gram matrices.
 
-    The trunk's first step skips every other pixel, so a pattern of every other pixel is all alike to it, and
-    an optimiser may use such patterns to please it. Seen a pixel further they please no more: so whoever
-    optimises moves the image a little from step to step (`shift`), against dots and checkerboards.
+    The backbone's first convolution has a stride of two, so it sees half of a pattern of every other pixel,
+    and an optimiser may lower the losses with such patterns. Shifted by a pixel they raise them: an optimiser
+    moves the image a little from step to step (`shift`), against dots and checkerboards.
 
     Args:
-        trunk: with ImageNet's weights; it is frozen and put into eval mode.
+        backbone: with ImageNet's weights; it is frozen and put into eval mode.
     """
 
-    def __init__(self, trunk: Trunk) -> None:
+    def __init__(self, backbone: Backbone) -> None:
         super().__init__()
-        self.trunk = trunk.eval().requires_grad_(False)
+        self.backbone = backbone.eval().requires_grad_(False)
 
     def forward(self, images: Tensor, shift: tuple[int, int] = (0, 0)) -> tuple[Tensor, list[Tensor]]:
         """Looks at images.
@@ -99,9 +99,9 @@ class Perceptual(nn.Module):
         """The first part of `forward`, without the cost of the second."""
         return self._maps(images, (CONTENT_TAP,), shift)[0]
 
-    def _maps(self, images: Tensor, taps: Sequence[int], shift: tuple[int, int]) -> list[Tensor]:
+    def _maps(self, images: Tensor, out_indices: Sequence[int], shift: tuple[int, int]) -> list[Tensor]:
         down, right = shift
         margins = (MARGIN - right, MARGIN + right, MARGIN - down, MARGIN + down)
         mirrored = F.pad((images - MEAN) / SCALE, margins, mode="reflect")
-        maps: list[Tensor] = self.trunk(mirrored, taps)
+        maps: list[Tensor] = self.backbone(mirrored, out_indices)
         return maps

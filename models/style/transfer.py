@@ -113,7 +113,7 @@ class ConditionalNorm(nn.Module):
 
 
 class StyleNetwork(nn.Module):
-    """The network; `forward` is what training sees, `Stylist` what is served.
+    """The network; `forward` is what training sees, `ServedStyleNetwork` what is served.
 
     Attributes:
         styles: Tensor[S, D], a style a row: the scales and shifts of all norms, one after another, and how
@@ -167,7 +167,7 @@ class StyleNetwork(nn.Module):
         return 255 * torch.sigmoid(self.out(hidden).float() + through[:, :, None, None] * inputs)
 
 
-class Stylist(nn.Module):
+class ServedStyleNetwork(nn.Module):
     """What is served: a batch in which every image says which style it wants."""
 
     def __init__(self, network: StyleNetwork) -> None:
@@ -252,6 +252,8 @@ def build(entry: Entry, files: Mapping[str, Path]) -> StylePipeline:
         details={"architecture": "transformer network with conditional instance norms"},
     )
     try:
-        return StylePipeline(card, Stylist(network), network.config.styles, buckets=options.buckets)
+        return StylePipeline(
+            card, ServedStyleNetwork(network), network.config.styles, buckets=options.buckets
+        )
     except ValueError as error:
         raise WeightsError(str(error)) from error

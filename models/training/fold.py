@@ -10,13 +10,13 @@ from models.backbones.efficientnet_lite import ConvNorm
 from models.detection.yolo import Yolo
 
 
-def fold(trunk: nn.Module) -> None:
-    """Moves every batch norm of a trunk (in eval mode) into the convolution before it, in place.
+def fold(backbone: nn.Module) -> None:
+    """Moves every batch norm of a backbone (in eval mode) into the convolution before it, in place.
 
     The network stays the same function. Kept statistics make a batch norm a scale and a shift, which cost a
     quarter of a training step on a CPU and learn nothing that the convolution could not.
     """
-    for module in trunk.modules():
+    for module in backbone.modules():
         if isinstance(module, ConvNorm):
             fused = fuse_conv_bn_eval(module.conv.eval(), module.norm.eval())
             module.conv.weight, module.conv.bias = fused.weight, fused.bias
@@ -24,13 +24,13 @@ def fold(trunk: nn.Module) -> None:
 
 
 def unfolded(network: Yolo) -> Yolo:
-    """A network of the usual structure that is the same function as one with a folded trunk; in eval mode.
+    """A network of the usual structure that is the same function as one with a folded backbone; in eval mode.
 
     Its batch norms only add: weight 1, mean 0 and a variance that makes the divisor 1.
     """
     plain = Yolo(network.config)
     state = network.state_dict()
-    for name, module in plain.trunk.named_modules(prefix="trunk"):
+    for name, module in plain.backbone.named_modules(prefix="backbone"):
         if isinstance(module, ConvNorm):
             bias = state.pop(f"{name}.conv.bias")
             state[f"{name}.norm.weight"] = torch.ones_like(bias)

@@ -36,7 +36,7 @@ def configuration(served: Served, max_batch: int) -> Document:
     for entry in inputs:
         if entry["name"] == PIXELS:
             entry["format"] = "FORMAT_NHWC"
-    parameters = {"task": card.task.value, "sha256": card.sha256, "licence": card.licence}
+    parameters = {"task": card.task.value, "sha256": card.sha256, "licence": card.license}
     if card.labels:
         parameters["labels"] = "\n".join(card.labels)
     return {

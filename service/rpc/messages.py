@@ -186,7 +186,7 @@ def model(plane: DataPlane, name: str, *, whole: bool) -> pb.Model:
         device=executor.device,
         precision=executor.precision,
         sha256=card.sha256,
-        licence=card.licence,
+        licence=card.license,
     )
     if card.input is not None:
         message.input.CopyFrom(pb.Size(height=card.input[0], width=card.input[1]))

@@ -57,6 +57,6 @@ def _card(house: House, name: str) -> ModelOut:
         device=executor.device,
         precision=executor.precision,
         sha256=card.sha256,
-        licence=card.licence,
+        licence=card.license,
         input=None if card.input is None else Size(height=card.input[0], width=card.input[1]),
     )

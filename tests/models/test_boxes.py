@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from itertools import pairwise
 
-import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,8 +12,6 @@ from torch import Tensor
 from torchvision import ops
 
 from models import boxes as box_ops
-
-FORMATS: tuple[box_ops.Format, ...] = ("xyxy", "xywh", "cxcywh")
 
 
 def random_boxes(count: int, seed: int, side: float = 100.0) -> Tensor:
@@ -37,21 +34,6 @@ def slow_nms(boxes: list[list[float]], scores: list[float], groups: list[int], t
         if all(slow_iou(boxes[index], boxes[other]) <= threshold for other in rivals):
             kept.append(index)
     return kept
-
-
-@pytest.mark.parametrize("source", FORMATS)
-@pytest.mark.parametrize("target", FORMATS)
-def test_convert_is_torchvisions(source: box_ops.Format, target: box_ops.Format) -> None:
-    boxes = box_ops.convert(random_boxes(50, 0), "xyxy", source)
-    expected = ops.box_convert(boxes, source, target)
-    torch.testing.assert_close(box_ops.convert(boxes, source, target), expected)
-
-
-def test_convert_refuses_other_formats() -> None:
-    with pytest.raises(ValueError, match="yxyx"):
-        box_ops.convert(torch.zeros(1, 4), "yxyx", "xyxy")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="yxyx"):
-        box_ops.convert(torch.zeros(1, 4), "xyxy", "yxyx")  # type: ignore[arg-type]
 
 
 def test_iou_is_torchvisions_also_in_batches() -> None:

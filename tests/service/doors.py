@@ -15,7 +15,7 @@ from models import registry
 from models.image import Limits
 from models.pipeline import Card, Pipeline, Task
 from models.style.pipeline import StylePipeline
-from models.style.transfer import Stylist
+from models.style.transfer import ServedStyleNetwork
 from models.weights import CATALOGUE, Catalogue, Store
 from service.access import Access
 from service.dataplane import DataPlane
@@ -49,7 +49,7 @@ def style_pipeline() -> StylePipeline:
     network = random_network()
     labels = tuple(style.name for style in STYLES)
     card = Card("styles", Task.STYLE, "Apache-2.0", "0" * 64, labels)
-    return StylePipeline(card, Stylist(network), STYLES, buckets=((48, 64), (64, 64)))
+    return StylePipeline(card, ServedStyleNetwork(network), STYLES, buckets=((48, 64), (64, 64)))
 
 
 class Doors:

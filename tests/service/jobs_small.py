@@ -12,7 +12,7 @@ from models.classification.efficientnet import EfficientNetLite0
 from models.image import encode
 from models.weights import sha256_of
 from service.painter import Network
-from tests.models.style.small import picture, random_trunk
+from tests.models.style.small import picture, random_backbone
 
 CONTENT, STYLE = encode(picture(48, 70, 1), "png"), encode(picture(90, 80, 2), "jpeg")
 
@@ -20,7 +20,7 @@ CONTENT, STYLE = encode(picture(48, 70, 1), "png"), encode(picture(90, 80, 2), "
 def random_network(folder: Path) -> Network:
     """A checkpoint as the catalogue's, but untrained."""
     network = EfficientNetLite0(classes=2)
-    network.trunk = random_trunk()
+    network.backbone = random_backbone()
     path = folder / "random.pth"
     torch.save(network.state_dict(), path)
     return Network(path, sha256_of(path))

@@ -108,7 +108,7 @@ def square(found: Candidates, boxes: Tensor) -> Candidates:
     return Candidates(torch.cat((centres - half, centres + half), dim=1), found.scores, found.images)
 
 
-def not_inside(found: Candidates, threshold: float) -> Tensor:
+def nms_over_min_area(found: Candidates, threshold: float) -> Tensor:
     """Greedy suppression by the intersection over the smaller box, which takes away a face inside of a face.
 
     It is told from the IoU: with areas A and B, the intersection is IoU * (A + B) / (1 + IoU).

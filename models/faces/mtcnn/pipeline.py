@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from models.checkpoint import require_files
 from models.errors import WeightsError
-from models.faces.mtcnn.candidates import Candidates, Crops, FaceContext, not_inside, shift, square
+from models.faces.mtcnn.candidates import Candidates, Crops, FaceContext, nms_over_min_area, shift, square
 from models.faces.mtcnn.networks import ONet, PNet, RNet
 from models.faces.mtcnn.pyramid import Pyramid
 from models.faces.result import Face, FaceOptions, Faces, Landmarks
@@ -157,7 +157,7 @@ class MtcnnPipeline(Pipeline):
         )
         shorter = (found.boxes[:, 2:] - found.boxes[:, :2]).amin(1)
         passed = ((scores >= floors[found.images]) & (shorter >= smallest[found.images])).nonzero()[:, 0]
-        kept = passed[not_inside(found[passed], 0.7)]
+        kept = passed[nms_over_min_area(found[passed], 0.7)]
         return found[kept], landmarks[kept]
 
     def _run(self, name: str, crops: Tensor) -> tuple[Tensor, ...]:

@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     network = StyleNetwork(config)
     if options["init"] is not None:
         network.load_state_dict(load(options["init"]).state_dict())
-    costs = Costs(load_classifier(options["trunk"]).trunk, [one.pixels for one in paintings], recipe)
+    costs = Costs(load_classifier(options["trunk"]).backbone, [one.pixels for one in paintings], recipe)
     train, held = data.split(data.files(options["data"]))
     print(f"{len(train)} pictures to train on, {len(held)} held out, {len(paintings)} styles", flush=True)
     held = held[:: max(1, len(held) // recipe.held)][: recipe.held]

@@ -115,7 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     painting = data.painting(
         options["painting"], recipe.painting_size, title=options["title"], artist=options["artist"]
     )
-    costs = Costs(load_classifier(options["trunk"]).trunk, [painting.pixels], recipe)
+    costs = Costs(load_classifier(options["trunk"]).backbone, [painting.pixels], recipe)
     train, _ = data.split(data.files(options["data"]))
     pictures = data.load(train, recipe.shortest)
     save(add(load(options["weights"]), painting.style, costs, pictures, recipe), options["out"])

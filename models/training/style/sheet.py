@@ -23,7 +23,7 @@ from models.style.losses import Perceptual
 from models.style.optimise import OptimiseOptions, optimise
 from models.style.pipeline import StylePipeline
 from models.style.result import StyleOptions
-from models.style.transfer import StyleNetwork, Stylist, load
+from models.style.transfer import ServedStyleNetwork, StyleNetwork, load
 
 
 def sheet(network: StyleNetwork, pictures: Sequence[Pixels], longest: int) -> Pixels:
@@ -39,7 +39,7 @@ def sheet(network: StyleNetwork, pictures: Sequence[Pixels], longest: int) -> Pi
     """
     side = -(-longest // 4) * 4
     card = Card("sheet", Task.STYLE, "", "")
-    pipeline = StylePipeline(card, Stylist(network), network.config.styles, buckets=[(side, side)])
+    pipeline = StylePipeline(card, ServedStyleNetwork(network), network.config.styles, buckets=[(side, side)])
     rows = []
     for pixels in pictures:
         scale = longest / max(pixels.shape[:2])
@@ -108,7 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for index, picture in enumerate(pictures):
         rows.append(sheet(network, [picture.pixels], options.size))
         if index < options.optimised:
-            perceptual = Perceptual(load_classifier(options.trunk).trunk.eval())
+            perceptual = Perceptual(load_classifier(options.trunk).backbone.eval())
             rows.append(optimised_row(picture, paintings, perceptual, options.size, options.steps))
     options.out.write_bytes(encode(np.concatenate(rows), "jpeg", 88))
 

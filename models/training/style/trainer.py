@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.backbones.efficientnet_lite import Trunk
+from models.backbones.efficientnet_lite import Backbone
 from models.image import Pixels, encode
 from models.style.losses import MARGIN, Perceptual, content_cost, style_cost, total_variation
 from models.style.transfer import StyleNetwork, save
@@ -85,14 +85,14 @@ class Costs:
     """The costs of painted images, each against its own content and its own painting.
 
     Args:
-        trunk: with ImageNet's weights; it is changed for speed and frozen.
+        backbone: with ImageNet's weights; it is changed for speed and frozen.
         paintings: uint8 [h, w, 3] each.
     """
 
-    def __init__(self, trunk: Trunk, paintings: Sequence[Pixels], recipe: Recipe) -> None:
-        fold(trunk.eval())
-        spare_strided(trunk)
-        self.perceptual = Perceptual(trunk.to(memory_format=torch.channels_last))
+    def __init__(self, backbone: Backbone, paintings: Sequence[Pixels], recipe: Recipe) -> None:
+        fold(backbone.eval())
+        spare_strided(backbone)
+        self.perceptual = Perceptual(backbone.to(memory_format=torch.channels_last))
         self.weights = torch.tensor((recipe.content_weight, recipe.style_weight, recipe.variation_weight))
         with torch.no_grad():
             grams = [self.perceptual(planes(torch.from_numpy(pixels)[None]))[1] for pixels in paintings]

@@ -88,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     else:  # its anchors too: what the heads say is relative to them
         network = Yolo(replace(earlier.config, size=recipe.size))
     if options["trunk"] is not None:
-        network.trunk.load_state_dict(load_classifier(options["trunk"]).trunk.state_dict())
+        network.backbone.load_state_dict(load_classifier(options["trunk"]).backbone.state_dict())
     if earlier is not None:
         network.load_state_dict(earlier.state_dict())
     print(

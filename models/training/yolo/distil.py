@@ -20,6 +20,7 @@ from typing import cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision.ops import box_convert
 
 from models import boxes, registry
 from models.detection.darknet.cfg import Yolo as YoloSection
@@ -80,7 +81,7 @@ class Teacher:
             all_boxes, all_scores[..., theirs], score_threshold=score, iou_threshold=0.45, max_detections=100
         )
         ours = torch.tensor(list(self.classes.values()))[chosen.classes]
-        centred = boxes.convert(chosen.boxes, "xyxy", "cxcywh")
+        centred = box_convert(chosen.boxes, "xyxy", "cxcywh")
         found = torch.cat(
             (torch.stack((chosen.images, ours), dim=1).float(), centred, chosen.scores[:, None]), 1
         )
@@ -124,7 +125,7 @@ def soften(targets: Tensor, found: Tensor, share: float) -> Tensor:
     if not len(found):
         return torch.cat((targets[:, :6], targets[:, 6:] * (1 - share)), dim=1)
     overlap = boxes.iou(
-        boxes.convert(targets[:, 2:6], "cxcywh", "xyxy"), boxes.convert(found[:, 2:6], "cxcywh", "xyxy")
+        box_convert(targets[:, 2:6], "cxcywh", "xyxy"), box_convert(found[:, 2:6], "cxcywh", "xyxy")
     )
     overlap = overlap * (targets[:, None, :2] == found[None, :, :2]).all(dim=2)  # same image, same class
     seen = torch.where(overlap >= 0.5, found[:, 6], 0.0).amax(dim=1)

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torchvision.ops import box_convert
 
-from models.boxes import convert, paired_ciou
+from models.boxes import paired_ciou
 from models.detection.yolo import STRIDES
 
 
@@ -120,8 +121,8 @@ class YoloLoss:
                 centre = (2 * likely[:, :2] - 0.5 + cell) * stride
                 size = (2 * likely[:, 2:4]).square() * shapes[found.anchor]
                 overlap = paired_ciou(
-                    convert(torch.cat((centre, size), dim=1), "cxcywh", "xyxy"),
-                    convert(found.boxes, "cxcywh", "xyxy"),
+                    box_convert(torch.cat((centre, size), dim=1), "cxcywh", "xyxy"),
+                    box_convert(found.boxes, "cxcywh", "xyxy"),
                 )
                 weights = found.sure / found.sure.sum().clamp(min=1e-6)
                 box = box + ((1 - overlap) * weights).sum()

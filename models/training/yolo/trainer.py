@@ -1,7 +1,7 @@
 """The training of our YOLO: the recipe, what makes it quick on a CPU, and the loop.
 
-What makes it quick on a CPU: bfloat16, channels last, the trunk's first blocks (half of its arithmetic) not
-trained, its batch norms folded away (see `models/training/fold.py`), and apart from the others two kinds of
+What makes it quick on a CPU: bfloat16, channels last, the first blocks (half of the arithmetic) not trained,
+the backbone's batch norms folded away (see `models/training/fold.py`), and apart from the others two kinds of
 depthwise convolution whose gradients are slow in oneDNN (see `prepare`).
 """
 
@@ -43,12 +43,12 @@ class Recipe:
         epochs: how long, or
         minutes: how long; measuring, saving and time that the process was stopped do not count.
         deadline: Unix time at which it is over whatever `minutes` says; None: never.
-        rate, trunk_rate: AdamW's learning rate for neck and heads, and for the trunk.
+        rate, trunk_rate: AdamW's learning rate for neck and heads, and for the backbone.
         decay: weight decay of the convolutions.
         floor: what is left of the rate at the end of the cosine.
         warmup: steps in which the rate rises from nothing.
         average: decay of the moving average of the weights, per step.
-        frozen: how many of the trunk's blocks stay as they are (the stem too).
+        frozen: how many of the backbone's blocks stay as they are (the stem too).
         calm: mosaic and mixup are off and scales vary less for this last part of the training.
         measure_every: epochs between two measurements.
         longest: images are kept in memory with no side above this.
@@ -81,21 +81,21 @@ class Recipe:
 
 
 def prepare(network: Yolo, frozen: int) -> list[nn.Parameter]:
-    """Readies a network for quick training on a CPU; returns the trunk's parameters that learn.
+    """Readies a network for quick training on a CPU; returns the backbone's parameters that learn.
 
     The stem and the first `frozen` blocks do not learn. oneDNN's gradients of depthwise convolutions are good
     but for two: strided ones in bfloat16 (50 to 200 ms where float32 takes 1 to 20) stay in float32, and
-    5 x 5 kernels of the trunk (45 ms each; 0.4% of its weights) keep ImageNet's values.
+    5 x 5 kernels of the backbone (45 ms each; 0.4% of its weights) keep ImageNet's values.
     """
     spare_strided(network)
-    trunk = network.trunk
-    fold(trunk.eval())
-    trunk.stem.requires_grad_(False)
-    trunk.blocks[:frozen].requires_grad_(False)
-    for module in trunk.modules():
+    backbone = network.backbone
+    fold(backbone.eval())
+    backbone.stem.requires_grad_(False)
+    backbone.blocks[:frozen].requires_grad_(False)
+    for module in backbone.modules():
         if isinstance(module, nn.Conv2d) and module.groups > 1 and module.kernel_size[0] > 3:
             module.weight.requires_grad_(False)
-    return [parameter for parameter in trunk.parameters() if parameter.requires_grad]
+    return [parameter for parameter in backbone.parameters() if parameter.requires_grad]
 
 
 class Trainer:
@@ -111,7 +111,7 @@ class Trainer:
     ) -> None:
         self.recipe, self.held, self.teacher = recipe, held, teacher
         self.network = network.to(memory_format=torch.channels_last)
-        trunk = prepare(self.network, recipe.frozen)
+        backbone = prepare(self.network, recipe.frozen)
         self.mimic = nn.ModuleList([Mimic(teacher, network.config.channels)] if teacher else [])
         mine = nn.ModuleList([self.network.neck, self.network.heads, self.mimic])
         ours = list(mine.parameters())
@@ -119,7 +119,7 @@ class Trainer:
         self.optimiser = torch.optim.AdamW(
             [
                 {"params": [p for p in group if (p.ndim > 1) is decayed], "peak": rate, "weight_decay": decay}
-                for group, rate in ((ours, recipe.rate), (trunk, recipe.trunk_rate))
+                for group, rate in ((ours, recipe.rate), (backbone, recipe.trunk_rate))
                 for decayed, decay in ((True, recipe.decay), (False, 0.0))
             ]
         )

@@ -54,7 +54,7 @@ def entry(options: dict[str, Any]) -> Entry:
         name="tuned",
         task=Task.CLASSIFY,
         builder="torchvision_classifier",
-        licence="BSD-3-Clause",
+        license="BSD-3-Clause",
         files={"weights": File("file", "unused", "ab" * 32)},
         options=options,
     )

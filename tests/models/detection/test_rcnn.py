@@ -168,7 +168,7 @@ def test_card_labels_and_protocol(pipeline: RCNNPipeline) -> None:
     assert not pipeline.exportable
     card = pipeline.card
     assert (len(card.labels), card.labels[0], card.labels[-1]) == (80, "person", "toothbrush")
-    assert (card.input, card.sha256, card.licence) == ((SIZE, SIZE), "ab" * 32, "BSD-3-Clause")
+    assert (card.input, card.sha256, card.license) == ((SIZE, SIZE), "ab" * 32, "BSD-3-Clause")
     with pytest.raises(ParameterInvalid):
         pipeline.preprocess(Image(pictures(1)[0], SIZE, SIZE), DetectOptions(classes=("N/A",)))
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torchvision.ops import box_convert
 
 from models import boxes as box_ops
 from models.detection.pipeline import DetectorPipeline
@@ -32,7 +33,7 @@ def entry() -> Entry:
         name="small",
         task=Task.DETECT,
         builder="yolo",
-        licence="Apache-2.0",
+        license="Apache-2.0",
         files={"weights": File("file", "unused", "ab" * 32)},
         options={"score_threshold": 0.1},
     )
@@ -231,7 +232,7 @@ def test_the_committed_weights_find_people() -> None:
     for answer, name in zip(run(pipeline, *((image, None) for image in images)), names, strict=True):
         rows = np.loadtxt(folder / "labels" / f"{name}.txt", ndmin=2)
         largest = torch.from_numpy(rows[rows[:, 3:].prod(axis=1).argmax(), 1:]).float()
-        true = box_ops.convert(largest * torch.tensor([answer.width, answer.height] * 2), "cxcywh", "xyxy")
+        true = box_convert(largest * torch.tensor([answer.width, answer.height] * 2), "cxcywh", "xyxy")
         found = torch.tensor([item.box for item in answer.items]).view(-1, 4)
         assert box_ops.iou(found, true[None]).max() > 0.6, name
         assert all(item.label == "person" for item in answer.items)

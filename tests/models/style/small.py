@@ -1,4 +1,4 @@
-"""Small things for the tests of style transfer: a trunk without a download, a network, pictures."""
+"""Small things for the tests of style transfer: a backbone without a download, a network, pictures."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from models.backbones.efficientnet_lite import Trunk
+from models.backbones.efficientnet_lite import Backbone
 from models.image import Image, Pixels, encode
 from models.style.result import Style
 from models.style.transfer import StyleConfig, StyleNetwork
@@ -19,14 +19,14 @@ STYLES = (
 )
 
 
-def random_trunk(seed: int = 0) -> Trunk:
-    """A trunk of random weights whose features neither vanish nor explode."""
+def random_backbone(seed: int = 0) -> Backbone:
+    """A backbone of random weights whose features neither vanish nor explode."""
     torch.manual_seed(seed)
-    trunk = Trunk().eval()
-    for module in trunk.modules():
+    backbone = Backbone().eval()
+    for module in backbone.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight)
-    return trunk
+    return backbone
 
 
 def random_network(seed: int = 0) -> StyleNetwork:

@@ -18,7 +18,7 @@ from models.style.losses import (
     style_cost,
     total_variation,
 )
-from tests.models.style.small import picture, random_trunk
+from tests.models.style.small import picture, random_backbone
 
 
 @settings(max_examples=30, deadline=None)
@@ -69,7 +69,7 @@ def test_variation_is_the_distance_of_neighbours() -> None:
 
 
 def test_the_network_of_the_costs_sees_each_picture_alone_and_stays_as_it_is() -> None:
-    perceptual = Perceptual(random_trunk())
+    perceptual = Perceptual(random_backbone())
     images = torch.from_numpy(np.stack([picture(64, 96, seed) for seed in (1, 2)])).permute(0, 3, 1, 2)
     images = images.float().requires_grad_()
     content, grams = perceptual(images)
@@ -87,11 +87,11 @@ def test_the_network_of_the_costs_sees_each_picture_alone_and_stays_as_it_is() -
     assert images.grad is not None
     assert images.grad.abs().sum() > 0
     assert all(parameter.grad is None for parameter in perceptual.parameters())
-    assert not perceptual.trunk.training
+    assert not perceptual.backbone.training
 
 
 @pytest.mark.parametrize("size", [(32, 32), (33, 47), (9, 100)])
 def test_any_size_has_features(size: tuple[int, int]) -> None:
-    content, grams = Perceptual(random_trunk())(torch.rand(1, 3, *size) * 255)
+    content, grams = Perceptual(random_backbone())(torch.rand(1, 3, *size) * 255)
     assert content.isfinite().all()
     assert all(gram.isfinite().all() for gram in grams)

@@ -10,14 +10,14 @@ import pytest
 from models.errors import ParameterInvalid
 from models.style.losses import Perceptual
 from models.style.optimise import Cancelled, OptimiseOptions, Step, optimise
-from tests.models.style.small import image, random_trunk
+from tests.models.style.small import image, random_backbone
 
 CONTENT, STYLE = image(48, 70, 1), image(60, 50, 2)
 
 
 @pytest.fixture(scope="module")
 def perceptual() -> Perceptual:
-    return Perceptual(random_trunk())
+    return Perceptual(random_backbone())
 
 
 def test_the_cost_falls(perceptual: Perceptual) -> None:

@@ -16,7 +16,7 @@ from models.image import Image
 from models.pipeline import Card, Task
 from models.style.pipeline import MAX_SIDE, StylePipeline
 from models.style.result import StyleOptions, Stylised
-from models.style.transfer import Stylist
+from models.style.transfer import ServedStyleNetwork
 from tests.models.style.small import STYLES, image, random_network
 
 CARD = Card("styles", Task.STYLE, "", "")
@@ -71,7 +71,7 @@ def test_any_picture_comes_back_in_its_size(height: int, width: int, style: obje
 
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (45, 61), (97, 211), (1, 7)])
 def test_strength_blends_with_the_picture(height: int, width: int) -> None:
-    pipe, picture = pipeline(Stylist(random_network())), image(height, width)
+    pipe, picture = pipeline(ServedStyleNetwork(random_network())), image(height, width)
     none, half, full = (
         paint(pipe, picture, StyleOptions("waves", s)).render(original=picture.pixels) for s in (0, 0.5, 1)
     )
@@ -127,7 +127,7 @@ def test_what_cannot_be_painted_is_refused() -> None:
 
 def test_a_mirrored_canvas_hardly_changes_what_is_painted() -> None:
     """The norms' statistics are of the whole canvas; this one shows every pixel of the picture four times."""
-    picture, stylist = image(128, 160, seed=3), Stylist(random_network())
+    picture, stylist = image(128, 160, seed=3), ServedStyleNetwork(random_network())
     own = StylePipeline(CARD, stylist, STYLES, buckets=[(128, 160)])
     wide = StylePipeline(CARD, stylist, STYLES, buckets=[(256, 320)])
     item = wide.preprocess(picture)

@@ -19,8 +19,8 @@ from models.style.transfer import (
     ConditionalNorm,
     ReflectConv,
     ResizeConv,
+    ServedStyleNetwork,
     StyleConfig,
-    Stylist,
     build,
     load,
     save,
@@ -79,7 +79,7 @@ ALONE = [[255, 0, 0], [0, 255, 0], [0, 0, 255]]
 
 
 def test_different_styles_share_a_batch() -> None:
-    stylist = Stylist(random_network())
+    stylist = ServedStyleNetwork(random_network())
     with torch.inference_mode():
         together = stylist(batch(ALONE))
         assert together.dtype == torch.uint8
@@ -94,18 +94,23 @@ def test_different_styles_share_a_batch() -> None:
 def test_styles_mix_by_their_weights() -> None:
     network = random_network()
     with torch.inference_mode():
-        mixed = Stylist(network)(batch([[100, 50, 0]]))
+        mixed = ServedStyleNetwork(network)(batch([[100, 50, 0]]))
         code = (2 * network.styles[0] + network.styles[1]) / 3
         pictures = batch([[0]])[:, :-1].permute(0, 3, 1, 2).float()
         padded = F.pad(pictures, (MARGIN,) * 4, mode="reflect")
         expected = network(padded, code[None])[:, :, MARGIN:-MARGIN, MARGIN:-MARGIN]
     torch.testing.assert_close(mixed.permute(0, 3, 1, 2).float(), expected, rtol=0, atol=0.51)
     with torch.inference_mode():
-        assert Stylist(network)(batch([[0, 0, 0]])).shape == (1, 48, 64, 3)  # as when a model is warmed
+        assert ServedStyleNetwork(network)(batch([[0, 0, 0]])).shape == (
+            1,
+            48,
+            64,
+            3,
+        )  # as when a model is warmed
 
 
 def test_openvino_paints_the_same_picture_of_any_size_from_one_conversion() -> None:
-    stylist, items = Stylist(random_network()).eval(), batch(ALONE)
+    stylist, items = ServedStyleNetwork(random_network()).eval(), batch(ALONE)
     executor = OpenVINOExecutor(stylist, threads=1, dynamic_size=True)
     for sized in (items, items[:, 16:, 8:], items.repeat_interleave(2, dim=2)):
         with torch.inference_mode():

@@ -29,7 +29,7 @@ def pipeline() -> StylePipeline:
 @pytest.fixture(scope="module")
 def perceptual() -> Perceptual:
     weights = Store().files(Catalogue()["efficientnet-lite0"])["weights"]
-    return Perceptual(load_classifier(weights).trunk.eval())
+    return Perceptual(load_classifier(weights).backbone.eval())
 
 
 def scaled(name: str, longest: int) -> Image:

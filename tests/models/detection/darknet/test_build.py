@@ -146,7 +146,7 @@ def test_options_size_and_card() -> None:
     pipeline = pipeline_of("yolo-fastest-1.1", width=416, height=256, score_threshold=0.4)
     assert isinstance(pipeline, Pipeline)
     card = pipeline.card
-    assert (card.name, card.input, card.licence) == ("yolo-fastest-1.1", (256, 416), "public domain")
+    assert (card.name, card.input, card.license) == ("yolo-fastest-1.1", (256, 416), "public domain")
     assert (card.labels[0], card.labels[-1], len(card.labels)) == ("person", "toothbrush", 80)
     assert card.sha256 == sha256_of(WEIGHTS / "yolo-fastest-1.1.weights")
     assert pipeline.shapes == ((256, 416, 3),)

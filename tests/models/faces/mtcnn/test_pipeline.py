@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from models.errors import ParameterInvalid, WeightsError
-from models.faces.mtcnn.candidates import Candidates, Crops, FaceContext, not_inside
+from models.faces.mtcnn.candidates import Candidates, Crops, FaceContext, nms_over_min_area
 from models.faces.mtcnn.networks import PNet
 from models.faces.mtcnn.pipeline import MtcnnPipeline, build
 from models.faces.mtcnn.pyramid import Pyramid
@@ -134,7 +134,7 @@ def test_a_crop_is_the_mean_of_the_pixels_under_it(
         )
 
 
-def slow_not_inside(boxes: list[list[float]], scores: list[float], images: list[int]) -> list[int]:
+def slow_nms_over_min_area(boxes: list[list[float]], scores: list[float], images: list[int]) -> list[int]:
     kept: list[int] = []
     for index in sorted(range(len(boxes)), key=lambda i: -scores[i]):
         a = boxes[index]
@@ -160,8 +160,8 @@ def test_faces_inside_of_faces_go_as_in_a_slow_reference(seed: int, count: int) 
         torch.from_numpy(rng.permutation(count) / 30),
         torch.from_numpy(rng.integers(0, 2, count)),
     )
-    kept = not_inside(Candidates(boxes, scores, images), 0.7)
-    assert kept.tolist() == slow_not_inside(boxes.tolist(), scores.tolist(), images.tolist())
+    kept = nms_over_min_area(Candidates(boxes, scores, images), 0.7)
+    assert kept.tolist() == slow_nms_over_min_area(boxes.tolist(), scores.tolist(), images.tolist())
 
 
 @settings(max_examples=50, deadline=None)

@@ -24,7 +24,7 @@ from models.training.style import trainer as training
 from models.training.style.norm import QuickNorm, hasten
 from models.training.style.sheet import sheet
 from models.training.style.trainer import Costs, Recipe, Trainer
-from tests.models.style.small import STYLES, picture, random_network, random_trunk
+from tests.models.style.small import STYLES, picture, random_backbone, random_network
 
 RECIPE = Recipe(
     size=32,
@@ -122,7 +122,7 @@ def test_a_hastened_network_is_the_same_function() -> None:
 
 
 def costs(recipe: Recipe = RECIPE, paintings: int = 3) -> Costs:
-    return Costs(random_trunk(), PAINTINGS[:paintings], recipe)
+    return Costs(random_backbone(), PAINTINGS[:paintings], recipe)
 
 
 def trainer(recipe: Recipe = RECIPE) -> Trainer:
@@ -134,7 +134,7 @@ def trainer(recipe: Recipe = RECIPE) -> Trainer:
 
 def test_the_costs_take_each_picture_to_its_own_painting() -> None:
     paintings = torch.stack([torch.from_numpy(pixels[:40, :40].copy()) for pixels in PAINTINGS])
-    all_costs = Costs(random_trunk(), list(paintings.numpy()), RECIPE)
+    all_costs = Costs(random_backbone(), list(paintings.numpy()), RECIPE)
     shown = training.planes(paintings)
     own = all_costs(shown, shown, torch.tensor([0, 1, 2]))
     others = all_costs(shown, shown, torch.tensor([1, 2, 0]))
@@ -227,14 +227,14 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     common = ["--data", str(tmp_path / "photos"), "--trunk", "unused.pth", "--size", "32", "--batch", "2"]
     common += ["--shortest", "40", "--painting-size", "48", "--steps", "2"]
     classifier = EfficientNetLite0()
-    classifier.trunk = random_trunk()
+    classifier.backbone = random_backbone()
     with patch.object(command, "load_classifier", return_value=classifier):
         small = ["--channels", "8", "--quarter-channels", "12", "--blocks", "1", "--sheet-size", "40"]
         out = ["--out", str(tmp_path / "run"), "--paintings", *map(str, paths[:2])]
         command.main([*common, *small, *out])
     assert "2 styles" in capsys.readouterr().out
     last = tmp_path / "run" / "last.safetensors"
-    classifier.trunk = random_trunk()
+    classifier.backbone = random_backbone()
     with patch.object(style_add, "load_classifier", return_value=classifier):
         more = tmp_path / "more.safetensors"
         style_add.main([str(last), str(paths[2]), "--title", "Third", "--out", str(more), *common])

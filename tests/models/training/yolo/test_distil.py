@@ -9,9 +9,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torchvision.ops import box_iou
+from torchvision.ops import box_convert, box_iou
 
-from models import boxes
 from models.detection.darknet import cfg as cfg
 from models.detection.darknet.network import Darknet
 from models.detection.yolo import Yolo, load
@@ -67,7 +66,7 @@ def test_a_teacher_says_what_its_network_says(network: Darknet) -> None:
     assert len(lesson.found)
     assert set(lesson.found[:, 1].tolist()) == {0.0}  # our class, not the teacher's
     for image, _, *box, score in lesson.found.tolist():
-        near = box_iou(boxes.convert(torch.tensor([box]), "cxcywh", "xyxy"), all_boxes[int(image)]).argmax()
+        near = box_iou(box_convert(torch.tensor([box]), "cxcywh", "xyxy"), all_boxes[int(image)]).argmax()
         assert scores[int(image), near, 1] == pytest.approx(score, abs=0.05)
 
 
@@ -105,7 +104,7 @@ def test_labels_are_softened_as_a_slow_loop_does(
     def overlap(a: torch.Tensor, b: torch.Tensor) -> float:
         if a[0] != b[0] or a[1] != b[1]:
             return 0.0
-        pair = [boxes.convert(row[None, 2:6], "cxcywh", "xyxy") for row in (a, b)]
+        pair = [box_convert(row[None, 2:6], "cxcywh", "xyxy") for row in (a, b)]
         return float(box_iou(*pair))
 
     expected = []

@@ -14,8 +14,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torchvision.ops import box_convert
 
-from models import boxes as box_ops
 from models.detection.pipeline import DetectorPipeline
 from models.detection.yolo import Detector, Yolo, load
 from models.pipeline import Card, Task
@@ -158,8 +158,8 @@ def test_folding_there_and_back_is_the_same_function() -> None:
     network, images = shaken(), torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         before = network(images)
-        fold(network.trunk)
-        assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in network.trunk.modules())
+        fold(network.backbone)
+        assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in network.backbone.modules())
         for folded, back, expected in zip(network(images), unfolded(network)(images), before, strict=True):
             torch.testing.assert_close(folded, expected, rtol=1e-3, atol=1e-4)
             torch.testing.assert_close(back, expected, rtol=1e-3, atol=1e-4)
@@ -171,7 +171,7 @@ def test_precision_of_perfect_half_and_no_answers(squares: Path) -> None:
     for index, sample in enumerate(samples):
         width, height = sample.size
         scale = torch.tensor([width, height, width, height])
-        corners = box_ops.convert(torch.from_numpy(sample.boxes[:, 1:]), "cxcywh", "xyxy") * scale
+        corners = box_convert(torch.from_numpy(sample.boxes[:, 1:]), "cxcywh", "xyxy") * scale
         perfect += [(index, 0, 0.9, (x1, y1, x2, y2)) for x1, y1, x2, y2 in corners.tolist()]
     assert precision(samples, perfect, 1).ap50 == pytest.approx(1.0)
     assert precision(samples, perfect, 1).ap == pytest.approx(1.0)
@@ -230,7 +230,7 @@ def test_a_small_training_learns(squares: Path, tmp_path: Path) -> None:
     first, last = (row["box"] + row["objectness"] for row in (history[0], history[-1]))
     assert last < 0.9 * first
     assert 0 <= history[-1]["ap50"] <= 1
-    frozen = run.network.trunk.blocks[0]
+    frozen = run.network.backbone.blocks[0]
     assert not any(parameter.requires_grad for parameter in frozen.parameters())
     # what was saved is the averaged network
     saved = Detector(load(tmp_path / "best.safetensors")).eval()
