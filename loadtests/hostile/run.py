@@ -24,6 +24,8 @@ ANSWER = 2**20
 COSTLY = 0.4
 """CPU seconds from which on a case is sent with a deadline, and hung up on, as well."""
 DEADLINE = 0.5
+QUIET = 0.1
+"""Cores that a server takes at most when nobody asks."""
 GRACE = 20.0
 """Seconds that what goes on after the answer is waited for."""
 REFUSED = re.compile(r"5(?!03|04)\d\d|UNKNOWN|INTERNAL|DATA_LOSS|RemoteDisconnected")
@@ -96,12 +98,17 @@ class Runner:
         self._quick = quick
         self._idle = 0.0
 
-    def settle(self, seconds: float = 1.0) -> None:
-        """Measures what the server takes when nobody asks, cores."""
-        self._watch.until_quiet(0.05, 30.0)
-        before = self._watch.cpu()
-        time.sleep(seconds)
-        self._idle = (self._watch.cpu() - before) / seconds
+    def settle(self, most: float = 60.0) -> None:
+        """Measures what the server takes when nobody asks, cores; waits until that is next to nothing."""
+        end = time.monotonic() + most
+        while True:
+            self._watch.until_quiet(0.05, 30.0)
+            before = self._watch.cpu()
+            time.sleep(1.0)
+            self._idle = self._watch.cpu() - before
+            if self._idle < QUIET or time.monotonic() > end:
+                self._idle = min(self._idle, QUIET)
+                return
 
     def run(self, case: Case, *, several: bool = True) -> Row:
         """All rounds of a case."""

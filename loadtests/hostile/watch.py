@@ -1,6 +1,6 @@
 """CPU time and memory of a server's processes, from /proc.
 
-CPU time is that of the server's own processes, whatever else the machine does; processes of the lowest
+CPU time is that of the server's own processes, whatever else the machine does; processes of a lower
 priority (style jobs) are left out. Memory is the sum of proportional set sizes (PSS), in which a page that
 processes share counts once.
 """
@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 TICK = os.sysconf("SC_CLK_TCK")
-LOWEST = 10
-"""From this nice value on a process is a style job: it takes what others leave."""
+JOB = 3
+"""A process whose nice value is so much over the server's is a style job: it takes what others leave."""
 EVERY = 0.05
 GONE = (FileNotFoundError, ProcessLookupError)
 
@@ -125,7 +125,7 @@ class Watch:
 
     def workers(self) -> list[int]:
         """Living processes of the server but its first one and its style jobs."""
-        return [pid for pid in self._tree(self._root) if pid != self._root and _works(pid)]
+        return [pid for pid in self._tree(self._root) if pid != self._root and self._works(pid)]
 
     def _run(self) -> None:
         while not self._ended.wait(EVERY):
@@ -136,17 +136,23 @@ class Watch:
                 self._stop()
 
     def _sample(self, *, memory: bool = True) -> None:
-        total = 0
+        total, nice = 0, _nice(self._root)
         for pid in self._tree(self._root):
             with contextlib.suppress(*GONE):
                 fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-                if int(fields[16]) < LOWEST:
+                if int(fields[16]) < nice + JOB:
                     self._cpu[pid] = (int(fields[11]) + int(fields[12])) / TICK
                 else:  # what it took before it became a style job does not count either
                     self._cpu.pop(pid, None)
                 if memory:
                     total += pss(pid)
         self._peak = max(self._peak, total)
+
+    def _works(self, pid: int) -> bool:
+        with contextlib.suppress(*GONE):
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+            return state not in "ZX" and _nice(pid) < _nice(self._root) + JOB
+        return False
 
     def _tree(self, pid: int) -> list[int]:
         found = [pid]
@@ -173,8 +179,7 @@ def _status(pid: int, name: str) -> int:
     return 0
 
 
-def _works(pid: int) -> bool:
+def _nice(pid: int) -> int:
     with contextlib.suppress(*GONE):
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return fields[0] not in "ZX" and int(fields[16]) < LOWEST
-    return False
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[16])
+    return 0
