@@ -26,7 +26,7 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format .
 
 weights: $(VENV)/.runtime ## fetch what the configured models need, and verify it
-	@$(BIN)/python -m service.fetch
+	@$(BIN)/python -m service.host.fetch
 
 loadtest: $(VENV)/.dev weights ## load the service for a minute and judge it by loadtests/slo.toml
 	$(BIN)/python -m loadtests
@@ -38,7 +38,7 @@ stubs: $(VENV)/.dev ## generate the gRPC modules from their protos
 	$(BIN)/python -m grpc_tools.protoc -I . --python_out=. --pyi_out=. --grpc_python_out=. service/rpc/stubs/*.proto
 
 bento: $(VENV)/.dev ## package the service and its weights, for `bentoml containerize`
-	LYNCEUS_WEIGHTS_DIR=build/weights $(BIN)/python -m service.fetch
+	LYNCEUS_WEIGHTS_DIR=build/weights $(BIN)/python -m service.host.fetch
 	$(BIN)/bentoml build
 
 lock: ## resolve the .in files anew

@@ -16,11 +16,11 @@ from models import registry
 from models.faces.align import cut_faces
 from models.faces.verify import select_face
 from models.image import Image, Limits, decode, encode
-from models.pipeline import Pipeline, Prepared, Task
+from models.pipeline import Kind, Pipeline, Prepared
 from models.weights import Catalogue, Store
-from service.executor import Executor, make_executor
-from service.faces import CHIP_SIDE
+from service.engine.executor import Executor, make_executor
 from service.settings import Settings
+from service.tasks.faces.shared import CHIP_SIDE
 
 LIMITS = Limits()
 
@@ -121,5 +121,5 @@ def make_chain(work: Work, threads: int, batches: Sequence[int]) -> Chain:
         for example in pipeline.examples:
             executor.warm(example, batches)
     if work.embedder is None:
-        return Painted(stages[0]) if stages[0].pipeline.card.task is Task.STYLE else OneModel(stages[0])
+        return Painted(stages[0]) if stages[0].pipeline.card.task is Kind.STYLE else OneModel(stages[0])
     return FacesEmbedded(*stages, largest=work.largest, most=max(batches))

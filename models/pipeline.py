@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
@@ -28,7 +29,7 @@ Inputs = tuple[NDArray[Any], ...]
 """One item's arrays, in the order in which a module takes them; a batch stacks each over its items."""
 
 
-class Task(StrEnum):
+class Kind(StrEnum):
     """What a model is for. The value is the public name in URLs, metrics and model cards."""
 
     CLASSIFY = "classify"
@@ -89,6 +90,31 @@ class FaceSpace:
 
 
 @dataclass(frozen=True, slots=True)
+class Style:
+    """What the public may know of a style.
+
+    Attributes:
+        name: unique in a network; what a request names.
+        title: of the painting.
+        artist: who painted it, or nothing where that is unknown.
+        thumbnail: the painting as a small JPEG, or nothing.
+    """
+
+    name: str
+    title: str
+    artist: str = ""
+    thumbnail: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class WeightsFile:
+    """A verified file and its digest."""
+
+    path: Path
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
 class Card:
     """What the public may know of a model (`GET /v1/models/{name}`).
 
@@ -104,7 +130,7 @@ class Card:
     """
 
     name: str
-    task: Task
+    task: Kind
     license: str
     sha256: str
     labels: tuple[str, ...] = ()
@@ -152,8 +178,8 @@ class Explainer(Protocol):
         """Where the evidence for a label lies; None means the likeliest one."""
         ...
 
-    def windows(self, image: Image, label: str, **parameters: Any) -> Any:
-        """The scores of a label over all windows of an image."""
+    def windows(self, image: Image, label: str | None = None, **parameters: Any) -> Any:
+        """The scores of a label, or of the likeliest one, over all windows of an image."""
         ...
 
 
@@ -176,7 +202,8 @@ class Pipeline(ABC):
         stages: small networks by name that `postprocess` calls itself; see `with_stages`.
         takes_pixels: whether the network's input is a plain image of one fixed size, so that `prepare_tensor`
             may be called.
-        explainer: explains its answers; None: they cannot be explained.
+        styles: that a style network knows; the first is its default.
+        perceptual: the file of a network whose features tell content and style apart; None for others.
     """
 
     card: Card
@@ -187,7 +214,13 @@ class Pipeline(ABC):
     dynamic_size: bool = False
     stages: Mapping[str, Stage] = MappingProxyType({})
     takes_pixels: bool = False
-    explainer: Explainer | None = None
+    styles: Sequence[Style] = ()
+    perceptual: WeightsFile | None = None
+
+    @property
+    def explainer(self) -> Explainer | None:
+        """Explains its answers; None: they cannot be explained."""
+        return None
 
     @property
     def examples(self) -> Sequence[Inputs]:

@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from models.errors import ModelUnknown, WeightsError
-from models.pipeline import Card, Task
+from models.pipeline import Card, Kind
 
 COMMITTED = Path(__file__).parent / "weights"
 CATALOGUE = COMMITTED / "catalogue.toml"
@@ -76,7 +76,7 @@ class Entry:
     """
 
     name: str
-    task: Task
+    task: Kind
     builder: str
     license: str
     files: Mapping[str, File]
@@ -94,7 +94,7 @@ class Entry:
 
     def card(
         self,
-        task: Task,
+        task: Kind,
         *,
         labels: Iterable[str] = (),
         input: tuple[int, int] | None = None,  # noqa: A002 (the card's field)
@@ -142,7 +142,7 @@ def _read(path: Path) -> list[Entry]:
                 raise KeyError("files.weights")
             entry = Entry(
                 name=name,
-                task=Task(table["task"]),
+                task=Kind(table["task"]),
                 builder=table["builder"],
                 license=table["licence"],
                 files=files,
@@ -188,6 +188,11 @@ def sha256_of(path: Path) -> str:
 def default_cache() -> Path:
     """`$XDG_CACHE_HOME/lynceus` or `~/.cache/lynceus`: fetched files, shared by checkouts."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lynceus"
+
+
+def standard_catalogue(extra: Path | None = None) -> Catalogue:
+    """The catalogue of this project, and an operator's own besides. Raises as `Catalogue` does."""
+    return Catalogue((CATALOGUE,) if extra is None else (CATALOGUE, extra))
 
 
 class Store:

@@ -20,14 +20,15 @@ import bentoml
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from models.errors import ModelError
-from models.weights import CATALOGUE, Catalogue, Store
-from service.accept import share_fairly
-from service.gpus import claim, gpus
-from service.patience import Patience, raise_open_files
+from models.weights import Store, standard_catalogue
+from service.host.accept import share_fairly
+from service.host.connections import ConnectionGuard, raise_open_files
+from service.host.gpus import claim, gpus
 from service.settings import Settings
 
 if TYPE_CHECKING:
-    from service.assembly import Assembly
+    from service.app import Service
+    from service.rpc.server import Server
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +69,8 @@ class Hosted(bentoml.Service[Any]):
 class Lynceus:
     """One worker process."""
 
-    assembly: Assembly | None = None
+    service: Service | None = None
+    server: Server | None = None
 
     @bentoml.on_deployment
     @staticmethod
@@ -78,13 +80,13 @@ class Lynceus:
         Each worker verifies what it loads again; but a worker that dies is started anew, for ever.
         """
         try:
-            catalogue = Catalogue((CATALOGUE, *([SETTINGS.catalogue] if SETTINGS.catalogue else [])))
+            catalogue = standard_catalogue(SETTINGS.catalogue)
             store = Store(SETTINGS.weights_dir)
             for name in SETTINGS.models:
                 store.originals(catalogue[name])
         except ModelError as error:
             sys.exit(f"lynceus cannot start: {error}")
-        from service.supervisor import watch_workers  # circus, which a worker does not need
+        from service.host.supervisor import watch_workers  # circus, which a worker does not need
 
         watch_workers()
 
@@ -92,45 +94,57 @@ class Lynceus:
     async def start(self) -> None:
         """Loads, verifies and warms every model; a failure ends the worker."""
         claim(SETTINGS.device, bentoml.server_context.worker_index or 1, os.environ)
-        from service.assembly import Assembly  # torch, which looks for its GPU now
+        from service.app import build  # torch, which looks for its GPU now
+        from service.rpc.server import Server
+        from service.web.app import make_app
 
         logging.getLogger("service").setLevel(SETTINGS.log_level)
         connections = raise_open_files(SETTINGS.max_connections, 1 + bool(SETTINGS.grpc_port))
         if connections < SETTINGS.max_connections:
             logger.warning("the limit of open files allows %d connections of each kind", connections)
         layout = {"workers": WORKERS, "slots": SETTINGS.slot_count(GPUS)}  # it sees but its own GPU
-        assembly = Assembly(SETTINGS.model_copy(update={**layout, "max_connections": connections}))
-        await assembly.start()
-        cast(Hosted, Lynceus).app = assembly.app
-        self.assembly = assembly
+        service = build(SETTINGS.model_copy(update={**layout, "max_connections": connections}))
+        app = make_app(service)
+        await service.start()
+        if SETTINGS.grpc_port:
+            self.server = Server(service, shared=WORKERS > 1)
+            await self.server.start()
+        cast(Hosted, Lynceus).app = app
+        self.service = service
         self._drain_on(signal.SIGTERM)
         loop = asyncio.get_running_loop()  # on which uvicorn listens when this returns
         if WORKERS > 1:
             share_fairly(loop)
-        Patience(SETTINGS.header_timeout_seconds, connections, loop).watch()
+        ConnectionGuard(SETTINGS.header_timeout_seconds, connections, loop).watch()
 
     @bentoml.on_shutdown
     async def stop(self) -> None:
         """Runs when every request has been answered."""
-        if self.assembly is not None:
-            await self.assembly.stop()
+        if self.service is None:
+            return
+        self.service.engine.draining = True
+        async with asyncio.TaskGroup() as group:  # at once: the time until SIGKILL is one for all
+            group.create_task(self.service.stop_jobs())
+            if self.server is not None:
+                group.create_task(self.server.stop(SETTINGS.timeout_seconds))
+        await self.service.stop()
 
     async def __is_alive__(self) -> bool:
-        return self.assembly is None or self.assembly.plane.alive
+        return self.service is None or self.service.engine.alive
 
     async def __is_ready__(self) -> bool:
-        return self.assembly is not None and self.assembly.plane.ready
+        return self.service is not None and self.service.engine.ready
 
     def _drain_on(self, number: signal.Signals) -> None:
         """Puts a pause between the signal and the end: not ready, yet answering, until nobody asks."""
-        assert self.assembly is not None  # noqa: S101
-        plane = self.assembly.plane
+        assert self.service is not None  # noqa: S101
+        engine = self.service.engine
         then: Any = signal.getsignal(number)
         loop = asyncio.get_running_loop()
 
         def begin(signum: int, frame: FrameType | None) -> None:
-            if not plane.draining:
-                plane.draining = True
+            if not engine.draining:
+                engine.draining = True
                 logger.info("draining for %.1f s", SETTINGS.drain_seconds)
                 loop.call_soon_threadsafe(loop.call_later, SETTINGS.drain_seconds, then, signum, None)
 

@@ -97,7 +97,7 @@ class MethodNotAllowed(ServiceError):
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class ErrorKind:
     """One row of the table.
 
     Attributes:
@@ -116,31 +116,31 @@ class Kind:
 DETAIL = 2000
 """Characters of an error's text: the last bound, for whatever repeats a client's text elsewhere."""
 
-INTERNAL = Kind("internal", "Internal error", 500, "INTERNAL")
+INTERNAL = ErrorKind("internal", "Internal error", 500, "INTERNAL")
 
-TABLE: dict[type[Exception], Kind] = {
-    science.ImageInvalid: Kind("image_invalid", "The image does not decode", 400, "INVALID_ARGUMENT"),
-    science.ImageTooLarge: Kind("image_too_large", "The image is too large", 413, "INVALID_ARGUMENT"),
-    science.MediaTypeUnsupported: Kind("media_type", "Unsupported media type", 415, "INVALID_ARGUMENT"),
-    science.ParameterInvalid: Kind("parameter_invalid", "Invalid parameter", 422, "INVALID_ARGUMENT"),
-    science.FaceNotFound: Kind("face_not_found", "No face found", 422, "FAILED_PRECONDITION"),
-    science.FacesMany: Kind("faces_many", "More than one face found", 422, "FAILED_PRECONDITION"),
-    science.ModelUnknown: Kind("model_unknown", "Unknown model", 404, "NOT_FOUND"),
-    science.StyleUnknown: Kind("style_unknown", "Unknown style", 404, "NOT_FOUND"),
-    JobUnknown: Kind("job_unknown", "Unknown job", 404, "NOT_FOUND"),
-    JobUnfinished: Kind("job_unfinished", "Unfinished job", 409, "FAILED_PRECONDITION"),
-    JobFinished: Kind("job_finished", "Finished job", 409, "FAILED_PRECONDITION"),
-    StorageFailed: Kind("storage_failed", "Jobs cannot be stored", 503, "UNAVAILABLE"),
-    NotFound: Kind("not_found", "Not found", 404, "NOT_FOUND"),
-    MethodNotAllowed: Kind("method_not_allowed", "Method not allowed", 405, "UNIMPLEMENTED"),
-    Overloaded: Kind("overloaded", "Overloaded", 429, "RESOURCE_EXHAUSTED"),
-    NotReady: Kind("not_ready", "Not ready", 503, "UNAVAILABLE"),
-    OutOfMemory: Kind("out_of_memory", "Out of memory", 503, "RESOURCE_EXHAUSTED"),
-    DeadlineExceeded: Kind("deadline_exceeded", "Deadline exceeded", 504, "DEADLINE_EXCEEDED"),
-    RequestTimeout: Kind("request_timeout", "Request timeout", 408, "DEADLINE_EXCEEDED"),
-    HeaderTooLarge: Kind("header_too_large", "Request header too large", 431, "RESOURCE_EXHAUSTED"),
-    KeyBusy: Kind("key_busy", "The API key is busy", 429, "RESOURCE_EXHAUSTED"),
-    Unauthenticated: Kind("unauthenticated", "Unauthenticated", 401, "UNAUTHENTICATED"),
+TABLE: dict[type[Exception], ErrorKind] = {
+    science.ImageInvalid: ErrorKind("image_invalid", "The image does not decode", 400, "INVALID_ARGUMENT"),
+    science.ImageTooLarge: ErrorKind("image_too_large", "The image is too large", 413, "INVALID_ARGUMENT"),
+    science.MediaTypeUnsupported: ErrorKind("media_type", "Unsupported media type", 415, "INVALID_ARGUMENT"),
+    science.ParameterInvalid: ErrorKind("parameter_invalid", "Invalid parameter", 422, "INVALID_ARGUMENT"),
+    science.FaceNotFound: ErrorKind("face_not_found", "No face found", 422, "FAILED_PRECONDITION"),
+    science.FacesMany: ErrorKind("faces_many", "More than one face found", 422, "FAILED_PRECONDITION"),
+    science.ModelUnknown: ErrorKind("model_unknown", "Unknown model", 404, "NOT_FOUND"),
+    science.StyleUnknown: ErrorKind("style_unknown", "Unknown style", 404, "NOT_FOUND"),
+    JobUnknown: ErrorKind("job_unknown", "Unknown job", 404, "NOT_FOUND"),
+    JobUnfinished: ErrorKind("job_unfinished", "Unfinished job", 409, "FAILED_PRECONDITION"),
+    JobFinished: ErrorKind("job_finished", "Finished job", 409, "FAILED_PRECONDITION"),
+    StorageFailed: ErrorKind("storage_failed", "Jobs cannot be stored", 503, "UNAVAILABLE"),
+    NotFound: ErrorKind("not_found", "Not found", 404, "NOT_FOUND"),
+    MethodNotAllowed: ErrorKind("method_not_allowed", "Method not allowed", 405, "UNIMPLEMENTED"),
+    Overloaded: ErrorKind("overloaded", "Overloaded", 429, "RESOURCE_EXHAUSTED"),
+    NotReady: ErrorKind("not_ready", "Not ready", 503, "UNAVAILABLE"),
+    OutOfMemory: ErrorKind("out_of_memory", "Out of memory", 503, "RESOURCE_EXHAUSTED"),
+    DeadlineExceeded: ErrorKind("deadline_exceeded", "Deadline exceeded", 504, "DEADLINE_EXCEEDED"),
+    RequestTimeout: ErrorKind("request_timeout", "Request timeout", 408, "DEADLINE_EXCEEDED"),
+    HeaderTooLarge: ErrorKind("header_too_large", "Request header too large", 431, "RESOURCE_EXHAUSTED"),
+    KeyBusy: ErrorKind("key_busy", "The API key is busy", 429, "RESOURCE_EXHAUSTED"),
+    Unauthenticated: ErrorKind("unauthenticated", "Unauthenticated", 401, "UNAUTHENTICATED"),
 }
 
 
@@ -156,7 +156,7 @@ class Problem:
         retry_after: seconds, where trying again makes sense.
     """
 
-    kind: Kind
+    kind: ErrorKind
     detail: str
     parameter: str | None = None
     image: str | None = None

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from service.bento import Lynceus
-from service.dataplane import DataPlane
-from service.executor import TorchExecutor
-from service.openvino_executor import OpenVINOExecutor
+from service.engine.engine import Engine
+from service.engine.executor import TorchExecutor
+from service.engine.openvino_executor import OpenVINOExecutor
 
 __all__ = ["Lynceus"]
 
@@ -39,18 +39,18 @@ def slow(executor: Any) -> None:
 
 
 def failing() -> None:
-    infer = DataPlane.infer
+    infer = Engine.infer
     # a byte for each picture, of all workers
     counter = os.open(FAULT.with_suffix(".counter"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
-    async def sometimes(self: DataPlane, *args: Any, **options: Any) -> Any:
+    async def sometimes(self: Engine, *args: Any, **options: Any) -> Any:
         if fault() == "errors":
             os.write(counter, b".")
             if os.fstat(counter).st_size % 100 == 50:
                 raise RuntimeError("one in a hundred")
         return await infer(self, *args, **options)
 
-    DataPlane.infer = sometimes  # type: ignore[method-assign]
+    Engine.infer = sometimes  # type: ignore[method-assign]
 
 
 slow(OpenVINOExecutor)

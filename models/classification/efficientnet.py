@@ -20,7 +20,7 @@ from models.classification.pipeline import Classifier, ClassifierPipeline
 from models.errors import WeightsError
 from models.image import center_crop
 from models.options import check_range, read_options
-from models.pipeline import Task
+from models.pipeline import Kind, WeightsFile
 
 if TYPE_CHECKING:
     from models.weights import Entry
@@ -115,16 +115,18 @@ def build(entry: Entry, files: Mapping[str, Path]) -> ClassifierPipeline:
             f"{len(labels)} labels, but the network has {network.classify.out_features} classes"
         )
     card = entry.card(
-        Task.CLASSIFY,
+        Kind.CLASSIFY,
         labels=labels,
         input=(size, size),
         details={"architecture": "EfficientNet-Lite0", "crop_fraction": fraction},
     )
     module = Classifier(network, mean=(MEAN,), scale=(SCALE,))
     # the crop is `fraction` of the shorter side: an image may shrink until that part still fills `size`
-    return ClassifierPipeline(
+    pipeline = ClassifierPipeline(
         card, module, partial(center_crop, size=size, fraction=fraction), min_side=-int(-size // fraction)
     )
+    pipeline.perceptual = WeightsFile(files["weights"], card.sha256)
+    return pipeline
 
 
 def _labels(files: Mapping[str, Path]) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ from models.checkpoint import load_state, read_state
 from models.classification.pipeline import Classifier, ClassifierPipeline
 from models.image import Image, Pixels, resize
 from models.options import NoOptions, read_options
-from models.pipeline import Task
+from models.pipeline import Kind
 
 if TYPE_CHECKING:
     from models.weights import Entry
@@ -178,7 +178,7 @@ def build(entry: Entry, files: Mapping[str, Path]) -> DigitPipeline:
     """The builder ``lenet5``; it has no options."""
     read_options(NoOptions, entry.options)
     card = entry.card(
-        Task.CLASSIFY,
+        Kind.CLASSIFY,
         labels=LABELS,
         input=(SIZE, SIZE),
         details={"architecture": "LeNet-5", "input": "one digit; dark ink on paper is inverted"},

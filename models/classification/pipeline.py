@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from models.classification.result import Classification, ClassifyOptions, Label
 from models.errors import ParameterInvalid
 from models.image import Image
-from models.pipeline import Card, Pipeline, Prepared, check_tensor
+from models.pipeline import Card, Explainer, Pipeline, Prepared, check_tensor
 
 
 class Classifier(nn.Module):
@@ -55,7 +55,6 @@ class ClassifyContext:
     width: int
     height: int
     top_k: int
-    scores: bool = False
 
 
 class ClassifierPipeline(Pipeline):
@@ -88,11 +87,17 @@ class ClassifierPipeline(Pipeline):
         self.shapes = ((*card.input, channels),)
         self._crop = crop
 
+    @property
+    def explainer(self) -> Explainer:
+        from models.classification.explainer import ClassifierExplainer  # it needs this module
+
+        return ClassifierExplainer(self)
+
     def preprocess(self, image: Image, options: ClassifyOptions | None = None) -> Prepared:
         """Crops one image and checks its options.
 
         Raises:
-            ParameterInvalid: `top_k` is not in 1..number of classes.
+            ParameterInvalid: `top_k` is above the number of classes.
         """
         context = self._context(image.width, image.height, options)
         return Prepared((self._crop(image),), context)
@@ -101,7 +106,7 @@ class ClassifierPipeline(Pipeline):
         """The network's own input, uint8 [H, W, 3] as `shapes` has it, cropped and resized by the caller.
 
         Raises:
-            ParameterInvalid: another shape, or `top_k` is not in 1..number of classes.
+            ParameterInvalid: another shape, or `top_k` is above the number of classes.
         """
         height, width, _ = check_tensor(pixels, self.shapes)
         return Prepared((pixels,), self._context(width, height, options))
@@ -114,8 +119,7 @@ class ClassifierPipeline(Pipeline):
         probabilities = outputs[0][: len(contexts)].float()
         top = probabilities.topk(largest, dim=1)
         scores, indices = top.values.tolist(), top.indices.tolist()
-        whole = any(context.scores for context in contexts)
-        rows = list(probabilities.cpu().numpy()) if whole else [None] * len(contexts)
+        rows = probabilities.cpu().numpy()
         return [
             Classification(
                 context.width,
@@ -126,14 +130,14 @@ class ClassifierPipeline(Pipeline):
                         row_indices[: context.top_k], row_scores[: context.top_k], strict=True
                     )
                 ),
-                row.copy() if context.scores and row is not None else None,
+                row.copy(),
             )
             for context, row_indices, row_scores, row in zip(contexts, indices, scores, rows, strict=True)
         ]
 
     def _context(self, width: int, height: int, options: ClassifyOptions | None) -> ClassifyContext:
         if options is None:
-            options = ClassifyOptions(min(ClassifyOptions().top_k, len(self.card.labels)))
-        if not 1 <= options.top_k <= len(self.card.labels):
+            options = ClassifyOptions(top_k=min(ClassifyOptions().top_k, len(self.card.labels)))
+        if options.top_k > len(self.card.labels):
             raise ParameterInvalid("top_k", f"top_k must be from 1 to {len(self.card.labels)}")
-        return ClassifyContext(width, height, options.top_k, options.scores)
+        return ClassifyContext(width, height, options.top_k)

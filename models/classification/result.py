@@ -6,19 +6,15 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
+
+from models.parameters import Parameters
 
 
-@dataclass(frozen=True, slots=True)
-class ClassifyOptions:
-    """One request's wishes.
+class ClassifyOptions(Parameters):
+    """What a request may ask of a classifier."""
 
-    Attributes:
-        top_k: how many labels to give, 1 to the model's number of classes.
-        scores: whether to give the scores of all classes besides.
-    """
-
-    top_k: int = 5
-    scores: bool = False
+    top_k: int = Field(5, ge=1, description="how many labels")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +40,10 @@ class Classification:
         width: of the upright original, pixels.
         height: likewise.
         labels: by falling score.
-        scores: float32 [C], of every class in the order of the model's labels; None where not asked for.
+        scores: float32 [C], of every class in the order of the model's labels.
     """
 
     width: int
     height: int
     labels: tuple[Label, ...]
-    scores: NDArray[np.float32] | None = field(default=None, repr=False, compare=False)
+    scores: NDArray[np.float32] = field(repr=False, compare=False)

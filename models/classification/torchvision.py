@@ -24,7 +24,7 @@ from models.classification.pipeline import Classifier, ClassifierPipeline
 from models.errors import WeightsError
 from models.image import Image, Pixels, center_crop, resize
 from models.options import read_options
-from models.pipeline import Task
+from models.pipeline import Kind
 
 if TYPE_CHECKING:
     from models.weights import Entry
@@ -66,7 +66,7 @@ def build(entry: Entry, files: Mapping[str, Path]) -> ClassifierPipeline:
     network = load(arch, files["weights"], classes=len(labels))
     module = Classifier(network, mean=_bytes(transforms.mean), scale=_bytes(transforms.std))
     card = entry.card(
-        Task.CLASSIFY,
+        Kind.CLASSIFY,
         labels=labels,
         input=(size, size),
         details={"architecture": arch, "weights": weights.name, "crop_fraction": fraction},

@@ -18,8 +18,6 @@ from models.image import Image, Letterbox, letterbox
 from models.options import check_range
 from models.pipeline import Card, Pipeline, Prepared, check_tensor
 
-MAX_DETECTIONS = 1000
-
 
 @dataclass(frozen=True, slots=True)
 class DetectorOptions:
@@ -90,8 +88,7 @@ class DetectorPipeline(Pipeline):
         """Letterboxes one image and checks its options.
 
         Raises:
-            ParameterInvalid: a threshold outside 0..1, `max_detections` outside 1..1000, or a class that the
-                model does not know.
+            ParameterInvalid: a class that the model does not know.
         """
         context = self._context(options)
         canvas, geometry = letterbox(image, self.height, self.width, fill=self.fill)
@@ -152,15 +149,12 @@ class DetectorPipeline(Pipeline):
     def _context(self, options: DetectOptions | None) -> Callable[[Letterbox], DetectContext]:
         """Checks the options before any pixel is moved; what is left to give is the geometry."""
         options = options or DetectOptions()
-        score = self._fraction("score_threshold", options.score_threshold, self.score_threshold)
-        overlap = self._fraction("iou_threshold", options.iou_threshold, self.iou_threshold)
-        if not 1 <= options.max_detections <= MAX_DETECTIONS:
-            raise ParameterInvalid("max_detections", f"max_detections must be from 1 to {MAX_DETECTIONS}")
+        score, overlap = options.score_threshold, options.iou_threshold
         classes = None if options.classes is None else self._classes(options.classes)
         return partial(
             DetectContext,
-            score_threshold=score,
-            iou_threshold=overlap,
+            score_threshold=self.score_threshold if score is None else score,
+            iou_threshold=self.iou_threshold if overlap is None else overlap,
             max_detections=options.max_detections,
             classes=classes,
         )
@@ -171,11 +165,3 @@ class DetectorPipeline(Pipeline):
             what = f"unknown: {', '.join(unknown)[:ECHO]}" if unknown else "none given"
             raise ParameterInvalid("classes", f"classes must be labels of {self.card.name}; {what}")
         return tuple(self._index[name] for name in names)
-
-    @staticmethod
-    def _fraction(parameter: str, value: float | None, default: float) -> float:
-        if value is None:
-            return default
-        if not 0 <= value <= 1:  # NaN fails too
-            raise ParameterInvalid(parameter, f"{parameter} must be from 0 to 1")
-        return value

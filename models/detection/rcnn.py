@@ -22,7 +22,7 @@ from torchvision.ops import clip_boxes_to_image
 from models.checkpoint import load_state, read_labels, read_state
 from models.detection.pipeline import DetectorOptions, DetectorPipeline
 from models.options import check_range, read_options
-from models.pipeline import Task
+from models.pipeline import Kind
 from models.weights import Entry
 
 # Architecture -> side of the square canvas. torchvision brings the shorter side to 320 or 800 pixels; so does
@@ -155,7 +155,7 @@ def build(entry: Entry, files: Mapping[str, Path]) -> RCNNPipeline:
                 module.eps = options.batch_norm_eps
     columns = [index for index, label in enumerate(names) if label not in ("__background__", "N/A")]
     card = entry.card(
-        Task.DETECT,
+        Kind.DETECT,
         labels=[names[index] for index in columns],
         input=(size, size),
         details={"arch": name},

@@ -3,23 +3,36 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field
+
+from models.parameters import Parameters
 
 
-@dataclass(frozen=True, slots=True)
-class DetectOptions:
-    """One request's wishes; None means the model's own default.
+def _names(given: Any) -> Any:
+    """Names separated by commas, or several of such texts, as one tuple."""
+    several = [given] if isinstance(given, str) else given
+    if isinstance(several, list | tuple) and all(isinstance(text, str) for text in several):
+        return tuple(name.strip() for text in several for name in text.split(","))
+    return given
 
-    Attributes:
-        score_threshold: detections below it are not given, 0 to 1.
-        iou_threshold: of two boxes of one class that overlap by more, the lower-scored goes, 0 to 1.
-        max_detections: the most detections to give, 1 to 1000.
-        classes: names of the classes wanted; None means all.
-    """
 
-    score_threshold: float | None = None
-    iou_threshold: float | None = None
-    max_detections: int = 100
-    classes: tuple[str, ...] | None = None
+class DetectOptions(Parameters):
+    """What a request may ask of a detector; None means the model's own default."""
+
+    score_threshold: float | None = Field(
+        None, ge=0, le=1, description="least score of a detection; the model's own if left out"
+    )
+    iou_threshold: float | None = Field(
+        None, ge=0, le=1, description="largest IoU of two boxes of a class; the model's own if left out"
+    )
+    max_detections: int = Field(100, ge=1, le=1000, description="the surest so many")
+    classes: Annotated[tuple[str, ...] | None, BeforeValidator(_names)] = Field(
+        None,
+        description="names of wanted classes, separated by commas",
+        json_schema_extra={"anyOf": [{"type": "string"}, {"type": "null"}]},
+    )
 
 
 @dataclass(frozen=True, slots=True)

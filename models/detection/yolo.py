@@ -25,7 +25,7 @@ from models.checkpoint import load_state, read_metadata, read_state
 from models.detection.pipeline import DetectorOptions, DetectorPipeline
 from models.errors import WeightsError
 from models.options import read_options
-from models.pipeline import Task
+from models.pipeline import Kind
 
 if TYPE_CHECKING:
     from models.weights import Entry
@@ -237,7 +237,7 @@ def build(entry: Entry, files: Mapping[str, Path]) -> DetectorPipeline:
     options = read_options(DetectorOptions, entry.options)
     network = load(files["weights"])
     card = entry.card(
-        Task.DETECT,
+        Kind.DETECT,
         labels=network.config.labels,
         input=(network.config.size, network.config.size),
         details={"architecture": "YOLO on EfficientNet-Lite0"},

@@ -25,7 +25,7 @@ from models.errors import WeightsError
 from models.faces.dlib_format import Layer, read_network
 from models.faces.embedder import EmbedderPipeline
 from models.options import check_range, read_options
-from models.pipeline import FaceSpace, Task, Template
+from models.pipeline import FaceSpace, Kind, Template
 from models.weights import Entry
 
 SIDE = 150
@@ -258,5 +258,5 @@ def build(entry: Entry, files: Mapping[str, Path]) -> EmbedderPipeline:
         threshold = options.threshold
     space = FaceSpace(dimensions, threshold, TEMPLATE)
     details = {"dimensions": dimensions, "metric": space.metric, "threshold": threshold}
-    card = entry.card(Task.EMBED, input=(SIDE, SIDE), details=details)
+    card = entry.card(Kind.EMBED, input=(SIDE, SIDE), details=details)
     return EmbedderPipeline(replace(card, sha256=sha256, face_space=space), network)

@@ -5,43 +5,29 @@ Faces are personal data: nothing here is written to a log, and no `repr` shows a
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
-from models.errors import ParameterInvalid
+from models.parameters import Parameters
 
 Point = tuple[float, float]
 Landmarks = tuple[Point, Point, Point, Point, Point]
 
 
-@dataclass(frozen=True, slots=True)
-class FaceOptions:
-    """One request's wishes; None means the model's own default.
+class FaceOptions(Parameters):
+    """What a request may ask of a face detector; None means the model's own default.
 
-    Attributes:
-        score_threshold: faces below it are not given, 0 to 1.
-        min_size: faces whose shorter side is less are not given, pixels of the upright original. The detector
-            has its own smallest face besides, a fraction of the image's longer side.
-        max_faces: the most faces to give, 1 to 1000; the best-scored stay.
-
-    Raises:
-        ParameterInvalid: a value out of its range.
+    The detector has its own smallest face besides `min_size`, a fraction of the image's longer side.
     """
 
-    score_threshold: float | None = None
-    min_size: float = 0.0
-    max_faces: int = 100
-
-    def __post_init__(self) -> None:
-        if self.score_threshold is not None and not 0.0 <= self.score_threshold <= 1.0:
-            raise ParameterInvalid("score_threshold", "score_threshold must be from 0 to 1")
-        if not (self.min_size >= 0.0 and math.isfinite(self.min_size)):
-            raise ParameterInvalid("min_size", "min_size must be zero or more pixels")
-        if not 1 <= self.max_faces <= 1000:
-            raise ParameterInvalid("max_faces", "max_faces must be from 1 to 1000")
+    score_threshold: float | None = Field(
+        None, ge=0, le=1, description="least score of a face; the model's own if left out"
+    )
+    min_size: float = Field(0.0, ge=0, description="smallest face to give, pixels of the shorter side")
+    max_faces: int = Field(100, ge=1, le=1000, description="the surest so many")
 
 
 @dataclass(frozen=True, slots=True)

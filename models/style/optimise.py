@@ -9,53 +9,45 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor
 
-from models.errors import ModelError, ParameterInvalid
+from models.errors import ModelError
 from models.image import Image, Pixels, resize
+from models.parameters import Parameters
 from models.style.losses import Perceptual, content_cost, style_cost, total_variation
 from models.style.result import Stylised
 
 SMALLEST = 32  # pixels; the coarsest features that are looked at have a stride of 32
 SHIFTS = ((0, 0), (1, 1), (0, 1), (1, 0))  # pixels, in turn: see `Perceptual`
 
+Weight = Annotated[float, Field(ge=0, le=1e6, description="weight of this cost")]
 
-@dataclass(frozen=True, slots=True)
-class OptimiseOptions:
-    """One job's wishes.
 
-    Attributes:
-        steps: of the optimiser, 1 to 1000.
-        size: longest side of the result, 64 to 1024 pixels; time grows with its square.
-        style_size: longest side of the painting, likewise, or None for half as much again as `size`: a larger
-            one paints with larger strokes.
-        content_weight, style_weight, variation_weight: of the three costs, 0 or more.
-        levels: how many sizes, each twice the one before, the last one `size`; 1 to 4.
-        preview_every: steps between two previews; 0 for none.
-    """
+class OptimiseOptions(Parameters):
+    """What a request may ask of a style job; its time grows with the square of `size`."""
 
-    steps: int = 150
-    size: int = 256
-    style_size: int | None = None
-    content_weight: float = 1.0
-    style_weight: float = 5.0
-    variation_weight: float = 5.0
-    levels: int = 2
-    preview_every: int = 10
-
-    def __post_init__(self) -> None:
-        for name, low, high in (
-            *(("steps", 1, 1000), ("size", 64, 1024), ("levels", 1, 4), ("preview_every", 0, 1000)),
-            *((f"{cost}_weight", 0, 1e6) for cost in ("content", "style", "variation")),
-        ):
-            if not low <= getattr(self, name) <= high:  # NaN fails too
-                raise ParameterInvalid(name, f"{name} must be from {low:g} to {high:g}")
-        if self.style_size is not None and not 64 <= self.style_size <= 1024:
-            raise ParameterInvalid("style_size", "style_size must be from 64 to 1024")
+    size: int = Field(256, ge=64, le=1024, description="longest side of the result, pixels")
+    steps: int = Field(150, ge=1, le=1000, description="steps of the optimiser")
+    style_size: int | None = Field(
+        None,
+        ge=64,
+        le=1024,
+        description="longest side at which the painting is looked at: larger, larger strokes; "
+        "half as much again as `size` if left out",
+    )
+    content_weight: Weight = 1.0
+    style_weight: Weight = 5.0
+    variation_weight: Weight = 5.0
+    levels: int = Field(
+        2, ge=1, le=4, description="sizes, each twice the one before, from coarse to fine; the last is `size`"
+    )
+    preview_every: int = Field(10, ge=0, le=1000, description="steps between two previews; 0: none")
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,10 +16,10 @@ import cv2
 import numpy as np
 from torch import Tensor, nn
 
-from models.errors import ImageTooLarge, ParameterInvalid, StyleUnknown, echoed
+from models.errors import ImageTooLarge, StyleUnknown, echoed
 from models.image import Image, Pixels, resize
-from models.pipeline import Card, Pipeline, Prepared
-from models.style.result import Style, StyleOptions, Stylised
+from models.pipeline import Card, Pipeline, Prepared, Style
+from models.style.result import StyleOptions, Stylised
 
 BUCKETS = ((256, 256), (384, 512), (512, 384), (512, 512))
 """Height and width of the canvases: small pictures, and 4:3, 3:4 and square ones."""
@@ -85,13 +85,10 @@ class StylePipeline(Pipeline):
 
         Raises:
             StyleUnknown: no style of that name.
-            ParameterInvalid: `strength` outside 0..1.
             ImageTooLarge: a side above `MAX_SIDE` pixels.
         """
         options = options or StyleOptions()
         index = self._style(options.style)
-        if not 0 <= options.strength <= 1:  # NaN fails too
-            raise ParameterInvalid("strength", "strength must be from 0 to 1")
         if max(image.width, image.height) > MAX_SIDE:
             raise ImageTooLarge(
                 f"the picture is {image.width} by {image.height} pixels; "

@@ -7,21 +7,17 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from models.image import resize, within
+from models.parameters import Parameters
 
 
-@dataclass(frozen=True, slots=True)
-class StyleOptions:
-    """One request's wishes.
+class StyleOptions(Parameters):
+    """What a request may ask of a style network."""
 
-    Attributes:
-        style: name of one of the network's styles; None means its first.
-        strength: 0 gives the image as it came, 1 the full style, between them a blend of the two.
-    """
-
-    style: str | None = None
-    strength: float = 1.0
+    style: str | None = Field(None, description="a style's name; the first if left out")
+    strength: float = Field(1.0, ge=0, le=1, description="0: the image itself; 1: the style")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,20 +68,3 @@ class Stylised:
             painted, self.strength, original, 1 - self.strength, 0, own
         )
         return blended
-
-
-@dataclass(frozen=True, slots=True)
-class Style:
-    """What the public may know of a style.
-
-    Attributes:
-        name: unique in a network; what a request names.
-        title: of the painting.
-        artist: who painted it, or nothing where that is unknown.
-        thumbnail: the painting as a small JPEG, or nothing.
-    """
-
-    name: str
-    title: str
-    artist: str = ""
-    thumbnail: bytes = b""

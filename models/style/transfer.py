@@ -24,9 +24,8 @@ from models.backbones.efficientnet_lite import MEAN, SCALE
 from models.checkpoint import load_state, read_metadata, read_state
 from models.errors import WeightsError
 from models.options import read_options
-from models.pipeline import Task
+from models.pipeline import Kind, Style
 from models.style.pipeline import BUCKETS, StylePipeline
-from models.style.result import Style
 
 if TYPE_CHECKING:
     from models.weights import Entry
@@ -247,7 +246,7 @@ def build(entry: Entry, files: Mapping[str, Path]) -> StylePipeline:
     options = read_options(TransferOptions, entry.options)
     network = load(files["weights"])
     card = entry.card(
-        Task.STYLE,
+        Kind.STYLE,
         labels=[style.name for style in network.config.styles],
         details={"architecture": "transformer network with conditional instance norms"},
     )

@@ -15,7 +15,7 @@ from grpc_health.v1 import health_pb2 as pb
 from grpc_health.v1 import health_pb2_grpc
 
 from models.errors import echoed
-from service.dataplane import DataPlane
+from service.engine.engine import Engine
 from service.errors import NotFound
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
@@ -24,19 +24,19 @@ LOOK_EVERY = 0.25
 
 
 class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc] # the package has no types
-    """Says SERVING while the data plane is ready.
+    """Says SERVING while every model is ready.
 
     Args:
-        plane: the data plane.
+        engine: of the worker.
         services: full names; the empty name stands for the whole server.
         stopping: once set, watches end, which no client ends by itself.
     """
 
-    def __init__(self, plane: DataPlane, services: Sequence[str], stopping: asyncio.Event) -> None:
-        self._plane = plane
+    def __init__(self, engine: Engine, services: Sequence[str], stopping: asyncio.Event) -> None:
+        self._engine = engine
         self._services = {"", *services}
         self._stopping = stopping
-        self._ready = plane.ready
+        self._ready = engine.ready
         self._change = asyncio.Event()
         self._watchers = 0
         self._looking: asyncio.Task[None] | None = None
@@ -77,7 +77,7 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc] # the packag
         answer = pb.HealthCheckResponse
         if service not in self._services:
             return int(answer.SERVICE_UNKNOWN)
-        return int(answer.SERVING if self._plane.ready else answer.NOT_SERVING)
+        return int(answer.SERVING if self._engine.ready else answer.NOT_SERVING)
 
     async def _look_now_and_then(self) -> None:
         """One task for all watchers, while there are any."""
@@ -90,8 +90,8 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc] # the packag
 
     def _look(self) -> None:
         """Wakes the watchers if readiness is another than it was."""
-        if self._plane.ready != self._ready:
-            self._ready = self._plane.ready
+        if self._engine.ready != self._ready:
+            self._ready = self._engine.ready
             self._wake()
 
     def _wake(self) -> None:

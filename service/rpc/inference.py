@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import math
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final, TypeAlias
 
 import grpc
@@ -13,12 +14,13 @@ from google.protobuf.json_format import ParseDict
 
 from models.errors import ModelUnknown, ParameterInvalid, echoed
 from service.errors import INTERNAL, NotReady, Problem, problem_of
-from service.inference.desk import InferenceDesk
-from service.inference.request import InferRequest, InferResponse, Value, Wanted
-from service.inference.tensors import Given
-from service.rpc.call import current, deadline_of
-from service.rpc.frames import in_order
+from service.oip.request import InferRequest, InferResponse, RequestedOutput, Value
+from service.oip.service import OipService
+from service.oip.tensors import InputTensor
+from service.request import RequestContext
+from service.rpc.context import current, deadline_of
 from service.rpc.receive import Frames
+from service.rpc.streams import in_order
 from service.rpc.stubs import open_inference_pb2 as pb
 from service.rpc.stubs.open_inference_pb2_grpc import GRPCInferenceServiceServicer
 
@@ -56,13 +58,13 @@ class Inference(GRPCInferenceServiceServicer):
     """Errors are raised as they are: the interceptor knows the table.
 
     Args:
-        desk: answers.
+        oip: answers.
         timeout: longest that a call, or a request of a stream, may take, seconds.
         stopping: once set, streams answer what they have read and end.
     """
 
-    def __init__(self, desk: InferenceDesk, timeout: float, stopping: asyncio.Event) -> None:
-        self._desk = desk
+    def __init__(self, oip: OipService, timeout: float, stopping: asyncio.Event) -> None:
+        self._oip = oip
         self._timeout = timeout
         self._stopping = stopping
 
@@ -70,7 +72,7 @@ class Inference(GRPCInferenceServiceServicer):
         self, request: pb.ServerLiveRequest, context: Context
     ) -> pb.ServerLiveResponse:
         try:
-            self._desk.check_live()
+            self._oip.check_live()
         except NotReady:
             return pb.ServerLiveResponse(live=False)
         return pb.ServerLiveResponse(live=True)
@@ -79,7 +81,7 @@ class Inference(GRPCInferenceServiceServicer):
         self, request: pb.ServerReadyRequest, context: Context
     ) -> pb.ServerReadyResponse:
         try:
-            self._desk.check_ready()
+            self._oip.check_ready()
         except NotReady:
             return pb.ServerReadyResponse(ready=False)
         return pb.ServerReadyResponse(ready=True)
@@ -88,7 +90,7 @@ class Inference(GRPCInferenceServiceServicer):
         self, request: pb.ModelReadyRequest, context: Context
     ) -> pb.ModelReadyResponse:
         try:
-            self._desk.check_ready(request.name, request.version)
+            self._oip.check_ready(request.name, request.version)
         except NotReady:
             return pb.ModelReadyResponse(ready=False)
         return pb.ModelReadyResponse(ready=True)
@@ -96,23 +98,23 @@ class Inference(GRPCInferenceServiceServicer):
     async def ServerMetadata(  # noqa: N802
         self, request: pb.ServerMetadataRequest, context: Context
     ) -> pb.ServerMetadataResponse:
-        return ParseDict(self._desk.server(), pb.ServerMetadataResponse())
+        return ParseDict(self._oip.server(), pb.ServerMetadataResponse())
 
     async def ModelMetadata(  # noqa: N802
         self, request: pb.ModelMetadataRequest, context: Context
     ) -> pb.ModelMetadataResponse:
-        return ParseDict(self._desk.metadata(request.name, request.version), pb.ModelMetadataResponse())
+        return ParseDict(self._oip.metadata(request.name, request.version), pb.ModelMetadataResponse())
 
     async def ModelConfig(  # noqa: N802
         self, request: pb.ModelConfigRequest, context: Context
     ) -> pb.ModelConfigResponse:
-        config = self._desk.configuration(request.name, request.version)
+        config = self._oip.configuration(request.name, request.version)
         return ParseDict({"config": config}, pb.ModelConfigResponse())
 
     async def ModelStatistics(  # noqa: N802
         self, request: pb.ModelStatisticsRequest, context: Context
     ) -> pb.ModelStatisticsResponse:
-        figures = self._desk.statistics(request.name, request.version)
+        figures = self._oip.statistics(request.name, request.version)
         return ParseDict(figures, pb.ModelStatisticsResponse())
 
     async def RepositoryIndex(  # noqa: N802
@@ -122,21 +124,20 @@ class Inference(GRPCInferenceServiceServicer):
             raise ModelUnknown(
                 f"there is no repository {echoed(request.repository_name)}; leave the name out"
             )
-        return ParseDict({"models": self._desk.index(ready=request.ready)}, pb.RepositoryIndexResponse())
+        return ParseDict({"models": self._oip.index(ready=request.ready)}, pb.RepositoryIndexResponse())
 
     async def ModelInfer(  # noqa: N802
         self, request: pb.ModelInferRequest, context: Context
     ) -> pb.ModelInferResponse:
-        answer = await self._infer(request, context)
-        current.get().trace = answer.trace
-        return _response(answer)
+        return _response(await self._infer(request, current.get()))
 
     async def ModelStreamInfer(  # noqa: N802
         self, frames: Frames[pb.ModelInferRequest], context: Context
     ) -> AsyncIterator[pb.ModelStreamInferResponse]:
         async def one(request: pb.ModelInferRequest) -> pb.ModelStreamInferResponse:
             try:
-                answer = await self._infer(request, context)
+                own = replace(current.get(), deadline=deadline_of(context, self._timeout))
+                answer = await self._infer(request, own)
             except Exception as exc:
                 problem = problem_of(exc)
                 if problem.kind is INTERNAL:
@@ -147,14 +148,13 @@ class Inference(GRPCInferenceServiceServicer):
         async for outcome in in_order(frames, one, self._ahead, self._stopping):
             yield _failed(outcome) if isinstance(outcome, Problem) else outcome
 
-    async def _infer(self, request: pb.ModelInferRequest, context: Context) -> InferResponse:
-        deadline = deadline_of(context, self._timeout)
-        self._desk.check_known(request.model_name, request.model_version)  # before anything is copied
-        return await self._desk.infer(_request(request), deadline)
+    async def _infer(self, request: pb.ModelInferRequest, context: RequestContext) -> InferResponse:
+        self._oip.check_known(request.model_name, request.model_version)  # before anything is copied
+        return await self._oip.infer(_request(request), context)
 
     def _ahead(self, request: pb.ModelInferRequest) -> int:
         """Requests of one stream that may be under way."""
-        return min(AHEAD, self._desk.window(request.model_name, request.model_version))
+        return min(AHEAD, self._oip.window(request.model_name, request.model_version))
 
 
 def _request(message: pb.ModelInferRequest) -> InferRequest:
@@ -181,8 +181,8 @@ def _request(message: pb.ModelInferRequest) -> InferRequest:
                 tensor.name, f"the input {echoed(tensor.name)} has both raw and typed contents"
             )
         data = raw[index] if raw else _typed(tensor)
-        inputs.append(Given(tensor.name, tensor.datatype, tuple(tensor.shape), data))
-    outputs = [Wanted(output.name, _classes(output.parameters)) for output in message.outputs]
+        inputs.append(InputTensor(tensor.name, tensor.datatype, tuple(tensor.shape), data))
+    outputs = [RequestedOutput(output.name, _classes(output.parameters)) for output in message.outputs]
     return InferRequest(
         message.model_name, message.model_version, inputs, outputs, _values(message.parameters), message.id
     )
@@ -198,7 +198,7 @@ def _typed(tensor: pb.ModelInferRequest.InferInputTensor) -> bytes | Sequence[An
     values: Sequence[Any] = [] if field is None else getattr(tensor.contents, field)
     if len(values) == math.prod(tensor.shape):
         if tensor.datatype == "UINT8":
-            with contextlib.suppress(ValueError):  # one is over 255, which `Given` says
+            with contextlib.suppress(ValueError):  # one is over 255, which `InputTensor` says
                 return bytes(values)
     elif len(values) > FEW:
         raise ParameterInvalid(

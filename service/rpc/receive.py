@@ -18,8 +18,8 @@ from google.protobuf import descriptor_pool
 from google.protobuf.message import DecodeError
 
 from models.errors import ImageTooLarge, ParameterInvalid
+from service.engine.memory import BodyReservation, MemoryBudget
 from service.errors import DeadlineExceeded, RequestTimeout
-from service.memory import BodyReservation, MemoryBudget
 from service.rpc.wire import FRAMING, Layout, check, data_fields, layout_of
 from service.settings import Settings
 

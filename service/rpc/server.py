@@ -1,8 +1,7 @@
-"""The gRPC door: a grpc.aio server in the worker's own event loop, over the same data plane as HTTP.
+"""The gRPC transport: a grpc.aio server in the worker's own event loop, over the same service as HTTP.
 
 Several workers listen on one port, each with a socket of its own (SO_REUSEPORT): the kernel deals out the
-connections. A gRPC client keeps to one connection, and so to one worker; who wants all of them opens several
-channels.
+connections. A gRPC client keeps to one connection, and so to one worker; several channels reach several.
 """
 
 from __future__ import annotations
@@ -14,24 +13,16 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from service.access import Access
-from service.dataplane import DataPlane
-from service.faces import FaceDesk
-from service.inference.desk import InferenceDesk
-from service.journal import Journal
-from service.memory import MemoryBudget
-from service.metrics import Metrics
+from service.app import Service
 from service.rpc.health import Health
 from service.rpc.inference import TASKS as INFERENCE_TASKS
 from service.rpc.inference import Inference
-from service.rpc.interceptor import Envelope
+from service.rpc.interceptor import RequestInterceptor
 from service.rpc.receive import Receiver
-from service.rpc.stubs import open_inference_pb2, open_inference_pb2_grpc, vision_pb2, vision_pb2_grpc
-from service.rpc.vision import TASKS, Vision
+from service.rpc.stubs import open_inference_pb2, open_inference_pb2_grpc, vision_pb2
+from service.rpc.vision import Vision, labels
 from service.rpc.wire import FRAMING
 from service.settings import Settings
-from service.styles import StyleDesk
-from service.tracing import Tracing
 
 logger = logging.getLogger(__name__)
 
@@ -44,64 +35,31 @@ class Server:
     """Every gRPC service of one worker.
 
     Args:
-        plane: the data plane.
-        faces: what it says of faces.
-        styles: what it paints.
-        inference: the Open Inference Protocol.
-        metrics: where calls are counted.
-        access: who may ask.
-        settings: port, limits, TLS.
-        memory: of the worker.
+        service: that answers.
         shared: other workers listen on the port too.
-        tracing: where spans go, if anywhere.
 
     Attributes:
         port: that it listens on, once started.
     """
 
-    def __init__(
-        self,
-        plane: DataPlane,
-        faces: FaceDesk,
-        styles: StyleDesk,
-        inference: InferenceDesk,
-        metrics: Metrics,
-        access: Access,
-        settings: Settings,
-        memory: MemoryBudget,
-        *,
-        shared: bool,
-        tracing: Tracing | None = None,
-    ) -> None:
-        self._settings = settings
+    def __init__(self, service: Service, *, shared: bool) -> None:
+        self._settings = settings = service.settings
         self.port = 0
         vision = vision_pb2.DESCRIPTOR.services_by_name["Vision"].full_name
         tensors = open_inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
         services = (vision, tensors)
-        tasks = {f"/{vision}/{method}": task for method, task in TASKS.items()}
+        tasks = {f"/{vision}/{method}": task for method, task in labels().items()}
         tasks |= {f"/{tensors}/{method}": task for method, task in INFERENCE_TASKS.items()}
-        envelope = Envelope(
-            access,
-            metrics,
-            Journal(settings.access_log),
-            tasks,
-            Receiver(memory, settings),
-            settings.max_connections,
-            tracing,
-        )
+        receiver = Receiver(service.engine.memory, settings)
         self._server = grpc.aio.server(
-            interceptors=(envelope,),
-            options=_options(settings, shared),
+            interceptors=(RequestInterceptor(service, tasks, receiver),), options=_options(settings, shared)
         )
         self._stopping = stopping = asyncio.Event()
-        timeout = settings.timeout_seconds
-        vision_pb2_grpc.add_VisionServicer_to_server(  # type: ignore[no-untyped-call]
-            Vision(plane, faces, styles, timeout, stopping), self._server
-        )
+        self._server.add_generic_rpc_handlers((Vision(service, stopping).handlers(),))
         open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(  # type: ignore[no-untyped-call]
-            Inference(inference, timeout, stopping), self._server
+            Inference(service.oip, settings.timeout_seconds, stopping), self._server
         )
-        health_pb2_grpc.add_HealthServicer_to_server(Health(plane, services, stopping), self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(Health(service.engine, services, stopping), self._server)
         health = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
         reflection.enable_server_reflection((*services, health, reflection.SERVICE_NAME), self._server)
 

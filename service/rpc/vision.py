@@ -1,194 +1,128 @@
-"""`lynceus.v1.Vision`: thin methods over the data plane."""
+"""`lynceus.v1.Vision`: a method for each task, a stream of frames for some, and what is served."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, Final
 
 import grpc
+from google.protobuf.message_factory import GetMessageClass
 
-from models.errors import ModelUnknown, ParameterInvalid, echoed
-from models.pipeline import Task
-from service.dataplane import Answer, DataPlane
-from service.faces import FaceDesk
-from service.rpc import messages
-from service.rpc.call import current, deadline_of
-from service.rpc.frames import in_order
+from models.parameters import checked
+from service import cards
+from service.app import Service
+from service.errors import Problem
+from service.request import RequestContext
+from service.rpc.codec import fill, given
+from service.rpc.context import Call, current, deadline_of
 from service.rpc.receive import Frames
+from service.rpc.streams import in_order
 from service.rpc.stubs import vision_pb2 as pb
-from service.rpc.stubs.vision_pb2_grpc import VisionServicer
-from service.styles import StyleDesk
+from service.tasks import TASKS
+from service.tasks.task import Task
 
-Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
-
-TASKS = {
-    "Classify": "classify",
-    "Detect": "detect",
-    "DetectFaces": "faces_detect",
-    "EmbedFaces": "faces_embed",
-    "VerifyFaces": "faces_verify",
-    "CompareFaces": "faces_compare",
-    "Stylize": "stylize",
-    "ClassifyStream": "classify_stream",
-    "DetectStream": "detect_stream",
-}
-"""Label for the metrics by method; the same that HTTP's route of the task has."""
+SERVICE: Final = pb.DESCRIPTOR.services_by_name["Vision"]
+FORMAT: Final = "format"
+"""The field that asks for an image as the answer, and in which format."""
 
 
-class Vision(VisionServicer):
+def labels() -> dict[str, str]:
+    """Label of metrics by method; methods that are no task are not counted."""
+    found = {task.method: task.name for task in TASKS}
+    return found | {f"{task.method}Stream": f"{task.name}_stream" for task in TASKS if task.stream}
+
+
+class Vision:
     """Errors are raised as they are: the interceptor knows the table.
 
     Args:
-        plane: the data plane.
-        faces: what it says of faces.
-        styles: what it paints.
-        timeout: longest that a call, or a frame of a stream, may take, seconds.
+        service: that answers.
         stopping: once set, streams answer what they have read and end.
     """
 
-    def __init__(
-        self,
-        plane: DataPlane,
-        faces: FaceDesk,
-        styles: StyleDesk,
-        timeout: float,
-        stopping: asyncio.Event,
-    ) -> None:
-        self._plane = plane
-        self._faces = faces
-        self._styles = styles
-        self._timeout = timeout
+    def __init__(self, service: Service, stopping: asyncio.Event) -> None:
+        self._service = service
         self._stopping = stopping
 
-    async def Classify(self, request: pb.ClassifyRequest, context: Context) -> pb.ClassifyReply:  # noqa: N802
-        return messages.classified(_told(await self._classify(request, context)))
+    def handlers(self) -> grpc.GenericRpcHandler:
+        """What a gRPC server is given."""
+        found = {}
+        for task in TASKS:
+            found[task.method] = _unary(task.method, partial(self._call, task))
+            if task.stream:
+                name = f"{task.method}Stream"
+                found[name] = grpc.stream_stream_rpc_method_handler(
+                    partial(self._frames, task),
+                    GetMessageClass(SERVICE.methods_by_name[name].input_type).FromString,
+                    GetMessageClass(SERVICE.methods_by_name[name].output_type).SerializeToString,
+                )
+        engine = self._service.engine
 
-    async def Detect(self, request: pb.DetectRequest, context: Context) -> pb.DetectReply:  # noqa: N802
-        return messages.detected(_told(await self._detect(request, context)))
+        async def list_models(request: pb.ListModelsRequest, call: Call) -> Any:
+            return fill(pb.ListModelsReply(), cards.models_answer(engine))
 
-    async def DetectFaces(  # noqa: N802
-        self, request: pb.DetectFacesRequest, context: Context
-    ) -> pb.DetectFacesReply:
-        answer = await self._faces.detect(
-            request.image,
-            messages.face_options(request),
-            model=request.model or None,
-            deadline=deadline_of(context, self._timeout),
-        )
-        return messages.faces_found(_told(answer))
+        async def get_model(request: pb.GetModelRequest, call: Call) -> Any:
+            return fill(pb.Model(), cards.model_detail(engine, request.name))
 
-    async def EmbedFaces(  # noqa: N802
-        self, request: pb.EmbedFacesRequest, context: Context
-    ) -> pb.EmbedFacesReply:
-        answer = await self._faces.embed(
-            request.image,
-            messages.face_options(request),
-            model=request.model or None,
-            embedder=request.embedder or None,
-            deadline=deadline_of(context, self._timeout),
-        )
-        return messages.faces_embedded(_told(answer))
+        async def list_styles(request: pb.ListStylesRequest, call: Call) -> Any:
+            return fill(pb.ListStylesReply(), {"styles": cards.styles(engine)})
 
-    async def VerifyFaces(  # noqa: N802
-        self, request: pb.VerifyFacesRequest, context: Context
-    ) -> pb.VerifyFacesReply:
-        if request.face_select not in messages.SELECTS:
-            raise ParameterInvalid("face_select", f"face_select {request.face_select} is none of the enum's")
-        answer = await self._faces.verify(
-            request.a,
-            request.b,
-            select=messages.SELECTS[request.face_select],
-            threshold=messages.threshold_of(request),
-            model=request.model or None,
-            embedder=request.embedder or None,
-            deadline=deadline_of(context, self._timeout),
-        )
-        faces = {name: messages.face(found) for name, found in _told(answer).result.faces.items()}
-        return pb.VerifyFacesReply(verdict=messages.verdict(answer.result), a=faces["a"], b=faces["b"])
+        found["ListModels"] = _unary("ListModels", list_models)
+        found["GetModel"] = _unary("GetModel", get_model)
+        found["ListStyles"] = _unary("ListStyles", list_styles)
+        return grpc.method_handlers_generic_handler(SERVICE.full_name, found)
 
-    async def CompareFaces(self, request: pb.CompareFacesRequest, context: Context) -> pb.Verdict:  # noqa: N802
-        result = self._faces.compare(
-            messages.embedding_of("a", request.a),
-            messages.embedding_of("b", request.b),
-            threshold=messages.threshold_of(request),
-            embedder=request.embedder or None,
-        )
-        return messages.verdict(result)
+    async def _call(self, task: Task[Any, Any], request: Any, call: Call) -> Any:
+        return await self._answer(task, request, current.get())
 
-    async def Stylize(self, request: pb.StylizeRequest, context: Context) -> pb.StylizeReply:  # noqa: N802
-        if request.format not in messages.FORMATS:
-            raise ParameterInvalid("format", f"format {request.format} is none of the enum's")
-        answer = await self._styles.stylise(
-            request.image,
-            messages.style_options(request),
-            messages.FORMATS[request.format],
-            model=request.model or None,
-            deadline=deadline_of(context, self._timeout),
-        )
-        return messages.stylised(_told(answer))
+    async def _answer(self, task: Task[Any, Any], request: Any, context: RequestContext) -> Any:
+        """The reply to one request for a task."""
+        service, fields = self._service, given(request)
+        image_format = fields.pop(FORMAT, "jpeg" if task.run is None else None)
+        images = {name: fields.pop(name, b"") for name in task.images}
+        taken: Any = images
+        if task.body is not None:
+            body = {name: fields.pop(name) for name in task.body.model_fields if name in fields}
+            taken = checked(task.body, body)
+        params = task.params.of(fields)
+        reply = GetMessageClass(SERVICE.methods_by_name[task.method].output_type)()
+        if image_format is not None:
+            drawn = await service.draw(task, images, params, image_format, context)
+            size = {"width": drawn.result.width, "height": drawn.result.height}
+            return fill(reply, {"model": drawn.model, "image": size, "picture": drawn.result.data})
+        answer = await service.run(task, taken, params, context)
+        assert task.present is not None  # noqa: S101 (a task that is run is presented)
+        return fill(reply, (task.reply or task.present)(answer, params))
 
-    async def ListStyles(  # noqa: N802
-        self, request: pb.ListStylesRequest, context: Context
-    ) -> pb.ListStylesReply:
-        return pb.ListStylesReply(styles=[messages.style(item) for item in self._styles.all_styles()])
+    async def _frames(self, task: Task[Any, Any], frames: Frames[Any], call: Call) -> AsyncIterator[Any]:
+        frame = GetMessageClass(SERVICE.methods_by_name[f"{task.method}Stream"].output_type)
+        context, limit = current.get(), self._service.settings.timeout_seconds
 
-    async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsReply:  # noqa: N802
-        names = self._plane.runners
-        return pb.ListModelsReply(models=[messages.model(self._plane, name, whole=False) for name in names])
+        async def one(request: Any) -> Any:
+            return await self._answer(task, request, replace(context, deadline=deadline_of(call, limit)))
 
-    async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.Model:  # noqa: N802
-        if request.name not in self._plane.runners:
-            served = ", ".join(self._plane.runners)
-            raise ModelUnknown(f"no model named {echoed(request.name)} is served; these are: {served}")
-        return messages.model(self._plane, request.name, whole=True)
-
-    async def ClassifyStream(  # noqa: N802
-        self, frames: Frames[pb.ClassifyRequest], context: Context
-    ) -> AsyncIterator[pb.ClassifyFrame]:
-        async def one(request: pb.ClassifyRequest) -> pb.ClassifyReply:
-            return messages.classified(await self._classify(request, context))
-
-        async for outcome in in_order(frames, one, partial(self._ahead, Task.CLASSIFY), self._stopping):
-            if isinstance(outcome, pb.ClassifyReply):
-                yield pb.ClassifyFrame(result=outcome)
+        async for outcome in in_order(frames, one, partial(self._window, task), self._stopping):
+            if isinstance(outcome, Problem):
+                problem = pb.Problem(
+                    code=outcome.kind.code, detail=outcome.detail, parameter=outcome.parameter or ""
+                )
+                yield frame(problem=problem)
             else:
-                yield pb.ClassifyFrame(problem=messages.problem_message(outcome))
+                yield frame(result=outcome)
 
-    async def DetectStream(  # noqa: N802
-        self, frames: Frames[pb.DetectRequest], context: Context
-    ) -> AsyncIterator[pb.DetectFrame]:
-        async def one(request: pb.DetectRequest) -> pb.DetectReply:
-            return messages.detected(await self._detect(request, context))
-
-        async for outcome in in_order(frames, one, partial(self._ahead, Task.DETECT), self._stopping):
-            if isinstance(outcome, pb.DetectReply):
-                yield pb.DetectFrame(result=outcome)
-            else:
-                yield pb.DetectFrame(problem=messages.problem_message(outcome))
-
-    async def _classify(self, request: pb.ClassifyRequest, context: Context) -> Answer[Any]:
-        return await self._plane.classify(
-            request.image,
-            messages.classify_options(request),
-            model=request.model or None,
-            deadline=deadline_of(context, self._timeout),
-        )
-
-    async def _detect(self, request: pb.DetectRequest, context: Context) -> Answer[Any]:
-        return await self._plane.detect(
-            request.image,
-            messages.detect_options(request),
-            model=request.model or None,
-            deadline=deadline_of(context, self._timeout),
-        )
-
-    def _ahead(self, task: Task, request: pb.ClassifyRequest | pb.DetectRequest) -> int:
+    def _window(self, task: Task[Any, Any], request: Any) -> int:
         """Frames of one stream that may be under way: enough to fill batches, too few to fill the queue."""
-        return self._plane.runner(task, request.model or None).window
+        name, kind = next(iter(task.models.items()))
+        return self._service.engine.find(kind, getattr(request, name) or None).window
 
 
-def _told(answer: Answer[Any]) -> Answer[Any]:
-    current.get().trace = answer.trace
-    return answer
+def _unary(method: str, answer: Callable[[Any, Call], Awaitable[Any]]) -> Any:
+    described = SERVICE.methods_by_name[method]
+    return grpc.unary_unary_rpc_method_handler(
+        answer,
+        GetMessageClass(described.input_type).FromString,
+        GetMessageClass(described.output_type).SerializeToString,
+    )

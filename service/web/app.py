@@ -1,4 +1,4 @@
-"""The HTTP door: FastAPI, its routes, and the one map from errors to answers."""
+"""The HTTP transport: FastAPI, its routes, and the one map from errors to answers."""
 
 from __future__ import annotations
 
@@ -10,26 +10,28 @@ from typing import Any
 
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from models.errors import ECHO, ModelError, ParameterInvalid
+from service import __version__
+from service.app import Service
 from service.errors import INTERNAL, MethodNotAllowed, NotFound, ServiceError, problem_of
-from service.journal import Journal
-from service.web import classify, detect, faces, jobs, models, stylize, v2
-from service.web.answers import problem_answer
-from service.web.call import ClientGone, call_of, label_of, task_of
-from service.web.document import document
-from service.web.envelope import Envelope
-from service.web.house import Home, House, admit
-from service.web.v2_codec import error_answer
+from service.tasks import TASKS
+from service.web import jobs, models
+from service.web.context import ClientGone, State, authorize, context_of
+from service.web.middleware import RequestMiddleware
+from service.web.openapi import document
+from service.web.responses import problem_response
+from service.web.tasks import make_router
+from service.web.v2 import routes as v2
+from service.web.v2.codec import error_response
 
 logger = logging.getLogger(__name__)
 
 METHODS = ("GET", "POST", "DELETE")
-ASKED = (
+REQUEST_HEADERS = (
     "Authorization",
     "Content-Encoding",
     "Content-Type",
@@ -41,7 +43,7 @@ ASKED = (
     "X-Timeout-Ms",
 )
 """Headers that a page of another origin may send."""
-TOLD = (
+RESPONSE_HEADERS = (
     "Content-Encoding",
     "Inference-Header-Content-Length",
     "Location",
@@ -52,72 +54,69 @@ TOLD = (
 )
 """Headers that it may read, besides those that browsers always show."""
 
-_COUNTED = {
-    route.path
-    for module in (classify, detect, faces, jobs, stylize)
-    for route in module.router.routes
-    if isinstance(route, APIRoute) and "POST" in (route.methods or ())
-}
+_COUNTED = {f"/v1/{task.path}": task.name for task in TASKS} | {jobs.SUBMIT: jobs.TASK}
+"""Label by path, for requests that are refused before their handler runs."""
 
 
-def make_app(house: House) -> ASGIApp:
-    """The whole HTTP API as one ASGI application; the caller owns the life of what stands behind it."""
+def make_app(service: Service) -> ASGIApp:
+    """The whole HTTP API as one ASGI application; the caller owns the life of the service."""
     app = FastAPI(
-        title="Lynceus",
-        summary="Batched vision models behind typed endpoints.",
-        version="1",
+        title="Lynceus", summary="Batched vision models behind typed endpoints.", version=__version__
     )
-    app.state.house = house
+    app.state.service = service
     for exception in (ModelError, ServiceError, HTTPException, RequestValidationError, Exception):
         app.add_exception_handler(exception, _on_error)
-    app.add_exception_handler(ClientGone, _on_gone)
+    app.add_exception_handler(ClientGone, _on_client_gone)
     app.add_api_route("/metrics", _metrics, include_in_schema=False)
-    for module in (classify, detect, faces, stylize, jobs, models, v2):
-        app.include_router(module.router, dependencies=[Depends(admit)])
+    for router in (make_router(), jobs.router, models.router, v2.router):
+        app.include_router(router, dependencies=[Depends(authorize)])
     app.include_router(v2.health)
     app.openapi = partial(document, app)  # type: ignore[method-assign]
-    for task in (*map(label_of, _COUNTED), v2.TASK):  # there from the start, or its first rise is none
-        house.metrics.requests.labels(task, "http", INTERNAL.code)
-    settings = house.settings
-    inner = _for_pages(app, settings.cors_origins) if settings.cors_origins else app
-    return Envelope(inner, house.metrics, Journal(settings.access_log), house.access, house.tracing)
+    for task in (*_COUNTED.values(), v2.TASK):  # there from the start, or its first rise is none
+        service.metrics.requests.labels(task, "http", INTERNAL.code)
+    origins = service.settings.cors_origins
+    return RequestMiddleware(_with_cors(app, origins) if origins else app, service)
 
 
-def _for_pages(app: ASGIApp, origins: Sequence[str]) -> ASGIApp:
+def _with_cors(app: ASGIApp, origins: Sequence[str]) -> ASGIApp:
     """Lets pages of these origins ask (https://fetch.spec.whatwg.org/#http-cors-protocol).
 
     A key travels in a header that the page sets itself, never in a cookie: so no credentials.
     """
     return CORSMiddleware(
-        app, allow_origins=origins, allow_methods=METHODS, allow_headers=ASKED, expose_headers=TOLD
+        app,
+        allow_origins=origins,
+        allow_methods=METHODS,
+        allow_headers=REQUEST_HEADERS,
+        expose_headers=RESPONSE_HEADERS,
     )
 
 
-async def _metrics(house: Home) -> Response:
+async def _metrics(service: State) -> Response:
     """Prometheus text."""
-    text = await asyncio.to_thread(house.metrics.render)  # reads the files of every worker
-    return Response(text, media_type=house.metrics.content_type)
+    text = await asyncio.to_thread(service.metrics.render)  # reads the files of every worker
+    return Response(text, media_type=service.metrics.content_type)
 
 
 async def _on_error(request: Request, exc: Exception) -> Response:
     problem = problem_of(_translated(request, exc))
-    call = call_of(request)
-    call.code = problem.kind.code
+    context = context_of(request)
+    context.code = problem.kind.code
     path = request.url.path
-    protocol = path == "/v2" or path.startswith("/v2/")
-    if call.task is None:  # refused before its handler ran
+    is_v2 = path == "/v2" or path.startswith("/v2/")
+    if context.task is None:  # refused before its handler ran
         if path in _COUNTED:
-            call.task = task_of(request)
-        elif protocol and path.endswith("/infer"):
-            call.task = v2.TASK
+            context.task = _COUNTED[path]
+        elif is_v2 and path.endswith("/infer"):
+            context.task = v2.TASK
     if problem.kind is INTERNAL:
-        logger.error("request %s failed", call.name, exc_info=exc)
-    return error_answer(problem) if protocol else problem_answer(problem)
+        logger.error("request %s failed", context.name, exc_info=exc)
+    return error_response(problem) if is_v2 else problem_response(problem)
 
 
-async def _on_gone(request: Request, exc: Exception) -> Response:
-    """Nobody reads this answer; it only ends the request without an error in the log."""
-    call_of(request).code = "cancelled"
+async def _on_client_gone(request: Request, exc: Exception) -> Response:
+    """No client reads this answer; it only ends the request without an error in the log."""
+    context_of(request).code = "cancelled"
     return Response(status_code=499)
 
 

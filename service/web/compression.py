@@ -8,6 +8,7 @@ import zlib
 from typing import Final
 
 from models.errors import ImageTooLarge, MediaTypeUnsupported, ParameterInvalid, echoed
+from service.web.negotiation import weighted
 
 SMALL = 1024
 """Bytes that are not worth compressing."""
@@ -17,9 +18,6 @@ STEP: Final = 1024 * 1024
 
 PIECE: Final = 4 * 1024 * 1024
 """Bytes that it gives at once, in a few milliseconds."""
-
-CHOICES: Final = 32
-"""Members of an Accept or Accept-Encoding header that are looked at."""
 
 _WINDOW = {"gzip": 31, "x-gzip": 31, "deflate": 15}  # zlib's way to name the two containers
 _LEVEL = 1  # an answer is numbers; more effort gains little
@@ -100,22 +98,11 @@ def compressed(body: bytes, accepted: str) -> tuple[bytes, str | None]:
     Of several that are liked equally, the first. A small body stays as it is.
     """
     best, encoding = 0.0, None
-    for part in accepted.lower().split(",", CHOICES)[:CHOICES]:
-        name, _, parameters = (piece.strip() for piece in part.partition(";"))
-        if name in ("gzip", "deflate"):
-            weight = _weight(parameters)
-            if weight > best:
-                best, encoding = weight, name
+    for name, weight in weighted(accepted):
+        if name in ("gzip", "deflate") and weight > best:
+            best, encoding = weight, name
     if encoding is None or len(body) < SMALL:
         return body, None
     if encoding == "gzip":
         return gzip.compress(body, _LEVEL, mtime=0), encoding
     return zlib.compress(body, _LEVEL), encoding
-
-
-def _weight(parameters: str) -> float:
-    name, _, value = parameters.partition("=")
-    try:
-        return float(value) if name.strip() == "q" else 1.0
-    except ValueError:
-        return 0.0

@@ -5,136 +5,188 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Literal
 
-from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
+from fastapi import APIRouter, Depends, Header, Path, Request, Response
 from fastapi.responses import StreamingResponse
+from pydantic import Field
 from pydantic_core import to_json
 
 from models.errors import ModelUnknown, ParameterInvalid
-from service.errors import JobUnknown
-from service.jobs import Job, JobDesk
-from service.web.answers import json_answer, picture_answer, wanted_picture
-from service.web.call import begin
-from service.web.house import Home, House
-from service.web.intake import images_body
-from service.web.schemas import JobOut, LossesOut
+from models.style.optimise import OptimiseOptions
+from service.app import Service
+from service.errors import JobFinished, JobUnfinished, JobUnknown, Overloaded, StorageFailed
+from service.jobs.service import Job, JobService
+from service.tasks.task import AnswerModel
+from service.web.context import State, begin
+from service.web.openapi import IMAGE, LOCATION, documented
+from service.web.requests import images_body, read_images, read_parameters
+from service.web.responses import FORMATS, image_response, json_response, wanted_image
 
 router = APIRouter(prefix="/v1", tags=["jobs"])
-PICTURE: dict[int | str, dict[str, object]] = {200: {"content": {"image/jpeg": {}}}}
-EVENTS: dict[int | str, dict[str, object]] = {200: {"content": {"text/event-stream": {}}}}
-Id = Annotated[str, Path(description="a job's id")]
-Weight = Annotated[float, Query(ge=0, le=1e6, description="weight of this cost")]
+SUBMIT = "/v1/stylize/jobs"
+TASK = "stylize_jobs"
+"""Label of metrics."""
+MEDIA = [kind for kind in FORMATS if "*" not in kind]
+ERRORS = (JobUnknown, StorageFailed)
 
 
-def _desk(house: Home) -> JobDesk:
-    if house.jobs is None:
+class LossesAnswer(AnswerModel):
+    """The three costs of an image before the last step, without their weights."""
+
+    content: float | None
+    style: float | None
+    variation: float | None
+
+
+class JobAnswer(AnswerModel):
+    """Where a job stands."""
+
+    id: str
+    state: Literal["queued", "running", "succeeded", "failed", "cancelled"]
+    progress: float = Field(description="share of the steps that is done, 0 to 1")
+    step: int
+    steps: int
+    eta_seconds: float | None = Field(description="time it should take yet, while it runs")
+    losses: LossesAnswer | None
+    reason: Literal["restarted", "timeout", "storage", "crashed"] | None = Field(
+        description="why it failed; `restarted`: the server ended before it, submit it again"
+    )
+    preview: str | None = Field(description="where its latest image is")
+    result: str | None = Field(description="where its image is")
+    created_at: datetime | None
+    started_at: datetime | None
+    finished_at: datetime | None
+    expires_at: datetime | None = Field(description="when job and image are deleted")
+
+
+QUEUED = {
+    "id": "0f8fad5bd9cb469fa165708674f0bd3e",
+    "state": "queued",
+    "progress": 0.0,
+    "step": 0,
+    "steps": 150,
+    "eta_seconds": None,
+    "losses": None,
+    "reason": None,
+    "preview": None,
+    "result": None,
+    "created_at": "2026-11-23T08:00:00.105Z",
+    "started_at": None,
+    "finished_at": None,
+    "expires_at": None,
+}
+RUNNING = QUEUED | {
+    "state": "running",
+    "progress": 0.4,
+    "step": 60,
+    "eta_seconds": 11.4,
+    "losses": {"content": 0.3114, "style": 0.0921, "variation": 0.0873},
+    "preview": "/v1/jobs/0f8fad5bd9cb469fa165708674f0bd3e/preview",
+    "started_at": "2026-11-23T08:00:00.412Z",
+}
+
+
+def _jobs(service: State) -> JobService:
+    if service.jobs is None:
         raise JobUnknown("there is no job of that id: none can be submitted here")
-    return house.jobs
+    return service.jobs
 
 
-def _owner(request: Request, house: Home) -> str | None:
-    return client_of(request, house) if house.access.required else None
+def _owner(request: Request, service: State) -> str | None:
+    return client_of(request, service) if service.auth.required else None
 
 
-Desk = Annotated[JobDesk, Depends(_desk)]
+Id = Annotated[str, Path(description="a job's id")]
+Jobs = Annotated[JobService, Depends(_jobs)]
 Owner = Annotated[str | None, Depends(_owner)]
 """Whose jobs a request may see: its key's where keys are needed, else all, as an id cannot be guessed."""
 
 
 @router.post(
-    "/stylize/jobs", status_code=202, response_model=JobOut, openapi_extra=images_body("content", "style")
+    "/stylize/jobs",
+    status_code=202,
+    response_model=JobAnswer,
+    **documented(
+        *IMAGE,
+        StorageFailed,
+        example=QUEUED,
+        status=202,
+        computes=True,
+        headers=LOCATION,
+        params=OptimiseOptions,
+        body=images_body("content", "style"),
+    ),
 )
-async def submit(
-    request: Request,
-    house: Home,
-    size: Annotated[int, Query(ge=64, le=1024, description="longest side of the result, pixels")] = 256,
-    steps: Annotated[int, Query(ge=1, le=1000, description="steps of the optimiser")] = 150,
-    style_size: Annotated[
-        int | None,
-        Query(
-            ge=64,
-            le=1024,
-            description="longest side at which the painting is looked at: larger, larger strokes; "
-            "half as much again as `size` if left out",
-        ),
-    ] = None,
-    content_weight: Weight = 1.0,
-    style_weight: Weight = 5.0,
-    variation_weight: Weight = 5.0,
-    levels: Annotated[
-        int, Query(ge=1, le=4, description="sizes, each twice the one before, from coarse to fine")
-    ] = 2,
-    preview_every: Annotated[
-        int, Query(ge=0, le=1000, description="steps between two previews; 0: none")
-    ] = 10,
-) -> Response:
-    """Begins to paint the image `content` in the manner of the image `style`; `Location` is the job.
+async def submit(request: Request, service: State) -> Response:
+    """Begins to optimise the image `content` towards the manner of the image `style`; `Location` is the job.
 
-    The job goes on if the client leaves. There is no chance in it: the same request gives the same picture.
+    The job goes on if the client leaves. It is deterministic: the same request gives the same image.
     """
-    begin(request)
-    if house.jobs is None:
+    context = begin(request, TASK)
+    if service.jobs is None:
         raise ModelUnknown("style jobs need the network of efficientnet-lite0, which is not served here")
-    options = {
-        "size": size,
-        "steps": steps,
-        "style_size": style_size,
-        "content_weight": content_weight,
-        "style_weight": style_weight,
-        "variation_weight": variation_weight,
-        "levels": levels,
-        "preview_every": preview_every,
-    }
-    client = client_of(request, house)
-    deadline = house.deadline(request)
-    await house.jobs.admit(options, client)
-    images = await house.images(request, "content", "style")
+    options = read_parameters(request, OptimiseOptions)
+    client = client_of(request, service)
+    await service.jobs.admit(options, client)
+    images = await read_images(request, ("content", "style"))
     for field, found in images.items():
         if len(found) > 1:
             raise ParameterInvalid(field, f"{len(found)} images named {field!r}; send one")
-    job = await house.jobs.submit(  # `pop`: no reference to the encoded images is left here
-        images["content"].pop(), images["style"].pop(), options, client=client, deadline=deadline
+    job = await service.jobs.submit(  # `pop`: no reference to the encoded images is left here
+        images["content"].pop(), images["style"].pop(), options, client=client, deadline=context.deadline
     )
-    answer = json_answer(_out(job), 202)
+    answer = json_response(_answer(job), 202)
     answer.headers["Location"] = f"/v1/jobs/{job.id}"
     return answer
 
 
-@router.get("/jobs/{id}", response_model=JobOut)
-async def job(id: Id, desk: Desk, owner: Owner) -> Response:  # noqa: A002 (the path's name for it)
+@router.get("/jobs/{id}", response_model=JobAnswer, **documented(*ERRORS, example=RUNNING))
+async def job(id: Id, jobs: Jobs, owner: Owner) -> Response:  # noqa: A002 (the path's name for it)
     """How far a job is."""
-    return json_answer(_out(await desk.job(id, owner)))
+    return json_response(_answer(await jobs.job(id, owner)))
 
 
-@router.delete("/jobs/{id}", response_model=JobOut)
-async def cancel(id: Id, desk: Desk, owner: Owner) -> Response:  # noqa: A002
+@router.delete("/jobs/{id}", response_model=JobAnswer, **documented(*ERRORS, JobFinished, example=RUNNING))
+async def cancel(id: Id, jobs: Jobs, owner: Owner) -> Response:  # noqa: A002
     """Cancels a job that waits or runs; its work has stopped when this answers."""
-    return json_answer(_out(await desk.cancel(id, owner)))
+    return json_response(_answer(await jobs.cancel(id, owner)))
 
 
-@router.get("/jobs/{id}/result", response_class=Response, responses=PICTURE)
-async def result(request: Request, id: Id, desk: Desk, owner: Owner) -> Response:  # noqa: A002
-    """The picture: JPEG, or what `Accept` asks for (PNG, WebP)."""
-    kind = wanted_picture(request, by_default="jpeg") or "jpeg"
-    return picture_answer(await desk.result(id, kind, owner), kind)
+@router.get(
+    "/jobs/{id}/result",
+    response_class=Response,
+    **documented(*ERRORS, JobUnfinished, JobFinished, Overloaded, media=MEDIA),
+)
+async def result(request: Request, id: Id, jobs: Jobs, owner: Owner) -> Response:  # noqa: A002
+    """The image: JPEG, or what `Accept` asks for (PNG, WebP)."""
+    kind = wanted_image(request, default="jpeg") or "jpeg"
+    return image_response(await jobs.result(id, kind, owner), kind)
 
 
-@router.get("/jobs/{id}/preview", response_class=Response, responses=PICTURE)
-async def preview(request: Request, id: Id, desk: Desk, owner: Owner) -> Response:  # noqa: A002
-    """The picture as it is, small as long as the work is coarse: JPEG, or what `Accept` asks for."""
-    kind = wanted_picture(request, by_default="jpeg") or "jpeg"
-    answer = picture_answer(await desk.preview(id, kind, owner), kind)
+@router.get(
+    "/jobs/{id}/preview",
+    response_class=Response,
+    **documented(*ERRORS, JobUnfinished, JobFinished, Overloaded, media=MEDIA),
+)
+async def preview(request: Request, id: Id, jobs: Jobs, owner: Owner) -> Response:  # noqa: A002
+    """The image so far, small as long as the work is coarse: JPEG, or what `Accept` asks for."""
+    kind = wanted_image(request, default="jpeg") or "jpeg"
+    answer = image_response(await jobs.preview(id, kind, owner), kind)
     answer.headers["Cache-Control"] = "no-store"
     return answer
 
 
-@router.get("/jobs/{id}/events", response_class=Response, responses=EVENTS)
+@router.get(
+    "/jobs/{id}/events",
+    response_class=Response,
+    **documented(*ERRORS, ParameterInvalid, Overloaded, media=["text/event-stream"]),
+)
 async def events(
     request: Request,
-    house: Home,
+    service: State,
     id: Id,  # noqa: A002
-    desk: Desk,
+    jobs: Jobs,
     owner: Owner,
     last_event_id: Annotated[
         int, Header(ge=-1, le=2**62, description="the last event that was seen; later ones follow")
@@ -142,13 +194,13 @@ async def events(
 ) -> Response:
     """A job's changes as server-sent events, each with the job as its data; the last names its end.
 
-    Events are called by the job's state. After the end the stream ends; who asks again gets 204, at which an
-    EventSource stops asking. Changes that come faster than four a second are told together.
+    Events are called by the job's state. After the end the stream ends; a reconnecting client gets 204, at
+    which an EventSource stops. Changes that come faster than four a second are sent together.
     """
-    found = await desk.job(id, owner)
+    found = await jobs.job(id, owner)
     if found.final and found.revision <= last_event_id:
         return Response(status_code=204)
-    changes = desk.watch(found, last_event_id, client_of(request, house))
+    changes = jobs.watch(found, last_event_id, client_of(request, service))
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}  # nginx hands events on as they come
     return StreamingResponse(_events(changes), headers=headers, media_type="text/event-stream")
 
@@ -163,21 +215,21 @@ async def _events(changes: AsyncIterator[Job | None]) -> AsyncIterator[bytes]:
             yield b"id: %d\nevent: %s\ndata: %s\n\n" % (
                 found.revision,
                 found.state.encode(),
-                to_json(_out(found)),
+                to_json(_answer(found)),
             )
 
 
-def _out(found: Job) -> JobOut:
+def _answer(found: Job) -> JobAnswer:
     here = f"/v1/jobs/{found.id}"
     content, style, variation = found.losses or (None, None, None)
-    return JobOut(
+    return JobAnswer(
         id=found.id,
         state=found.state.value,
         progress=found.step / found.steps,
         step=found.step,
         steps=found.steps,
         eta_seconds=found.eta,
-        losses=LossesOut(content=content, style=style, variation=variation) if found.losses else None,
+        losses=LossesAnswer(content=content, style=style, variation=variation) if found.losses else None,
         reason=found.reason.value if found.reason else None,
         preview=f"{here}/preview" if found.preview or found.state == "succeeded" else None,
         result=f"{here}/result" if found.state == "succeeded" else None,
@@ -192,14 +244,14 @@ def _when(seconds: float | None) -> datetime | None:
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
 
 
-def client_of(request: Request, house: House) -> str:
+def client_of(request: Request, service: Service) -> str:
     """Whose share a request counts to: its key's, or where none is needed its address's.
 
     An IPv6 address counts as its /64, which is what one customer gets (RFC 6177).
     """
-    if house.access.required:
+    if service.auth.required:
         headers = request.headers
-        digest = house.access.check(headers.get("authorization"), headers.get("x-api-key"))
+        digest = service.auth.check(headers.get("authorization"), headers.get("x-api-key"))
         return f"key {digest.hex() if digest else ''}"
     host = request.client.host if request.client else ""
     try:

@@ -1,4 +1,4 @@
-"""`/v1/models`: what is served, and what its first layer looks for."""
+"""`/v1/models` and `/v1/styles`: what is served."""
 
 from __future__ import annotations
 
@@ -6,57 +6,83 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Response
 
-from models.errors import ModelUnknown, echoed
-from models.pipeline import Card
-from service.web.answers import json_answer, picture_answer
-from service.web.house import Home, House
-from service.web.schemas import ModelDetailOut, ModelOut, ModelsOut, Size
+from models.errors import ModelUnknown, StyleUnknown
+from service import cards
+from service.cards import ModelDetailAnswer, ModelsAnswer, StylesAnswer
+from service.web.context import State
+from service.web.openapi import documented
+from service.web.responses import image_response, json_response
 
-router = APIRouter(prefix="/v1/models", tags=["models"])
-Name = Annotated[str, Path(description="a served model's name")]
+router = APIRouter(prefix="/v1")
+Model = Annotated[str, Path(description="a served model's name")]
+
+MODEL = {
+    "name": "lenet5",
+    "task": "classify",
+    "default": False,
+    "ready": True,
+    "executor": "openvino",
+    "device": "cpu",
+    "precision": "float32",
+    "sha256": "6aa8fa77f92ba2fd3be14dca68f8b8fc0dee1dfa124807908e253975cd087394",
+    "licence": "Apache-2.0",
+    "input": {"width": 32, "height": 32},
+}
+DETAIL = MODEL | {"labels": [*"0123456789"], "details": {"architecture": "LeNet-5"}}
+STYLES = {
+    "styles": [
+        {
+            "name": "great_wave",
+            "title": "The Great Wave off Kanagawa",
+            "artist": "Katsushika Hokusai",
+            "thumbnail": "/v1/styles/great_wave/thumbnail",
+        }
+    ]
+}
 
 
-@router.get("", response_model=ModelsOut)
-async def models(house: Home) -> Response:
+@router.get(
+    "/models", response_model=ModelsAnswer, tags=["models"], **documented(example={"models": [MODEL]})
+)
+async def models(service: State) -> Response:
     """Every model that is served."""
-    return json_answer(ModelsOut(models=[_card(house, name) for name in house.plane.runners]))
+    return json_response(cards.models_answer(service.engine))
 
 
-@router.get("/{name}", response_model=ModelDetailOut)
-async def model(name: Name, house: Home) -> Response:
+@router.get(
+    "/models/{name}",
+    response_model=ModelDetailAnswer,
+    tags=["models"],
+    **documented(ModelUnknown, example=DETAIL),
+)
+async def model(name: Model, service: State) -> Response:
     """One model's card."""
-    card = _known(house, name)
-    short = _card(house, name).model_dump()
-    return json_answer(ModelDetailOut(**short, labels=list(card.labels), details=dict(card.details)))
+    return json_response(cards.model_detail(service.engine, name))
 
 
-@router.get("/{name}/filters", response_class=Response, responses={200: {"content": {"image/png": {}}}})
-async def filters(name: Name, house: Home) -> Response:
-    """A picture (PNG) of the first layer's filters."""
-    return picture_answer(await house.pictures.filters(name), "png")
+@router.get(
+    "/models/{name}/filters",
+    tags=["models"],
+    response_class=Response,
+    **documented(ModelUnknown, media=["image/png"]),
+)
+async def filters(name: Model, service: State) -> Response:
+    """An image (PNG) of the first layer's filters."""
+    return image_response(await cards.filters(service.engine, name), "png")
 
 
-def _known(house: House, name: str) -> Card:
-    try:
-        return house.plane.runners[name].card
-    except KeyError:
-        raise ModelUnknown(
-            f"no model named {echoed(name)} is served; these are: {', '.join(house.plane.runners)}"
-        ) from None
+@router.get("/styles", response_model=StylesAnswer, tags=["style"], **documented(example=STYLES))
+async def styles(service: State) -> Response:
+    """Every style that can be asked for."""
+    return json_response(cards.styles_answer(service.engine))
 
 
-def _card(house: House, name: str) -> ModelOut:
-    runner = house.plane.runners[name]
-    card, executor = runner.card, runner.executor
-    return ModelOut(
-        name=card.name,
-        task=card.task.value,
-        default=house.plane.is_default(name),
-        ready=house.plane.is_ready(name),
-        executor=executor.name,
-        device=executor.device,
-        precision=executor.precision,
-        sha256=card.sha256,
-        licence=card.license,
-        input=None if card.input is None else Size(height=card.input[0], width=card.input[1]),
-    )
+@router.get(
+    "/styles/{name}/thumbnail",
+    tags=["style"],
+    response_class=Response,
+    **documented(StyleUnknown, media=["image/jpeg"]),
+)
+async def thumbnail(name: Annotated[str, Path(description="a style's name")], service: State) -> Response:
+    """A small image (JPEG) of the painting."""
+    return image_response(cards.thumbnail(service.engine, name), "jpeg")

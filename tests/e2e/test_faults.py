@@ -193,7 +193,7 @@ def fetch(**options: object) -> subprocess.CompletedProcess[str]:
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
 
     return subprocess.run(
-        [sys.executable, "-B", "-m", "service.fetch"],
+        [sys.executable, "-B", "-m", "service.host.fetch"],
         cwd=ROOT,
         env=environment,
         capture_output=True,

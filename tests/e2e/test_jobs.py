@@ -15,7 +15,7 @@ from PIL import Image
 
 from tests.paths import SHARED
 from tests.server import Server
-from tests.service.jobs_small import gone, until
+from tests.service.jobs.small import gone, until
 
 pytestmark = pytest.mark.e2e
 SMALL = {"size": 64, "steps": 3, "preview_every": 1}
@@ -58,7 +58,7 @@ def painters(server: Server) -> set[int]:
         job
         for worker in children(server.process.pid)
         for job in children(worker)
-        if b"service.painting" in Path(f"/proc/{job}/cmdline").read_bytes()
+        if b"service.jobs.process" in Path(f"/proc/{job}/cmdline").read_bytes()
     }
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from tests.e2e.test_jobs import children
 from tests.server import Server
-from tests.service.jobs_small import until
+from tests.service.jobs.small import until
 
 pytestmark = pytest.mark.e2e
 

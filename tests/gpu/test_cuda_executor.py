@@ -9,7 +9,7 @@ import torch
 from models import registry
 from models.pipeline import Inputs
 from models.weights import Catalogue, Store
-from service.executor import TorchExecutor
+from service.engine.executor import TorchExecutor
 from service.settings import Precision
 from tests.service.doubles import SHAPE, Mean
 

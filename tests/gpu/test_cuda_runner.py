@@ -19,10 +19,10 @@ from models import registry
 from models.image import decode
 from models.pipeline import Inputs, Pipeline
 from models.weights import Catalogue, Store
-from service.executor import Executor, TorchExecutor
-from service.metrics import Metrics
-from service.runner import Runner, State
+from service.engine.executor import Executor, TorchExecutor
+from service.engine.runner import Runner, State
 from service.settings import Precision
+from service.telemetry.metrics import Metrics
 from tests.paths import SHARED, needs_shared
 from tests.service.doubles import SHAPE, Mean, MeanPipeline, item
 

@@ -10,7 +10,7 @@ import pytest
 
 from models.errors import WeightsError
 from models.options import NoOptions, check_range, read_options
-from models.pipeline import Task
+from models.pipeline import Kind
 from models.registry import BUILDERS, build_entry
 from models.weights import Entry, File
 
@@ -49,7 +49,7 @@ WRONG: list[tuple[str, dict[str, Any]]] = [
 def attempt(builder: str, options: dict[str, Any], folder: Path) -> None:
     """Builds with files that are not there: the options are checked before anything is read."""
     files = {role: File("file", role, "0" * 64) for role in ROLES}
-    entry = Entry("tried", Task.CLASSIFY, builder, "MIT", files, options)
+    entry = Entry("tried", Kind.CLASSIFY, builder, "MIT", files, options)
     build_entry(entry, {role: folder / role for role in ROLES})
 
 

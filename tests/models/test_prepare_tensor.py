@@ -16,7 +16,7 @@ from models.errors import ParameterInvalid
 from models.faces.dlib_resnet import SIDE, TEMPLATE
 from models.faces.embedder import EmbedderPipeline
 from models.image import Image
-from models.pipeline import Card, FaceSpace, Task
+from models.pipeline import Card, FaceSpace, Kind
 
 LABELS = ("red", "green", "blue")
 
@@ -37,12 +37,12 @@ class Whole(nn.Module):
 
 
 def classifier() -> ClassifierPipeline:
-    card = Card("c", Task.CLASSIFY, "MIT", "0" * 64, LABELS, (8, 16))
+    card = Card("c", Kind.CLASSIFY, "MIT", "0" * 64, LABELS, (8, 16))
     return ClassifierPipeline(card, Means(), lambda image: image.pixels, min_side=None)
 
 
 def detector() -> DetectorPipeline:
-    return DetectorPipeline(Card("d", Task.DETECT, "MIT", "0" * 64, LABELS, (16, 32)), Whole())
+    return DetectorPipeline(Card("d", Kind.DETECT, "MIT", "0" * 64, LABELS, (16, 32)), Whole())
 
 
 def noise(*shape: int) -> NDArray[np.uint8]:
@@ -81,7 +81,7 @@ def test_a_detectors_boxes_are_in_the_tensors_pixels() -> None:
 
 def test_an_embedder_takes_chips() -> None:
     pipeline = EmbedderPipeline(
-        Card("e", Task.EMBED, "MIT", "0" * 64, face_space=FaceSpace(3, 0.6, TEMPLATE)), Means()
+        Card("e", Kind.EMBED, "MIT", "0" * 64, face_space=FaceSpace(3, 0.6, TEMPLATE)), Means()
     )
     chip = noise(SIDE, SIDE, 3)
     assert pipeline.prepare_tensor(chip).inputs[0] is chip

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from models.image import Image
-from models.pipeline import Card, Pipeline, Prepared, Task
+from models.pipeline import Card, Kind, Pipeline, Prepared
 
 SHAPE = (8, 8, 3)
 
@@ -30,7 +30,7 @@ class MeanPipeline(Pipeline):
     shapes = (SHAPE,)
 
     def __init__(self, name: str = "mean") -> None:
-        self.card = Card(name, Task.CLASSIFY, "MIT", "0" * 64)
+        self.card = Card(name, Kind.CLASSIFY, "MIT", "0" * 64)
         self.module = Mean().eval()
 
     def preprocess(self, image: Image, options: Any = None) -> Prepared:

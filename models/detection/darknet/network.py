@@ -24,7 +24,7 @@ from models.detection.result import DetectOptions
 from models.errors import WeightsError
 from models.image import Image, Letterbox, resize
 from models.options import check_range, read_options
-from models.pipeline import Prepared, Task
+from models.pipeline import Kind, Prepared
 from models.weights import Entry
 
 # exp(8) times an anchor is beyond any canvas already; what no trained network says must not become infinite,
@@ -224,7 +224,7 @@ def build(entry: Entry, files: Mapping[str, Path]) -> DarknetPipeline:
             f"{files['labels'].name}: {len(labels)} labels, but {path.name} has {network.classes} classes"
         )
     card = entry.card(
-        Task.DETECT,
+        Kind.DETECT,
         labels=labels,
         input=(net.height, net.width),
         details={"network": path.stem, "layers": len(config.layers)},

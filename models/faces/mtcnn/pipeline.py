@@ -26,7 +26,7 @@ from models.faces.mtcnn.pyramid import Pyramid
 from models.faces.result import Face, FaceOptions, Faces, Landmarks
 from models.image import Image, letterbox
 from models.options import check_range, read_options
-from models.pipeline import Card, Pipeline, Prepared, RunStage, Stage, Task
+from models.pipeline import Card, Kind, Pipeline, Prepared, RunStage, Stage
 from models.weights import Entry
 
 _FILL = 127  # the padding of the canvas is what the networks see as zero
@@ -205,7 +205,7 @@ def build(entry: Entry, files: Mapping[str, Path]) -> MtcnnPipeline:
     for network, role in zip(networks, roles, strict=True):
         network.load(files[role])
     card = entry.card(
-        Task.FACES,
+        Kind.FACES,
         input=(options.height, options.width),
         details={"thresholds": options.thresholds, "min_face": options.min_face},
     )

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from models.classification.efficientnet import load as load_classifier
 from models.image import Pixels
-from models.style.result import Style
+from models.pipeline import Style
 from models.style.transfer import StyleNetwork, load, save
 from models.training.progress import Progress
 from models.training.style import data as data

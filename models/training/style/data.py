@@ -14,7 +14,7 @@ from torch import Tensor
 
 from models.errors import ParameterInvalid
 from models.image import Pixels, decode, encode, resize
-from models.style.result import Style
+from models.pipeline import Style
 from models.training.yolo.data import held_out
 
 THUMBNAIL = 160  # pixels, of the longest side

@@ -18,7 +18,7 @@ import torch
 
 from models.classification.efficientnet import load as load_classifier
 from models.image import Image, Pixels, decode, encode, resize
-from models.pipeline import Card, Task
+from models.pipeline import Card, Kind
 from models.style.losses import Perceptual
 from models.style.optimise import OptimiseOptions, optimise
 from models.style.pipeline import StylePipeline
@@ -38,7 +38,7 @@ def sheet(network: StyleNetwork, pictures: Sequence[Pixels], longest: int) -> Pi
         uint8 [rows * longest, (1 + styles) * longest, 3].
     """
     side = -(-longest // 4) * 4
-    card = Card("sheet", Task.STYLE, "", "")
+    card = Card("sheet", Kind.STYLE, "", "")
     pipeline = StylePipeline(card, ServedStyleNetwork(network), network.config.styles, buckets=[(side, side)])
     rows = []
     for pixels in pictures:
@@ -47,7 +47,7 @@ def sheet(network: StyleNetwork, pictures: Sequence[Pixels], longest: int) -> Pi
         picture = resize(pixels, height, width)
         cells = [picture]
         for style in network.config.styles:
-            item = pipeline.preprocess(Image(picture, width, height), StyleOptions(style.name))
+            item = pipeline.preprocess(Image(picture, width, height), StyleOptions(style=style.name))
             with torch.inference_mode():
                 outputs = pipeline.module(torch.from_numpy(item.inputs[0])[None])
             cells.append(pipeline.postprocess((outputs,), [item.context])[0].pixels)

@@ -10,7 +10,7 @@ import argparse
 import contextlib
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,7 @@ from models.detection.pipeline import DetectorPipeline
 from models.detection.result import DetectOptions
 from models.detection.yolo import Detector, Yolo, load
 from models.image import decode
-from models.pipeline import Card, Task
+from models.pipeline import Card, Kind
 from models.training.yolo.data import split
 from models.training.yolo.folder import Folder, Sample
 from models.weights import CATALOGUE, Catalogue, Store
@@ -56,7 +56,7 @@ Found = tuple[int, int, float, tuple[float, float, float, float]]
 def pipeline_of(network: Yolo, size: int | None = None) -> DetectorPipeline:
     """A network as it would be served, on a canvas of `size` (its own if None)."""
     side = size or network.config.size
-    card = Card("measured", Task.DETECT, "", "", network.config.labels, (side, side))
+    card = Card("measured", Kind.DETECT, "", "", network.config.labels, (side, side))
     return DetectorPipeline(card, Detector(network))
 
 
@@ -72,7 +72,7 @@ def detect(
     The model may know more classes than are asked for, in another order.
     """
     index = {label: place for place, label in enumerate(labels)}
-    options = replace(options, classes=tuple(labels))
+    options = options.model_copy(update={"classes": tuple(labels)})
     found: list[Found] = []
     for start in range(0, len(samples), batch):
         images = [decode(sample.path.read_bytes()) for sample in samples[start : start + batch]]
@@ -159,7 +159,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             parser.error(f"{options.model} is no detector")
         pipeline = built
     _, held = split(Folder.read(options.data, classes=len(options.labels)))
-    suppression = replace(OPTIONS, iou_threshold=options.iou_threshold)
+    suppression = OPTIONS.model_copy(update={"iou_threshold": options.iou_threshold})
     figures = evaluate(pipeline, held, options.labels, suppression)
     print(f"{len(held)} pictures, canvas {pipeline.card.input}: {figures}")
 

@@ -8,6 +8,19 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class ExplainKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    EXPLAIN_KIND_UNSPECIFIED: _ClassVar[ExplainKind]
+    EXPLAIN_KIND_CAM: _ClassVar[ExplainKind]
+    EXPLAIN_KIND_WINDOWS: _ClassVar[ExplainKind]
+
+class BoxFormat(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    BOX_FORMAT_UNSPECIFIED: _ClassVar[BoxFormat]
+    BOX_FORMAT_XYXY: _ClassVar[BoxFormat]
+    BOX_FORMAT_XYWH: _ClassVar[BoxFormat]
+    BOX_FORMAT_CXCYWH: _ClassVar[BoxFormat]
+
 class FaceSelect(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     FACE_SELECT_UNSPECIFIED: _ClassVar[FaceSelect]
@@ -20,6 +33,13 @@ class PictureFormat(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     PICTURE_FORMAT_JPEG: _ClassVar[PictureFormat]
     PICTURE_FORMAT_PNG: _ClassVar[PictureFormat]
     PICTURE_FORMAT_WEBP: _ClassVar[PictureFormat]
+EXPLAIN_KIND_UNSPECIFIED: ExplainKind
+EXPLAIN_KIND_CAM: ExplainKind
+EXPLAIN_KIND_WINDOWS: ExplainKind
+BOX_FORMAT_UNSPECIFIED: BoxFormat
+BOX_FORMAT_XYXY: BoxFormat
+BOX_FORMAT_XYWH: BoxFormat
+BOX_FORMAT_CXCYWH: BoxFormat
 FACE_SELECT_UNSPECIFIED: FaceSelect
 FACE_SELECT_LARGEST: FaceSelect
 FACE_SELECT_ONLY: FaceSelect
@@ -104,21 +124,87 @@ class ClassifyFrame(_message.Message):
     problem: Problem
     def __init__(self, result: _Optional[_Union[ClassifyReply, _Mapping]] = ..., problem: _Optional[_Union[Problem, _Mapping]] = ...) -> None: ...
 
+class ExplainRequest(_message.Message):
+    __slots__ = ("image", "model", "label", "kind", "fraction", "score_threshold", "format")
+    IMAGE_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    LABEL_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    FRACTION_FIELD_NUMBER: _ClassVar[int]
+    SCORE_THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    FORMAT_FIELD_NUMBER: _ClassVar[int]
+    image: bytes
+    model: str
+    label: str
+    kind: ExplainKind
+    fraction: float
+    score_threshold: float
+    format: PictureFormat
+    def __init__(self, image: _Optional[bytes] = ..., model: _Optional[str] = ..., label: _Optional[str] = ..., kind: _Optional[_Union[ExplainKind, str]] = ..., fraction: _Optional[float] = ..., score_threshold: _Optional[float] = ..., format: _Optional[_Union[PictureFormat, str]] = ...) -> None: ...
+
+class Row(_message.Message):
+    __slots__ = ("values",)
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    values: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, values: _Optional[_Iterable[float]] = ...) -> None: ...
+
+class ScoredBox(_message.Message):
+    __slots__ = ("score", "box")
+    SCORE_FIELD_NUMBER: _ClassVar[int]
+    BOX_FIELD_NUMBER: _ClassVar[int]
+    score: float
+    box: Box
+    def __init__(self, score: _Optional[float] = ..., box: _Optional[_Union[Box, _Mapping]] = ...) -> None: ...
+
+class ExplainReply(_message.Message):
+    __slots__ = ("model", "image", "index", "label", "score", "region", "heat", "window", "step", "scores", "boxes", "picture")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_FIELD_NUMBER: _ClassVar[int]
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    LABEL_FIELD_NUMBER: _ClassVar[int]
+    SCORE_FIELD_NUMBER: _ClassVar[int]
+    REGION_FIELD_NUMBER: _ClassVar[int]
+    HEAT_FIELD_NUMBER: _ClassVar[int]
+    WINDOW_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    SCORES_FIELD_NUMBER: _ClassVar[int]
+    BOXES_FIELD_NUMBER: _ClassVar[int]
+    PICTURE_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    image: Size
+    index: int
+    label: str
+    score: float
+    region: Box
+    heat: _containers.RepeatedCompositeFieldContainer[Row]
+    window: _containers.RepeatedScalarFieldContainer[float]
+    step: _containers.RepeatedScalarFieldContainer[float]
+    scores: _containers.RepeatedCompositeFieldContainer[Row]
+    boxes: _containers.RepeatedCompositeFieldContainer[ScoredBox]
+    picture: bytes
+    def __init__(self, model: _Optional[str] = ..., image: _Optional[_Union[Size, _Mapping]] = ..., index: _Optional[int] = ..., label: _Optional[str] = ..., score: _Optional[float] = ..., region: _Optional[_Union[Box, _Mapping]] = ..., heat: _Optional[_Iterable[_Union[Row, _Mapping]]] = ..., window: _Optional[_Iterable[float]] = ..., step: _Optional[_Iterable[float]] = ..., scores: _Optional[_Iterable[_Union[Row, _Mapping]]] = ..., boxes: _Optional[_Iterable[_Union[ScoredBox, _Mapping]]] = ..., picture: _Optional[bytes] = ...) -> None: ...
+
 class DetectRequest(_message.Message):
-    __slots__ = ("image", "model", "score_threshold", "iou_threshold", "max_detections", "classes")
+    __slots__ = ("image", "model", "score_threshold", "iou_threshold", "max_detections", "classes", "box_format", "normalized", "format")
     IMAGE_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     SCORE_THRESHOLD_FIELD_NUMBER: _ClassVar[int]
     IOU_THRESHOLD_FIELD_NUMBER: _ClassVar[int]
     MAX_DETECTIONS_FIELD_NUMBER: _ClassVar[int]
     CLASSES_FIELD_NUMBER: _ClassVar[int]
+    BOX_FORMAT_FIELD_NUMBER: _ClassVar[int]
+    NORMALIZED_FIELD_NUMBER: _ClassVar[int]
+    FORMAT_FIELD_NUMBER: _ClassVar[int]
     image: bytes
     model: str
     score_threshold: float
     iou_threshold: float
     max_detections: int
     classes: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, image: _Optional[bytes] = ..., model: _Optional[str] = ..., score_threshold: _Optional[float] = ..., iou_threshold: _Optional[float] = ..., max_detections: _Optional[int] = ..., classes: _Optional[_Iterable[str]] = ...) -> None: ...
+    box_format: BoxFormat
+    normalized: bool
+    format: PictureFormat
+    def __init__(self, image: _Optional[bytes] = ..., model: _Optional[str] = ..., score_threshold: _Optional[float] = ..., iou_threshold: _Optional[float] = ..., max_detections: _Optional[int] = ..., classes: _Optional[_Iterable[str]] = ..., box_format: _Optional[_Union[BoxFormat, str]] = ..., normalized: _Optional[bool] = ..., format: _Optional[_Union[PictureFormat, str]] = ...) -> None: ...
 
 class Detection(_message.Message):
     __slots__ = ("class_id", "label", "score", "box")
@@ -133,14 +219,16 @@ class Detection(_message.Message):
     def __init__(self, class_id: _Optional[int] = ..., label: _Optional[str] = ..., score: _Optional[float] = ..., box: _Optional[_Union[Box, _Mapping]] = ...) -> None: ...
 
 class DetectReply(_message.Message):
-    __slots__ = ("model", "image", "detections")
+    __slots__ = ("model", "image", "detections", "picture")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     IMAGE_FIELD_NUMBER: _ClassVar[int]
     DETECTIONS_FIELD_NUMBER: _ClassVar[int]
+    PICTURE_FIELD_NUMBER: _ClassVar[int]
     model: str
     image: Size
     detections: _containers.RepeatedCompositeFieldContainer[Detection]
-    def __init__(self, model: _Optional[str] = ..., image: _Optional[_Union[Size, _Mapping]] = ..., detections: _Optional[_Iterable[_Union[Detection, _Mapping]]] = ...) -> None: ...
+    picture: bytes
+    def __init__(self, model: _Optional[str] = ..., image: _Optional[_Union[Size, _Mapping]] = ..., detections: _Optional[_Iterable[_Union[Detection, _Mapping]]] = ..., picture: _Optional[bytes] = ...) -> None: ...
 
 class DetectFrame(_message.Message):
     __slots__ = ("result", "problem")
@@ -151,18 +239,20 @@ class DetectFrame(_message.Message):
     def __init__(self, result: _Optional[_Union[DetectReply, _Mapping]] = ..., problem: _Optional[_Union[Problem, _Mapping]] = ...) -> None: ...
 
 class DetectFacesRequest(_message.Message):
-    __slots__ = ("image", "model", "score_threshold", "min_size", "max_faces")
+    __slots__ = ("image", "model", "score_threshold", "min_size", "max_faces", "format")
     IMAGE_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     SCORE_THRESHOLD_FIELD_NUMBER: _ClassVar[int]
     MIN_SIZE_FIELD_NUMBER: _ClassVar[int]
     MAX_FACES_FIELD_NUMBER: _ClassVar[int]
+    FORMAT_FIELD_NUMBER: _ClassVar[int]
     image: bytes
     model: str
     score_threshold: float
     min_size: float
     max_faces: int
-    def __init__(self, image: _Optional[bytes] = ..., model: _Optional[str] = ..., score_threshold: _Optional[float] = ..., min_size: _Optional[float] = ..., max_faces: _Optional[int] = ...) -> None: ...
+    format: PictureFormat
+    def __init__(self, image: _Optional[bytes] = ..., model: _Optional[str] = ..., score_threshold: _Optional[float] = ..., min_size: _Optional[float] = ..., max_faces: _Optional[int] = ..., format: _Optional[_Union[PictureFormat, str]] = ...) -> None: ...
 
 class Face(_message.Message):
     __slots__ = ("box", "score", "landmarks")
@@ -175,30 +265,34 @@ class Face(_message.Message):
     def __init__(self, box: _Optional[_Union[Box, _Mapping]] = ..., score: _Optional[float] = ..., landmarks: _Optional[_Iterable[_Union[Point, _Mapping]]] = ...) -> None: ...
 
 class DetectFacesReply(_message.Message):
-    __slots__ = ("model", "image", "faces")
+    __slots__ = ("model", "image", "faces", "picture")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     IMAGE_FIELD_NUMBER: _ClassVar[int]
     FACES_FIELD_NUMBER: _ClassVar[int]
+    PICTURE_FIELD_NUMBER: _ClassVar[int]
     model: str
     image: Size
     faces: _containers.RepeatedCompositeFieldContainer[Face]
-    def __init__(self, model: _Optional[str] = ..., image: _Optional[_Union[Size, _Mapping]] = ..., faces: _Optional[_Iterable[_Union[Face, _Mapping]]] = ...) -> None: ...
+    picture: bytes
+    def __init__(self, model: _Optional[str] = ..., image: _Optional[_Union[Size, _Mapping]] = ..., faces: _Optional[_Iterable[_Union[Face, _Mapping]]] = ..., picture: _Optional[bytes] = ...) -> None: ...
 
 class EmbedFacesRequest(_message.Message):
-    __slots__ = ("image", "model", "embedder", "score_threshold", "min_size", "max_faces")
+    __slots__ = ("image", "model", "embedder", "score_threshold", "min_size", "max_faces", "aligned")
     IMAGE_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     EMBEDDER_FIELD_NUMBER: _ClassVar[int]
     SCORE_THRESHOLD_FIELD_NUMBER: _ClassVar[int]
     MIN_SIZE_FIELD_NUMBER: _ClassVar[int]
     MAX_FACES_FIELD_NUMBER: _ClassVar[int]
+    ALIGNED_FIELD_NUMBER: _ClassVar[int]
     image: bytes
     model: str
     embedder: str
     score_threshold: float
     min_size: float
     max_faces: int
-    def __init__(self, image: _Optional[bytes] = ..., model: _Optional[str] = ..., embedder: _Optional[str] = ..., score_threshold: _Optional[float] = ..., min_size: _Optional[float] = ..., max_faces: _Optional[int] = ...) -> None: ...
+    aligned: bool
+    def __init__(self, image: _Optional[bytes] = ..., model: _Optional[str] = ..., embedder: _Optional[str] = ..., score_threshold: _Optional[float] = ..., min_size: _Optional[float] = ..., max_faces: _Optional[int] = ..., aligned: _Optional[bool] = ...) -> None: ...
 
 class Version(_message.Message):
     __slots__ = ("name", "sha256")

@@ -39,6 +39,11 @@ class VisionStub:
                 request_serializer=service_dot_rpc_dot_stubs_dot_vision__pb2.ClassifyRequest.SerializeToString,
                 response_deserializer=service_dot_rpc_dot_stubs_dot_vision__pb2.ClassifyReply.FromString,
                 _registered_method=True)
+        self.Explain = channel.unary_unary(
+                '/lynceus.v1.Vision/Explain',
+                request_serializer=service_dot_rpc_dot_stubs_dot_vision__pb2.ExplainRequest.SerializeToString,
+                response_deserializer=service_dot_rpc_dot_stubs_dot_vision__pb2.ExplainReply.FromString,
+                _registered_method=True)
         self.Detect = channel.unary_unary(
                 '/lynceus.v1.Vision/Detect',
                 request_serializer=service_dot_rpc_dot_stubs_dot_vision__pb2.DetectRequest.SerializeToString,
@@ -101,6 +106,13 @@ class VisionServicer:
 
     def Classify(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Explain(self, request, context):
+        """Where a classifier looks: Grad-CAM, or a label's score in every window of the image.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -185,6 +197,11 @@ def add_VisionServicer_to_server(servicer, server):
                     request_deserializer=service_dot_rpc_dot_stubs_dot_vision__pb2.ClassifyRequest.FromString,
                     response_serializer=service_dot_rpc_dot_stubs_dot_vision__pb2.ClassifyReply.SerializeToString,
             ),
+            'Explain': grpc.unary_unary_rpc_method_handler(
+                    servicer.Explain,
+                    request_deserializer=service_dot_rpc_dot_stubs_dot_vision__pb2.ExplainRequest.FromString,
+                    response_serializer=service_dot_rpc_dot_stubs_dot_vision__pb2.ExplainReply.SerializeToString,
+            ),
             'Detect': grpc.unary_unary_rpc_method_handler(
                     servicer.Detect,
                     request_deserializer=service_dot_rpc_dot_stubs_dot_vision__pb2.DetectRequest.FromString,
@@ -268,6 +285,33 @@ class Vision:
             '/lynceus.v1.Vision/Classify',
             service_dot_rpc_dot_stubs_dot_vision__pb2.ClassifyRequest.SerializeToString,
             service_dot_rpc_dot_stubs_dot_vision__pb2.ClassifyReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Explain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lynceus.v1.Vision/Explain',
+            service_dot_rpc_dot_stubs_dot_vision__pb2.ExplainRequest.SerializeToString,
+            service_dot_rpc_dot_stubs_dot_vision__pb2.ExplainReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -20,7 +20,7 @@ from models.classification.lenet import LABELS, DigitPipeline, LeNet5, digit_cro
 from models.classification.pipeline import Classifier, ClassifierPipeline
 from models.errors import ParameterInvalid, WeightsError
 from models.image import Image, center_crop, decode
-from models.pipeline import Card, Task
+from models.pipeline import Card, Kind
 from models.weights import COMMITTED, Catalogue, Store
 from tests.models.image.test_decode import smooth
 from tests.paths import SHARED, needs_shared
@@ -30,7 +30,7 @@ def pipeline_of(
     network: nn.Module, size: int = 96, classes: int = 10, fraction: float = 0.875
 ) -> ClassifierPipeline:
     labels = tuple(f"class {index}" for index in range(classes))
-    card = Card("net", Task.CLASSIFY, "none", "0" * 64, labels, (size, size), {"crop_fraction": fraction})
+    card = Card("net", Kind.CLASSIFY, "none", "0" * 64, labels, (size, size), {"crop_fraction": fraction})
     crop = partial(center_crop, size=size, fraction=fraction)
     return ClassifierPipeline(card, Classifier(network, (127.0,), (60.0,)), crop, min_side=None)
 
@@ -48,7 +48,7 @@ def lively(network: nn.Module) -> nn.Module:
 
 
 def digits() -> DigitPipeline:
-    card = Card("lenet5", Task.CLASSIFY, "none", "0" * 64, LABELS, (32, 32))
+    card = Card("lenet5", Kind.CLASSIFY, "none", "0" * 64, LABELS, (32, 32))
     module = Classifier(load(COMMITTED / "lenet5.safetensors"), (0.0,), (255.0,))
     return DigitPipeline(card, module, digit_crop, min_side=None)
 
@@ -154,7 +154,7 @@ def test_a_digits_heat_lies_on_the_digit() -> None:
 
 
 def test_labels_by_name_or_by_index() -> None:
-    card = Card("net", Task.CLASSIFY, "none", "0" * 64, ("crane", "1", "crane"))
+    card = Card("net", Kind.CLASSIFY, "none", "0" * 64, ("crane", "1", "crane"))
     assert find_label(card, "crane") == 0
     assert find_label(card, "1") == 1
     assert find_label(card, "2") == 2

@@ -21,7 +21,7 @@ from models.classification.pipeline import ClassifierPipeline
 from models.classification.result import Classification, ClassifyOptions
 from models.errors import WeightsError
 from models.image import Image, Pixels, decode, encode, resize
-from models.pipeline import Pipeline, Task
+from models.pipeline import Kind, Pipeline
 from models.training.lenet import augment, confusion, held_out, main, read_idx, read_mnist, train
 from models.weights import COMMITTED, Entry, File
 from tests.paths import SHARED, needs_shared
@@ -33,7 +33,7 @@ WEIGHTS = COMMITTED / "lenet5.safetensors"
 def pipeline() -> ClassifierPipeline:
     digest = hashlib.sha256(WEIGHTS.read_bytes()).hexdigest()
     entry = Entry(
-        "lenet5", Task.CLASSIFY, "lenet5", "Apache-2.0", {"weights": File("repo", WEIGHTS.name, digest)}
+        "lenet5", Kind.CLASSIFY, "lenet5", "Apache-2.0", {"weights": File("repo", WEIGHTS.name, digest)}
     )
     return build(entry, {"weights": WEIGHTS})
 

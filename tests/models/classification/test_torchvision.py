@@ -19,7 +19,7 @@ from models.classification.pipeline import ClassifierPipeline
 from models.classification.torchvision import build, load, preset_crop
 from models.errors import WeightsError
 from models.image import Image, decode
-from models.pipeline import Task
+from models.pipeline import Kind
 from models.registry import build_entry
 from models.weights import Entry, File
 from tests.models.image.test_decode import smooth
@@ -52,7 +52,7 @@ def network(arch: str, classes: int = 1000) -> nn.Module:
 def entry(options: dict[str, Any]) -> Entry:
     return Entry(
         name="tuned",
-        task=Task.CLASSIFY,
+        task=Kind.CLASSIFY,
         builder="torchvision_classifier",
         license="BSD-3-Clause",
         files={"weights": File("file", "unused", "ab" * 32)},

@@ -19,7 +19,7 @@ from models.detection.rcnn import CANDIDATES, RCNNPipeline, build
 from models.detection.result import DetectOptions
 from models.errors import ParameterInvalid, WeightsError
 from models.image import Image
-from models.pipeline import Pipeline, Task
+from models.pipeline import Kind, Pipeline
 from models.registry import build_entry
 from models.weights import Entry, File
 
@@ -64,7 +64,7 @@ def _spread(network: Any, layers: dict[nn.Conv2d | nn.Linear, float]) -> None:
 def entry(**options: object) -> Entry:
     files = {"weights": File("file", "w.pth", "ab" * 32)}
     return Entry(
-        "rcnn", Task.DETECT, "torchvision_rcnn", "BSD-3-Clause", files, {"arch": MOBILENET, **options}
+        "rcnn", Kind.DETECT, "torchvision_rcnn", "BSD-3-Clause", files, {"arch": MOBILENET, **options}
     )
 
 

@@ -14,11 +14,11 @@ from models.errors import FaceNotFound, FacesMany, ParameterInvalid
 from models.faces.dlib_resnet import TEMPLATE
 from models.faces.result import Embedding, Face, Faces
 from models.faces.verify import compare, select_face
-from models.pipeline import Card, FaceSpace, Task
+from models.pipeline import Card, FaceSpace, Kind
 from tests.models.faces.portraits import embedder, portrait, portraits
 from tests.paths import needs_shared
 
-CARD = Card("small", Task.EMBED, "none", "ab" * 32, face_space=FaceSpace(4, 0.6, TEMPLATE))
+CARD = Card("small", Kind.EMBED, "none", "ab" * 32, face_space=FaceSpace(4, 0.6, TEMPLATE))
 VECTORS = st.lists(st.floats(-1e3, 1e3, width=32), min_size=4, max_size=4).filter(lambda v: any(v))
 POINTS = ((0.0, 0.0), (1.0, 0.0), (0.5, 0.5), (0.0, 1.0), (1.0, 1.0))
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from models.backbones.efficientnet_lite import Backbone
 from models.image import Image, Pixels, encode
-from models.style.result import Style
+from models.pipeline import Style
 from models.style.transfer import StyleConfig, StyleNetwork
 
 STYLES = (

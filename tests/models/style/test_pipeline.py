@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from models.errors import ImageTooLarge, ParameterInvalid, StyleUnknown
 from models.image import Image
-from models.pipeline import Card, Task
+from models.pipeline import Card, Kind
 from models.style.pipeline import MAX_SIDE, StylePipeline
 from models.style.result import StyleOptions, Stylised
 from models.style.transfer import ServedStyleNetwork
 from tests.models.style.small import STYLES, image, random_network
 
-CARD = Card("styles", Task.STYLE, "", "")
+CARD = Card("styles", Kind.STYLE, "", "")
 BUCKETS = [(64, 64), (48, 64), (32, 32)]
 
 

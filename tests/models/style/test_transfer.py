@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from models.errors import WeightsError
-from models.pipeline import Pipeline, Task
+from models.pipeline import Kind, Pipeline
 from models.style.transfer import (
     MARGIN,
     ConditionalNorm,
@@ -26,7 +26,7 @@ from models.style.transfer import (
     save,
 )
 from models.weights import Entry, File, sha256_of
-from service.openvino_executor import OpenVINOExecutor
+from service.engine.openvino_executor import OpenVINOExecutor
 from tests.models.style.small import STYLES, picture, random_network
 
 
@@ -145,10 +145,10 @@ def test_the_zoo_builds_it(tmp_path: Path) -> None:
     path = tmp_path / "styles.safetensors"
     save(random_network(), path)
     file = File("file", str(path), sha256_of(path))
-    entry = Entry("styles", Task.STYLE, "style", "Apache-2.0", {"weights": file}, {"buckets": [[64, 96]]})
+    entry = Entry("styles", Kind.STYLE, "style", "Apache-2.0", {"weights": file}, {"buckets": [[64, 96]]})
     pipeline = build(entry, {"weights": path})
     assert isinstance(pipeline, Pipeline)
-    assert pipeline.card.task is Task.STYLE
+    assert pipeline.card.task is Kind.STYLE
     assert pipeline.card.labels == ("dots", "lines", "waves")
     assert pipeline.shapes == ((65, 96, 3),)
     assert [style.title for style in pipeline.styles] == ["Dots", "Lines", "Waves"]

@@ -16,7 +16,7 @@ from models.detection.darknet.weights import load_weights
 from models.detection.result import Detections, DetectOptions
 from models.errors import WeightsError
 from models.image import decode
-from models.pipeline import Pipeline, Task
+from models.pipeline import Kind, Pipeline
 from models.registry import build_entry
 from models.weights import Entry, File, sha256_of
 from tests.models.detection.darknet.random_networks import HEAD, SMALL, write_weights
@@ -78,7 +78,7 @@ def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
 
 def entry_of(name: str, files: dict[str, Path], options: dict[str, object]) -> Entry:
     sources = {role: File("file", str(path), sha256_of(path)) for role, path in files.items()}
-    return Entry(name, Task.DETECT, "darknet", "public domain", sources, options)
+    return Entry(name, Kind.DETECT, "darknet", "public domain", sources, options)
 
 
 def pipeline_of(name: str, **options: object) -> DarknetPipeline:

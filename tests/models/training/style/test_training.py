@@ -15,7 +15,7 @@ from torch import Tensor
 from models.classification.efficientnet import EfficientNetLite0
 from models.errors import ParameterInvalid
 from models.image import decode, encode
-from models.style.result import Style
+from models.pipeline import Style
 from models.style.transfer import ConditionalNorm, StyleConfig, StyleNetwork, load, save
 from models.training.style import __main__ as command
 from models.training.style import add as style_add

@@ -18,7 +18,7 @@ from torchvision.ops import box_convert
 
 from models.detection.pipeline import DetectorPipeline
 from models.detection.yolo import Detector, Yolo, load
-from models.pipeline import Card, Task
+from models.pipeline import Card, Kind
 from models.training.fold import fold, unfolded
 from models.training.yolo import data
 from models.training.yolo.__main__ import main
@@ -196,7 +196,7 @@ def test_evaluation_undoes_the_letterbox(squares: Path) -> None:
                 boxes.append(torch.stack(ends).float())
             return torch.stack(boxes)[:, None], torch.tensor([0.2, 0.9]).expand(len(images), 1, 2)
 
-    card = Card("bright", Task.DETECT, "", "", labels=("round", "square"), input=(160, 160))
+    card = Card("bright", Kind.DETECT, "", "", labels=("round", "square"), input=(160, 160))
     figures = evaluate(DetectorPipeline(card, Bright()), samples, ["square"])
     assert figures.ap50 == pytest.approx(1.0)
     assert figures.ap > 0.8

@@ -1,0 +1,76 @@
+"""What a request may ask of a model: names, bounds, defaults and descriptions, each in one place.
+
+A task of the service extends these models by what concerns its transports alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from models.errors import ECHO, ParameterInvalid
+
+M = TypeVar("M", bound=BaseModel)
+SEPARATOR = "."
+"""Between the names of a group of parameters and of one of them, where they stand in one list."""
+
+
+class Parameters(BaseModel):
+    """Base of a task's parameters."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=(), use_enum_values=False
+    )
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> Self:
+        """The parameters that a request gives; numbers may come as text.
+
+        Raises:
+            ParameterInvalid: one is unknown, of another type or out of its range; names the first.
+        """
+        for name, value in given.items():
+            field = cls.model_fields.get(name)
+            if isinstance(value, bool) and field is not None and "bool" not in str(field.annotation):
+                raise ParameterInvalid(name, f"{name}: Input should not be true or false")
+        return checked(cls, given)
+
+
+def groups(kind: type[Parameters]) -> dict[str, type[Parameters]]:
+    """The fields of a kind of parameters that are parameters themselves: of a task that runs others."""
+    annotations = {name: field.annotation for name, field in kind.model_fields.items()}
+    return {
+        name: inner
+        for name, inner in annotations.items()
+        if isinstance(inner, type) and issubclass(inner, Parameters)
+    }
+
+
+def names(kind: type[Parameters]) -> list[str]:
+    """The names of all parameters; those in groups as ``group.name``."""
+    inner = groups(kind)
+    found: list[str] = []
+    for name in kind.model_fields:
+        found += [f"{name}{SEPARATOR}{one}" for one in names(inner[name])] if name in inner else [name]
+    return found
+
+
+def checked(kind: type[M], given: Any) -> M:
+    """What a request gives, as a model.
+
+    Args:
+        kind: the model.
+        given: its fields by name, or their JSON text as bytes.
+
+    Raises:
+        ParameterInvalid: the first field that does not fit, by its path.
+    """
+    try:
+        return kind.model_validate_json(given) if isinstance(given, bytes) else kind.model_validate(given)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        path = first["loc"][:1] if issubclass(kind, Parameters) else first["loc"]
+        name = ".".join(str(part) for part in path)[:ECHO] or "body"
+        raise ParameterInvalid(name, f"{name}: {first['msg']}") from None

@@ -1,0 +1,201 @@
+"""One worker's service: settings -> runners -> tasks. Every transport works with this one object.
+
+It pulls in torch, which the process that watches over the workers does not need.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from functools import partial
+from typing import Any, TypeVar
+
+import torch
+
+from models import registry
+from models.image import Limits
+from models.weights import Store, standard_catalogue
+from service.engine.engine import Answer, Engine, outcome, together
+from service.engine.executor import make_executor, pick_device
+from service.engine.memory import MemoryBudget
+from service.engine.runner import Runner
+from service.host.auth import Auth
+from service.jobs.service import JobService, make_jobs
+from service.oip.service import OipService
+from service.request import RequestContext, RequestLog
+from service.settings import Settings
+from service.tasks.render import ImageFormat, Rendered
+from service.tasks.task import Encoded, Images, Task
+from service.telemetry import metrics as telemetry
+from service.telemetry.gpu import GpuMeter, make_meter
+from service.telemetry.metrics import Metrics
+from service.telemetry.tracing import Tracing, make_tracing
+
+T = TypeVar("T")
+
+
+class Service:
+    """What the transports share.
+
+    Args:
+        settings: limits and switches.
+        runners: every model, the first of each kind its default.
+        metrics: of the worker.
+        decoders: decoding threads; 0: the models' own.
+        tracing: where spans go, if anywhere.
+        meter: of the GPU, where there is one.
+
+    Raises:
+        ValueError: the file of API keys holds none.
+
+    Attributes:
+        engine: the models.
+        auth: API keys.
+        log: what is told of every request at its end.
+        oip: the Open Inference Protocol.
+        jobs: long work; None where no served model fits it.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        runners: Iterable[Runner],
+        metrics: Metrics,
+        *,
+        decoders: int = 0,
+        tracing: Tracing | None = None,
+        meter: GpuMeter | None = None,
+    ) -> None:
+        self.settings = settings
+        self.metrics = metrics
+        self.tracing = tracing
+        self._meter = meter
+        limits = Limits(settings.max_image_bytes, settings.max_image_pixels)
+        memory = MemoryBudget(settings.decode_memory_bytes)
+        self.engine = Engine(runners, metrics, limits, decoders, memory, tracing)
+        keys = [key.get_secret_value() for key in settings.api_keys]
+        self.auth = Auth(keys, settings.api_keys_file, concurrency=settings.key_concurrency)
+        self.log = RequestLog(metrics, self.auth, enabled=settings.access_log)
+        self.oip = OipService(self.engine, metrics, settings.max_images)
+        self.jobs: JobService | None = None
+
+    async def run(
+        self, task: Task[Any, Any], images: Images | Any, params: Any, context: RequestContext
+    ) -> Answer[Any]:
+        """A task's result.
+
+        Args:
+            task: what to do; it has a `run`.
+            images: by name, encoded, or the task's body.
+            params: of the task.
+            context: of the request.
+
+        Raises:
+            ImageInvalid, ImageTooLarge, MediaTypeUnsupported: the bytes.
+            ParameterInvalid, ModelUnknown: the request.
+            Overloaded, NotReady, OutOfMemory, DeadlineExceeded: the service.
+            Exception: those that the task names.
+        """
+        assert task.run is not None  # noqa: S101
+        answer = await task.run(self.engine, images, params, context)
+        context.record(answer.timing)
+        return answer
+
+    async def run_each(
+        self, task: Task[Any, Any], several: Sequence[Images], params: Any, context: RequestContext
+    ) -> list[Answer[Any] | Exception]:
+        """The same for several images of one request: each its result or its own error."""
+        calls = [partial(self.run, task, images, params, context) for images in several]
+        return await together([partial(outcome, call) for call in calls], self.window(task, params))
+
+    async def draw(
+        self,
+        task: Task[Any, Any],
+        images: Encoded,
+        params: Any,
+        image_format: ImageFormat,
+        context: RequestContext,
+    ) -> Answer[Rendered]:
+        """A task's result as an image; the task has a `draw`. Raises as `run` does."""
+        assert task.draw is not None  # noqa: S101
+        answer = await task.draw(self.engine, images, params, image_format, context)
+        context.record(answer.timing)
+        return answer
+
+    def check_models(self, task: Task[Any, Any], params: Any) -> None:
+        """
+        Raises:
+            ModelUnknown: a model that is named is not served, or is of another kind.
+        """
+        for name, kind in task.models.items():
+            if (model := getattr(params, name)) is not None:
+                self.engine.find(kind, model)
+
+    def window(self, task: Task[Any, Any], params: Any) -> int:
+        """Images of one request that may be under way at once (see `Runner`).
+
+        Raises:
+            ModelUnknown: the model that is asked for is not served.
+        """
+        name, kind = next(iter(task.models.items()))
+        return self.engine.find(kind, getattr(params, name)).window
+
+    async def start(self) -> None:
+        """Warms every model; ready when it returns."""
+        await self.engine.start()
+        if self._meter is not None:
+            self._meter.start()
+        if self.jobs is not None:
+            await asyncio.to_thread(self.jobs.start)
+
+    async def stop_jobs(self) -> None:
+        """Ends what runs in the background; no request waits for it."""
+        if self.jobs is not None:
+            await asyncio.to_thread(self.jobs.stop)
+
+    async def stop(self) -> None:
+        """Finishes what is left and lets go of the threads; every request has been answered by now."""
+        await self.engine.drain(self.settings.timeout_seconds)
+        if self.tracing is not None:
+            await asyncio.to_thread(self.tracing.close)
+        if self._meter is not None:
+            self._meter.stop()
+        telemetry.leave()
+
+
+def build(settings: Settings) -> Service:
+    """The service that the settings describe.
+
+    Raises:
+        ModelUnknown, WeightsError: the configuration or a file is wrong.
+        ValueError: a device, an executor or an exporter of traces that is not there, or a file of API keys
+            without any.
+    """
+    device = pick_device(settings.device)
+    cuda = device.startswith("cuda")
+    torch.set_num_threads(settings.thread_count(cuda))
+    telemetry.forget_dead_workers()
+    metrics = Metrics()
+    meter = make_meter(device, metrics) if cuda else None
+    tracing = make_tracing(settings.tracing)
+    catalogue, store = standard_catalogue(settings.catalogue), Store(settings.weights_dir)
+    runners = []
+    for name in settings.models:
+        pipeline = registry.build(name, catalogue, store)
+        limit = settings.batch_limit(cuda)
+        runners.append(
+            Runner(
+                pipeline,
+                make_executor(pipeline, settings),
+                metrics,
+                max_batch=min(limit, catalogue[name].max_batch or limit),
+                max_queue=settings.max_queue,
+                slots=settings.slots,
+                linger=settings.linger_ms / 1000,
+                tracing=tracing,
+            )
+        )
+    decoders = settings.decoder_count(cuda)
+    service = Service(settings, runners, metrics, decoders=decoders, tracing=tracing, meter=meter)
+    service.jobs = make_jobs(settings, service.engine, metrics)
+    return service

@@ -1,0 +1,338 @@
+"""The dynamic batcher: many awaiting requests in, one call of the device out.
+
+    submit() -> queue of its key -> a slot is free -> run([items]) -> futures
+
+It is work-conserving: a batch leaves as soon as the device has a free slot, with whatever waits by then, so
+batches grow with the load and a lone client waits for nobody. Everything happens by event (an arrival, a
+finished batch, a timer of the injected clock); nothing polls. A batch is gathered at the end of the event
+loop's turn, so that a burst submitted in one turn shares one batch, at no cost in time.
+
+The design follows text-embeddings-inference (no timer in the batcher; the back end's free slot pulls) and
+mosec (a bounded queue that refuses at once). No third-party imports; one event loop, no locks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Generic, Literal, TypeVar
+
+from service.engine.capacity import BatchLimit, DrainRate
+from service.engine.clock import Clock, Handle, LoopClock
+from service.engine.queue import Entry, KeyedQueue, Lane, head
+from service.errors import DeadlineExceeded, NotReady, Overloaded
+
+T = TypeVar("T")
+R = TypeVar("R")
+Reason = Literal["full", "expired", "cancelled"]
+
+
+class Observer:
+    """What the batcher reports of itself, for metrics. Override what is wanted; must not raise."""
+
+    def on_batch(self, size: int, queue_seconds: Sequence[float], compute_seconds: float) -> None:
+        """A run gave results, after one wait per item. No item is reported twice."""
+
+    def on_failure(self, size: int, error: Exception) -> None:
+        """A run raised. With `size` over 1 its halves are tried next; else the item fails with `error`."""
+
+    def on_drop(self, reason: Reason) -> None:
+        """An item ends without a result: refused at a full queue, out of time, or its client left."""
+
+    def on_depth(self, items: int) -> None:
+        """So many items wait now."""
+
+    def on_inflight(self, batches: int) -> None:
+        """So many batches are on the device now."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchResult(Generic[R]):
+    """An item's result and its way there.
+
+    Attributes:
+        result: what `run` gave for the item.
+        queue_s: seconds from `submit` until the run that gave the result began.
+        compute_s: seconds of that run.
+        batch_size: items in that run.
+    """
+
+    result: R
+    queue_s: float
+    compute_s: float
+    batch_size: int
+
+
+class Batcher(Generic[T, R]):
+    """Gathers items into batches for a device that works on few batches at a time.
+
+    Only items of one key share a batch; among keys the one with the oldest head goes first, and within a key
+    items leave in the order they came. Beyond what the free slots can take at once, at most `max_queue` items
+    wait; the next one is refused at once. Cancelled and expired items never reach the device.
+
+    A run that raises is retried by halves: a poison item fails alone with its own exception after 2 log2(n)
+    extra runs, its neighbours succeed, and n items cost 2n - 1 runs at the very worst. A run out of memory
+    lowers the cap on later batches as well.
+    """
+
+    def __init__(
+        self,
+        run: Callable[[Sequence[T]], Awaitable[Sequence[R | Exception]]],
+        *,
+        max_batch: int,
+        max_queue: int,
+        slots: int = 1,
+        linger: float = 0.0,
+        fit: Callable[[int], int] | None = None,
+        is_oom: Callable[[BaseException], bool] = lambda error: isinstance(error, MemoryError),
+        clock: Clock | None = None,
+        observer: Observer | None = None,
+    ) -> None:
+        """
+        Args:
+            run: answers a batch of 1..max_batch items in order; an Exception in place of a result fails that
+                item alone. At most `slots` calls are under way at once.
+            max_batch: most items of a run.
+            max_queue: most items that wait while no slot is free; 0 refuses whatever cannot leave at once.
+            slots: batches on the device at once; 2 lets the next batch be staged while one computes.
+            linger: seconds that a batch which is not full waits for company, from its first item's arrival.
+                It costs a lone client just that much, so 0 unless the device gains more by larger batches.
+            fit: how many of so many waiting items to take at once, where some sizes cost less per item.
+            is_oom: whether an exception of `run` is the device's out-of-memory.
+        """
+        if max_batch < 1 or slots < 1 or max_queue < 0 or linger < 0:
+            raise ValueError("max_batch and slots must be at least 1, max_queue and linger at least 0")
+        self._run = run
+        self._max_queue = max_queue
+        self._slots = slots
+        self._linger = linger
+        self._fit = fit
+        self._is_oom = is_oom
+        self._clock: Clock = clock or LoopClock()
+        self._observer = observer or Observer()
+        self._room: KeyedQueue[T, BatchResult[R]] = KeyedQueue()
+        self._number = 0
+        self._inflight = 0
+        self._cap = BatchLimit(max_batch)
+        self._rate = DrainRate()
+        self._scheduled = False
+        self._lingering: Handle | None = None
+        self._closed = False
+        self._running: dict[int, tuple[asyncio.Task[None], list[Entry[T, BatchResult[R]]]]] = {}
+        self._cut = False
+        self._idle = asyncio.Event()  # set once closed with nothing left to do
+        # Batches run in this context, not in that of whichever request happened to start them.
+        self._context = contextvars.copy_context()
+
+    @property
+    def queue_depth(self) -> int:
+        """Items waiting for a slot."""
+        return self._room.depth
+
+    @property
+    def inflight(self) -> int:
+        """Batches on the device."""
+        return self._inflight
+
+    @property
+    def cap(self) -> int:
+        """Most items that a batch takes now."""
+        return self._cap.size
+
+    @property
+    def retry_after(self) -> float:
+        """Seconds in which what waits now should have drained: 0.05 to 60; 1 before any batch ended."""
+        return self._rate.seconds_for(self._room.depth)
+
+    async def submit(self, item: T, *, key: Hashable = None, deadline: float | None = None) -> BatchResult[R]:
+        """Queues one item and waits for its result. Cancelling the caller takes the item back.
+
+        Args:
+            key: items share a batch with equal keys only (the shape of a tensor, say).
+            deadline: clock time after which the result is of no use.
+
+        Raises:
+            Overloaded: the queue is full.
+            NotReady: the batcher is draining, or was closed before the result was there.
+            DeadlineExceeded: at the deadline exactly, whether the item waits or is on the device by then.
+            Exception: whatever `run` raised for this item alone.
+        """
+        if self._closed:
+            raise NotReady("the service is stopping")
+        now = self._clock.now()
+        if deadline is not None and deadline <= now:
+            self._observer.on_drop("expired")
+            raise DeadlineExceeded("the deadline has passed")
+        if self._room.depth >= self._max_queue + self._cap.size * (self._slots - self._inflight):
+            self._observer.on_drop("full")
+            raise Overloaded(f"{self._room.depth} requests wait already", self.retry_after)
+        future: asyncio.Future[BatchResult[R]] = asyncio.get_running_loop().create_future()
+        self._number += 1
+        entry = Entry(self._number, item, key, now, deadline, future)
+        length = self._room.add(entry)
+        self._observer.on_depth(self._room.depth)
+        timer = None
+        if deadline is not None:
+            timer = self._clock.call_later(deadline - now, self._drop, entry, "expired")
+        if self._inflight < self._slots:
+            if length >= self._cap.size:
+                self._dispatch()
+            elif not self._scheduled:
+                self._scheduled = True
+                asyncio.get_running_loop().call_soon(self._dispatch)
+        try:
+            return await future
+        except asyncio.CancelledError:
+            if future.cancelled():  # else the result came first
+                self._drop(entry, "cancelled")
+            raise
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+    async def drain(self, grace: float) -> bool:
+        """Refuses new items, lets those queued and on the device finish, then closes; lingers no more.
+
+        Returns whether all finished within `grace` seconds; what did not fails with NotReady.
+        """
+        self._closed = True
+        self._dispatch()
+        timer = self._clock.call_later(grace, self.close)
+        try:
+            await self._idle.wait()
+        finally:
+            timer.cancel()
+        return not self._cut
+
+    def close(self) -> None:
+        """Refuses new items and fails all that wait or are on the device with NotReady, at once.
+
+        A run under way cannot be called off; it ends unheard.
+        """
+        self._closed = True
+        self._cut = bool(self._room.depth or self._inflight)
+        waiting = list(self._room)
+        for entry in waiting:
+            self._take_back(entry)
+        for entry in chain(waiting, *(batch for _, batch in self._running.values())):
+            entry.fail(NotReady("the service is stopping"))
+        self._idle.set()
+
+    def _take_back(self, entry: Entry[T, BatchResult[R]]) -> None:
+        if self._room.remove(entry):
+            self._observer.on_depth(self._room.depth)
+
+    def _drop(self, entry: Entry[T, BatchResult[R]], reason: Reason) -> None:
+        """Ends an item without a result, wherever it is; on the device its batch goes on without it."""
+        if reason == "cancelled" or not entry.future.done():
+            self._take_back(entry)
+            self._end(entry, reason)
+            self._settle()
+
+    def _end(self, entry: Entry[T, BatchResult[R]], reason: Reason) -> None:
+        self._observer.on_drop(reason)
+        entry.fail(DeadlineExceeded("the deadline passed before the result was there"))
+
+    def _is_wanted(self, entry: Entry[T, BatchResult[R]], now: float) -> bool:
+        """Whether someone waits for it still; ends it if it is due and the loop has not got to its timer."""
+        if entry.future.done():
+            return False
+        if entry.deadline is None or entry.deadline > now:
+            return True
+        self._end(entry, "expired")
+        return False
+
+    def _settle(self) -> None:
+        if self._closed and not (self._room.depth or self._inflight):
+            self._idle.set()
+
+    def _dispatch(self) -> None:
+        """Fills the free slots."""
+        self._scheduled = False
+        while self._inflight < self._slots and self._room.depth:
+            now = self._clock.now()
+            lingered = now if self._closed else now - self._linger
+            lane = self._room.oldest(self._cap.size, lingered)
+            if lane is None:
+                if self._lingering is not None:
+                    self._lingering.cancel()
+                delay = self._room.first_arrival() - lingered
+                self._lingering = self._clock.call_later(delay, self._dispatch)
+                break
+            batch = self._gather(lane, now)
+            if batch:
+                self._inflight += 1
+                self._observer.on_inflight(self._inflight)
+                task = asyncio.get_running_loop().create_task(self._serve(batch), context=self._context)
+                self._running[batch[0].number] = task, batch
+        self._settle()
+
+    def _gather(self, lane: Lane[T, BatchResult[R]], now: float) -> list[Entry[T, BatchResult[R]]]:
+        """Takes the next batch off a lane, leaving out whoever is out of time or has left."""
+        size = min(len(lane), self._cap.size)
+        if self._fit is not None:
+            size = min(size, max(1, self._fit(size)))
+        batch: list[Entry[T, BatchResult[R]]] = []
+        while lane and len(batch) < size:
+            entry = head(lane)
+            self._room.remove(entry)
+            if self._is_wanted(entry, now):
+                batch.append(entry)
+        self._observer.on_depth(self._room.depth)
+        return batch
+
+    async def _serve(self, batch: list[Entry[T, BatchResult[R]]]) -> None:
+        """Takes one batch through the device, its failed parts by halves, and frees the slot."""
+        started = self._clock.now()
+        parts = [batch]  # a stack
+        try:
+            while parts:
+                now = self._clock.now()
+                part = [entry for entry in parts.pop() if self._is_wanted(entry, now)]
+                if part:
+                    parts += await self._attempt(part)
+        except BaseException as error:  # not the run's, which `_attempt` answers: a bug, or the loop ends
+            for entry in batch:
+                cancelled = isinstance(error, asyncio.CancelledError)
+                entry.fail(NotReady("the run was cancelled") if cancelled else RuntimeError(repr(error)))
+            raise
+        finally:
+            del self._running[batch[0].number]
+            self._inflight -= 1
+            self._observer.on_inflight(self._inflight)
+            self._rate.ended(len(batch), started, self._clock.now())
+            self._dispatch()
+
+    async def _attempt(self, part: list[Entry[T, BatchResult[R]]]) -> list[list[Entry[T, BatchResult[R]]]]:
+        """One run. Answers its items, or gives back its halves to try next, the first of them last."""
+        size = len(part)
+        started = self._clock.now()
+        try:
+            results = await self._run([entry.item for entry in part])
+        except Exception as error:
+            self._observer.on_failure(size, error)
+            if self._is_oom(error):
+                self._cap.failed(size)
+            if size == 1:
+                part[0].fail(error)
+                return []
+            return [part[size // 2 :], part[: size // 2]]
+        seconds = self._clock.now() - started
+        if len(results) != size:
+            wrong = f"a run of {size} items gave {len(results)} results"
+            self._observer.on_failure(size, RuntimeError(wrong))
+            for entry in part:
+                entry.fail(RuntimeError(wrong))
+            return []
+        waits = [started - entry.arrived for entry in part]
+        self._observer.on_batch(size, waits, seconds)
+        self._cap.succeeded(size)
+        for entry, result, wait in zip(part, results, waits, strict=True):
+            if isinstance(result, Exception):
+                entry.fail(result)
+            else:
+                entry.answer(BatchResult(result, wait, seconds, size))
+        return []

@@ -1,0 +1,49 @@
+"""What the batcher learns of its device while serving: how much it can hold, and how fast it is."""
+
+from __future__ import annotations
+
+
+class BatchLimit:
+    """The most items that a batch may have: `max_batch`, or less after out-of-memory.
+
+    An out-of-memory halves it; 64 batches that fill more than half of it double it again. Each further
+    out-of-memory doubles that number (up to 4096), so that a limit which is here to stay is probed ever more
+    rarely; as many batches at the full size forgive it all.
+    """
+
+    def __init__(self, max_batch: int) -> None:
+        self.size = self._full = max_batch
+        self._good, self._patience = 0, 32
+
+    def failed(self, size: int) -> None:
+        self.size = max(1, min(self.size, size // 2))
+        self._good, self._patience = 0, min(4096, 2 * self._patience)
+
+    def succeeded(self, size: int) -> None:
+        if self._patience == 32 or 2 * size <= self.size:
+            return
+        self._good += 1
+        if self._good == self._patience:
+            self._good = 0
+            if self.size == self._full:
+                self._patience = 32
+            self.size = min(self._full, 2 * self.size)
+
+
+class DrainRate:
+    """How fast batches end while the device is busy: two moving averages and their quotient, which stands
+    even where batches on two slots end at one moment."""
+
+    def __init__(self) -> None:
+        self._items, self._seconds, self._last = 0.0, 0.0, 0.0
+
+    def ended(self, items: int, began: float, now: float) -> None:
+        self._items += 0.2 * (items - self._items)
+        self._seconds += 0.2 * (now - max(began, self._last) - self._seconds)
+        self._last = now
+
+    def seconds_for(self, items: int) -> float:
+        """How long so many items should take: 0.05 to 60; 1 before any batch ended."""
+        if not self._seconds:
+            return 1.0
+        return min(60.0, max(0.05, items * self._seconds / self._items))

@@ -1,0 +1,352 @@
+"""The models that are served, and the one way through them: bytes in, typed result out.
+
+Nothing here knows of a task, a status code, a header or a message; errors are those of `service.errors` and
+`models.errors`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Generic, Self, TypeVar
+
+from models.errors import ModelUnknown, echoed
+from models.image import DecodePlan, Image, Limits, decode
+from models.image import plan as plan_decoding
+from models.pipeline import Kind, Prepared
+from service.engine.memory import MemoryBudget
+from service.engine.offload import Call, Offload
+from service.engine.runner import Runner, State
+from service.telemetry.metrics import Metrics
+from service.telemetry.timing import Timing
+from service.telemetry.tracing import Tracing
+
+R = TypeVar("R")
+T = TypeVar("T")
+
+PLANNED_INLINE = 1024 * 1024
+"""Bytes of a file whose header is read in the event loop, at the price of a memory search over them."""
+
+NOT_READY_AFTER = 10.0
+"""Seconds that one call of a model may take until the model is not ready."""
+
+NOT_ALIVE_AFTER = 60.0
+"""Seconds that one call may take until only a new process helps."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer(Generic[R]):
+    """A result, the name of the model that gave it, and where its time went."""
+
+    model: str
+    result: R
+    timing: Timing
+
+
+class KeptImage:
+    """The decoded image of a request, where it is needed after its batch; gives its memory back on exit.
+
+    Args:
+        memory: of the worker.
+        min_side, max_pixels: how far the decoder may reduce it, see `models.image.decode`.
+
+    Attributes:
+        image: once `Engine.infer` has decoded it.
+    """
+
+    image: Image
+
+    def __init__(
+        self, memory: MemoryBudget, *, min_side: int | None = None, max_pixels: int | None = None
+    ) -> None:
+        self.min_side = min_side
+        self.max_pixels = max_pixels
+        self._memory = memory
+        self._held = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._memory.release(self._held)
+        self._held = 0
+
+    def take(self, size: int) -> None:
+        """From now on `size` reserved bytes are this image's."""
+        self._held += size
+
+
+class Engine:
+    """Every model that is served by a worker.
+
+    Args:
+        runners: the first of each kind is that kind's default.
+        metrics: where decoding is observed.
+        limits: of one image.
+        decoders: threads that decode and preprocess; 0: the models' own threads do, just before a batch.
+        memory: for decoded images.
+        tracing: where spans of the decoding go, if anywhere.
+
+    Attributes:
+        runners: by name.
+        limits: of one image.
+        memory: for decoded images.
+        offload: threads for long work.
+        inline: images are prepared in the models' own threads.
+        draining: the service is stopping; not ready any more.
+    """
+
+    def __init__(
+        self,
+        runners: Iterable[Runner],
+        metrics: Metrics,
+        limits: Limits,
+        decoders: int,
+        memory: MemoryBudget,
+        tracing: Tracing | None = None,
+    ) -> None:
+        self._tracing = tracing
+        self.memory = memory
+        self.offload = Offload(memory, max(1, decoders))
+        self.runners: dict[str, Runner] = {runner.card.name: runner for runner in runners}
+        self.limits = limits
+        self.draining = False
+        self._defaults: dict[Kind, str] = {}
+        for name, runner in self.runners.items():
+            self._defaults.setdefault(runner.card.task, name)
+        self.inline = decoders == 0
+        self._decoders = ThreadPoolExecutor(max(1, decoders), thread_name_prefix="decode")
+        self._decode_seconds = {name: metrics.stage_seconds.labels(name, "decode") for name in self.runners}
+
+    @property
+    def ready(self) -> bool:
+        """Every configured model is loaded, verified and warm, and the service is not draining."""
+        return bool(self.runners) and all(self.is_ready(name) for name in self.runners)
+
+    @property
+    def alive(self) -> bool:
+        """No model has failed for good, and no call lasts as if for ever; else only a new process helps."""
+        now = time.monotonic()
+        longest = max((runner.longest(now) for runner in self.runners.values()), default=0.0)
+        return max(longest, self.offload.longest(now)) < NOT_ALIVE_AFTER and all(
+            runner.state is not State.FAILED for runner in self.runners.values()
+        )
+
+    def serves(self, kind: Kind) -> bool:
+        """Whether there is a model of a kind."""
+        return kind in self._defaults
+
+    def find(self, kind: Kind, model: str | None) -> Runner:
+        """The runner of a model, or of the kind's default model.
+
+        Raises:
+            ModelUnknown: no such model is served, or it is of another kind.
+        """
+        name = model if model is not None else self._defaults.get(kind)
+        runner = self.runners.get(name) if name is not None else None
+        if runner is None or runner.card.task is not kind:
+            served = [r.card.name for r in self.runners.values() if r.card.task is kind]
+            named = "no model" if model is None else f"no model named {echoed(model)}"
+            raise ModelUnknown(f"{named} serves {kind}; these do: {', '.join(served) or 'none'}")
+        return runner
+
+    def named(self, model: str) -> Runner:
+        """The runner of a model of any kind.
+
+        Raises:
+            ModelUnknown: no such model is served.
+        """
+        runner = self.runners.get(model)
+        if runner is None:
+            served = ", ".join(self.runners)
+            raise ModelUnknown(f"no model named {echoed(model)} is served; these are: {served}")
+        return runner
+
+    def is_ready(self, name: str) -> bool:
+        """Whether a model answers now."""
+        runner = self.runners[name]
+        return (
+            not self.draining
+            and runner.state is State.READY
+            and runner.longest(time.monotonic()) < NOT_READY_AFTER
+        )
+
+    def is_default(self, name: str) -> bool:
+        """Whether a model is its kind's default."""
+        return self._defaults.get(self.runners[name].card.task) == name
+
+    async def start(self) -> None:
+        """Warms every model."""
+        for runner in self.runners.values():
+            await runner.start()
+
+    async def drain(self, grace: float) -> bool:
+        """Finishes what was admitted; whether all of it was within `grace` seconds."""
+        self.draining = True
+        finished = await asyncio.gather(*(runner.drain(grace) for runner in self.runners.values()))
+        self._decoders.shutdown(wait=False)
+        self.offload.close()
+        return all(finished)
+
+    async def in_decoder(self, work: Callable[[], T]) -> T:
+        """Runs short work that grows with a body in a decoding thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._decoders, work)
+
+    def kept(self, *, min_side: int | None = None, max_pixels: int | None = None) -> KeptImage:
+        """What `infer` is given so that the decoded image outlives the batch."""
+        return KeptImage(self.memory, min_side=min_side, max_pixels=max_pixels)
+
+    async def plan(
+        self, data: bytes, *, min_side: int | None = None, max_pixels: int | None = None
+    ) -> DecodePlan:
+        """What decoding an image will take; see `models.image.plan`."""
+        work = partial(plan_decoding, data, self.limits, min_side=min_side, max_pixels=max_pixels)
+        return work() if len(data) <= PLANNED_INLINE else await self.in_decoder(work)
+
+    async def infer(
+        self,
+        runner: Runner,
+        data: bytes | KeptImage,
+        options: Any,
+        deadline: float | None,
+        *,
+        keep: KeptImage | None = None,
+    ) -> Answer[Any]:
+        """Admission, memory, decoding in a thread, a place in a batch.
+
+        An image that takes long to decode is decoded apart from the others, with its memory reserved; see
+        `service.engine.offload`. A small one takes little, and a thread decodes one at a time: only what is
+        kept of it is reserved.
+
+        Args:
+            runner: the model.
+            data: the image, encoded, or as `decode` keeps it.
+            options: of the model's kind.
+            deadline: on the monotonic clock.
+            keep: takes the decoded image, and says how far it may be reduced; None: as far as the model
+                allows.
+
+        Raises:
+            ImageInvalid, ImageTooLarge, MediaTypeUnsupported: the bytes.
+            ParameterInvalid: an option.
+            Overloaded, NotReady, OutOfMemory, DeadlineExceeded: the service.
+        """
+        pipeline = runner.pipeline
+        if isinstance(data, KeptImage):
+            image = data.image
+            if keep is not None:
+                keep.image = image
+            return await self.infer_prepared(runner, partial(pipeline.preprocess, image, options), deadline)
+        min_side = pipeline.min_side if keep is None else keep.min_side
+        max_pixels = None if keep is None else keep.max_pixels
+        began = decoded = 0.0
+
+        def prepare(check: Callable[[], None]) -> Prepared:
+            nonlocal began, decoded
+            check()
+            began = time.perf_counter()
+            image = decode(data, self.limits, min_side=min_side, max_pixels=max_pixels, plan=plan)
+            check()
+            if keep is not None:
+                keep.image = image
+            prepared = pipeline.preprocess(image, options)
+            decoded = time.perf_counter() - began
+            self._decode_seconds[runner.card.name].observe(decoded)
+            return prepared
+
+        with runner.admit():
+            plan = await self.plan(data, min_side=min_side, max_pixels=max_pixels)
+            kept = 0 if keep is None else plan.result
+            if plan.large:
+                prepared = await self.offload.run(
+                    lambda call: prepare(call.check),
+                    deadline,
+                    memory=plan.memory,
+                    keep=kept,
+                    most=sys.maxsize,  # the runner's admission bounds them
+                )
+                if keep is not None:
+                    keep.take(kept)
+                done = await runner.run((lambda: prepared) if self.inline else prepared, deadline)
+            else:
+                if keep is not None:
+                    await self.memory.acquire(kept, deadline)
+                    keep.take(kept)
+                work = partial(prepare, Call(deadline).check)
+                done = await runner.run(work if self.inline else await self.in_decoder(work), deadline)
+        if self._tracing is not None:
+            self._tracing.stage("decode", began, decoded, runner.labels)
+        timing = Timing(decoded, done.queue_s, done.compute_s, done.batch_size)
+        return Answer(runner.card.name, done.result, timing)
+
+    async def decode(self, data: bytes, kept: KeptImage, deadline: float | None) -> None:
+        """Decodes an image once for several models, which are then given `kept`.
+
+        Raises:
+            ImageInvalid, ImageTooLarge, MediaTypeUnsupported: the bytes.
+            Overloaded, NotReady, DeadlineExceeded: the service.
+        """
+        plan = await self.plan(data, min_side=kept.min_side, max_pixels=kept.max_pixels)
+
+        def work(_: Call) -> Image:
+            return decode(data, self.limits, plan=plan)
+
+        kept.image = await self.offload.run(work, deadline, memory=plan.memory, keep=plan.result)
+        kept.take(plan.result)
+
+    async def infer_prepared(
+        self, runner: Runner, prepare: Callable[[], Prepared], deadline: float | None
+    ) -> Answer[Any]:
+        """The same for what needs no decoding: a crop of a decoded image, or the network's own input."""
+        with runner.admit():
+            # where images are prepared late, this one is too, or it would share no batch with them
+            done = await runner.run(prepare if self.inline else await self.in_decoder(prepare), deadline)
+        return Answer(
+            runner.card.name, done.result, Timing(0.0, done.queue_s, done.compute_s, done.batch_size)
+        )
+
+
+async def together(calls: Sequence[Callable[[], Awaitable[T]]], limit: int) -> list[T]:
+    """The results of several calls, at most `limit` under way; the first that fails ends the others.
+
+    Raises:
+        Exception: of the first that failed.
+    """
+    free = asyncio.Semaphore(limit)
+
+    async def one(call: Callable[[], Awaitable[T]]) -> T:
+        async with free:
+            return await call()
+
+    if len(calls) == 1:  # the usual case needs no task of its own
+        return [await calls[0]()]
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one(call)) for call in calls]
+    except BaseExceptionGroup as several:
+        raise several.exceptions[0] from None
+    return [task.result() for task in tasks]
+
+
+async def outcome(call: Callable[[], Awaitable[T]]) -> T | Exception:
+    """A call's result or its error: with `together`, each of several by itself."""
+    try:
+        return await call()
+    except Exception as error:
+        return error
+
+
+def value(outcome: T | Exception) -> T:
+    """The result that `outcome` gave.
+
+    Raises:
+        Exception: the error that it gave.
+    """
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome

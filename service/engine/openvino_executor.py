@@ -1,0 +1,145 @@
+"""OpenVINO as an executor: see `service/engine/executor.py`, which chooses."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from models.pipeline import Inputs, RunStage, Stage
+from service.settings import Precision
+
+Shapes = tuple[tuple[int, ...], ...]
+"""Of an item's inputs."""
+
+
+def stack(items: Sequence[Inputs]) -> list[NDArray[Any]]:
+    """Items whose inputs have the same shapes -> each input of the batch, [N, ...]."""
+    return [np.stack(column) for column in zip(*items, strict=True)]
+
+
+def shapes_of(inputs: Iterable[NDArray[Any] | Tensor]) -> Shapes:
+    """The shapes of an item's inputs."""
+    return tuple([tuple(array.shape) for array in inputs])
+
+
+class OpenVINOExecutor:
+    """OpenVINO on a CPU: one compiled network for each shape of item, with a free batch dimension.
+
+    CPU pinning is off: with it two worker processes sit on one core (measured: half the throughput).
+
+    Args:
+        module: the network, in eval mode.
+        threads: of one inference.
+        precision: of the arithmetic.
+        dynamic_size: whether one conversion serves all sizes; see `Pipeline.dynamic_size`.
+        stages: what the pipeline calls itself; compiled at once, in float32.
+    """
+
+    name = "openvino"
+    device = "cpu"
+
+    def __init__(
+        self,
+        module: nn.Module,
+        threads: int,
+        precision: Precision = Precision.AUTO,
+        *,
+        dynamic_size: bool = False,
+        stages: Mapping[str, Stage] | None = None,
+    ) -> None:
+        self._module = module.eval()
+        self._dynamic_size = dynamic_size
+        half = precision is not Precision.AUTO and precision is not Precision.FLOAT32
+        self.precision = "bfloat16" if half else "float32"
+        self._config = {
+            "INFERENCE_NUM_THREADS": threads,
+            "NUM_STREAMS": 1,
+            "ENABLE_CPU_PINNING": False,
+            "INFERENCE_PRECISION_HINT": "bf16" if half else "f32",
+        }
+        self._compiled: dict[Shapes, Any] = {}
+        self._converted: Any = None
+        self._compiling = threading.Lock()
+        self._requests = threading.local()
+        self.stages: Mapping[str, RunStage] = {
+            name: _compiled(stage, threads) for name, stage in (stages or {}).items()
+        }
+
+    @contextlib.contextmanager
+    def scope(self) -> Iterator[None]:
+        with torch.inference_mode():
+            yield
+
+    def warm(self, example: Inputs, batches: Sequence[int]) -> None:
+        for size in batches:
+            self.run([example] * size)
+
+    def run(self, items: Sequence[Inputs]) -> tuple[Tensor, ...]:
+        return self.forward(stack(items))
+
+    def forward(self, batch: Sequence[NDArray[Any]]) -> tuple[Tensor, ...]:
+        """Runs stacked inputs, each [N, ...] of the type that the network takes."""
+        shapes = tuple([array.shape[1:] for array in batch])
+        requests: dict[Any, Any] = self._requests.__dict__.setdefault("by_shapes", {})
+        request = requests.get(shapes)
+        if request is None:
+            request = requests[shapes] = self._compile(shapes, batch).create_infer_request()
+        # share_outputs off: the arrays are ours to keep after the next infer
+        result = request.infer(dict(enumerate(batch)), share_inputs=True, share_outputs=False)
+        return tuple(torch.from_numpy(result[index]) for index in range(len(result)))
+
+    def _compile(self, shapes: Shapes, batch: Sequence[NDArray[Any]]) -> Any:
+        _forgo_telemetry()
+        import openvino
+
+        with self._compiling:
+            if shapes not in self._compiled:
+                network = self._network(batch)
+                network.reshape({index: [-1, *shape] for index, shape in enumerate(shapes)})
+                self._compiled[shapes] = openvino.Core().compile_model(network, "CPU", self._config)
+            return self._compiled[shapes]
+
+    def _network(self, batch: Sequence[NDArray[Any]]) -> Any:
+        """Converted; a network that is the same at any size is converted once, since that takes seconds."""
+        if not self._dynamic_size:
+            return self._convert(batch)
+        if self._converted is None:
+            self._converted = self._convert(batch)
+        return self._converted.clone()
+
+    def _convert(self, batch: Sequence[NDArray[Any]]) -> Any:
+        import openvino
+
+        with warnings.catch_warnings(), torch.inference_mode():
+            warnings.simplefilter("ignore")  # of the tracer: our modules do not branch on data
+            # two rows, so that no dimension of one is mistaken for something to broadcast
+            example = tuple(torch.from_numpy(np.zeros((2, *one.shape[1:]), one.dtype)) for one in batch)
+            # traced here, since the converter's own tracing runs it thrice to compare
+            traced = torch.jit.trace(self._module, example, check_trace=False)
+            return openvino.convert_model(traced, example_input=example)
+
+
+def _compiled(stage: Stage, threads: int) -> RunStage:
+    """A stage's network for any number of items."""
+    executor = OpenVINOExecutor(stage.module, threads)
+    for count in (1, 32):
+        executor.forward([np.zeros((count, *stage.shape), np.float32)])
+    return lambda items: executor.forward([items.numpy()])
+
+
+def _forgo_telemetry() -> None:
+    """Keeps OpenVINO's converter from reporting each conversion to its maker.
+
+    It does so from a forked process, which takes seconds and which gRPC's threads do not like. Without the
+    package that reports, the converter has a stub of its own in its place.
+    """
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]

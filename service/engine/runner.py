@@ -1,0 +1,275 @@
+"""A model that is being served: Pipeline + Executor + Batcher.
+
+`run` takes one picture and gives its result; the batching happens in between. Each runner has its
+own threads, as many as it has slots, and admits only so many pictures at once, so that a refused one costs
+no decoding.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from enum import Enum
+from typing import Any
+
+import numpy as np
+
+from models.image import Image
+from models.pipeline import Card, Inputs, Pipeline, Prepared
+from service.engine.batcher import Batcher, BatchResult
+from service.engine.executor import Executor, is_device_lost, is_out_of_memory
+from service.engine.observer import BatcherMetrics
+from service.errors import NotReady, OutOfMemory, Overloaded
+from service.telemetry.metrics import BatchTimes, Metrics
+from service.telemetry.tracing import Tracing
+
+logger = logging.getLogger(__name__)
+
+
+Job = Prepared | Callable[[], Prepared]
+"""A prepared picture, or what prepares it."""
+
+
+class State(Enum):
+    """Life of a runner."""
+
+    STARTING = "starting"
+    READY = "ready"
+    DRAINING = "draining"
+    FAILED = "failed"
+
+
+class Runner:
+    """Serves one pipeline on one executor.
+
+    Args:
+        pipeline: what to serve.
+        executor: how its module runs.
+        metrics: where it tells of itself.
+        max_batch: largest batch; less if the warm-up finds that it does not fit into the device's memory.
+        max_queue: pictures that may wait.
+        slots: batches on the device at once; also the runner's threads.
+        linger: seconds that an idle queue's first picture waits for company.
+        tracing: where spans go, if anywhere.
+
+    Attributes:
+        labels: what its spans carry.
+        window: items that one request may have here at once, so that it does not fill the queue alone.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        executor: Executor,
+        metrics: Metrics,
+        *,
+        max_batch: int,
+        max_queue: int,
+        slots: int = 1,
+        linger: float = 0.0,
+        tracing: Tracing | None = None,
+    ) -> None:
+        self._tracing = tracing
+        card = pipeline.card
+        self.labels = {"lynceus.model": card.name, "lynceus.task": card.task.value}
+        self.labels |= {"lynceus.executor": executor.name, "lynceus.device": executor.device}
+        self.pipeline = pipeline.with_stages(executor.stages)
+        self.executor = executor
+        self.state = State.STARTING
+        self._max_batch = max_batch
+        self.window = min(max_queue, 4 * max_batch)
+        self._room = max_queue + slots * max_batch
+        self._admitted = 0
+        self._running: dict[int, float] = {}
+        self._threads = ThreadPoolExecutor(slots, thread_name_prefix=f"run-{pipeline.card.name}")
+        self._compute_seconds = metrics.stage_seconds.labels(self.card.name, "compute")
+        self._postprocess_seconds = metrics.stage_seconds.labels(self.card.name, "postprocess")
+        self._refused = metrics.dropped.labels(self.card.name, "full")
+        self._failed_seconds = metrics.failed_seconds.labels(self.card.name)
+        self._batch_times = BatchTimes(metrics, self.card.name)
+        metrics.model_info.labels(self.card.name, executor.name, executor.device, self.card.sha256).set(1)
+        self._make_batcher: Callable[[int], Batcher[Job, Any]] = lambda most: Batcher(
+            self._run_batch,
+            max_batch=most,
+            max_queue=max_queue,
+            slots=slots,
+            linger=linger,
+            is_oom=is_out_of_memory,
+            observer=BatcherMetrics(metrics, self.card.name),
+        )
+        self._batcher = self._make_batcher(max_batch)
+
+    @property
+    def card(self) -> Card:
+        """The model's public card."""
+        return self.pipeline.card
+
+    def longest(self, now: float) -> float:
+        """Seconds that the longest of the batches in its threads has taken; `now` is monotonic."""
+        return max((now - began for began in tuple(self._running.values())), default=0.0)
+
+    async def start(self) -> None:
+        """Warms every batch size up to the largest (powers of two) for every shape, then is ready.
+
+        Raises:
+            Exception: whatever the warm-up raised; the runner is then `FAILED` for good.
+        """
+        loop = asyncio.get_running_loop()
+        wanted = self._max_batch
+        began = time.monotonic()
+        try:
+            for example, shape in zip(self.pipeline.examples, self.pipeline.shapes, strict=True):
+                await loop.run_in_executor(self._threads, self._warm, example)
+                await loop.run_in_executor(self._threads, self._rehearse, shape)
+        except BaseException:
+            self.state = State.FAILED
+            raise
+        if self._max_batch < wanted:
+            self._batcher = self._make_batcher(self._max_batch)
+        self.state = State.READY
+        logger.info(
+            "%s ready in %.1f s: %s on %s, %s, sha256 %s",
+            self.card.name,
+            time.monotonic() - began,
+            self.executor.name,
+            self.executor.device,
+            self.executor.precision,
+            self.card.sha256[:16],
+        )
+
+    @contextlib.contextmanager
+    def admit(self) -> Iterator[None]:
+        """A place for one picture, from before its decoding until its result.
+
+        Raises:
+            NotReady: the runner is not ready.
+            Overloaded: as many pictures as may wait are here already.
+        """
+        if self.state is not State.READY:
+            raise NotReady(f"the model {self.card.name} is {self.state.value}")
+        if self._admitted >= self._room:
+            self._refused.inc()
+            self._failed_seconds.observe(0.0)
+            raise Overloaded(f"the queue of {self.card.name} is full", self._batcher.retry_after)
+        self._admitted += 1
+        began = time.monotonic()
+        try:
+            yield
+        except BaseException:
+            self._failed_seconds.observe(time.monotonic() - began)
+            raise
+        finally:
+            self._admitted -= 1
+
+    async def run(self, job: Job, deadline: float | None = None) -> BatchResult[Any]:
+        """Gives one picture's result, computed in whatever batch it fell into.
+
+        Args:
+            job: from the pipeline's `preprocess`, or a function that gives it, which is called in the
+                runner's own thread just before the batch: on a single core another thread gains nothing, and
+                the way to it and back costs time.
+            deadline: on the monotonic clock, in seconds.
+
+        Raises:
+            Overloaded, DeadlineExceeded, NotReady: from the batcher.
+            Exception: what this very picture made its preparation or the model raise.
+        """
+        key = job.shapes if isinstance(job, Prepared) else None
+        submitted = 0.0 if self._tracing is None else time.perf_counter()
+        done = await self._batcher.submit(job, key=key, deadline=deadline)
+        result, began, computed, seconds, size = done.result
+        if self._tracing is not None:
+            self._tracing.stage("queue", submitted, done.queue_s, self.labels)
+            parts = (("compute", computed), ("postprocess", seconds - computed))
+            self._tracing.stage("batch", began, seconds, self.labels | {"lynceus.batch.size": size}, parts)
+        return replace(done, result=result, compute_s=seconds, batch_size=size)
+
+    async def drain(self, grace: float) -> bool:
+        """Refuses new pictures, finishes those admitted; whether all were within `grace` seconds."""
+        self.state = State.DRAINING
+        complete = await self._batcher.drain(grace)
+        self._threads.shutdown(wait=False)
+        return complete
+
+    def _warm(self, example: Inputs) -> None:
+        """Prepares for all batch sizes, the largest first; does without those that do not fit into memory."""
+        sizes = [size for size in (1 << power for power in range(9)) if size < self._max_batch]
+        for size in (self._max_batch, *reversed(sizes)):
+            try:
+                self.executor.warm(example, [size])
+            except Exception as exc:
+                if size == 1 or not is_out_of_memory(exc):
+                    raise
+                self._max_batch = max(below for below in sizes if below < size)
+                what = "%s: a batch of %d does not fit into memory; %d is the most from now on"
+                logger.warning(what, self.card.name, size, self._max_batch)
+
+    def _rehearse(self, shape: tuple[int, int, int]) -> None:
+        """One blank picture all the way: no request pays for what libraries do on their first call."""
+        blank = np.zeros(shape, np.uint8)
+        self._execute([self.pipeline.preprocess(Image(blank, shape[1], shape[0]))])
+
+    async def _run_batch(self, jobs: Sequence[Job]) -> Sequence[Any]:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, self._execute, jobs)
+        except Exception as exc:
+            if is_device_lost(exc):
+                self.state = State.FAILED
+                logger.critical("%s: the device is lost", self.card.name, exc_info=exc)
+            elif is_out_of_memory(exc):
+                logger.warning("%s: a batch of %d ran out of memory", self.card.name, len(jobs))
+                if len(jobs) == 1:
+                    traceback.clear_frames(exc.__traceback__)  # or the error keeps what filled the memory
+                    what = f"one image alone does not fit into the memory that {self.card.name} has left"
+                    raise OutOfMemory(what) from exc
+            raise
+
+    def _execute(self, jobs: Sequence[Job]) -> list[Any]:
+        thread = threading.get_ident()
+        self._running[thread] = time.monotonic()
+        try:
+            return self._answer(jobs)
+        finally:
+            del self._running[thread]
+
+    def _answer(self, jobs: Sequence[Job]) -> list[Any]:
+        started = time.perf_counter()
+        results: list[Any] = [None] * len(jobs)
+        by_shape: dict[tuple[tuple[int, ...], ...], list[tuple[int, Prepared]]] = {}
+        for index, job in enumerate(jobs):
+            try:
+                item = job if isinstance(job, Prepared) else job()
+            except Exception as exc:  # fails alone
+                results[index] = exc
+            else:
+                by_shape.setdefault(item.shapes, []).append((index, item))
+        preparing = time.perf_counter() - started
+        ready = sum(len(group) for group in by_shape.values())
+        for group in by_shape.values():
+            began = time.perf_counter()
+            answers, computed = self._compute([item for _, item in group], preparing * len(group) / ready)
+            seconds = time.perf_counter() - began  # without the preparation, which the answer tells apart
+            for (index, _), result in zip(group, answers, strict=True):
+                results[index] = (result, began, computed, seconds, len(group))
+        return results
+
+    def _compute(self, items: Sequence[Prepared], preparing: float) -> tuple[list[Any], float]:
+        """The results of a batch, and how many seconds of it the network took."""
+        began = time.perf_counter()
+        with self.executor.scope():
+            outputs = self.executor.run([item.inputs for item in items])
+            computed = time.perf_counter()
+            results = self.pipeline.postprocess(outputs, [item.context for item in items])
+        ended = time.perf_counter()
+        if self.state is not State.STARTING:  # the rehearsal is nobody's request
+            self._compute_seconds.observe(computed - began)
+            self._postprocess_seconds.observe(ended - computed)
+            self._batch_times.observe(len(items), preparing, computed - began, ended - computed)
+        return results, computed - began

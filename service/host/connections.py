@@ -1,0 +1,152 @@
+"""How long silent HTTP clients are waited for, and how many are let in.
+
+uvicorn closes a connection that stays idle after an answer, but waits for ever for one that sends nothing at
+all, or a header a byte at a time (https://en.wikipedia.org/wiki/Slowloris_(cyber_attack)), or reads nothing
+of its answer. Here one timer of
+the worker looks at all its connections now and then, so that a connection costs no timer and a request costs
+nothing. A body is waited for by the request that reads it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+from collections.abc import Callable, Collection
+from typing import Any, Final, Protocol
+
+from service.errors import NotReady
+from service.host.protocol import Refusal, bounded, refusal
+
+LOOKS: Final = 5
+"""Looks in the time that a client has: it is cut at most a fifth of that late, and a second."""
+
+NOTHING_YET: Final = object()
+"""What a new connection has sent."""
+
+SPARE: Final = 1024
+"""Files besides connections: models, gRPC, metrics, libraries."""
+
+
+class Cycle(Protocol):
+    """One request and its answer, as uvicorn keeps them."""
+
+    response_complete: bool
+
+
+class Connection(Protocol):
+    """What is looked at of uvicorn's protocols (`HttpToolsProtocol`, `H11Protocol`), once connected."""
+
+    transport: asyncio.Transport
+    connections: set[Connection]
+    cycle: Cycle | None
+    timeout_keep_alive_task: asyncio.TimerHandle | None
+
+
+class ConnectionGuard:
+    """Cuts clients that keep a connection waiting, and refuses connections beyond a number.
+
+    Args:
+        seconds: how long a connection may take until the headers of its first request are complete, or those
+            of its next one once that has begun; and how long its client may read nothing of an answer.
+        most: connections at once.
+        loop: the worker's.
+    """
+
+    def __init__(self, seconds: float, most: int, loop: asyncio.AbstractEventLoop) -> None:
+        self._seconds = seconds
+        self._most = most
+        self._loop = loop
+        self._connections: Collection[Connection] = ()
+        self._waiting: dict[Connection, tuple[object, float]] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._refusal = refusal(NotReady("this server holds as many connections as it may"))
+
+    def watch(self) -> None:
+        """Has an eye on the loop's next servers on given sockets; others are as before."""
+        plain = self._loop.create_server
+
+        async def create_server(factory: Any, *args: Any, **options: Any) -> Any:
+            if options.get("sock") is None:
+                return await plain(factory, *args, **options)
+            if options.get("ssl") is not None:
+                options.setdefault("ssl_handshake_timeout", self._seconds)
+            return await plain(self.guarded(factory), *args, **options)
+
+        self._loop.create_server = create_server  # type: ignore[method-assign, assignment]
+
+    def guarded(self, factory: Callable[[], Any]) -> Callable[[], asyncio.BaseProtocol]:
+        """A factory of bounded protocols that gives a refusal when there are too many."""
+        factory = bounded(factory)
+
+        def make() -> asyncio.BaseProtocol:
+            if len(self._connections) >= self._most:
+                return Refusal(self._refusal)
+            connection: Any = factory()
+            self._connections = connection.connections  # uvicorn's own, of all that are open
+            if self._timer is None:
+                self._later()
+            return connection  # type: ignore[no-any-return]
+
+        return make
+
+    def look(self) -> None:
+        """Aborts every connection that has kept us waiting for too long."""
+        now = self._loop.time()
+        waiting: dict[Connection, tuple[object, float]] = {}
+        for connection in self._connections:
+            reason = _awaited(connection)
+            if reason is not None:
+                since = self._waiting.get(connection)
+                if since is None or since[0] != reason:
+                    since = (reason, now)
+                if now - since[1] < self._seconds:
+                    waiting[connection] = since
+                else:
+                    self._loop.call_soon(connection.transport.abort)
+        self._waiting = waiting
+
+    def _later(self) -> None:
+        self._timer = self._loop.call_later(min(1.0, self._seconds / LOOKS), self._look_again)
+
+    def _look_again(self) -> None:
+        self.look()
+        self._timer = None
+        if self._connections:
+            self._later()
+
+
+def _awaited(connection: Connection) -> object | None:
+    """What a connection waits for its client to do, as a thing that is another when that has been done."""
+    transport = connection.transport
+    unread = transport.get_write_buffer_size()
+    if unread or transport.is_closing():
+        return unread  # to read some of it
+    cycle = connection.cycle
+    if cycle is None:
+        return NOTHING_YET
+    if cycle.response_complete and connection.timeout_keep_alive_task is None:
+        return cycle  # something has come since, and no request of it yet
+    return None
+
+
+def raise_open_files(most: int, transports: int = 1) -> int:
+    """Lets this process open as many files as the system allows, and says how many connections these are.
+
+    Many systems start processes with 1,024 and leave it to them to ask for more. Every transport has its own
+    share: the connections of one never take the files of another, or those that are spare.
+
+    Args:
+        most: connections of each transport that are wanted.
+        transports: that have connections.
+
+    Returns:
+        Connections that each may have: `most`, or fewer.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limit = transports * most + SPARE
+    if hard != resource.RLIM_INFINITY:
+        limit = hard
+    if soft != resource.RLIM_INFINITY and soft < limit:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    spare = min(SPARE, limit // 4)
+    return max(1, min(most, (limit - spare) // transports))

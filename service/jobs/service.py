@@ -1,0 +1,357 @@
+"""Long work, the optimisation of a style: submitted, watched, cancelled, fetched; from any worker."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+from bisect import bisect
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from models.errors import ModelError, ParameterInvalid
+from models.image import Image, decode, encode, resize
+from models.style.optimise import OptimiseOptions
+from service.engine.engine import Engine
+from service.engine.offload import Call
+from service.errors import JobFinished, JobUnfinished, JobUnknown, NotReady, Overloaded, StorageFailed
+from service.jobs.job import Job, Reason, State
+from service.jobs.liveness import WorkerRegistry
+from service.jobs.scheduler import JobScheduler
+from service.jobs.store import PREVIEW, RESULT, JobStore
+from service.settings import Settings
+from service.tasks.render import ImageFormat
+from service.telemetry.metrics import Metrics
+
+__all__ = ["Job", "JobService", "Reason", "State"]
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+WATCH = 0.25
+"""Seconds between two looks at a job that somebody watches: it may run in another worker."""
+
+QUIET = 60
+"""So many looks without a change, and the watcher is told that nothing has changed."""
+
+WATCHERS = 64
+"""Most event streams at once, per worker; of one client at most a quarter of them."""
+
+STEP_SECONDS, PIXEL_SECONDS, PASS_SECONDS = 0.015, 1.5e-6, 1e-6
+"""CPU seconds of a step, of each of its pixels besides, and of a pixel of a forward pass before the steps.
+
+Measured at 64 to 1024 pixels on one core of an AMD EPYC server: 16 to 1,500 ms a step."""
+
+TIMEOUT_SHARE = 0.25
+"""Part of the time limit that a job may need on a free core: the rest is for cores that are not."""
+
+GONE = 40
+"""So many looks at most until a cancelled job's process is gone."""
+
+
+class JobService:
+    """Everything about jobs.
+
+    Args:
+        store: of the jobs, shared by the workers.
+        scheduler: this worker's.
+        engine: whose threads decode and encode.
+        timeout: seconds that a job may run; what a job may cost follows from it.
+    """
+
+    def __init__(
+        self,
+        store: JobStore,
+        scheduler: JobScheduler,
+        engine: Engine,
+        *,
+        timeout: float = 3600.0,
+    ) -> None:
+        self._store, self._scheduler, self._engine = store, scheduler, engine
+        self._budget = timeout * TIMEOUT_SHARE
+        self._watchers: Counter[str] = Counter()
+
+    def start(self) -> None:
+        """Takes jobs from now on; blocks on the disk."""
+        self._scheduler.start()
+
+    def stop(self) -> None:
+        """Ends the running jobs; blocks until their processes are gone."""
+        self._scheduler.stop()
+
+    async def admit(self, options: OptimiseOptions, client: str = "") -> None:
+        """Whether a job would be taken now, told before its images are read.
+
+        Raises:
+            ParameterInvalid: an option is out of its range, or the job costs too much.
+            Overloaded: too many jobs wait, or too many of this client.
+            NotReady, StorageFailed: the service.
+        """
+        if cost_of(options) > self._budget:
+            self._refuse(options)
+        if self._engine.draining:
+            raise NotReady("the service is ending")
+        await self._stored(lambda: self._store.check_room(client))
+
+    async def submit(
+        self,
+        content: bytes,
+        style: bytes,
+        options: OptimiseOptions,
+        *,
+        client: str = "",
+        deadline: float | None = None,
+    ) -> Job:
+        """A new job, which goes on whether or not anybody waits for it.
+
+        Args:
+            content, style: encoded images; nothing of them is referred to after they are decoded.
+            options: of the job.
+            client: whose job it is.
+            deadline: of this call alone, on the monotonic clock.
+
+        Raises:
+            ImageInvalid, ImageTooLarge, MediaTypeUnsupported: of the picture that `image` names.
+            ParameterInvalid, Overloaded, NotReady, StorageFailed: as `admit`.
+            DeadlineExceeded: the images were not decoded in time.
+        """
+        given = {"content": content, "style": style}
+        del content, style
+        await self.admit(options, client)
+        sizes = {"content": options.size, "style": options.style_size or options.size * 3 // 2}
+
+        engine, plans = self._engine, {}
+        for name, size in sizes.items():
+            with _named(name):
+                plans[name] = await engine.plan(given[name], min_side=size)
+
+        def shrunk(call: Call) -> dict[str, bytes]:
+            images = {}
+            for name, size in sizes.items():
+                call.check()
+                with _named(name):
+                    image = decode(given.pop(name), engine.limits, min_side=size, plan=plans[name])
+                call.check()
+                images[name] = encode(_within(image, size), "png")
+            return images
+
+        memory = max(plan.memory for plan in plans.values())
+        pictures = await engine.offload.run(shrunk, deadline, memory=memory)
+        job = await self._stored(
+            lambda: self._store.submit(
+                options.model_dump(),
+                options.steps,
+                pictures["content"],
+                pictures["style"],
+                client=client,
+                work=cost_of(options),
+            )
+        )
+        self._scheduler.wake()
+        return job
+
+    async def job(self, job: str, owner: str | None = None) -> Job:
+        """A job as it stands.
+
+        Args:
+            job: its id.
+            owner: the only client whose jobs are known, or None for all.
+
+        Raises:
+            JobUnknown: there is none of that id.
+            StorageFailed: the disk.
+        """
+        found = await self._stored(lambda: self._store.get(job))
+        if owner is not None and found.client != owner:
+            raise JobUnknown("there is no job of that id, or it has expired")
+        return found
+
+    async def cancel(self, job: str, owner: str | None = None) -> Job:
+        """Cancels a job. When it returns the job's process is gone, if the machine is not too busy for that.
+
+        Raises:
+            JobFinished: it is over already.
+            JobUnknown, StorageFailed: as `job`.
+        """
+        if owner is not None:
+            await self.job(job, owner)
+        found = await self._stored(lambda: self._store.cancel(job))
+        self._scheduler.wake()
+        for _ in range(GONE):
+            if not found.busy:
+                break
+            await asyncio.sleep(WATCH)  # its worker may be another one
+            found = await self.job(job)
+        return found
+
+    async def result(self, job: str, image_format: ImageFormat, owner: str | None = None) -> bytes:
+        """The encoded picture that a job made.
+
+        Raises:
+            JobUnfinished: it has not ended yet.
+            JobFinished: it ended without one.
+            JobUnknown, StorageFailed: as `job`.
+        """
+        found = await self.job(job, owner)
+        if not found.final:
+            raise JobUnfinished(f"the job is {found.state}, step {found.step} of {found.steps}")
+        if found.state is not State.SUCCEEDED:
+            raise JobFinished(f"the job is {found.state}: there is no result")
+        return await self._image(job, RESULT, image_format)
+
+    async def preview(self, job: str, image_format: ImageFormat, owner: str | None = None) -> bytes:
+        """The latest picture of a job, at the end its result.
+
+        Raises:
+            JobUnfinished: there is none yet.
+            JobFinished: there will be none.
+            JobUnknown, StorageFailed: as `job`.
+        """
+        found = await self.job(job, owner)
+        if found.state is State.SUCCEEDED:
+            return await self._image(job, RESULT, image_format)
+        if found.preview:
+            return await self._image(job, PREVIEW, image_format)
+        if found.final:
+            raise JobFinished(f"the job is {found.state}: there is no preview")
+        raise JobUnfinished(f"there is no preview yet at step {found.step} of {found.steps}")
+
+    def watch(self, job: Job, after: int = -1, client: str = "") -> AsyncGenerator[Job | None, None]:
+        """A job as it changes: its state after each change that is seen, until it is over or the worker ends.
+
+        Args:
+            job: as it stands.
+            after: the revision that is known already.
+            client: who watches.
+
+        Yields:
+            The job, or None when nothing has changed for a quarter of a minute.
+
+        Raises:
+            Overloaded: too many watch already, or this client watches too much.
+        """
+        if self._watchers.total() >= WATCHERS:
+            raise Overloaded("too many clients watch their jobs", 5.0)
+        if self._watches_its_share(client):
+            raise Overloaded(
+                f"{self._watchers[client]} event streams of this client are open, which is its share", 5.0
+            )
+        return self._changes(job, after, client)
+
+    def _watches_its_share(self, client: str) -> bool:
+        return self._watchers[client] >= -(-WATCHERS // 4)
+
+    async def _changes(self, job: Job, after: int, client: str) -> AsyncGenerator[Job | None, None]:
+        # Counted where it certainly ends. Others may have begun since `watch` looked: then it ends at once.
+        if self._watchers.total() >= WATCHERS or self._watches_its_share(client):
+            return
+        self._watchers[client] += 1
+        try:
+            quiet = 0
+            while True:
+                if job.revision > after:
+                    yield job
+                    after, quiet = job.revision, 0
+                if job.final or self._engine.draining:
+                    return
+                await asyncio.sleep(WATCH)
+                quiet += 1
+                if quiet % QUIET == 0:
+                    yield None
+                try:
+                    job = await self.job(job.id)
+                except StorageFailed:
+                    continue  # it may come back
+                except JobUnknown:
+                    return
+        finally:
+            self._watchers[client] -= 1
+            if not self._watchers[client]:
+                del self._watchers[client]
+
+    async def _image(self, job: str, name: str, image_format: ImageFormat) -> bytes:
+        def work(_: Call) -> bytes:
+            try:
+                data = self._store.path(job, name).read_bytes()
+            except FileNotFoundError:
+                raise JobUnknown("the job has expired") from None
+            return data if image_format == "png" else encode(decode(data).pixels, image_format)
+
+        return await self._engine.offload.run(work)
+
+    async def _stored(self, work: Callable[[], T]) -> T:
+        try:
+            return await asyncio.to_thread(work)
+        except (sqlite3.Error, OSError) as exc:
+            logger.warning("jobs cannot be stored: %s", exc)
+            raise StorageFailed("jobs cannot be stored at the moment") from exc
+
+    def _refuse(self, wanted: OptimiseOptions) -> None:
+        most = bisect(range(1, wanted.steps), self._budget, key=lambda steps: self._cost(wanted, steps))
+        limit = f"a job may take {self._budget:g} s of a free core"
+        if not most:
+            raise ParameterInvalid("size", f"{limit}: too little for any step at a size of {wanted.size}")
+        raise ParameterInvalid(
+            "steps",
+            f"{limit}: at a size of {wanted.size}, with {wanted.levels} levels, steps must be {most} at most",
+        )
+
+    @staticmethod
+    def _cost(wanted: OptimiseOptions, steps: int) -> float:
+        return cost_of(wanted.model_copy(update={"steps": steps}))
+
+
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    """An error within is that of the image `name`."""
+    try:
+        yield
+    except ModelError as exc:
+        exc.image = name
+        raise
+
+
+def cost_of(options: OptimiseOptions) -> float:
+    """CPU seconds that a job should take on a free core, for square images: others take less."""
+    seconds, done = 0.0, 0
+    painting = options.style_size or options.size * 3 // 2
+    for level in reversed(range(options.levels)):  # as `models.style.optimise.optimise` goes through them
+        steps = (options.steps - done) // (level + 1)
+        done += steps
+        pixels, style = ((side >> level) ** 2 for side in (options.size, painting))
+        seconds += steps * (STEP_SECONDS + PIXEL_SECONDS * pixels) + PASS_SECONDS * (4 * pixels + style)
+    return seconds
+
+
+def _within(image: Image, size: int) -> Any:
+    scale = size / max(image.pixels.shape[:2])
+    if scale >= 1:
+        return image.pixels
+    height, width = (max(1, round(side * scale)) for side in image.pixels.shape[:2])
+    return resize(image.pixels, height, width, interpolation="bicubic")
+
+
+def make_jobs(settings: Settings, engine: Engine, metrics: Metrics) -> JobService | None:
+    """Style jobs, where a served model is a network that their costs can look through."""
+    perceptual = (runner.pipeline.perceptual for runner in engine.runners.values())
+    weights = next((file for file in perceptual if file is not None), None)
+    if weights is None:
+        return None
+    store = JobStore(
+        settings.state_folder,
+        max_jobs=settings.max_jobs,
+        max_waiting=settings.max_waiting_jobs,
+        expiry=settings.job_expiry_seconds,
+    )
+    scheduler = JobScheduler(
+        store,
+        WorkerRegistry(settings.state_folder / "workers"),
+        weights,
+        metrics,
+        threads=settings.job_threads,
+        timeout=settings.job_timeout_seconds,
+        accepting=lambda: not engine.draining,
+    )
+    return JobService(store, scheduler, engine, timeout=settings.job_timeout_seconds)

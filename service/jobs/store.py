@@ -1,0 +1,342 @@
+"""The jobs of all workers: a SQLite file and a folder of pictures in the state directory.
+
+Every worker process opens the same file, so any of them answers for any job; one of them takes it, in one
+statement. Jobs do not outlive the server: see `restart`. Methods may be called from any thread and block
+for a moment; all raise sqlite3.Error or OSError when the disk fails them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sqlite3
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from service.errors import JobFinished, JobUnknown
+from service.jobs.job import Job, Reason, State
+from service.jobs.turns import Line
+
+FILE = "jobs-2.sqlite"
+"""The number is the schema's: another schema begins another file."""
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS jobs (
+    number INTEGER PRIMARY KEY, id TEXT UNIQUE NOT NULL, state TEXT NOT NULL,
+    client TEXT NOT NULL, turn INTEGER NOT NULL, work REAL NOT NULL,
+    revision INTEGER NOT NULL DEFAULT 0, owner TEXT, reason TEXT, options TEXT NOT NULL,
+    steps INTEGER NOT NULL, step INTEGER NOT NULL DEFAULT 0,
+    content REAL, style REAL, variation REAL, eta REAL, preview INTEGER NOT NULL DEFAULT 0,
+    created REAL NOT NULL, started REAL, finished REAL
+) STRICT
+"""
+INPUTS = ("content.png", "style.png")
+PREVIEW, RESULT = "preview.png", "result.png"
+
+
+class JobStore:
+    """All jobs.
+
+    Args:
+        folder: the state directory; made by `open`.
+        max_jobs: how many run at once, over all workers.
+        max_waiting: how many wait besides; of one client at most half of them, rounded up.
+        expiry: seconds that a finished job is kept.
+        now: seconds since 1970.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        max_jobs: int = 1,
+        max_waiting: int = 8,
+        expiry: float = 3600.0,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self.folder = folder
+        self._most, self._line = max_jobs, Line(max_jobs, max_waiting)
+        self._expiry, self._now = expiry, now
+        self._lock = threading.Lock()
+        self._opened: sqlite3.Connection | None = None
+
+    def open(self) -> None:
+        """Makes what is not there yet. Until then every other method raises sqlite3.Error."""
+        if self._opened is None:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # `parents` alone ignores the mode
+            (self.folder / "jobs").mkdir(mode=0o700, exist_ok=True)
+            # SQLite gives its journal the mode of the file
+            os.close(os.open(self.folder / FILE, os.O_CREAT | os.O_RDWR, 0o600))
+            # autocommit; other workers write for a millisecond at a time
+            db = sqlite3.connect(
+                self.folder / FILE, timeout=10, isolation_level=None, check_same_thread=False
+            )
+            try:
+                db.row_factory = sqlite3.Row
+                db.execute("PRAGMA journal_mode = WAL")
+                db.execute("PRAGMA synchronous = NORMAL")  # a power cut loses jobs anyway
+                db.execute(SCHEMA)
+            except sqlite3.Error:
+                db.close()
+                raise
+            self._opened = db
+
+    def close(self) -> None:
+        """Lets go of the file."""
+        with self._lock:
+            if self._opened is not None:
+                self._opened.close()
+                self._opened = None
+
+    def path(self, job: str, name: str) -> Path:
+        """Where a job's picture is: one of `INPUTS`, `PREVIEW`, `RESULT`."""
+        return self.folder / "jobs" / job / name
+
+    def submit(
+        self,
+        options: Mapping[str, Any],
+        steps: int,
+        content: bytes,
+        style: bytes,
+        *,
+        client: str = "",
+        work: float = 1.0,
+    ) -> Job:
+        """A new job that waits.
+
+        Args:
+            options, steps: of the job.
+            content, style: encoded images.
+            client: whose job it is.
+            work: its estimated cost, in seconds of a free core.
+
+        Raises:
+            Overloaded: too many run and wait, or too many of this client wait.
+        """
+        self.check_room(client)  # before anything is written
+        name = uuid.uuid4().hex
+        folder = self.folder / "jobs" / name
+        try:
+            folder.mkdir(mode=0o700)
+            for file, data in zip(INPUTS, (content, style), strict=True):
+                _write_private(folder / file, data)
+            with self._db() as db, _transaction(db):
+                self._line.check_room(db, client, self._now())
+                row = (name, client, self._line.turn(db, client), work, json.dumps(dict(options)), steps)
+                db.execute(
+                    "INSERT INTO jobs (id, state, client, turn, work, options, steps, created)"
+                    " VALUES (?, 'queued', ?, ?, ?, ?, ?, ?)",
+                    (*row, self._now()),
+                )
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        return self.get(name)
+
+    def check_room(self, client: str) -> None:
+        """Raises what `submit` would for this client now.
+
+        Raises:
+            Overloaded: too many run and wait, or too many of this client wait.
+        """
+        with self._db() as db:
+            self._line.check_room(db, client, self._now())
+
+    def get(self, job: str) -> Job:
+        """A job as it stands.
+
+        Raises:
+            JobUnknown: there is none of that id, or it has expired.
+        """
+        with self._db() as db:
+            rows = db.execute("SELECT * FROM jobs WHERE id = ?", (job,)).fetchall()
+        if rows:
+            found = self._job(rows[0])
+            if found.expires is None or found.expires > self._now():
+                return found
+        raise JobUnknown("there is no job of that id, or it has expired")
+
+    def cancel(self, job: str) -> Job:
+        """Ends a job; who is at work on it is to stop.
+
+        Raises:
+            JobUnknown: there is none of that id.
+            JobFinished: it has ended already.
+        """
+        with self._db() as db:
+            done = db.execute(
+                "UPDATE jobs SET state = 'cancelled', eta = NULL, finished = ?, revision = revision + 1"
+                " WHERE id = ? AND state IN ('queued', 'running')",
+                (self._now(), job),
+            ).rowcount
+        found = self.get(job)
+        if not done:
+            raise JobFinished(
+                f"the job has {found.state} already"
+                if found.state is not State.CANCELLED
+                else "the job was cancelled already"
+            )
+        if not found.busy:
+            self._discard_inputs(job)
+        return found
+
+    def claim(self, owner: str) -> Job | None:
+        """The next job (`service.jobs.turns`) becomes `owner`'s; None if none waits or enough are running."""
+        with self._db() as db:
+            if not db.execute("SELECT 1 FROM jobs WHERE state = 'queued' LIMIT 1").fetchall():
+                return None  # the usual case locks nobody out
+            rows = db.execute(
+                "UPDATE jobs SET state = 'running', owner = ?, started = ?, revision = revision + 1"
+                " WHERE number ="
+                " (SELECT number FROM jobs WHERE state = 'queued' ORDER BY turn, number LIMIT 1)"
+                " AND (SELECT count(*) FROM jobs WHERE owner IS NOT NULL) < ? RETURNING *",
+                (owner, self._now(), self._most),
+            ).fetchall()
+        return self._job(rows[0]) if rows else None
+
+    def progress(
+        self,
+        job: str,
+        owner: str,
+        step: int,
+        losses: tuple[float, float, float],
+        eta: float | None,
+        preview: bool,
+    ) -> bool:
+        """A step is done; whether the work is still wanted."""
+        with self._db() as db:
+            changed = db.execute(
+                "UPDATE jobs SET step = ?, content = ?, style = ?, variation = ?, eta = ?,"
+                " preview = max(preview, ?), revision = revision + 1"
+                " WHERE id = ? AND owner = ? AND state = 'running'",
+                (step, *losses, eta, preview, job, owner),
+            ).rowcount
+        return changed == 1
+
+    def release(self, job: str, owner: str, state: State, reason: Reason | None = None) -> Job:
+        """The owner's process is gone; a job that was not cancelled meanwhile ends in `state`."""
+        with self._db() as db:
+            rows = db.execute(
+                "UPDATE jobs SET owner = NULL, eta = NULL, finished = coalesce(finished, ?),"
+                " revision = revision + (state = 'running'),"
+                " reason = CASE state WHEN 'running' THEN ? ELSE reason END,"
+                " state = CASE state WHEN 'running' THEN ? ELSE state END"
+                " WHERE id = ? AND owner = ? RETURNING *",
+                (self._now(), reason, state, job, owner),
+            ).fetchall()
+        self._discard_inputs(job)
+        return self._job(rows[0]) if rows else self.get(job)
+
+    def wanted(self, owner: str) -> set[str]:
+        """The jobs that `owner` is at work on and should be."""
+        with self._db() as db:
+            rows = db.execute("SELECT id FROM jobs WHERE owner = ? AND state = 'running'", (owner,))
+            return {row["id"] for row in rows.fetchall()}
+
+    def owners(self) -> set[str]:
+        """Who is at work."""
+        with self._db() as db:
+            rows = db.execute("SELECT DISTINCT owner FROM jobs WHERE owner IS NOT NULL").fetchall()
+        return {row["owner"] for row in rows}
+
+    def counts(self) -> dict[State, int]:
+        """How many jobs wait and run."""
+        with self._db() as db:
+            rows = db.execute("SELECT state, count(*) AS jobs FROM jobs GROUP BY state").fetchall()
+        found = {row["state"]: row["jobs"] for row in rows}
+        return {state: found.get(state, 0) for state in (State.QUEUED, State.RUNNING)}
+
+    def forsake(self, owner: str) -> None:
+        """A worker has died: what it was at work on has failed."""
+        for job in self._fail(owner):
+            self._discard_inputs(job)
+
+    def restart(self) -> None:
+        """A server begins and no worker is alive: what waited or ran has failed, and litter is removed."""
+        self._fail(None)
+        with self._db() as db:
+            known = {row["id"]: row["state"] for row in db.execute("SELECT id, state FROM jobs").fetchall()}
+        for folder in (self.folder / "jobs").iterdir():
+            if folder.name in known:
+                self._discard_inputs(folder.name)
+            else:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def sweep(self) -> None:
+        """Removes what has expired."""
+        with self._db() as db:
+            rows = db.execute(
+                "DELETE FROM jobs WHERE finished <= ? AND owner IS NULL RETURNING id",
+                (self._now() - self._expiry,),
+            ).fetchall()
+        for row in rows:
+            shutil.rmtree(self.folder / "jobs" / row["id"], ignore_errors=True)
+
+    def _fail(self, owner: str | None) -> list[str]:
+        """Fails what an owner is at work on, or with None all that is not over; the ids."""
+        with self._db() as db:
+            rows = db.execute(
+                "UPDATE jobs SET owner = NULL, eta = NULL, finished = coalesce(finished, :now),"
+                " revision = revision + (finished IS NULL),"
+                " reason = CASE WHEN finished IS NULL THEN 'restarted' ELSE reason END,"
+                " state = CASE WHEN finished IS NULL THEN 'failed' ELSE state END"
+                " WHERE owner = :owner OR :owner IS NULL AND (finished IS NULL OR owner IS NOT NULL)"
+                " RETURNING id",
+                {"now": self._now(), "owner": owner},
+            ).fetchall()
+        return [row["id"] for row in rows]
+
+    def _discard_inputs(self, job: str) -> None:
+        for name in INPUTS:
+            self.path(job, name).unlink(missing_ok=True)
+
+    @contextmanager
+    def _db(self) -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            if self._opened is None:
+                raise sqlite3.ProgrammingError("the store is not open")
+            yield self._opened
+
+    def _job(self, row: sqlite3.Row) -> Job:
+        started = row["content"] is not None
+        return Job(
+            id=row["id"],
+            state=State(row["state"]),
+            revision=row["revision"],
+            client=row["client"],
+            busy=row["owner"] is not None,
+            reason=Reason(row["reason"]) if row["reason"] else None,
+            options=json.loads(row["options"]),
+            steps=row["steps"],
+            step=row["step"],
+            losses=(row["content"], row["style"], row["variation"]) if started else None,
+            eta=row["eta"],
+            preview=bool(row["preview"]),
+            created=row["created"],
+            started=row["started"],
+            finished=row["finished"],
+            expires=None if row["finished"] is None else row["finished"] + self._expiry,
+        )
+
+
+@contextmanager
+def _transaction(db: sqlite3.Connection) -> Iterator[None]:
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        db.execute("COMMIT")
+    finally:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+
+
+def _write_private(path: Path, data: bytes) -> None:
+    """A new file that only this user may read, whatever the umask."""
+    with os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:
+        file.write(data)

@@ -1,0 +1,107 @@
+"""One request under way, whatever the transport: id, deadline and outcome; and its end, told once."""
+
+from __future__ import annotations
+
+import re
+import time
+import uuid
+from dataclasses import dataclass, field
+from typing import Literal
+
+from service.engine.memory import BodyReservation
+from service.host.auth import Auth
+from service.telemetry.access_log import AccessLog
+from service.telemetry.metrics import Metrics
+from service.telemetry.timing import Timing
+from service.telemetry.tracing import RequestSpan
+
+ID = re.compile(r"[\x21-\x7e]{1,128}")
+
+
+@dataclass(slots=True)
+class RequestContext:
+    """What a transport and the handling of its request tell each other.
+
+    Attributes:
+        transport: label of metrics and logs.
+        request_id: the client's, or a new one.
+        task: label of metrics; None for requests that are not counted.
+        deadline: on the monotonic clock; infinity before it is known.
+        code: ``ok`` or an error's code.
+        timing: where the time went, once there is an answer.
+        client_gone: the client hung up while its answer was being made.
+        key: the digest of its API key, while it counts as one of that key's requests.
+        span: its OpenTelemetry span, where traces are on.
+        body: the memory of its body, until the request ends.
+    """
+
+    transport: Literal["http", "grpc"]
+    request_id: str
+    task: str | None = None
+    deadline: float = float("inf")
+    code: str = "ok"
+    timing: Timing | None = None
+    client_gone: bool = False
+    key: bytes | None = None
+    span: RequestSpan | None = None
+    body: BodyReservation | None = None
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def name(self) -> str:
+        """For the log: the id and, where there is one, the trace's."""
+        return self.request_id if self.span is None else f"{self.request_id} (trace {self.span.trace_id})"
+
+    def record(self, timing: Timing) -> None:
+        """An answer's timing; of several images that of the slowest."""
+        if self.timing is None or timing.total > self.timing.total:
+            self.timing = timing
+
+
+def request_id(given: str | None) -> str:
+    """The client's id if it is printable and of at most 128 characters, else a new one."""
+    return given if given is not None and ID.fullmatch(given) else uuid.uuid4().hex
+
+
+class RequestLog:
+    """What is told of every request at its end, the same for every transport.
+
+    Args:
+        metrics: where it is counted.
+        auth: whose key it used.
+        enabled: whether there is an access log.
+    """
+
+    def __init__(self, metrics: Metrics, auth: Auth, *, enabled: bool) -> None:
+        self._requests, self._seconds = metrics.requests, metrics.request_seconds
+        self._auth = auth
+        self._access_log = AccessLog(enabled)
+
+    def finish(self, context: RequestContext, what: str, status: str, *, logged: bool = True) -> None:
+        """The answer is out, or nobody waits for it.
+
+        Args:
+            context: of the request.
+            what: method and path without its query, or the full name of the RPC.
+            status: of the answer.
+            logged: whether it stands in the access log.
+        """
+        if context.body is not None:
+            context.body.__exit__()
+        if context.key is not None:
+            self._auth.release(context.key)
+        seconds = time.monotonic() - context.started
+        if logged and self._access_log.enabled:
+            self._access_log.record(
+                context.transport,
+                what,
+                status,
+                context.code,
+                context.request_id,
+                seconds,
+                context.timing,
+                None if context.span is None else context.span.trace_id,
+            )
+        if context.task is not None:
+            self._requests.labels(context.task, context.transport, context.code).inc()
+            self._seconds.labels(context.task, context.transport).observe(seconds)

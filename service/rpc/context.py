@@ -1,0 +1,102 @@
+"""One RPC under way: its deadline, its trailers, and its error as a rich status.
+
+Errors follow Google's error model (https://google.aip.dev/193): the status's details hold a
+google.rpc.ErrorInfo whose reason is our stable `code`, a BadRequest that names the parameter, and a RetryInfo
+where trying again makes sense.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import replace
+from typing import Any, TypeAlias
+
+import grpc
+from google.protobuf.duration_pb2 import Duration
+from google.rpc import error_details_pb2 as details
+from google.rpc.status_pb2 import Status
+
+from service.errors import Overloaded, Problem
+from service.request import RequestContext
+
+DOMAIN = "lynceus"
+
+DETAIL = 300
+"""Characters of a detail, and a fifth as many of a parameter's name, in the trailing metadata."""
+
+
+Call: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+
+current: ContextVar[RequestContext] = ContextVar("context")
+
+
+class Places:
+    """Room for so many calls at once."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._taken = 0
+
+    @contextmanager
+    def taken(self) -> Iterator[None]:
+        """One of the places, for as long as the block lasts.
+
+        Raises:
+            Overloaded: there is no room.
+        """
+        if self._taken >= self._most:
+            raise Overloaded("this server answers as many calls as it may", 1.0)
+        self._taken += 1
+        try:
+            yield
+        finally:
+            self._taken -= 1
+
+
+def deadline_of(call: Call, limit: float) -> float:
+    """When this call must be done, on the monotonic clock: the server's limit or the client's deadline."""
+    left = call.time_remaining()
+    return time.monotonic() + (limit if left is None else min(limit, left))
+
+
+def trailers(context: RequestContext) -> list[tuple[str, str | bytes]]:
+    """What every answer carries: the id and, where a model answered, the timing, as HTTP's headers do."""
+    found: list[tuple[str, str | bytes]] = [("x-request-id", context.request_id)]
+    if (timing := context.timing) is not None:
+        found += [("server-timing", timing.header), ("x-batch-size", str(timing.batch_size))]
+    return found
+
+
+def in_trailers(problem: Problem) -> Problem:
+    """A problem whose texts fit into the trailing metadata, of which clients take 8 kB by default."""
+    parameter = None if problem.parameter is None else problem.parameter[: DETAIL // 5]
+    return replace(problem, detail=problem.detail[:DETAIL], parameter=parameter)
+
+
+def code_of(problem: Problem) -> grpc.StatusCode:
+    """The canonical status code of the table's row."""
+    return grpc.StatusCode[problem.kind.grpc]
+
+
+def details_of(problem: Problem, context: RequestContext) -> tuple[str, bytes]:
+    """The trailing metadata that carries the rich status."""
+    info = details.ErrorInfo(
+        reason=problem.kind.code, domain=DOMAIN, metadata={"request_id": context.request_id}
+    )
+    status = Status(code=code_of(problem).value[0], message=problem.detail)
+    if problem.image is not None:
+        info.metadata["image"] = problem.image
+    if problem.parameter is not None:
+        info.metadata["parameter"] = problem.parameter
+    status.details.add().Pack(info)
+    if problem.parameter is not None:
+        violation = details.BadRequest.FieldViolation(field=problem.parameter, description=problem.detail)
+        status.details.add().Pack(details.BadRequest(field_violations=[violation]))
+    if problem.retry_after is not None:
+        delay = Duration()
+        delay.FromMilliseconds(round(problem.retry_after * 1000))
+        status.details.add().Pack(details.RetryInfo(retry_delay=delay))
+    return "grpc-status-details-bin", status.SerializeToString()

@@ -1,0 +1,205 @@
+"""Where a classifier looks: Grad-CAM, or a label's score in every window of the image."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TypeVar
+
+from pydantic import Field
+
+from models.classification.explain import HeatMap, overlay
+from models.classification.windows import WindowMap
+from models.detection.draw import draw_detections
+from models.detection.result import Detections
+from models.errors import ParameterInvalid
+from models.image import MAX_ENCODED_PIXELS, Image, Pixels, decode, encode
+from models.parameters import Parameters
+from models.pipeline import Kind
+from service.engine.engine import Answer, Engine
+from service.engine.offload import Call
+from service.request import RequestContext
+from service.tasks.render import ImageFormat, Rendered
+from service.tasks.task import AnswerModel, Encoded, Size, Task
+from service.telemetry.timing import Timing
+
+Box = tuple[float, float, float, float]
+T = TypeVar("T")
+
+
+class ExplainKind(StrEnum):
+    """How a classifier is explained: Grad-CAM, or its score in every window of the image."""
+
+    CAM = "cam"
+    WINDOWS = "windows"
+
+
+class ExplainParams(Parameters):
+    model: str | None = Field(None, description="a served classifier; the default one if left out")
+    label: str | None = Field(None, description="a label's name or index; default: the likeliest")
+    kind: ExplainKind = Field(ExplainKind.CAM, description="Grad-CAM, or the score in every window")
+    fraction: float = Field(0.5, gt=0, le=1, description="a window's side, of the shorter side")
+    score_threshold: float = Field(0.2, ge=0, le=1, description="least score of a box")
+
+
+class HeatAnswer(AnswerModel):
+    """Where a classifier looked: Grad-CAM, 0 to 1, rows from the top of the region that the network saw."""
+
+    model: str
+    image: Size
+    index: int
+    label: str
+    score: float
+    region: Box = Field(description="x1, y1, x2, y2 in pixels")
+    heat: list[list[float]]
+
+
+class WindowAnswer(AnswerModel):
+    """One window where the label is likely."""
+
+    score: float
+    box: Box
+
+
+class WindowsAnswer(AnswerModel):
+    """A label's score in every window of the image."""
+
+    model: str
+    image: Size
+    index: int
+    label: str
+    window: tuple[float, float] = Field(description="width and height of a window in pixels")
+    step: tuple[float, float] = Field(description="x and y distance of neighbouring windows in pixels")
+    scores: list[list[float]] = Field(description="rows from the top; window (0, 0) begins at the corner")
+    boxes: list[WindowAnswer]
+
+
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """An explanation and the size of the image that it is of, upright, pixels."""
+
+    width: int
+    height: int
+    map: HeatMap | WindowMap
+
+
+async def run(
+    engine: Engine, images: Encoded, params: ExplainParams, context: RequestContext
+) -> Answer[Explained]:
+    """
+    Raises:
+        ParameterInvalid: the model has no such label, cannot be explained so, or the windows are too many.
+    """
+    return await _explained(
+        engine, images["image"], params, context, "jpeg", lambda image, found, call: found
+    )
+
+
+async def draw(
+    engine: Engine, images: Encoded, params: ExplainParams, image_format: ImageFormat, context: RequestContext
+) -> Answer[Rendered]:
+    """The image with the heat laid over it, or with the windows drawn in. Raises as `run` does."""
+
+    def render(image: Image, found: Explained, call: Call) -> Rendered:
+        pixels = _overlaid(image, found.map)
+        call.check()
+        return Rendered(found.width, found.height, encode(pixels, image_format))
+
+    return await _explained(engine, images["image"], params, context, image_format, render)
+
+
+def _overlaid(image: Image, found: HeatMap | WindowMap) -> Pixels:
+    if isinstance(found, HeatMap):
+        return overlay(image, found)
+    return draw_detections(image.pixels, Detections(image.width, image.height, found.boxes))
+
+
+async def _explained(
+    engine: Engine,
+    data: bytes,
+    params: ExplainParams,
+    context: RequestContext,
+    image_format: ImageFormat,
+    then: Callable[[Image, Explained, Call], T],
+) -> Answer[T]:
+    """An explanation, and what is made of it in the same thread."""
+    runner = engine.find(Kind.CLASSIFY, params.model)
+    explainer = runner.pipeline.explainer
+    if explainer is None:
+        raise ParameterInvalid("model", f"the model {runner.card.name!r} cannot be explained")
+    most = MAX_ENCODED_PIXELS[image_format]
+    with runner.admit():
+        plan = await engine.plan(data, max_pixels=most)
+
+    def work(call: Call) -> Answer[T]:
+        began = time.perf_counter()
+        image = decode(data, engine.limits, max_pixels=most, plan=plan)
+        decoded = time.perf_counter()
+        call.check()
+        found: HeatMap | WindowMap
+        if params.kind is ExplainKind.CAM:
+            found = explainer.heat_map(image, params.label)
+        else:
+            found = explainer.windows(
+                image, params.label, fraction=params.fraction, score_threshold=params.score_threshold
+            )
+        timing = Timing(decoded - began, 0.0, time.perf_counter() - decoded, 1)
+        call.check()
+        result = then(image, Explained(image.width, image.height, found), call)
+        return Answer(runner.card.name, result, timing)
+
+    return await engine.offload.run(work, context.deadline, memory=plan.memory + 3 * plan.result)
+
+
+def present(answer: Answer[Explained], params: ExplainParams) -> HeatAnswer | WindowsAnswer:
+    found = answer.result.map
+    size = Size(width=answer.result.width, height=answer.result.height)
+    if isinstance(found, HeatMap):
+        return HeatAnswer(
+            model=answer.model,
+            image=size,
+            index=found.index,
+            label=found.label,
+            score=found.score,
+            region=found.region,
+            heat=found.grid.tolist(),
+        )
+    return WindowsAnswer(
+        model=answer.model,
+        image=size,
+        index=found.index,
+        label=found.label,
+        window=found.window,
+        step=found.step,
+        scores=found.scores.tolist(),
+        boxes=[WindowAnswer(score=item.score, box=item.box) for item in found.boxes],
+    )
+
+
+EXPLAIN = Task(
+    name="explain",
+    path="classify/explain",
+    method="Explain",
+    summary="Where the classifier looked: `kind=cam` is Grad-CAM, `kind=windows` the label's score in "
+    "every window. The answer is the image with the heat or the boxes drawn in or, with "
+    "`Accept: application/json`, the numbers.",
+    params=ExplainParams,
+    models={"model": Kind.CLASSIFY},
+    answer=HeatAnswer | WindowsAnswer,
+    example={
+        "model": "efficientnet-lite0",
+        "image": {"width": 768, "height": 576},
+        "index": 235,
+        "label": "German shepherd",
+        "score": 0.4467,
+        "region": [132.0, 36.0, 636.0, 540.0],
+        "heat": [[0.0, 0.12, 0.31], [0.05, 0.84, 1.0], [0.0, 0.4, 0.52]],
+    },
+    several=False,
+    run=run,
+    present=present,
+    draw=draw,
+    image_first=True,
+)

@@ -1,0 +1,122 @@
+"""Whether two images show one person."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import partial
+from typing import Any
+
+from pydantic import Field
+
+from models.errors import FaceNotFound, FacesMany, ModelError, ParameterInvalid
+from models.faces.result import Embedding, Face, FaceOptions
+from models.faces.verify import Verdict, compare, select_face
+from models.parameters import Parameters
+from models.pipeline import Kind
+from service.engine.engine import Answer, Engine, outcome, together, value
+from service.request import RequestContext
+from service.tasks.faces.compare import FACES_COMPARE, VerdictAnswer, verdict_answer
+from service.tasks.faces.embed import FACE_EXAMPLE
+from service.tasks.faces.shared import (
+    CHIP_SIDE,
+    DetectorName,
+    EmbedderName,
+    FaceAnswer,
+    Threshold,
+    embed_faces,
+    face_answer,
+)
+from service.tasks.task import Images, Task
+from service.telemetry.timing import Timing
+
+
+class FaceSelect(StrEnum):
+    """Which face of an image counts: the largest, or the only one there may be."""
+
+    LARGEST = "largest"
+    ONLY = "only"
+
+
+class FacesVerifyParams(Parameters):
+    model: DetectorName = None
+    embedder: EmbedderName = None
+    threshold: Threshold = None
+    face_select: FaceSelect = Field(FaceSelect.LARGEST, description="which face of an image counts")
+
+
+class VerifyAnswer(VerdictAnswer):
+    """The verdict on two images, and the faces it is about."""
+
+    faces: dict[str, FaceAnswer]
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """A verdict and the faces that it is about, by image."""
+
+    verdict: Verdict
+    faces: Mapping[str, Face]
+
+
+async def run(
+    engine: Engine, images: Images, params: FacesVerifyParams, context: RequestContext
+) -> Answer[Verified]:
+    """
+    Raises:
+        FaceNotFound, FacesMany: with the image (``a`` or ``b``) it was.
+        ModelError: an image's own error, with its name likewise.
+    """
+    detector = engine.find(Kind.FACES, params.model)
+    embedder = engine.find(Kind.EMBED, params.embedder)
+
+    async def one(name: str) -> tuple[Face, Embedding, Timing]:
+        try:
+            with engine.kept(min_side=CHIP_SIDE) as kept:
+                found = await engine.infer(detector, images[name], FaceOptions(), context.deadline, keep=kept)
+                face = select_face(found.result, params.face_select.value, name)
+                vectors, timing = await embed_faces(engine, kept.image, [face], embedder, context)
+        except ParameterInvalid:
+            raise
+        except ModelError as error:
+            error.image = name
+            raise
+        return face, vectors[0], found.timing + timing
+
+    # a's error before b's, whichever was first
+    a, b = [
+        value(found) for found in await together([partial(outcome, partial(one, name)) for name in "ab"], 2)
+    ]
+    verdict = compare(a[1], b[1], embedder.card, threshold=params.threshold)
+    return Answer(embedder.card.name, Verified(verdict, {"a": a[0], "b": b[0]}), a[2] + b[2])
+
+
+def present(answer: Answer[Verified], params: FacesVerifyParams) -> VerifyAnswer:
+    verdict = verdict_answer(answer.model, answer.result.verdict)
+    faces = {name: face_answer(face) for name, face in answer.result.faces.items()}
+    return VerifyAnswer(**dict(verdict), faces=faces)
+
+
+def reply(answer: Answer[Verified], params: FacesVerifyParams) -> Mapping[str, Any]:
+    """The gRPC reply has the verdict and the faces side by side."""
+    shown = present(answer, params)
+    return {"verdict": shown, **shown.faces}
+
+
+FACES_VERIFY = Task(
+    name="faces_verify",
+    path="faces/verify",
+    method="VerifyFaces",
+    summary="Whether the images `a` and `b` show one person.",
+    params=FacesVerifyParams,
+    models={"model": Kind.FACES, "embedder": Kind.EMBED},
+    answer=VerifyAnswer,
+    example={**FACES_COMPARE.example, "faces": {"a": FACE_EXAMPLE, "b": FACE_EXAMPLE}},
+    images=("a", "b"),
+    several=False,
+    run=run,
+    present=present,
+    reply=reply,
+    errors=(FaceNotFound, FacesMany),
+)

@@ -1,0 +1,149 @@
+"""A task as a value: everything that a transport needs to know of it stands here, once.
+
+HTTP, gRPC, the Open Inference Protocol, the OpenAPI document, the metrics' labels and the load tests read a
+`Task`; none of them repeats its parameters, its bounds or its answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+from models.parameters import Parameters
+from models.pipeline import Card, Kind
+from service.engine.engine import Answer, Engine, KeptImage
+from service.request import RequestContext
+from service.tasks.render import ImageFormat, Rendered
+
+P = TypeVar("P", bound=Parameters)
+R = TypeVar("R")
+
+Encoded = Mapping[str, bytes]
+"""Images by name."""
+Images = Mapping[str, bytes | KeptImage]
+"""By name: encoded, or decoded already for several tasks."""
+Arrays = Mapping[str, NDArray[Any] | Sequence[bytes]]
+Document = Mapping[str, Any]
+
+
+class AnswerModel(BaseModel):
+    """Base of every answer: a field that is not declared is a bug."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class Size(AnswerModel):
+    """The upright original's size in pixels."""
+
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """A tensor that a model takes or gives.
+
+    Attributes:
+        name, datatype: as the Open Inference Protocol has them.
+        dims: its shape without the batch, which comes first; -1 where it varies.
+        classes: names of its last dimension's entries, where they are classes to choose the best of.
+    """
+
+    name: str
+    datatype: str
+    dims: tuple[int, ...]
+    classes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Tensors(Generic[P, R]):
+    """A task over the Open Inference Protocol, where it belongs to the models of one kind.
+
+    Attributes:
+        outputs: of a model, by its card.
+        collect: card, results of several images, parameters -> arrays by output, the batch first, or the
+            elements of BYTES.
+        model: the parameter that names the model.
+        of_pixels: card, what the pipeline gives for the network's own input, its width and height -> a
+            result; None: that is the result.
+        fixed: parameters that have one value here, since an output's own options stand in for them.
+    """
+
+    outputs: Callable[[Card], tuple[TensorSpec, ...]]
+    collect: Callable[[Card, Sequence[R], P], Arrays]
+    model: str = "model"
+    of_pixels: Callable[[Card, Any, int, int], R] | None = None
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task(Generic[P, R]):
+    """One thing that the service does with images.
+
+    Attributes:
+        name: label of metrics and key of the registry.
+        path: of its route, below ``/v1/``.
+        method: its name in the gRPC service.
+        summary: for the documents.
+        params: names, bounds, defaults and descriptions of its parameters.
+        models: parameters that name a model -> its kind; the first is the one whose queue bounds a request.
+        answer: type of its JSON answer; None: it answers images only.
+        example: of that answer.
+        images: names of its images; none where `body` is what it takes.
+        body: the JSON body of a task without images.
+        several: whether a request may hold several images, each answered by itself.
+        run: engine, images (or body), parameters, context -> the result.
+        present: the result, the parameters -> the answer.
+        reply: the same as the fields of the gRPC reply, where they are laid out otherwise.
+        draw: the result as an image, where it has one.
+        image_first: an image is what it answers if the client asks for nothing else.
+        tensors: how it answers over the Open Inference Protocol, where it does.
+        errors: besides those of every task.
+        stream: whether it has a stream of frames over gRPC.
+    """
+
+    name: str
+    path: str
+    method: str
+    summary: str
+    params: type[P]
+    models: Mapping[str, Kind]
+    answer: Any = None
+    example: Document = field(default_factory=dict)
+    images: tuple[str, ...] = ("image",)
+    body: type[BaseModel] | None = None
+    several: bool = True
+    run: Callable[[Engine, Any, P, RequestContext], Awaitable[Answer[R]]] | None = None
+    present: Callable[[Answer[R], P], AnswerModel] | None = None
+    reply: Callable[[Answer[R], P], Document] | None = None
+    draw: Callable[[Engine, Encoded, P, ImageFormat, RequestContext], Awaitable[Answer[Rendered]]] | None = (
+        None
+    )
+    image_first: bool = False
+    tensors: Tensors[P, R] | None = None
+    errors: tuple[type[Exception], ...] = ()
+    stream: bool = False
+
+
+def table(rows: Sequence[Any], *dims: int) -> NDArray[np.float32]:
+    """Rows of numbers -> float32 [k, *dims], with these dimensions even if there are none."""
+    return np.array(rows, np.float32).reshape(len(rows), *dims)
+
+
+def padded(rows: Sequence[NDArray[Any]], fill: float = 0) -> NDArray[Any]:
+    """Arrays [k, ...] with a k of each -> [N, largest k, ...], what is missing filled up."""
+    longest = max((len(row) for row in rows), default=0)
+    together = np.full((len(rows), longest, *rows[0].shape[1:]), fill, rows[0].dtype)
+    for index, row in enumerate(rows):
+        together[index, : len(row)] = row
+    return together
+
+
+def counts(rows: Sequence[Sequence[Any]]) -> NDArray[np.int64]:
+    """How many of each are no padding."""
+    return np.array([len(row) for row in rows], np.int64)

@@ -1,0 +1,181 @@
+"""What runs in a cluster: restricted pods, ports and probes of the service, an end that is waited for."""
+
+from __future__ import annotations
+
+import ast
+import re
+from typing import Any
+
+import pytest
+
+from service.settings import Settings
+from tests.deploy.files import BASE, DOCKER, KUBERNETES, deployment, document, environment, pod_specs
+from tests.paths import ROOT
+
+PODS = pod_specs()
+LABELS = deployment()["spec"]["template"]["metadata"]["labels"]
+
+
+def health_routes() -> tuple[str, ...]:
+    """The routes that the composition root answers itself; read, for importing it makes a service."""
+    tree = ast.parse((ROOT / "service" / "bento.py").read_text())
+    (value,) = [
+        node.value
+        for node in tree.body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "HEALTH"
+    ]
+    routes: tuple[str, ...] = ast.literal_eval(value)
+    return routes
+
+
+@pytest.mark.parametrize("pod", PODS.values(), ids=PODS)
+def test_pods_keep_to_the_restricted_profile(pod: Any) -> None:
+    # https://kubernetes.io/docs/concepts/security/pod-security-standards/#restricted
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["runAsUser"] > 0
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert not {"hostNetwork", "hostPID", "hostIPC"} & set(pod)
+    allowed = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim"}
+    allowed |= {"projected", "secret"}
+    assert all(set(volume) - {"name"} <= allowed for volume in pod["volumes"])
+    for container in pod["containers"]:
+        context = container["securityContext"]
+        assert context["allowPrivilegeEscalation"] is False
+        assert context["capabilities"] == {"drop": ["ALL"]}
+        assert not {"privileged", "procMount"} & set(context)
+        assert not any("hostPort" in port for port in container["ports"])
+    namespace = document(BASE / "namespace.yaml")["metadata"]["labels"]
+    assert namespace["pod-security.kubernetes.io/enforce"] == "restricted"
+
+
+def state_folder() -> str:
+    """Where the image keeps its state."""
+    (folder,) = re.findall(r"LYNCEUS_STATE_DIR=(\S+)", (DOCKER / "Dockerfile").read_text())
+    return str(folder)
+
+
+@pytest.mark.parametrize("pod", PODS.values(), ids=PODS)
+def test_only_two_folders_are_written_to_and_nobody_is_told_of_the_cluster(pod: Any) -> None:
+    (container,) = pod["containers"]
+    assert container["securityContext"]["readOnlyRootFilesystem"] is True
+    mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
+    assert set(mounts) == {"/tmp", state_folder()}  # noqa: S108
+    assert [volume["name"] for volume in pod["volumes"] if "emptyDir" in volume] == [*mounts.values()]
+    assert pod["automountServiceAccountToken"] is False
+    assert pod["enableServiceLinks"] is False
+
+
+@pytest.mark.parametrize("pod", PODS.values(), ids=PODS)
+def test_ports_and_probes_are_those_of_the_service(pod: Any) -> None:
+    (container,) = pod["containers"]
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    assert {"http": 3000, "http1": 3000, "grpc": Settings.model_fields["grpc_port"].default}.items() >= (
+        ports.items()
+    )
+    for probe, route in (("startup", "/readyz"), ("liveness", "/livez"), ("readiness", "/readyz")):
+        asked = container[f"{probe}Probe"]["httpGet"]
+        assert asked["path"] == route
+        assert route in health_routes()
+        assert ports.get(asked["port"], asked["port"]) == 3000
+    startup = container["startupProbe"]
+    assert startup["periodSeconds"] * startup["failureThreshold"] >= 300
+
+
+@pytest.mark.parametrize("pod", PODS.values(), ids=PODS)
+def test_the_end_is_waited_for(pod: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    (container,) = pod["containers"]
+    for name, value in environment(container).items():
+        monkeypatch.setenv(name, value)
+    settings = Settings()
+    before = container.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
+    # requests under way over HTTP, then those over gRPC, may each take their whole time
+    needed = before + settings.drain_seconds + 2 * settings.timeout_seconds
+    assert pod["terminationGracePeriodSeconds"] >= needed + 10
+
+
+def variables() -> list[tuple[str, str]]:
+    """Every variable of every manifest and patch."""
+    found = []
+    for path in KUBERNETES.rglob("*.yaml"):
+        what = document(path)
+        if isinstance(what, dict) and what["kind"] in ("Deployment", "InferenceService"):
+            spec = what["spec"]
+            pod = spec["template"]["spec"] if "template" in spec else spec["predictor"]
+            for container in pod["containers"]:
+                found += [(name, value) for name, value in environment(container).items()]
+    return found
+
+
+@pytest.mark.parametrize(("name", "value"), variables())
+def test_variables_are_settings_with_good_values(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert name.startswith("LYNCEUS_")
+    assert name.removeprefix("LYNCEUS_").lower() in Settings.model_fields
+    monkeypatch.setenv(name, value)
+    Settings()
+
+
+def test_selectors_find_the_pods() -> None:
+    spec = deployment()["spec"]
+    selectors = [
+        spec["selector"]["matchLabels"],
+        document(BASE / "service.yaml")["spec"]["selector"],
+        document(BASE / "disruption.yaml")["spec"]["selector"]["matchLabels"],
+        document(BASE / "network.yaml")["spec"]["podSelector"]["matchLabels"],
+        *(
+            spread["labelSelector"]["matchLabels"]
+            for spread in PODS["deployment"]["topologySpreadConstraints"]
+        ),
+    ]
+    assert all(selector and selector.items() <= LABELS.items() for selector in selectors)
+
+
+def test_service_and_policy_lead_to_the_ports_of_the_pod() -> None:
+    ports = {port["name"]: port["containerPort"] for port in PODS["deployment"]["containers"][0]["ports"]}
+    service = document(BASE / "service.yaml")["spec"]["ports"]
+    assert {port["targetPort"]: port["port"] for port in service} == ports
+    (rule,) = document(BASE / "network.yaml")["spec"]["ingress"]
+    assert {port["port"] for port in rule["ports"]} == set(ports)
+
+
+def test_the_monitor_finds_the_service_and_gives_the_job_its_name() -> None:
+    monitor = document(KUBERNETES / "components" / "monitoring" / "servicemonitor.yaml")["spec"]
+    service = document(BASE / "service.yaml")
+    assert monitor["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+    assert service["metadata"]["labels"][monitor["jobLabel"]] == "lynceus"
+    (endpoint,) = monitor["endpoints"]
+    assert endpoint["port"] in {port["name"] for port in service["spec"]["ports"]}
+    assert endpoint["path"] == "/metrics"
+
+
+def test_one_autoscaler_or_the_other_owns_the_deployment() -> None:
+    assert "replicas" not in deployment()["spec"]
+    target = {"apiVersion": "apps/v1", "kind": "Deployment", "name": deployment()["metadata"]["name"]}
+    autoscaler = document(BASE / "autoscaler.yaml")
+    keda = KUBERNETES / "components" / "keda"
+    scaled = document(keda / "scaledobject.yaml")["spec"]
+    assert autoscaler["spec"]["scaleTargetRef"] == scaled["scaleTargetRef"] == target
+    removed = document(keda / "without-autoscaler.yaml")
+    assert removed.pop("$patch") == "delete"
+    assert removed["metadata"]["name"] == autoscaler["metadata"]["name"]
+    pods = autoscaler["spec"]["metrics"][0]["pods"]["target"]["averageValue"]
+    assert scaled["triggers"][0]["metadata"]["threshold"] == pods
+    assert (scaled["minReplicaCount"], scaled["maxReplicaCount"]) == (
+        autoscaler["spec"]["minReplicas"],
+        autoscaler["spec"]["maxReplicas"],
+    )
+
+
+@pytest.mark.parametrize("overlay", ["cpu", "gpu"])
+def test_an_overlay_bounds_what_a_pod_takes(overlay: str) -> None:
+    patch = document(KUBERNETES / "overlays" / overlay / "resources.yaml")
+    (container,) = patch["spec"]["template"]["spec"]["containers"]
+    limits = container["resources"]["limits"]
+    # the service counts its workers by the CPU limit (settings._quota), about 1.2 GB each
+    assert limits["cpu"].isdigit()
+    assert limits["memory"].endswith("Gi")
+    if overlay == "cpu":
+        assert int(limits["memory"][:-2]) >= int(limits["cpu"]) + 1
+    else:
+        assert environment(container)["LYNCEUS_DEVICE"] == "cuda"

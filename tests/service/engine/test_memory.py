@@ -1,0 +1,137 @@
+"""The budget of memory: what fits, what waits, what is refused, and that everything comes back."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models.errors import ImageTooLarge
+from service.engine.memory import MemoryBudget
+from service.errors import DeadlineExceeded, OutOfMemory
+
+
+async def turns(count: int = 5) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+def test_what_does_not_fit_waits_in_the_order_of_arrival() -> None:
+    async def go() -> None:
+        budget, order = MemoryBudget(320), []
+
+        async def one(name: str, size: int, done: asyncio.Event) -> None:
+            async with budget.reserve(size):
+                order.append(name)
+                await done.wait()
+
+        first, rest = asyncio.Event(), asyncio.Event()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(one("first", 200, first))
+            await turns()
+            group.create_task(one("large", 300, rest))
+            await turns()
+            group.create_task(one("middle", 100, rest))  # fits now, and waits its turn
+            group.create_task(one("small", 10, first))  # takes nothing from those that wait
+            await turns()
+            assert order == ["first", "small"]
+            first.set()
+            await turns()
+            assert order == ["first", "small", "large"]
+            rest.set()
+        assert order == ["first", "small", "large", "middle"]
+        assert budget.used == 0
+
+    asyncio.run(go())
+
+
+def test_what_can_never_fit_is_refused_at_once() -> None:
+    async def go() -> None:
+        budget = MemoryBudget(100)
+        with pytest.raises(ImageTooLarge):
+            await budget.acquire(101)
+        async with budget.reserve(100):
+            pass
+
+    asyncio.run(go())
+
+
+def test_waiting_ends_at_the_deadline_and_leaves_nothing_behind() -> None:
+    async def go() -> None:
+        budget = MemoryBudget(100)
+        async with budget.reserve(60):
+            with pytest.raises(DeadlineExceeded):
+                await budget.acquire(50, time.monotonic() - 1)
+            waiting = asyncio.create_task(budget.acquire(50))
+            await turns()
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+        assert budget.used == 0
+
+    asyncio.run(go())
+
+
+def test_a_grant_in_the_moment_of_a_cancellation_comes_back() -> None:
+    async def go() -> None:
+        budget = MemoryBudget(100)
+        await budget.acquire(100)
+        waiting = asyncio.create_task(budget.acquire(100))
+        await turns()
+        budget.release(100)  # grants it
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert budget.used == 0
+
+    asyncio.run(go())
+
+
+def test_bodies_have_half_as_much_besides_and_are_refused_at_once() -> None:
+    async def go() -> None:
+        budget = MemoryBudget(100)
+        async with budget.reserve(100):  # decoding does not starve bodies
+            with budget.body() as one, budget.body() as other:
+                one.grow(30)
+                other.grow(20)
+                with pytest.raises(OutOfMemory):
+                    other.grow(1)
+                assert budget.bodies == 50
+            assert budget.bodies == 0
+
+    asyncio.run(go())
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 120), st.integers(0, 4), st.booleans()), min_size=1, max_size=25),
+    st.integers(1, 100),
+)
+def test_never_more_than_the_budget_and_all_of_it_comes_back(
+    works: list[tuple[int, int, bool]], total: int
+) -> None:
+    async def go() -> None:
+        budget = MemoryBudget(total)
+
+        async def one(size: int, steps: int) -> None:
+            try:
+                async with budget.reserve(size):
+                    assert budget.used <= total
+                    await turns(steps)
+            except ImageTooLarge:
+                assert size > total
+
+        tasks = []
+        for size, steps, leaves in works:
+            tasks.append(asyncio.create_task(one(size, steps)))
+            await turns(1)
+            if leaves:
+                tasks[len(tasks) // 2].cancel()
+        async with asyncio.timeout(10):
+            await asyncio.gather(*tasks, return_exceptions=True)
+        assert budget.used == 0
+
+    asyncio.run(go())

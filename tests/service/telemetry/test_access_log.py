@@ -1,0 +1,61 @@
+"""The access log: a line a request from both transports, and nothing else."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+from pathlib import Path
+
+import cv2
+import grpc
+import numpy as np
+import pytest
+
+from service.rpc.stubs import vision_pb2 as pb
+from service.telemetry.access_log import AccessLog
+from service.telemetry.timing import Timing
+from tests.service.transports import open_transports, pipeline
+
+PNG = bytes(cv2.imencode(".png", np.zeros((28, 28, 3), np.uint8))[1])
+
+
+def test_a_line_for_each_request(capsys: pytest.CaptureFixture[str]) -> None:
+    with open_transports([pipeline("lenet5")], access_log=True) as transports:
+        transports.http("POST", "/v1/classify?top_k=1", content=PNG, headers={"x-request-id": "one"})
+        transports.http("POST", "/v1/classify", content=b"words", headers={"x-request-id": "two"})
+        metadata = (("x-request-id", "three"),)
+        transports.stub.Classify(pb.ClassifyRequest(image=PNG), metadata=metadata)
+        with pytest.raises(grpc.RpcError):
+            transports.stub.Classify(pb.ClassifyRequest(image=b"words"), metadata=(("x-request-id", "four"),))
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    told = {
+        line["request_id"]: (line["transport"], line["request"], line["status"], line["code"])
+        for line in lines
+    }
+    assert told == {
+        "one": ("http", "POST /v1/classify", "200", "ok"),
+        "two": ("http", "POST /v1/classify", "415", "media_type"),
+        "three": ("grpc", "/lynceus.v1.Vision/Classify", "OK", "ok"),
+        "four": ("grpc", "/lynceus.v1.Vision/Classify", "INVALID_ARGUMENT", "media_type"),
+    }
+    for line in lines:
+        assert line["ms"] > 0
+        assert ("batch_size" in line) == (line["code"] == "ok")
+
+
+def test_it_is_off_unless_wanted(capsys: pytest.CaptureFixture[str]) -> None:
+    with open_transports([pipeline("lenet5")]) as transports:
+        assert transports.http("GET", "/v1/models").status_code == 200
+    assert capsys.readouterr().out == ""
+
+
+def test_a_full_disk_costs_no_answer() -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("there is no /dev/full")
+    out = io.TextIOWrapper(io.FileIO("/dev/full", "w"))
+    journal = AccessLog(True, out)
+    journal.record("http", "GET /", "200", "ok", "one", 0.1, Timing(0, 0, 0, 1))
+    assert not journal.enabled
+    with contextlib.suppress(OSError):
+        out.close()

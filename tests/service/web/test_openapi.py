@@ -1,0 +1,107 @@
+"""The OpenAPI document: every route with what it takes, what it gives, what can go wrong, and examples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+from pydantic import TypeAdapter
+
+from service.errors import INTERNAL, TABLE
+from service.web import jobs, models
+from service.web.openapi import ProblemAnswer, document
+from service.web.tasks import make_router
+from service.web.v2 import routes as v2
+
+ROUTERS = (make_router(), jobs.router, models.router, v2.router, v2.health)
+ROUTES = [route for router in ROUTERS for route in router.routes if isinstance(route, APIRoute)]
+
+
+@pytest.fixture(scope="module")
+def api() -> dict[str, Any]:
+    app = FastAPI(title="test", version="1")
+    for router in ROUTERS:
+        app.include_router(router)
+    return document(app)
+
+
+def operations(api: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for path, methods in api["paths"].items():
+        for operation in methods.values():
+            yield path, operation
+
+
+def test_every_route_is_there(api: dict[str, Any]) -> None:
+    assert {(route.path, method.lower()) for route in ROUTES for method in route.methods} == {
+        (path, method) for path, methods in api["paths"].items() for method in methods
+    }
+
+
+def test_every_route_and_parameter_is_described(api: dict[str, Any]) -> None:
+    for path, operation in operations(api):
+        assert operation["description"], path
+        assert operation["tags"], path
+        for parameter in operation["parameters"]:
+            assert parameter.get("description"), (path, parameter["name"])
+        for status, answer in operation["responses"].items():
+            assert answer["description"], (path, status)
+            assert "X-Request-ID" in answer["headers"], (path, status)
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.path)
+def test_every_json_answer_has_an_example_that_fits_its_schema(api: dict[str, Any], route: APIRoute) -> None:
+    for method in route.methods:
+        status = str(route.status_code or 200)
+        content = api["paths"][route.path][method.lower()]["responses"][status]["content"]
+        if "application/json" in content:
+            example = content["application/json"]["example"]
+            TypeAdapter(route.response_model).validate_python(example)
+        else:
+            assert content
+
+
+def test_every_error_has_an_example_that_is_one(api: dict[str, Any]) -> None:
+    kinds = {kind.code: kind for kind in (*TABLE.values(), INTERNAL)}
+    shown = set()
+    for path, operation in operations(api):
+        for status, answer in operation["responses"].items():
+            if status.startswith("2"):
+                continue
+            for kind, body in answer["content"].items():
+                for code, example in body["examples"].items():
+                    shown.add(code)
+                    assert kinds[code].http == int(status)
+                    if path.startswith("/v2"):
+                        assert (kind, list(example["value"])) == ("application/json", ["error"])
+                    else:
+                        assert kind == "application/problem+json"
+                        assert ProblemAnswer.model_validate(example["value"]).code == code
+            assert ("Retry-After" in answer["headers"]) == (status in ("429", "503"))
+    # no route gives these: they are of routes that are not there
+    assert set(kinds) - shown == {"not_found", "method_not_allowed"}
+
+
+def test_a_body_is_required_where_there_is_one(api: dict[str, Any]) -> None:
+    for path, operation in operations(api):
+        if "requestBody" in operation:
+            assert operation["requestBody"]["content"], path
+
+
+def test_references_lead_somewhere(api: dict[str, Any]) -> None:
+    def walk(node: Any) -> Iterator[str]:
+        if isinstance(node, dict):
+            if "$ref" in node:
+                yield node["$ref"]
+            for value in node.values():
+                yield from walk(value)
+        elif isinstance(node, list):
+            for value in node:
+                yield from walk(value)
+
+    schemas = api["components"]["schemas"]
+    for reference in walk(api):
+        assert reference.startswith("#/components/schemas/"), reference
+        assert reference.rpartition("/")[2] in schemas, reference
