@@ -1,6 +1,7 @@
 """The one table of errors: what each is called, and what it is over HTTP, over gRPC and in the metrics.
 
-A door (`web`, `rpc`) never decides a status of its own: it asks `problem_of(exc)`. Messages are public.
+A transport (`web`, `rpc`) never decides a status of its own: it asks `problem_of(exc)`. Messages are public.
+`python -m service.errors` prints the table of docs/errors.md.
 The codes, statuses and media type follow RFC 9457 (problem details for HTTP APIs) and the canonical gRPC
 status codes. This module imports `models.errors` alone, so that the batcher may import it.
 """
@@ -39,7 +40,7 @@ class NotReady(ServiceError):
 
 
 class OutOfMemory(ServiceError, MemoryError):
-    """One picture alone does not fit into what memory the device has left. `retry_after` in seconds."""
+    """One image alone does not fit into what memory the device has left. `retry_after` in seconds."""
 
     retry_after = 1.0
 
@@ -105,42 +106,181 @@ class ErrorKind:
         title: the same for every occurrence (RFC 9457).
         http: status.
         grpc: name of the canonical status code.
+        when: it happens, for the documents.
     """
 
     code: str
     title: str
     http: int
     grpc: str
+    when: str
 
 
 DETAIL = 2000
 """Characters of an error's text: the last bound, for whatever repeats a client's text elsewhere."""
 
-INTERNAL = ErrorKind("internal", "Internal error", 500, "INTERNAL")
+INTERNAL = ErrorKind(
+    "internal", "Internal error", 500, "INTERNAL", "anything else: logged with its trace and the request's id"
+)
 
 TABLE: dict[type[Exception], ErrorKind] = {
-    science.ImageInvalid: ErrorKind("image_invalid", "The image does not decode", 400, "INVALID_ARGUMENT"),
-    science.ImageTooLarge: ErrorKind("image_too_large", "The image is too large", 413, "INVALID_ARGUMENT"),
-    science.MediaTypeUnsupported: ErrorKind("media_type", "Unsupported media type", 415, "INVALID_ARGUMENT"),
-    science.ParameterInvalid: ErrorKind("parameter_invalid", "Invalid parameter", 422, "INVALID_ARGUMENT"),
-    science.FaceNotFound: ErrorKind("face_not_found", "No face found", 422, "FAILED_PRECONDITION"),
-    science.FacesMany: ErrorKind("faces_many", "More than one face found", 422, "FAILED_PRECONDITION"),
-    science.ModelUnknown: ErrorKind("model_unknown", "Unknown model", 404, "NOT_FOUND"),
-    science.StyleUnknown: ErrorKind("style_unknown", "Unknown style", 404, "NOT_FOUND"),
-    JobUnknown: ErrorKind("job_unknown", "Unknown job", 404, "NOT_FOUND"),
-    JobUnfinished: ErrorKind("job_unfinished", "Unfinished job", 409, "FAILED_PRECONDITION"),
-    JobFinished: ErrorKind("job_finished", "Finished job", 409, "FAILED_PRECONDITION"),
-    StorageFailed: ErrorKind("storage_failed", "Jobs cannot be stored", 503, "UNAVAILABLE"),
-    NotFound: ErrorKind("not_found", "Not found", 404, "NOT_FOUND"),
-    MethodNotAllowed: ErrorKind("method_not_allowed", "Method not allowed", 405, "UNIMPLEMENTED"),
-    Overloaded: ErrorKind("overloaded", "Overloaded", 429, "RESOURCE_EXHAUSTED"),
-    NotReady: ErrorKind("not_ready", "Not ready", 503, "UNAVAILABLE"),
-    OutOfMemory: ErrorKind("out_of_memory", "Out of memory", 503, "RESOURCE_EXHAUSTED"),
-    DeadlineExceeded: ErrorKind("deadline_exceeded", "Deadline exceeded", 504, "DEADLINE_EXCEEDED"),
-    RequestTimeout: ErrorKind("request_timeout", "Request timeout", 408, "DEADLINE_EXCEEDED"),
-    HeaderTooLarge: ErrorKind("header_too_large", "Request header too large", 431, "RESOURCE_EXHAUSTED"),
-    KeyBusy: ErrorKind("key_busy", "The API key is busy", 429, "RESOURCE_EXHAUSTED"),
-    Unauthenticated: ErrorKind("unauthenticated", "Unauthenticated", 401, "UNAUTHENTICATED"),
+    science.ImageInvalid: ErrorKind(
+        "image_invalid",
+        "The image does not decode",
+        400,
+        "INVALID_ARGUMENT",
+        "the bytes do not decode, are cut short, are no base64, hold no pixels, or are of a kind of JPEG "
+        "that is not supported (lossless, arithmetic-coded, hierarchical, 12-bit)",
+    ),
+    science.ImageTooLarge: ErrorKind(
+        "image_too_large",
+        "The image is too large",
+        413,
+        "INVALID_ARGUMENT",
+        "over a limit of bytes, pixels or memory, told from the header before decoding; "
+        "a JSON text of `/v2` past its limits, which binary tensors are not",
+    ),
+    science.MediaTypeUnsupported: ErrorKind(
+        "media_type",
+        "Unsupported media type",
+        415,
+        "INVALID_ARGUMENT",
+        "no accepted format, as declared or as the bytes tell",
+    ),
+    science.ParameterInvalid: ErrorKind(
+        "parameter_invalid",
+        "Invalid parameter",
+        422,
+        "INVALID_ARGUMENT",
+        "a parameter, named in `parameter`, is unknown, missing, of another type or out of its range",
+    ),
+    science.FaceNotFound: ErrorKind(
+        "face_not_found",
+        "No face found",
+        422,
+        "FAILED_PRECONDITION",
+        "no face in an image that must have one; `image` says whether `a` or `b`",
+    ),
+    science.FacesMany: ErrorKind(
+        "faces_many",
+        "More than one face found",
+        422,
+        "FAILED_PRECONDITION",
+        "several faces with `face_select=only`; `image` says whether `a` or `b`",
+    ),
+    science.ModelUnknown: ErrorKind(
+        "model_unknown",
+        "Unknown model",
+        404,
+        "NOT_FOUND",
+        "no such model is served, or it is of another kind",
+    ),
+    science.StyleUnknown: ErrorKind(
+        "style_unknown",
+        "Unknown style",
+        404,
+        "NOT_FOUND",
+        "the network has no such style",
+    ),
+    JobUnknown: ErrorKind(
+        "job_unknown",
+        "Unknown job",
+        404,
+        "NOT_FOUND",
+        "no job of that id: it has expired, or belongs to another API key",
+    ),
+    JobUnfinished: ErrorKind(
+        "job_unfinished",
+        "Unfinished job",
+        409,
+        "FAILED_PRECONDITION",
+        "there is no result or preview yet",
+    ),
+    JobFinished: ErrorKind(
+        "job_finished",
+        "Finished job",
+        409,
+        "FAILED_PRECONDITION",
+        "the job is over: nothing to cancel, or there will be no result",
+    ),
+    StorageFailed: ErrorKind(
+        "storage_failed",
+        "Jobs cannot be stored",
+        503,
+        "UNAVAILABLE",
+        "the disk of `LYNCEUS_STATE_DIR` refuses to keep jobs",
+    ),
+    NotFound: ErrorKind(
+        "not_found",
+        "Not found",
+        404,
+        "NOT_FOUND",
+        "no such route",
+    ),
+    MethodNotAllowed: ErrorKind(
+        "method_not_allowed",
+        "Method not allowed",
+        405,
+        "UNIMPLEMENTED",
+        "the route has no such method",
+    ),
+    Overloaded: ErrorKind(
+        "overloaded",
+        "Overloaded",
+        429,
+        "RESOURCE_EXHAUSTED",
+        "the model's queue is full, or the client holds its share of the jobs or of the event streams",
+    ),
+    NotReady: ErrorKind(
+        "not_ready",
+        "Not ready",
+        503,
+        "UNAVAILABLE",
+        "starting or draining, or the model's runner failed",
+    ),
+    OutOfMemory: ErrorKind(
+        "out_of_memory",
+        "Out of memory",
+        503,
+        "RESOURCE_EXHAUSTED",
+        "one image alone does not fit into the device's free memory, or the worker's "
+        "memory for bodies and decoded images is taken",
+    ),
+    DeadlineExceeded: ErrorKind(
+        "deadline_exceeded",
+        "Deadline exceeded",
+        504,
+        "DEADLINE_EXCEEDED",
+        "the client's or the server's time ran out",
+    ),
+    RequestTimeout: ErrorKind(
+        "request_timeout",
+        "Request timeout",
+        408,
+        "DEADLINE_EXCEEDED",
+        "the client paused for too long in the middle of its body",
+    ),
+    HeaderTooLarge: ErrorKind(
+        "header_too_large",
+        "Request header too large",
+        431,
+        "RESOURCE_EXHAUSTED",
+        "the request line and the headers have more than 32 KiB",
+    ),
+    KeyBusy: ErrorKind(
+        "key_busy",
+        "The API key is busy",
+        429,
+        "RESOURCE_EXHAUSTED",
+        "the API key has `LYNCEUS_KEY_CONCURRENCY` requests under way",
+    ),
+    Unauthenticated: ErrorKind(
+        "unauthenticated",
+        "Unauthenticated",
+        401,
+        "UNAUTHENTICATED",
+        "API keys are set and the request carries none of them",
+    ),
 }
 
 
@@ -194,3 +334,14 @@ def problem_of(exc: BaseException) -> Problem:
                 retry_after=getattr(exc, "retry_after", None),
             )
     return Problem(INTERNAL, "The server failed to answer this request; the log has the cause.")
+
+
+def main() -> None:
+    """Prints the table in Markdown."""
+    print("| code | HTTP | gRPC | when |\n| --- | --- | --- | --- |")
+    for kind in (*TABLE.values(), INTERNAL):
+        print(f"| `{kind.code}` | {kind.http} | {kind.grpc} | {kind.when} |")
+
+
+if __name__ == "__main__":
+    main()
