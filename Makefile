@@ -6,7 +6,7 @@ HOST ?= 127.0.0.1
 PORT ?= 3000
 export BENTOML_DO_NOT_TRACK = True
 
-.PHONY: serve test lint format weights loadtest bench stubs lock bento clean
+.PHONY: serve test lint format weights loadtest bench docs stubs lock bento clean
 .DEFAULT_GOAL := serve
 
 serve: $(VENV)/.runtime weights ## start the service on :3000 (HTTP) and :3001 (gRPC)
@@ -33,6 +33,9 @@ loadtest: $(VENV)/.dev weights ## load the service for a minute and judge it by 
 
 bench: $(VENV)/.dev weights ## measure everything that docs/benchmarks.md has a mark for; takes half an hour
 	$(BIN)/python -m loadtests.bench
+
+docs: $(VENV)/.dev ## write the tables of the documents, and NOTICE, from the code
+	$(BIN)/python -m service.documents
 
 stubs: $(VENV)/.dev ## generate the gRPC modules from their protos
 	$(BIN)/python -m grpc_tools.protoc -I . --python_out=. --pyi_out=. --grpc_python_out=. service/rpc/stubs/*.proto

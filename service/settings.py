@@ -1,6 +1,6 @@
 """Every setting, typed, bounded and frozen; read once from `LYNCEUS_*`. A bad value fails at start.
 
-`python -m service.settings` prints the table that stands in the README.
+`python -m service.settings` prints the table of docs/settings.md.
 """
 
 from __future__ import annotations

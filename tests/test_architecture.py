@@ -93,6 +93,7 @@ ARROWS = {
     "cards": ("engine", "tasks"),
     "web": ("app", "cards", "engine", "errors", "jobs", "oip", "request", "tasks", "telemetry"),
     "rpc": ("app", "cards", "engine", "errors", "oip", "request", "settings", "tasks"),
+    "documents": ("errors", "settings", "tasks", "telemetry", "web"),
 }
 """What each package or module of `service/` may import of the others; `bento` imports all."""
 

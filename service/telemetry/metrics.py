@@ -2,7 +2,7 @@
 
 With several workers each process writes its values to files in `PROMETHEUS_MULTIPROC_DIR` (set by BentoML
 before a worker imports anything) and whichever worker is scraped adds them up: prometheus-client's
-multi-process mode. `python -m service.telemetry.metrics` prints the table that stands in the README.
+multi-process mode. `python -m service.telemetry.metrics` prints the table of docs/metrics.md.
 """
 
 from __future__ import annotations

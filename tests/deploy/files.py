@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tomllib
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import yaml
 from prometheus_client import Counter, Gauge, Histogram, Summary
 
+from service import __version__
 from service.errors import INTERNAL, TABLE
 from service.telemetry.metrics import STAGES, Metrics
 from tests.deploy.promql import Query
@@ -20,7 +20,7 @@ DOCKER = ROOT / "docker"
 KUBERNETES = DOCKER / "kubernetes"
 BASE = KUBERNETES / "base"
 DASHBOARD = DOCKER / "grafana" / "dashboards" / "lynceus.json"
-VERSION: str = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+VERSION = __version__
 
 TARGET = {"job", "instance", "namespace", "pod"}
 """Labels that Prometheus sets on whatever it scrapes."""

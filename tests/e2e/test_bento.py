@@ -71,7 +71,7 @@ def test_a_bento_holds_the_service_and_nothing_else(bento: Path) -> None:
         path.relative_to(bento / "src").as_posix() for path in (bento / "src").rglob("*") if path.is_file()
     }
     fetched = {path for path in held if path.startswith("build/weights/")}  # as many as `make bento` fetched
-    assert held - fetched - sources(ROOT) == {"LICENSE", "bentofile.yaml", "requirements.lock"}
+    assert held - fetched - sources(ROOT) == {"LICENSE", "NOTICE", "bentofile.yaml", "requirements.lock"}
     assert sources(ROOT) <= held
     assert (bento / "README.md").read_text() == (ROOT / "README.md").read_text()
 
