@@ -125,7 +125,7 @@ class Catalogue:
         except KeyError:
             raise ModelUnknown(f"no model named {name!r} in the catalogue") from None
 
-    def __iter__(self) -> Iterable[Entry]:
+    def __iter__(self) -> Iterator[Entry]:
         return iter(self._entries.values())
 
 

@@ -25,7 +25,7 @@ from service.telemetry import metrics
 from service.web import jobs, models
 
 ROOT: Final = Path(__file__).resolve().parent.parent
-LICENCES: Final = COMMITTED / "licenses"
+LICENSES: Final = COMMITTED / "licenses"
 """Texts that must travel with weights that are not this project's, a file for each entry: `NAME.txt`."""
 
 
@@ -37,7 +37,7 @@ def routes() -> None:
         print(f"| `POST /v1/{task.path}` | {task.summary} | {names} |")
     for route in _others((jobs.router, models.router)):
         names = ", ".join(f"`{one['name']}`" for one in _query(route))
-        method = next(iter(route.methods))
+        method = ", ".join(sorted(route.methods or ()))
         print(f"| `{method} {route.path}` | {route.description.partition(chr(10))[0]} | {names} |")
 
 
@@ -78,11 +78,11 @@ def notice() -> None:
     print("It is distributed with, or fetches, the weights of these models (models/weights/catalogue.toml):")
     entries: list[Entry] = list(standard_catalogue())
     for entry in entries:
-        print(f"\n{entry.name}\n    licence: {entry.licence}")
+        print(f"\n{entry.name}\n    licence: {entry.license}")
         for source in dict.fromkeys(_source(file) for file in entry.files.values()):
             print(f"    source: {source}")
     for entry in entries:
-        text = LICENCES / f"{entry.name}.txt"
+        text = LICENSES / f"{entry.name}.txt"
         if text.is_file():
             print(f"\n{'-' * 78}\n{entry.name}\n\n{text.read_text(encoding='utf-8').strip()}")
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from models.weights import standard_catalogue
-from service.documents import LICENCES, ROOT, fill, written
+from models.weights import Entry, standard_catalogue
+from service.documents import LICENSES, ROOT, fill, written
 from tests.deploy.files import stages
 
 ENTRIES = list(standard_catalogue())
@@ -31,14 +31,14 @@ def test_the_text_around_a_part_stays() -> None:
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
-def test_every_model_has_a_licence_that_travels(entry: object) -> None:
-    name, licence = entry.name, entry.licence  # type: ignore[attr-defined]
+def test_every_model_has_a_licence_that_travels(entry: Entry) -> None:
+    name, licence = entry.name, entry.license
     notice = (ROOT / "NOTICE").read_text(encoding="utf-8")
     assert licence
     assert f"\n{name}\n    licence: {licence}\n    source: " in notice
-    third_party = any(file.source != "repo" for file in entry.files.values())  # type: ignore[attr-defined]
+    third_party = any(file.source != "repo" for file in entry.files.values())
     if third_party:  # its notice goes with every copy
-        assert (LICENCES / f"{name}.txt").read_text(encoding="utf-8").strip() in notice
+        assert (LICENSES / f"{name}.txt").read_text(encoding="utf-8").strip() in notice
     (label,) = re.findall(r'image\.licenses="([^"]+)"', " ".join(rest for _, rest in stages()["runtime"][1]))
     assert licence in label.split(" AND ")
 
@@ -53,7 +53,7 @@ def test_notice_is_in_the_container_and_in_the_bento() -> None:
 
 
 def test_a_licence_text_is_of_a_model() -> None:
-    assert {path.stem for path in LICENCES.iterdir()} <= {entry.name for entry in ENTRIES}
+    assert {path.stem for path in LICENSES.iterdir()} <= {entry.name for entry in ENTRIES}
 
 
 def test_the_first_page_is_short() -> None:
