@@ -127,6 +127,7 @@ class Card:
         input: height, width in pixels of the network's input (None where it varies).
         details: anything else worth showing: source, metrics, thresholds. No code reads it.
         face_space: of a network that embeds faces; None for others.
+        features: length of the vector by which a classifier tells images apart; None for others.
     """
 
     name: str
@@ -137,6 +138,7 @@ class Card:
     input: tuple[int, int] | None = None
     details: Mapping[str, Any] = field(default_factory=dict)
     face_space: FaceSpace | None = None
+    features: int | None = None
 
     @property
     def space(self) -> FaceSpace:

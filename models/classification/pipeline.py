@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -23,6 +24,9 @@ class Classifier(nn.Module):
         network: float Tensor[N, 3, H, W] -> logits Tensor[N, C].
         mean: per channel (RGB), or one for all, in units of the byte, 0..255.
         scale: what is divided by after the mean is taken away, in the same units.
+
+    Attributes:
+        features: D, length of the vector that the last layer takes; None without such a layer.
     """
 
     mean: Tensor
@@ -31,6 +35,13 @@ class Classifier(nn.Module):
     def __init__(self, network: nn.Module, mean: Sequence[float], scale: Sequence[float]) -> None:
         super().__init__()
         self.network = network
+        self.features: int | None = None
+        self._kept = threading.local()  # batches of several threads may be under way
+        layers = [layer for layer in network.modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
+        if layers:
+            last = layers[-1]
+            self.features = last.in_features if isinstance(last, nn.Linear) else last.in_channels
+            last.register_forward_pre_hook(self._keep)
         self.register_buffer(
             "mean", torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1), persistent=False
         )
@@ -42,10 +53,23 @@ class Classifier(nn.Module):
         """uint8 Tensor[N, H, W, 3], RGB -> float Tensor[N, 3, H, W] as the network was trained with."""
         return (images.permute(0, 3, 1, 2).to(self.mean.dtype) - self.mean) / self.scale
 
-    def forward(self, images: Tensor) -> Tensor:
-        """uint8 Tensor[N, H, W, 3], RGB -> probabilities Tensor[N, C] that sum to one."""
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """uint8 Tensor[N, H, W, 3], RGB -> probabilities Tensor[N, C] that sum to one, features Tensor[N, D].
+
+        The features are what the last layer takes, a linear one or a convolution; other networks have none.
+        """
+        kept = self._kept.__dict__
+        kept["features"] = None
         logits: Tensor = self.network(self.normalise(images))
-        return logits.softmax(dim=1)
+        features = kept.pop("features")
+        probabilities = logits.softmax(dim=1)
+        return (probabilities,) if features is None else (probabilities, features)
+
+    def _keep(self, layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        kept = self._kept.__dict__
+        if "features" in kept:  # else the network is not called by `forward`
+            features = inputs[0]  # of a convolution a map: its mean over the places
+            kept["features"] = features if features.dim() == 2 else features.mean((2, 3))
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +86,7 @@ class ClassifierPipeline(Pipeline):
 
     Args:
         card: the public card; its `labels` name the classes and its `input` is the crop's height and width.
-        module: uint8 Tensor[N, H, W, 3] -> probabilities Tensor[N, C]; see `Classifier`.
+        module: uint8 Tensor[N, H, W, 3] -> probabilities and features.
         crop: decoded image -> uint8 [H, W, 3] (or [H, W, 1]), always of one shape.
         min_side: shortest side that a decoder may reduce an image to without loss for `crop`.
         channels: of what `crop` gives.
@@ -73,7 +97,7 @@ class ClassifierPipeline(Pipeline):
     def __init__(
         self,
         card: Card,
-        module: nn.Module,
+        module: Classifier,
         crop: Callable[[Image], NDArray[np.uint8]],
         *,
         min_side: int | None,
@@ -81,7 +105,7 @@ class ClassifierPipeline(Pipeline):
     ) -> None:
         if card.input is None or not card.labels:
             raise ValueError("a classifier's card has a fixed input and labels")
-        self.card = card
+        self.card = replace(card, features=module.features)
         self.module = module.eval().requires_grad_(False)
         self.min_side = min_side
         self.shapes = ((*card.input, channels),)
@@ -114,12 +138,15 @@ class ClassifierPipeline(Pipeline):
     def postprocess(
         self, outputs: tuple[Tensor, ...], contexts: Sequence[ClassifyContext]
     ) -> list[Classification]:
-        """Probabilities Tensor[N, C] -> one result a context, each with its own number of labels."""
+        """Probabilities Tensor[N, C], features Tensor[N, D] -> one result a context, with as many labels."""
         largest = max((context.top_k for context in contexts), default=1)
         probabilities = outputs[0][: len(contexts)].float()
         top = probabilities.topk(largest, dim=1)
         scores, indices = top.values.tolist(), top.indices.tolist()
         rows = probabilities.cpu().numpy()
+        vectors: Sequence[NDArray[np.float32] | None] = [None] * len(contexts)
+        if len(outputs) > 1:
+            vectors = [vector.copy() for vector in outputs[1][: len(contexts)].float().cpu().numpy()]
         return [
             Classification(
                 context.width,
@@ -131,8 +158,11 @@ class ClassifierPipeline(Pipeline):
                     )
                 ),
                 row.copy(),
+                vector,
             )
-            for context, row_indices, row_scores, row in zip(contexts, indices, scores, rows, strict=True)
+            for context, row_indices, row_scores, row, vector in zip(
+                contexts, indices, scores, rows, vectors, strict=True
+            )
         ]
 
     def _context(self, width: int, height: int, options: ClassifyOptions | None) -> ClassifyContext:

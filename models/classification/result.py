@@ -41,9 +41,11 @@ class Classification:
         height: likewise.
         labels: by falling score.
         scores: float32 [C], of every class in the order of the model's labels.
+        features: float32 [D], what the network's last layer takes; None without such a layer.
     """
 
     width: int
     height: int
     labels: tuple[Label, ...]
     scores: NDArray[np.float32] = field(repr=False, compare=False)
+    features: NDArray[np.float32] | None = field(default=None, repr=False, compare=False)

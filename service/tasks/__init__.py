@@ -6,6 +6,7 @@ from typing import Any
 
 from service.tasks.classify import CLASSIFY
 from service.tasks.detect import DETECT
+from service.tasks.embed import EMBED
 from service.tasks.explain import EXPLAIN
 from service.tasks.faces.compare import FACES_COMPARE
 from service.tasks.faces.detect import FACES_DETECT
@@ -17,6 +18,7 @@ from service.tasks.task import Task
 TASKS: tuple[Task[Any, Any], ...] = (
     CLASSIFY,
     EXPLAIN,
+    EMBED,
     DETECT,
     FACES_DETECT,
     FACES_EMBED,

@@ -142,6 +142,28 @@ class ExplainRequest(_message.Message):
     format: PictureFormat
     def __init__(self, image: _Optional[bytes] = ..., model: _Optional[str] = ..., label: _Optional[str] = ..., kind: _Optional[_Union[ExplainKind, str]] = ..., fraction: _Optional[float] = ..., score_threshold: _Optional[float] = ..., format: _Optional[_Union[PictureFormat, str]] = ...) -> None: ...
 
+class EmbedRequest(_message.Message):
+    __slots__ = ("image", "model")
+    IMAGE_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    image: bytes
+    model: str
+    def __init__(self, image: _Optional[bytes] = ..., model: _Optional[str] = ...) -> None: ...
+
+class EmbedReply(_message.Message):
+    __slots__ = ("model", "sha256", "image", "dimensions", "embedding")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_FIELD_NUMBER: _ClassVar[int]
+    DIMENSIONS_FIELD_NUMBER: _ClassVar[int]
+    EMBEDDING_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    sha256: str
+    image: Size
+    dimensions: int
+    embedding: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, model: _Optional[str] = ..., sha256: _Optional[str] = ..., image: _Optional[_Union[Size, _Mapping]] = ..., dimensions: _Optional[int] = ..., embedding: _Optional[_Iterable[float]] = ...) -> None: ...
+
 class Row(_message.Message):
     __slots__ = ("values",)
     VALUES_FIELD_NUMBER: _ClassVar[int]

@@ -44,6 +44,11 @@ class VisionStub:
                 request_serializer=service_dot_rpc_dot_stubs_dot_vision__pb2.ExplainRequest.SerializeToString,
                 response_deserializer=service_dot_rpc_dot_stubs_dot_vision__pb2.ExplainReply.FromString,
                 _registered_method=True)
+        self.Embed = channel.unary_unary(
+                '/lynceus.v1.Vision/Embed',
+                request_serializer=service_dot_rpc_dot_stubs_dot_vision__pb2.EmbedRequest.SerializeToString,
+                response_deserializer=service_dot_rpc_dot_stubs_dot_vision__pb2.EmbedReply.FromString,
+                _registered_method=True)
         self.Detect = channel.unary_unary(
                 '/lynceus.v1.Vision/Detect',
                 request_serializer=service_dot_rpc_dot_stubs_dot_vision__pb2.DetectRequest.SerializeToString,
@@ -112,6 +117,13 @@ class VisionServicer:
 
     def Explain(self, request, context):
         """Where a classifier looks: Grad-CAM, or a label's score in every window of the image.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Embed(self, request, context):
+        """An image as a vector of length 1, for similarity search and duplicates.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -201,6 +213,11 @@ def add_VisionServicer_to_server(servicer, server):
                     servicer.Explain,
                     request_deserializer=service_dot_rpc_dot_stubs_dot_vision__pb2.ExplainRequest.FromString,
                     response_serializer=service_dot_rpc_dot_stubs_dot_vision__pb2.ExplainReply.SerializeToString,
+            ),
+            'Embed': grpc.unary_unary_rpc_method_handler(
+                    servicer.Embed,
+                    request_deserializer=service_dot_rpc_dot_stubs_dot_vision__pb2.EmbedRequest.FromString,
+                    response_serializer=service_dot_rpc_dot_stubs_dot_vision__pb2.EmbedReply.SerializeToString,
             ),
             'Detect': grpc.unary_unary_rpc_method_handler(
                     servicer.Detect,
@@ -312,6 +329,33 @@ class Vision:
             '/lynceus.v1.Vision/Explain',
             service_dot_rpc_dot_stubs_dot_vision__pb2.ExplainRequest.SerializeToString,
             service_dot_rpc_dot_stubs_dot_vision__pb2.ExplainReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Embed(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lynceus.v1.Vision/Embed',
+            service_dot_rpc_dot_stubs_dot_vision__pb2.EmbedRequest.SerializeToString,
+            service_dot_rpc_dot_stubs_dot_vision__pb2.EmbedReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -124,16 +124,16 @@ def test_probabilities_and_limits(pipeline: ClassifierPipeline) -> None:
     batch = [pipeline.preprocess(grey, ClassifyOptions(top_k=k)) for k in (1, 1000)]
     assert batch[0].inputs[0].shape == pipeline.shapes[0] == (224, 224, 3)
     with torch.no_grad():
-        probabilities = pipeline.module(torch.stack([torch.from_numpy(item.inputs[0]) for item in batch]))
-    torch.testing.assert_close(probabilities.sum(dim=1), torch.ones(2))
-    few, all_ = pipeline.postprocess((probabilities,), [item.context for item in batch])
+        outputs = pipeline.module(torch.stack([torch.from_numpy(item.inputs[0]) for item in batch]))
+    torch.testing.assert_close(outputs[0].sum(dim=1), torch.ones(2))
+    few, all_ = pipeline.postprocess(outputs, [item.context for item in batch])
     assert (len(few.labels), len(all_.labels)) == (1, 1000)
     assert (few.width, few.height) == (300, 40)
     assert few.labels[0].label == all_.labels[0].label == pipeline.card.labels[few.labels[0].index]
     assert sorted(all_.labels, key=lambda label: -label.score) == list(all_.labels)
     for bad in (0, -1, 1001):
-        with pytest.raises(ParameterInvalid, match="1 to 1000") as caught:
-            pipeline.preprocess(grey, ClassifyOptions(top_k=bad))
+        with pytest.raises(ParameterInvalid) as caught:
+            pipeline.preprocess(grey, ClassifyOptions.of({"top_k": bad}))
         assert caught.value.parameter == "top_k"
 
 
@@ -144,7 +144,7 @@ def test_real_pictures_are_told_apart(pipeline: ClassifierPipeline) -> None:
     items = [pipeline.preprocess(image, ClassifyOptions(top_k=1)) for image in images]
     with torch.inference_mode():
         outputs = pipeline.module(torch.stack([torch.from_numpy(item.inputs[0]) for item in items]))
-    answers = pipeline.postprocess((outputs,), [item.context for item in items])
+    answers = pipeline.postprocess(outputs, [item.context for item in items])
     right = [
         answer.labels[0].index == int(path.name.split("_")[0])
         for answer, path in zip(answers, paths, strict=True)

@@ -111,7 +111,7 @@ def test_lenets_map() -> None:
 def test_without_a_label_the_likeliest_is_explained() -> None:
     pipeline = resnet()
     heat = grad_cam(pipeline, picture())
-    probabilities = pipeline.module(torch.from_numpy(pipeline.preprocess(picture()).inputs[0])[None])[0]
+    probabilities = pipeline.module(torch.from_numpy(pipeline.preprocess(picture()).inputs[0])[None])[0][0]
     assert heat.index == int(probabilities.argmax())
     assert heat.score == pytest.approx(float(probabilities.max()), rel=1e-4)
     assert heat.label == f"class {heat.index}"
@@ -181,7 +181,7 @@ def test_threads_do_not_disturb_each_other_and_nothing_is_left_behind() -> None:
     def work(turn: int) -> bool:
         if turn % 2:
             with torch.inference_mode():
-                return not module(batch).requires_grad
+                return not module(batch)[0].requires_grad
         return bool(
             np.allclose(grad_cam(pipeline, image, str(turn // 2 % 4)).grid, alone[turn // 2 % 4], atol=1e-5)
         )
@@ -191,7 +191,7 @@ def test_threads_do_not_disturb_each_other_and_nothing_is_left_behind() -> None:
         grad_cam(pipeline, image)  # also from within inference mode
     assert not any(layer._forward_hooks or layer._backward_hooks for layer in module.modules())
     assert not any(parameter.requires_grad or parameter.grad is not None for parameter in module.parameters())
-    assert not module(batch).requires_grad
+    assert not module(batch)[0].requires_grad
 
 
 def test_overlay_colours_only_where_there_is_heat() -> None:

@@ -52,7 +52,7 @@ def answer(pixels: list[Pixels]) -> list[Classification]:
     ]
     with torch.inference_mode():
         outputs = pipeline().module(torch.from_numpy(np.stack([one.inputs[0] for one in prepared])))
-    return pipeline().postprocess((outputs,), [one.context for one in prepared])
+    return pipeline().postprocess(outputs, [one.context for one in prepared])
 
 
 def accuracy(pixels: list[Pixels], labels: Tensor) -> float:
@@ -92,7 +92,7 @@ def test_the_pipeline_keeps_the_seam() -> None:
     assert made.card.labels == tuple("0123456789")
     assert made.shapes == ((32, 32, 3),)
     assert made.card.sha256 in (COMMITTED / "lenet5.md").read_text(encoding="utf-8")
-    probabilities = made.module(torch.zeros(3, 32, 32, 3, dtype=torch.uint8))
+    probabilities, _ = made.module(torch.zeros(3, 32, 32, 3, dtype=torch.uint8))
     torch.testing.assert_close(probabilities.sum(1), torch.ones(3))
 
 

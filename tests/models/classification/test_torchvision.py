@@ -80,7 +80,7 @@ def test_probabilities_are_torchvisions(arch: str, tmp_path: Path) -> None:
     assert prepared.inputs[0].shape == pipeline.shapes[0]
     weights = torchvision.models.get_model_weights(arch).DEFAULT
     with torch.inference_mode():
-        ours = pipeline.module(torch.from_numpy(prepared.inputs[0])[None])
+        ours = pipeline.module(torch.from_numpy(prepared.inputs[0])[None])[0]
         picture = weights.transforms()(PILImage.open(photo))[None]
         expected = theirs(picture)
         torch.testing.assert_close(ours.sum(), torch.tensor(1.0))
@@ -130,7 +130,9 @@ def test_an_operators_own_labels(tmp_path: Path) -> None:
     labels.write_text("apple\npear\nquince\n")
     pipeline = build(entry({"arch": "squeezenet1_1"}), {"weights": path, "labels": labels})
     assert pipeline.card.labels == ("apple", "pear", "quince")
-    assert pipeline.module(torch.zeros(2, 224, 224, 3, dtype=torch.uint8)).shape == (2, 3)
+    probabilities, features = pipeline.module(torch.zeros(2, 224, 224, 3, dtype=torch.uint8))
+    assert (probabilities.shape, features.shape) == ((2, 3), (2, 512))
+    assert pipeline.card.features == 512
 
 
 def test_auxiliary_heads_and_missing_counters_are_no_obstacle(tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ def test_lenets_map_is_exactly_its_crops(rows: int, columns: int) -> None:
         assert dense.shape == (1, 10, rows + 1, columns + 1)
         for y in range(rows + 1):
             for x in range(columns + 1):
-                alone = module(picture[:, 4 * y : 4 * y + 32, 4 * x : 4 * x + 32])
+                alone = module(picture[:, 4 * y : 4 * y + 32, 4 * x : 4 * x + 32])[0]
                 torch.testing.assert_close(dense[:, :, y, x], alone, atol=1e-6, rtol=1e-5)
 
 
@@ -86,7 +86,7 @@ def test_the_function_gives_the_crops_scores_at_any_stride(stride: int) -> None:
     with torch.inference_mode():
         for y, x in [(0, 0), (3, 2), (found.scores.shape[0] - 1, found.scores.shape[1] - 1)]:
             crop = pixels[y * stride : y * stride + 32, x * stride : x * stride + 32]
-            alone = pipeline.module(torch.from_numpy(crop.copy())[None])[0, 3]
+            alone = pipeline.module(torch.from_numpy(crop.copy())[None])[0][0, 3]
             assert found.scores[y, x] == pytest.approx(float(alone), abs=1e-5)
 
 
@@ -104,7 +104,7 @@ def test_one_window_is_the_plain_classifier(name: str) -> None:
     assert slid.stride == 32
     picture = noise(size, size)
     with torch.inference_mode():
-        torch.testing.assert_close(slid(picture)[:, :, 0, 0], module(picture), atol=1e-5, rtol=1e-3)
+        torch.testing.assert_close(slid(picture)[:, :, 0, 0], module(picture)[0], atol=1e-5, rtol=1e-3)
         assert slid(noise(size + 32, size)).shape == (1, 10, 2, 1)
 
 
@@ -181,7 +181,7 @@ def test_the_whole_picture_as_one_window() -> None:
     pipeline = digits()
     pixels = noise(100, 100)[0].numpy() // 4
     found = windows(pipeline, Image(pixels, 100, 100), "0", fraction=1.0, score_threshold=0.0)
-    alone = pipeline.module(torch.from_numpy(resize(pixels, 32, 32))[None])[0, 0]
+    alone = pipeline.module(torch.from_numpy(resize(pixels, 32, 32))[None])[0][0, 0]
     assert found.scores.shape == (1, 1)
     assert found.scores[0, 0] == pytest.approx(float(alone), abs=1e-5)
     assert found.boxes[0].box == (0, 0, 100, 100)
