@@ -112,7 +112,7 @@ SCAN_NS_PER_PIXEL = 10
 _MAX_SCANS = 100  # writers make up to 24
 
 _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
-_WEBP_ANIMATION, _WEBP_EXIF, _WEBP_ALPHA = 0x02, 0x08, 0x10
+_WEBP_ANIMATION, _WEBP_EXIF = 0x02, 0x08
 _BMP_HEADERS = (12, 16, 40, 52, 56, 64, 108, 124)
 _ORIENTATION_TAG = 0x0112
 
@@ -372,7 +372,7 @@ def _webp(data: bytes) -> Header:
     """RFC 9649: a RIFF file whose first chunk is a lossy, a lossless or an extended image."""
     kind = data[12:16]
     if kind in (b"VP8 ", b"VP8L"):
-        image = _webp_image(data, 12, len(data), alpha=kind == b"VP8L")
+        image = _webp_image(data, 12, len(data))
         if image is None:
             raise ImageInvalid("the WebP does not begin with an image")
         return Header(
@@ -382,8 +382,7 @@ def _webp(data: bytes) -> Header:
         raise ImageInvalid("the WebP does not begin with an image")
     width_low, width_high, height_low, height_high = struct.unpack_from("<HBHB", data, 24)
     width, height = (width_high << 16 | width_low) + 1, (height_high << 16 | height_low) + 1
-    flags = data[20]
-    alpha, animated, told = (bool(flags & flag) for flag in (_WEBP_ALPHA, _WEBP_ANIMATION, _WEBP_EXIF))
+    animated, told = (bool(data[20] & flag) for flag in (_WEBP_ANIMATION, _WEBP_EXIF))
     wanted = (b"ANMF",) if animated else (b"ALPH", b"VP8 ", b"VP8L")
     orientation, at, image, found = 1, 12, None, False
     for _ in range(_MAX_SEGMENTS):
@@ -391,9 +390,8 @@ def _webp(data: bytes) -> Header:
         end = at + 8 + length
         if kind in wanted and not found:
             found = True
-            image = (_webp_frame if animated else _webp_image)(
-                data, at, min(end, len(data)) if animated else len(data), alpha
-            )
+            parse = _webp_frame if animated else _webp_image
+            image = parse(data, at, min(end, len(data)) if animated else len(data))
         elif kind == b"EXIF" and told:
             orientation, told = read_orientation(data[at + 8 : at + 8 + min(length, _MAX_EXIF)]), False
         if kind == b"" or (found and not told):
@@ -405,14 +403,14 @@ def _webp(data: bytes) -> Header:
     return Header(Format.WEBP, width, height, orientation, complete=complete, webp=image)
 
 
-def _webp_frame(data: bytes, at: int, end: int, alpha: bool) -> WebpImage | None:
+def _webp_frame(data: bytes, at: int, end: int) -> WebpImage | None:
     """The image of an animation's frame (RFC 9649, 2.7.1.2), whose chunk begins at `at`."""
     x_low, x_high, y_low, y_high = struct.unpack_from("<HBHB", data, at + 8)
-    image = _webp_image(data, at + 24, end, alpha)
+    image = _webp_image(data, at + 24, end)
     return image and replace(image, left=2 * (x_high << 16 | x_low), top=2 * (y_high << 16 | y_low))
 
 
-def _webp_image(data: bytes, at: int, end: int, alpha: bool) -> WebpImage | None:
+def _webp_image(data: bytes, at: int, end: int) -> WebpImage | None:
     """The first bitstream from the chunk at `at` on and before `end`, with the alpha plane before it."""
     plane = (0, 0)
     for _ in range(_MAX_SEGMENTS):
@@ -420,12 +418,12 @@ def _webp_image(data: bytes, at: int, end: int, alpha: bool) -> WebpImage | None
         chunk = at, at + 8 + length
         if kind == b"VP8 " and data[at + 11 : at + 14] == b"\x9d\x01\x2a":
             width, height = struct.unpack_from("<HH", data, at + 14)
-            has_alpha = alpha and plane != (0, 0)
-            return WebpImage(width & 0x3FFF, height & 0x3FFF, False, has_alpha, chunk, plane)
+            return WebpImage(width & 0x3FFF, height & 0x3FFF, False, plane != (0, 0), chunk, plane)
         if kind == b"VP8L" and data[at + 8 : at + 9] == b"\x2f":
             (bits,) = struct.unpack_from("<I", data, at + 9)
-            has_alpha = alpha and bool(bits >> 28 & 1)
-            return WebpImage((bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1, True, has_alpha, chunk)
+            return WebpImage(
+                (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1, True, bool(bits >> 28 & 1), chunk
+            )
         if kind == b"ALPH":
             plane = chunk
         at = chunk[1] + length % 2

@@ -23,8 +23,15 @@ _TURBO_SAMPLINGS = frozenset({(1, 1), (2, 1), (2, 2), (1, 2), (4, 1), (1, 4)})
 # libjpeg-turbo's warnings. After these ones pixels are missing.
 _LOST_PIXELS = ("remature end", "bad Huffman code", "instead of RST")
 # And after these the image is whole: stray bytes between segments, an odd JFIF or Adobe version, an unusual
-# progression. All else is an error, after which the pixels are of no use.
-_HARMLESS = ("extraneous bytes before", "nconsistent progression", "Adobe color transform", "JFIF revision")
+# progression, a baseline scan with parameters of a progressive one. All else is an error, after which the
+# pixels are of no use.
+_HARMLESS = (
+    "extraneous bytes before",
+    "nconsistent progression",
+    "Adobe color transform",
+    "JFIF revision",
+    "nvalid SOS parameters",
+)
 
 
 def reducible(frame: Frame) -> bool:
@@ -86,6 +93,8 @@ def _warns_in_its_header(data: bytes) -> bool:
         simplejpeg.decode_jpeg_header(data)
     except ValueError:
         return True
+    except KeyError:  # it decodes the sampling 4:4:1, but has no name for it
+        return False
     return False
 
 

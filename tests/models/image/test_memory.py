@@ -1,0 +1,99 @@
+"""The memory that a plan tells is what decoding takes, at most: large images, each in a child process."""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import cv2
+import pytest
+from PIL import Image
+
+from loadtests.fuzz.decode_fuzz import Case, check
+from loadtests.imagefiles import COLOUR, PNG_MAGIC, Scan, chunk, empty_bands, jpeg, webp_of_groups
+from models.image import DEFAULT_LIMITS, plan
+from tests.models.image.test_decode import orientation_block
+
+HEIGHT, WIDTH = 4_000, 5_000
+
+
+def saved(kind: str, mode: str, colour: Any, **options: Any) -> bytes:
+    stream = io.BytesIO()
+    Image.new(mode, (WIDTH, HEIGHT), colour).save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def png(depth: int, colour: int, interlaced: int) -> bytes:
+    """Zeros, all rows filtered by the last filter."""
+    bits = depth * {0: 1, 2: 3, 4: 2, 6: 4}[colour]
+    steps = [(8, 8), (8, 8), (4, 8), (4, 4), (2, 4), (2, 2), (1, 2)] if interlaced else [(1, 1)]
+    packer = zlib.compressobj(1)
+    rows = b"".join(
+        packer.compress((b"\x04" + bytes(WIDTH // across * bits // 8)) * (HEIGHT // down))
+        for across, down in steps
+    )
+    header = struct.pack(">IIBBBBB", WIDTH, HEIGHT, depth, colour, 0, 0, interlaced)
+    idat = chunk(b"IDAT", rows + packer.flush())
+    return PNG_MAGIC + chunk(b"IHDR", header) + idat + chunk(b"IEND", b"")
+
+
+def progressive(sampling: tuple[tuple[int, int], ...]) -> bytes:
+    numbers = tuple(range(1, len(sampling) + 1))
+    blocks = empty_bands(HEIGHT * WIDTH // 64 + 2_000)
+    scans = [Scan(numbers, 0, 0), *[Scan((number,), 1, 63, data=blocks) for number in numbers]]
+    return jpeg(0xC2, HEIGHT, WIDTH, sampling, scans)
+
+
+EXIF = b"Exif\x00\x00" + orientation_block(6)
+KINDS: dict[str, Callable[[], bytes]] = {
+    "jpeg": lambda: saved("JPEG", "RGB", "teal"),
+    "jpeg cmyk": lambda: saved("JPEG", "CMYK", (9, 9, 9, 9)),
+    "jpeg turned": lambda: saved("JPEG", "RGB", "teal", exif=EXIF),
+    "jpeg progressive": lambda: saved("JPEG", "RGB", "teal", progressive=True, subsampling=0),
+    "jpeg progressive cmyk": lambda: saved("JPEG", "CMYK", (9, 9, 9, 9), progressive=True),
+    "jpeg empty": lambda: jpeg(0xC0, HEIGHT, WIDTH, COLOUR, [Scan((1,)), Scan((2,)), Scan((3,))]),
+    "jpeg odd": lambda: jpeg(0xC0, HEIGHT, WIDTH, ((3, 1), (1, 1), (1, 1)), [Scan((1, 2, 3))]),
+    "jpeg odd progressive": lambda: progressive(((3, 1), (1, 2), (1, 1))),
+    "png rgb": lambda: png(8, 2, 0),
+    "png rgba": lambda: png(8, 6, 0),
+    "png rgba interlaced": lambda: png(8, 6, 1),
+    "png rgba 16": lambda: png(16, 6, 1),
+    "png grey 16": lambda: png(16, 0, 0),
+    "png grey alpha": lambda: png(8, 4, 0),
+    "png grey 1": lambda: png(1, 0, 0),
+    "png turned": lambda: saved("PNG", "RGB", "teal", exif=EXIF),
+    "webp": lambda: saved("WEBP", "RGB", "teal", method=0),
+    "webp lossless": lambda: saved("WEBP", "RGB", "teal", lossless=True, method=0, quality=0),
+    "webp alpha": lambda: saved("WEBP", "RGBA", (9, 9, 9, 9), method=0),
+    "webp lossless alpha": lambda: saved("WEBP", "RGBA", (9, 9, 9, 9), lossless=True, method=0, quality=0),
+    "webp of groups": lambda: webp_of_groups(1_024),
+    "bmp 1": lambda: saved("BMP", "1", 1),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_more_memory_than_planned(kind: str) -> None:
+    data = KINDS[kind]()
+    ways = ((None, None), (224, None), (None, 1_000_000))
+    for min_side, max_pixels in ways:
+        # what a lossless WebP's tables take is not told by its head
+        most = 13 * HEIGHT * WIDTH + (450_000_000 if kind.startswith("webp") else 0)
+        assert plan(data, min_side=min_side, max_pixels=max_pixels).memory < most
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:  # a process of its own, whose memory nothing else takes
+        cv2.setNumThreads(0)
+        found = []
+        for min_side, max_pixels in ways:
+            found.append(check(Case(data, min_side, max_pixels), DEFAULT_LIMITS) or "")
+        os.write(writing, " ".join(found).strip().encode())
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as told:
+        wrong = told.read()
+    assert os.waitpid(child, 0)[1] == 0
+    assert wrong == ""
