@@ -43,6 +43,22 @@ def transports() -> Iterator[Transports]:
         until(lambda: transports.engine.memory.bodies == 0)
 
 
+@pytest.fixture
+def slow(transports: Transports, monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """The model answers while this is set, which it is from the start and in the end."""
+    executor, go_on = transports.engine.runners["lenet5"].executor, threading.Event()
+    go_on.set()
+    run = executor.run
+
+    def wait(images: Any) -> Any:
+        go_on.wait(30)
+        return run(images)
+
+    monkeypatch.setattr(executor, "run", wait)
+    yield go_on
+    go_on.set()
+
+
 def until(true: Callable[[], bool], seconds: float = 20) -> None:
     end = time.monotonic() + seconds
     while not true():
@@ -231,17 +247,10 @@ def test_a_stream_goes_on_after_a_message_that_is_none(transports: Transports) -
 
 @pytest.mark.parametrize("streams", [1, 4])
 def test_what_streams_read_ahead_is_bounded_by_bytes(
-    transports: Transports, streams: int, monkeypatch: pytest.MonkeyPatch
+    transports: Transports, streams: int, slow: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    runner, go_on = transports.engine.runners["lenet5"], threading.Event()
-    monkeypatch.setattr(runner, "window", 100)
-    run = runner.executor.run
-
-    def slow(pictures: Any) -> Any:
-        go_on.wait(30)
-        return run(pictures)
-
-    monkeypatch.setattr(runner.executor, "run", slow)
+    monkeypatch.setattr(transports.engine.runners["lenet5"], "window", 100)
+    slow.clear()
     size = 900 * KIB
     bodies = transports.engine.memory.total // 2
     calls = [
@@ -254,21 +263,16 @@ def test_what_streams_read_ahead_is_bounded_by_bytes(
     assert transports.engine.memory.bodies <= min(bodies // 2, streams * bodies // 8) + streams * COPIES * (
         size + KIB
     )
-    go_on.set()
+    slow.set()
     for call in calls:
         assert sum(outcome.WhichOneof("outcome") == "result" for outcome in call) == 30
     until(lambda: transports.engine.memory.bodies == 0)
 
 
 def test_a_stream_that_is_not_read_holds_its_sender_back(
-    transports: Transports, monkeypatch: pytest.MonkeyPatch
+    transports: Transports, slow: threading.Event
 ) -> None:
-    runner, go_on, sent = transports.engine.runners["lenet5"], threading.Event(), list[int]()
-    run = runner.executor.run
-
-    def slow(pictures: Any) -> Any:
-        go_on.wait(30)
-        return run(pictures)
+    sent = list[int]()
 
     def frames() -> Iterator[pb.ClassifyRequest]:
         for index in range(60):
@@ -278,30 +282,23 @@ def test_a_stream_that_is_not_read_holds_its_sender_back(
     # a connection that knows how much the network between holds
     for _ in range(20):
         transports.stub.Classify(pb.ClassifyRequest(image=PNG + bytes(900 * KIB)))
-    monkeypatch.setattr(runner.executor, "run", slow)
+    slow.clear()
     call = transports.stub.ClassifyStream(frames())
     until(lambda: transports.engine.memory.bodies > transports.engine.memory.total // 16)
     time.sleep(0.5)
     assert len(sent) < transports.engine.memory.total // 16 // (COPIES * 900 * KIB) + 6
-    go_on.set()
+    slow.set()
     assert sum(outcome.WhichOneof("outcome") == "result" for outcome in call) == 60
 
 
 def test_a_stream_that_is_broken_off_gives_its_memory_back(
-    transports: Transports, monkeypatch: pytest.MonkeyPatch
+    transports: Transports, slow: threading.Event
 ) -> None:
-    runner, go_on = transports.engine.runners["lenet5"], threading.Event()
-    run = runner.executor.run
-
-    def slow(pictures: Any) -> Any:
-        go_on.wait(30)
-        return run(pictures)
-
-    monkeypatch.setattr(runner.executor, "run", slow)
+    slow.clear()
     calls = [transports.stub.ClassifyStream(iter([pb.ClassifyRequest(image=PNG)] * 20)) for _ in range(3)]
     single = transports.stub.Classify.future(pb.ClassifyRequest(image=PNG))
     until(lambda: transports.engine.memory.bodies > 0)
     for call in (*calls, single):
         call.cancel()
     until(lambda: transports.engine.memory.bodies == 0)
-    go_on.set()
+    slow.set()
