@@ -92,6 +92,8 @@ class DecodePlan:
 
 
 LARGE_SECONDS: Final = 0.02
+PNG_BYTES_PER_PIXEL: Final = 4
+"""Of the limit of pixels: a PNG of 16-bit colours may have fewer, as its filters take twice the time."""
 MAX_SIDE: Final = 65_535
 """Pixels; more than any JPEG has."""
 
@@ -131,6 +133,11 @@ def plan(
         raise ImageTooLarge(
             f"the image is {header.width} by {header.height} pixels; "
             f"at most {MAX_SIDE} pixels a side are accepted"
+        )
+    if header.raw > PNG_BYTES_PER_PIXEL * limits.max_pixels:
+        raise ImageTooLarge(
+            f"the PNG's rows have {header.raw} bytes; "
+            f"at most {PNG_BYTES_PER_PIXEL * limits.max_pixels} are accepted"
         )
     if not header.complete:
         raise ImageInvalid(f"the {header.format} is truncated")

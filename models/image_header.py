@@ -83,6 +83,7 @@ class Header:
         frame: of a JPEG; None for other formats.
         webp: of a WebP; None for other formats.
         stored: bytes that a PNG's or BMP's pixel takes in Pillow's memory; 0 for other formats.
+        raw: bytes of all of a PNG's rows, inflated; 0 for other formats.
     """
 
     format: Format
@@ -94,6 +95,7 @@ class Header:
     frame: Frame | None = None
     webp: WebpImage | None = None
     stored: int = 0
+    raw: int = 0
 
 
 ACCEPTED = "image/jpeg, image/png, image/webp and image/bmp"
@@ -334,6 +336,7 @@ def _png(data: bytes) -> Header:
     if kind != b"IHDR" or length != 13:
         raise ImageInvalid("the PNG does not begin with its header")
     stored = 4 if colour in (2, 4, 6) else 2 if depth == 16 else 1
+    bits = depth * {2: 3, 4: 2, 6: 4}.get(colour, 1)
     orientation, at = 1, 33
     for _ in range(_MAX_CHUNKS):
         kind = data[at + 4 : at + 8]
@@ -345,7 +348,15 @@ def _png(data: bytes) -> Header:
         at += 12 + length
     else:
         raise ImageInvalid(f"the PNG has more than {_MAX_CHUNKS} chunks")
-    return Header(Format.PNG, width, height, orientation, complete=kind == b"IEND", stored=stored)
+    return Header(
+        Format.PNG,
+        width,
+        height,
+        orientation,
+        complete=kind == b"IEND",
+        stored=stored,
+        raw=height * (width * bits + 7) // 8,
+    )
 
 
 _PNG_IMAGE = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})

@@ -24,7 +24,7 @@ def cost(header: Header, reduction: int, length: int) -> tuple[int, float]:
     pixels = header.width * header.height
     result = -(-header.width // reduction) * -(-header.height // reduction)
     memory = header.stored * pixels + 3 * result + (length if header.format is Format.PNG else 0)
-    return memory, 20e-9 * pixels + 2e-9 * length
+    return memory, 6e-9 * header.raw + 10e-9 * pixels + 2e-9 * length
 
 
 def decode(data: bytes, header: Header, reduction: int) -> Pixels:

@@ -13,6 +13,9 @@ from models.codecs.rows import Pixels, band_rows, gather, over_white, pack
 from models.errors import ImageInvalid
 from models.image_header import Header, WebpImage
 
+# It would write what is wrong with a client's file to stderr.
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
 # A lossless image, and an alpha plane, may have as many as 65,536 groups of five prefix codes, one for each
 # 4 x 4 pixels, of 4 bits each; libwebp makes tables of 256 entries for every code, larger ones of codes that
 # take more of the file. A file of 295 kB took 360 MB and 0.4 s so. (Encoders make 2,600 groups at most.)
@@ -80,7 +83,8 @@ def _file(data: bytes, image: WebpImage) -> bytes:
         sides = (image.width - 1).to_bytes(3, "little") + (image.height - 1).to_bytes(3, "little")
         extended = b"VP8X\x0a\x00\x00\x00\x10\x00\x00\x00" + sides
         bitstream = extended + _even(data[slice(*image.plane)]) + bitstream
-    return b"RIFF" + (4 + len(bitstream)).to_bytes(4, "little") + b"WEBP" + bitstream
+    file = b"RIFF" + (4 + len(bitstream)).to_bytes(4, "little") + b"WEBP" + bitstream
+    return file.ljust(32, b"\x00")  # OpenCV takes no shorter file; there are some
 
 
 def _even(chunk: bytes) -> bytes:

@@ -62,6 +62,7 @@ KINDS: dict[str, Callable[[], bytes]] = {
     "png rgba": lambda: png(8, 6, 0),
     "png rgba interlaced": lambda: png(8, 6, 1),
     "png rgba 16": lambda: png(16, 6, 1),
+    "png rgb 16": lambda: png(16, 2, 0),
     "png grey 16": lambda: png(16, 0, 0),
     "png grey alpha": lambda: png(8, 4, 0),
     "png grey 1": lambda: png(1, 0, 0),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import struct
 import zlib
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image as PILImage
 
-from loadtests.imagefiles import COLOUR, Scan, chunk, empty_bands, entropy, frame, jpeg, segment
+from loadtests.imagefiles import COLOUR, PNG_MAGIC, Scan, chunk, empty_bands, entropy, frame, jpeg, segment
 from models.errors import ImageInvalid, ImageTooLarge
 from models.image import DEFAULT_LIMITS, Limits, decode, plan
 from tests.models.image.test_decode import difference, orientation_block, saved, smooth
@@ -297,3 +298,37 @@ def test_large_images_of_other_formats_are_reduced_by_whole_numbers() -> None:
     assert image.pixels.shape == (225, 205, 3)
     expected = pixels.reshape(225, 20, 205, 20, 3).mean((1, 3))
     assert np.abs(image.pixels - expected[..., :1]).max() <= 0.51
+
+
+@pytest.mark.parametrize(
+    ("depth", "colour", "most"),
+    [(8, 6, 100), (16, 4, 100), (16, 2, 66), (16, 6, 50), (16, 0, 100), (1, 0, 100)],
+)
+def test_a_png_has_at_most_four_bytes_for_each_pixel_of_the_limit(depth: int, colour: int, most: int) -> None:
+    def head(pixels: int) -> bytes:
+        return (
+            PNG_MAGIC
+            + chunk(b"IHDR", struct.pack(">IIBBBBB", pixels, 1, depth, colour, 0, 0, 0))
+            + chunk(b"IEND", b"")
+        )
+
+    limits = Limits(max_pixels=100)
+    assert plan(head(most), limits).header.width == most
+    with pytest.raises(ImageTooLarge):
+        plan(head(most + 1), limits)
+
+
+def test_the_shortest_webp() -> None:
+    data = bytes.fromhex("2f00000000888808")  # one black pixel, of five codes of one symbol
+    file = b"RIFF" + (20).to_bytes(4, "little") + b"WEBPVP8L" + (8).to_bytes(4, "little") + data
+    np.testing.assert_array_equal(decode(file).pixels, [[[0, 0, 0]]])
+
+
+def test_what_is_wrong_with_a_file_is_not_written_anywhere(capfd: pytest.CaptureFixture[str]) -> None:
+    for kind in ("JPEG", "PNG", "WEBP", "BMP"):
+        data = saved(smooth(40, 40), kind)
+        for cut in (30, len(data) // 2):
+            damaged = data[:cut] + bytes(20) + data[cut + 20 :]
+            with contextlib.suppress(ImageInvalid):
+                decode(damaged)
+    assert capfd.readouterr() == ("", "")
