@@ -26,7 +26,8 @@ WORDING = ("detail", "error", "error_message", "message")
 def differences(expected: Json, actual: Json, where: str = "", key: str = "") -> Iterator[str]:
     """Every way in which `actual` is not the stored answer; nothing where it is.
 
-    A dict may have more keys than the stored one; a list may not have more items. Integers are exact.
+    A dict may have more keys than the stored one, and a list of descriptions (objects with a `name` and no
+    `data`) more of them; any other list may not have more items. Integers are exact.
     """
     if isinstance(expected, dict):
         if not isinstance(actual, dict):
@@ -38,6 +39,14 @@ def differences(expected: Json, actual: Json, where: str = "", key: str = "") ->
                 yield f"{where}.{name}: missing"
             else:
                 yield from differences(value, actual[name], f"{where}.{name}", tensor or name)
+    elif isinstance(expected, list) and isinstance(actual, list) and _described(expected):
+        there = {item["name"]: item for item in actual if isinstance(item, dict) and "name" in item}
+        for item in expected:
+            name = item["name"]
+            if name not in there:
+                yield f"{where}: {name!r} is missing"
+            else:
+                yield from differences(item, there[name], f"{where}[{name}]", key)
     elif isinstance(expected, list):
         if not isinstance(actual, list) or len(actual) != len(expected):
             yield f"{where}: {_short(actual)} in place of {_short(expected)}"
@@ -46,6 +55,13 @@ def differences(expected: Json, actual: Json, where: str = "", key: str = "") ->
             yield from differences(value, other, f"{where}[{index}]", key)
     elif not _same(expected, actual, key):
         yield f"{where}: {_short(actual)} in place of {_short(expected)}"
+
+
+def _described(expected: list[Json]) -> bool:
+    """Whether these are descriptions of named things (models, tensors, styles), of which there may be more."""
+    return bool(expected) and all(
+        isinstance(item, dict) and "name" in item and "data" not in item for item in expected
+    )
 
 
 def _same(expected: Json, actual: Json, key: str) -> bool:
