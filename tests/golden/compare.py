@@ -58,7 +58,7 @@ def differences(expected: Json, actual: Json, where: str = "", key: str = "") ->
 
 
 def _described(expected: list[Json]) -> bool:
-    """Whether these are descriptions of named things (models, tensors, styles), of which there may be more."""
+    """Whether these describe named things (models, tensors, styles), of which there may be more."""
     return bool(expected) and all(
         isinstance(item, dict) and "name" in item and "data" not in item for item in expected
     )

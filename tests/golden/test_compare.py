@@ -23,6 +23,10 @@ DARK, GREY = (base64.b64encode(bytes([value] * 300)).decode() for value in (40, 
         ({"data": ["0.41:235:dog"]}, {"data": ["0.411:235:dog"]}),
         ({"pixels": DARK}, {"pixels": base64.b64encode(bytes([42] * 300)).decode()}),
         ({"value": 1.0}, {"value": 1}),
+        (
+            {"outputs": [{"name": "a", "shape": [1]}]},
+            {"outputs": [{"name": "b"}, {"name": "a", "shape": [1]}]},
+        ),
     ],
 )
 def test_what_is_alike(expected: Any, actual: Any) -> None:
@@ -43,6 +47,8 @@ def test_what_is_alike(expected: Any, actual: Any) -> None:
         ({"pixels": DARK}, {"pixels": GREY}),
         ({"verified": True}, {"verified": 1}),
         ({"image": {}}, {"image": []}),
+        ({"outputs": [{"name": "a", "shape": [1]}]}, {"outputs": [{"name": "b", "shape": [1]}]}),
+        ({"outputs": [{"name": "a", "data": [1]}]}, {"outputs": [{"name": "a", "data": [1]}, {"name": "b"}]}),
     ],
 )
 def test_what_is_not(expected: Any, actual: Any) -> None:
