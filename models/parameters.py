@@ -71,6 +71,8 @@ def checked(kind: type[M], given: Any) -> M:
         return kind.model_validate_json(given) if isinstance(given, bytes) else kind.model_validate(given)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        path = first["loc"][:1] if issubclass(kind, Parameters) else first["loc"]
+        path = first["loc"]
+        if issubclass(kind, Parameters):
+            path = path[: 2 if path[0] in groups(kind) else 1]
         name = ".".join(str(part) for part in path)[:ECHO] or "body"
         raise ParameterInvalid(name, f"{name}: {first['msg']}") from None

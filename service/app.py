@@ -137,8 +137,9 @@ class Service:
         Raises:
             ModelUnknown: the model that is asked for is not served.
         """
-        name, kind = next(iter(task.models.items()))
-        return self.engine.find(kind, getattr(params, name)).window
+        for name, kind in task.models.items():
+            return self.engine.find(kind, getattr(params, name) or None).window
+        return min(runner.window for runner in self.engine.runners.values())
 
     async def start(self) -> None:
         """Warms every model; ready when it returns."""

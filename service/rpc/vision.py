@@ -104,7 +104,7 @@ class Vision:
         async def one(request: Any) -> Any:
             return await self._answer(task, request, replace(context, deadline=deadline_of(call, limit)))
 
-        async for outcome in in_order(frames, one, partial(self._window, task), self._stopping):
+        async for outcome in in_order(frames, one, partial(self._service.window, task), self._stopping):
             if isinstance(outcome, Problem):
                 problem = pb.Problem(
                     code=outcome.kind.code, detail=outcome.detail, parameter=outcome.parameter or ""
@@ -112,11 +112,6 @@ class Vision:
                 yield frame(problem=problem)
             else:
                 yield frame(result=outcome)
-
-    def _window(self, task: Task[Any, Any], request: Any) -> int:
-        """Frames of one stream that may be under way: enough to fill batches, too few to fill the queue."""
-        name, kind = next(iter(task.models.items()))
-        return self._service.engine.find(kind, getattr(request, name) or None).window
 
 
 def _unary(method: str, answer: Callable[[Any, Call], Awaitable[Any]]) -> Any:
