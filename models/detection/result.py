@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field
 from models.parameters import Parameters
 
 
-def _names(given: Any) -> Any:
+def names(given: Any) -> Any:
     """Names separated by commas, or several of such texts, as one tuple."""
     several = [given] if isinstance(given, str) else given
     if isinstance(several, list | tuple) and all(isinstance(text, str) for text in several):
@@ -28,7 +28,7 @@ class DetectOptions(Parameters):
         None, ge=0, le=1, description="largest IoU of two boxes of a class; the model's own if left out"
     )
     max_detections: int = Field(100, ge=1, le=1000, description="the surest so many")
-    classes: Annotated[tuple[str, ...] | None, BeforeValidator(_names)] = Field(
+    classes: Annotated[tuple[str, ...] | None, BeforeValidator(names)] = Field(
         None,
         description="names of wanted classes, separated by commas",
         json_schema_extra={"anyOf": [{"type": "string"}, {"type": "null"}]},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from service.tasks.analyze import ANALYZE
 from service.tasks.classify import CLASSIFY
 from service.tasks.detect import DETECT
 from service.tasks.embed import EMBED
@@ -25,4 +26,5 @@ TASKS: tuple[Task[Any, Any], ...] = (
     FACES_VERIFY,
     FACES_COMPARE,
     STYLIZE,
+    ANALYZE,
 )

@@ -430,6 +430,50 @@ class StylizeReply(_message.Message):
     picture: bytes
     def __init__(self, model: _Optional[str] = ..., image: _Optional[_Union[Size, _Mapping]] = ..., picture: _Optional[bytes] = ...) -> None: ...
 
+class AnalyzeRequest(_message.Message):
+    __slots__ = ("image", "tasks", "classify", "embed", "detect", "faces_detect", "faces_embed")
+    IMAGE_FIELD_NUMBER: _ClassVar[int]
+    TASKS_FIELD_NUMBER: _ClassVar[int]
+    CLASSIFY_FIELD_NUMBER: _ClassVar[int]
+    EMBED_FIELD_NUMBER: _ClassVar[int]
+    DETECT_FIELD_NUMBER: _ClassVar[int]
+    FACES_DETECT_FIELD_NUMBER: _ClassVar[int]
+    FACES_EMBED_FIELD_NUMBER: _ClassVar[int]
+    image: bytes
+    tasks: _containers.RepeatedScalarFieldContainer[str]
+    classify: ClassifyRequest
+    embed: EmbedRequest
+    detect: DetectRequest
+    faces_detect: DetectFacesRequest
+    faces_embed: EmbedFacesRequest
+    def __init__(self, image: _Optional[bytes] = ..., tasks: _Optional[_Iterable[str]] = ..., classify: _Optional[_Union[ClassifyRequest, _Mapping]] = ..., embed: _Optional[_Union[EmbedRequest, _Mapping]] = ..., detect: _Optional[_Union[DetectRequest, _Mapping]] = ..., faces_detect: _Optional[_Union[DetectFacesRequest, _Mapping]] = ..., faces_embed: _Optional[_Union[EmbedFacesRequest, _Mapping]] = ...) -> None: ...
+
+class TaskProblem(_message.Message):
+    __slots__ = ("task", "problem")
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    PROBLEM_FIELD_NUMBER: _ClassVar[int]
+    task: str
+    problem: Problem
+    def __init__(self, task: _Optional[str] = ..., problem: _Optional[_Union[Problem, _Mapping]] = ...) -> None: ...
+
+class AnalyzeReply(_message.Message):
+    __slots__ = ("image", "classify", "embed", "detect", "faces_detect", "faces_embed", "problems")
+    IMAGE_FIELD_NUMBER: _ClassVar[int]
+    CLASSIFY_FIELD_NUMBER: _ClassVar[int]
+    EMBED_FIELD_NUMBER: _ClassVar[int]
+    DETECT_FIELD_NUMBER: _ClassVar[int]
+    FACES_DETECT_FIELD_NUMBER: _ClassVar[int]
+    FACES_EMBED_FIELD_NUMBER: _ClassVar[int]
+    PROBLEMS_FIELD_NUMBER: _ClassVar[int]
+    image: Size
+    classify: ClassifyReply
+    embed: EmbedReply
+    detect: DetectReply
+    faces_detect: DetectFacesReply
+    faces_embed: EmbedFacesReply
+    problems: _containers.RepeatedCompositeFieldContainer[TaskProblem]
+    def __init__(self, image: _Optional[_Union[Size, _Mapping]] = ..., classify: _Optional[_Union[ClassifyReply, _Mapping]] = ..., embed: _Optional[_Union[EmbedReply, _Mapping]] = ..., detect: _Optional[_Union[DetectReply, _Mapping]] = ..., faces_detect: _Optional[_Union[DetectFacesReply, _Mapping]] = ..., faces_embed: _Optional[_Union[EmbedFacesReply, _Mapping]] = ..., problems: _Optional[_Iterable[_Union[TaskProblem, _Mapping]]] = ...) -> None: ...
+
 class ListStylesRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...

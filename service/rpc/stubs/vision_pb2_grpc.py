@@ -79,6 +79,11 @@ class VisionStub:
                 request_serializer=service_dot_rpc_dot_stubs_dot_vision__pb2.StylizeRequest.SerializeToString,
                 response_deserializer=service_dot_rpc_dot_stubs_dot_vision__pb2.StylizeReply.FromString,
                 _registered_method=True)
+        self.Analyze = channel.unary_unary(
+                '/lynceus.v1.Vision/Analyze',
+                request_serializer=service_dot_rpc_dot_stubs_dot_vision__pb2.AnalyzeRequest.SerializeToString,
+                response_deserializer=service_dot_rpc_dot_stubs_dot_vision__pb2.AnalyzeReply.FromString,
+                _registered_method=True)
         self.ListStyles = channel.unary_unary(
                 '/lynceus.v1.Vision/ListStyles',
                 request_serializer=service_dot_rpc_dot_stubs_dot_vision__pb2.ListStylesRequest.SerializeToString,
@@ -162,7 +167,14 @@ class VisionServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Stylize(self, request, context):
-        """A picture in a style, at its own size.
+        """An image in a style, at its own size.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Analyze(self, request, context):
+        """Several tasks on one image, which is decoded once.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -248,6 +260,11 @@ def add_VisionServicer_to_server(servicer, server):
                     servicer.Stylize,
                     request_deserializer=service_dot_rpc_dot_stubs_dot_vision__pb2.StylizeRequest.FromString,
                     response_serializer=service_dot_rpc_dot_stubs_dot_vision__pb2.StylizeReply.SerializeToString,
+            ),
+            'Analyze': grpc.unary_unary_rpc_method_handler(
+                    servicer.Analyze,
+                    request_deserializer=service_dot_rpc_dot_stubs_dot_vision__pb2.AnalyzeRequest.FromString,
+                    response_serializer=service_dot_rpc_dot_stubs_dot_vision__pb2.AnalyzeReply.SerializeToString,
             ),
             'ListStyles': grpc.unary_unary_rpc_method_handler(
                     servicer.ListStyles,
@@ -518,6 +535,33 @@ class Vision:
             '/lynceus.v1.Vision/Stylize',
             service_dot_rpc_dot_stubs_dot_vision__pb2.StylizeRequest.SerializeToString,
             service_dot_rpc_dot_stubs_dot_vision__pb2.StylizeReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Analyze(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lynceus.v1.Vision/Analyze',
+            service_dot_rpc_dot_stubs_dot_vision__pb2.AnalyzeRequest.SerializeToString,
+            service_dot_rpc_dot_stubs_dot_vision__pb2.AnalyzeReply.FromString,
             options,
             channel_credentials,
             insecure,

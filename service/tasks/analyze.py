@@ -1,0 +1,141 @@
+"""Several tasks on one image, which is decoded once: a part of the answer for each task, or its problem."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field
+
+from models.detection.result import names
+from models.errors import ParameterInvalid, echoed
+from models.parameters import Parameters
+from service.engine.engine import Answer, Engine, outcome, together
+from service.errors import INTERNAL, Problem, problem_of
+from service.request import RequestContext
+from service.tasks.classify import CLASSIFY, ClassifyParams
+from service.tasks.detect import DETECT, DetectParams
+from service.tasks.embed import EMBED, EmbedParams
+from service.tasks.faces.detect import FACES_DETECT, FacesDetectParams
+from service.tasks.faces.embed import FACES_EMBED, FacesEmbedParams
+from service.tasks.faces.shared import CHIP_SIDE
+from service.tasks.task import AnswerModel, Encoded, Size, Task
+from service.telemetry.timing import Timing
+
+logger = logging.getLogger(__name__)
+
+PARTS: Mapping[str, Task[Any, Any]] = {
+    task.name: task for task in (CLASSIFY, EMBED, DETECT, FACES_DETECT, FACES_EMBED)
+}
+"""What an image can be analyzed for, by the names that `tasks` takes."""
+
+
+class AnalyzeParams(Parameters):
+    tasks: Annotated[tuple[str, ...], BeforeValidator(names)] = Field(
+        ("classify", "detect", "faces_embed"),
+        description=f"names separated by commas, of {', '.join(PARTS)}",
+        json_schema_extra={"type": "string"},
+    )
+    classify: ClassifyParams = ClassifyParams()
+    embed: EmbedParams = EmbedParams()
+    detect: DetectParams = DetectParams()
+    faces_detect: FacesDetectParams = FacesDetectParams()
+    faces_embed: FacesEmbedParams = FacesEmbedParams()
+
+
+class AnalyzeAnswer(AnswerModel):
+    """The answers of the tasks by name; in place of one that failed `{"problem": {...}}`."""
+
+    image: Size
+    results: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Analyzed:
+    """The parts by task: answers, or why there is none; and the size of the upright original, pixels."""
+
+    width: int
+    height: int
+    parts: Mapping[str, Answer[Any] | Problem]
+
+
+async def run(
+    engine: Engine, images: Encoded, params: AnalyzeParams, context: RequestContext
+) -> Answer[Analyzed]:
+    """
+    Raises:
+        ParameterInvalid: a task that there is not, or none.
+    """
+    wanted = list(dict.fromkeys(params.tasks))
+    for name in wanted:
+        if name not in PARTS:
+            known = ", ".join(PARTS)
+            raise ParameterInvalid("tasks", f"there is no task {echoed(name)} here; there are: {known}")
+    with engine.kept(min_side=CHIP_SIDE) as kept:
+        await engine.decode(images["image"], kept, context.deadline)
+        calls = []
+        for name in wanted:
+            work = PARTS[name].run
+            assert work is not None  # noqa: S101 (each of them has one)
+            calls.append(partial(work, engine, {"image": kept}, getattr(params, name), context))
+        found = await together([partial(outcome, call) for call in calls], len(calls))
+        width, height = kept.image.width, kept.image.height
+    parts = {
+        name: one if isinstance(one, Answer) else problem_of(one)
+        for name, one in zip(wanted, found, strict=True)
+    }
+    for name, one in zip(wanted, found, strict=True):
+        if isinstance(one, Exception) and problem_of(one).kind is INTERNAL:
+            logger.error("request %s: %s failed", context.name, name, exc_info=one)
+    timings = [one.timing for one in found if isinstance(one, Answer)]
+    return Answer("", Analyzed(width, height, parts), Timing.slowest(timings) if timings else Timing())
+
+
+def present(answer: Answer[Analyzed], params: AnalyzeParams) -> AnalyzeAnswer:
+    result = answer.result
+    results: dict[str, Any] = {}
+    for name, part in result.parts.items():
+        show = PARTS[name].present
+        assert show is not None  # noqa: S101 (each of them has one)
+        if isinstance(part, Problem):
+            results[name] = {"problem": part.body()}
+        else:
+            results[name] = show(part, getattr(params, name))
+    return AnalyzeAnswer(image=Size(width=result.width, height=result.height), results=results)
+
+
+def reply(answer: Answer[Analyzed], params: AnalyzeParams) -> Mapping[str, Any]:
+    """The gRPC reply has a field for each task, and the problems side by side."""
+    result = answer.result
+    fields: dict[str, Any] = {"image": Size(width=result.width, height=result.height), "problems": []}
+    for name, part in result.parts.items():
+        if isinstance(part, Problem):
+            problem = {"code": part.kind.code, "detail": part.detail, "parameter": part.parameter}
+            fields["problems"].append({"task": name, "problem": problem})
+            continue
+        show = PARTS[name].reply or PARTS[name].present
+        assert show is not None  # noqa: S101 (each of them has one)
+        fields[name] = show(part, getattr(params, name))
+    return fields
+
+
+ANALYZE = Task(
+    name="analyze",
+    path="analyze",
+    method="Analyze",
+    summary="Several tasks on one image, or on several images in order, each decoded once. Parameters of a "
+    "task stand behind its name: `detect.score_threshold=`.",
+    params=AnalyzeParams,
+    models={},
+    answer=AnalyzeAnswer,
+    example={
+        "image": CLASSIFY.example["image"],
+        "results": {"classify": CLASSIFY.example, "detect": DETECT.example},
+    },
+    run=run,
+    present=present,
+    reply=reply,
+)
