@@ -163,11 +163,13 @@ async def _starlette(body: bytes, content_type: str) -> list[tuple[str, bytes]]:
         yield body
         yield b""
 
-    form = await MultiPartParser(Headers({"content-type": content_type}), stream()).parse()
+    parser = MultiPartParser(Headers({"content-type": content_type}), stream())
+    form = await parser.parse()
     found = []
     for name, value in form.multi_items():
         found.append((name, value.encode() if isinstance(value, str) else await value.read()))
-    await form.close()
+    for file in parser._files_to_close_on_error:  # also of parts that never end, which are no items
+        file.close()
     return found
 
 
