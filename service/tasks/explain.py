@@ -27,6 +27,8 @@ from service.telemetry.timing import Timing
 
 Box = tuple[float, float, float, float]
 T = TypeVar("T")
+EXPLAINED_PIXELS = min(MAX_ENCODED_PIXELS.values())
+"""Of the image that is explained and drawn on, whatever its format: the map itself has few cells."""
 
 
 class ExplainKind(StrEnum):
@@ -92,9 +94,7 @@ async def run(
     Raises:
         ParameterInvalid: the model has no such label, cannot be explained so, or the windows are too many.
     """
-    return await _explained(
-        engine, images["image"], params, context, "jpeg", lambda image, found, call: found
-    )
+    return await _explained(engine, images["image"], params, context, lambda image, found, call: found)
 
 
 async def draw(
@@ -107,7 +107,7 @@ async def draw(
         call.check()
         return Rendered(found.width, found.height, encode(pixels, image_format))
 
-    return await _explained(engine, images["image"], params, context, image_format, render)
+    return await _explained(engine, images["image"], params, context, render)
 
 
 def _overlaid(image: Image, found: HeatMap | WindowMap) -> Pixels:
@@ -121,7 +121,6 @@ async def _explained(
     data: bytes,
     params: ExplainParams,
     context: RequestContext,
-    image_format: ImageFormat,
     then: Callable[[Image, Explained, Call], T],
 ) -> Answer[T]:
     """An explanation, and what is made of it in the same thread."""
@@ -129,13 +128,12 @@ async def _explained(
     explainer = runner.pipeline.explainer
     if explainer is None:
         raise ParameterInvalid("model", f"the model {runner.card.name!r} cannot be explained")
-    most = MAX_ENCODED_PIXELS[image_format]
     with runner.admit():
-        plan = await engine.plan(data, max_pixels=most)
+        plan = await engine.plan(data, max_pixels=EXPLAINED_PIXELS)
 
     def work(call: Call) -> Answer[T]:
         began = time.perf_counter()
-        image = decode(data, engine.limits, max_pixels=most, plan=plan)
+        image = decode(data, engine.limits, max_pixels=EXPLAINED_PIXELS, plan=plan)
         decoded = time.perf_counter()
         call.check()
         found: HeatMap | WindowMap
