@@ -102,6 +102,7 @@ ACCEPTED = "image/jpeg, image/png, image/webp and image/bmp"
 
 # Bounds on what a walk visits: far over what writers make, far under what would hold a thread for long.
 _MAX_SEGMENTS = 1_000
+_MAX_STRAY = 1 << 16  # bytes between a JPEG's segments, all together
 _MAX_CHUNKS = 20_000
 _MAX_EXIF = 1 << 16  # as long as a JPEG's can be; the orientation stands in its first directory
 # A scan without data costs a pass over the coefficients all the same. Its price for each block of 8 x 8
@@ -187,11 +188,12 @@ def _jpeg(data: bytes) -> Header:
     frame: tuple[int, int] | None = None  # the marker's code and where its segment begins
     orientation: int | None = None
     regular = True
-    at, code = 2, 0
+    at, code, stray = 2, 0, _MAX_STRAY
     for _ in range(_MAX_SEGMENTS):
-        marker = _JPEG_MARKER.search(data, at)
+        marker = _JPEG_MARKER.search(data, at, at + stray + 2)
         if marker is None:
             break
+        stray -= marker.start() - at
         regular = regular and marker.start() == at
         code, at = marker[1][0], marker.end()
         if code in (0xD8, 0xD9, 0xDA):  # another start, the end, or the first scan
@@ -292,14 +294,15 @@ def _pairs(data: bytes, pair: bytes, start: int) -> list[int]:
         ImageInvalid: in more places than chance explains in a file of this size.
     """
     value = int.from_bytes(pair, "little")
+    most = _MAX_SCANS + len(data) // 8_192
     places: list[int] = []
     for offset in (start, start + 1):
         count = (len(data) - offset) // 2
         if count > 0:
-            words = np.frombuffer(data, "<u2", count, offset)
-            places += (np.flatnonzero(words == value) * 2 + offset).tolist()
-    if len(places) > _MAX_SCANS + len(data) // 8_192:
-        raise ImageInvalid(f"the JPEG has more than {_MAX_SCANS} scans")
+            there = np.frombuffer(data, "<u2", count, offset) == value
+            if np.count_nonzero(there) + len(places) > most:
+                raise ImageInvalid(f"the JPEG has more than {_MAX_SCANS} scans")
+            places += (np.flatnonzero(there) * 2 + offset).tolist()
     return sorted(places)
 
 
@@ -337,13 +340,13 @@ def _png(data: bytes) -> Header:
         raise ImageInvalid("the PNG does not begin with its header")
     stored = 4 if colour in (2, 4, 6) else 2 if depth == 16 else 1
     bits = depth * {2: 3, 4: 2, 6: 4}.get(colour, 1)
-    orientation, at = 1, 33
+    orientation, at = None, 33
     for _ in range(_MAX_CHUNKS):
         kind = data[at + 4 : at + 8]
         if kind in (b"", b"IEND"):
             break
         length = int.from_bytes(data[at : at + 4], "big")
-        if kind == b"eXIf":
+        if kind == b"eXIf" and orientation is None:
             orientation = read_orientation(data[at + 8 : at + 8 + min(length, _MAX_EXIF)])
         at += 12 + length
     else:
@@ -352,7 +355,7 @@ def _png(data: bytes) -> Header:
         Format.PNG,
         width,
         height,
-        orientation,
+        orientation or 1,
         complete=kind == b"IEND",
         stored=stored,
         raw=height * (width * bits + 7) // 8,

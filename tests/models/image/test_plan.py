@@ -332,3 +332,22 @@ def test_what_is_wrong_with_a_file_is_not_written_anywhere(capfd: pytest.Capture
             with contextlib.suppress(ImageInvalid):
                 decode(damaged)
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("stray", [10, 60_000, 70_000, 5_000_000])
+def test_stray_bytes_between_segments_are_few(stray: int) -> None:
+    data = saved(smooth(20, 30), "JPEG")
+    at = data.index(b"\xff\xc0")
+    for filler in (b"\x00", b"\xff", b"\xff\x00"):
+        longer = data[:at] + (filler * stray)[:stray] + data[at:]
+        if stray < 65_000:
+            np.testing.assert_array_equal(decode(longer).pixels, decode(data).pixels)
+        else:
+            with pytest.raises(ImageInvalid):
+                plan(longer)
+
+
+def test_the_first_orientation_of_a_png_counts() -> None:
+    data = saved(smooth(6, 9), "PNG")
+    blocks = b"".join(chunk(b"eXIf", orientation_block(value)) for value in (6, 1, 3))
+    assert plan(data[:33] + blocks + data[33:]).header.orientation == 6
