@@ -1,4 +1,4 @@
-"""What clients ask: for every task a maker of requests with real pictures, over HTTP or gRPC."""
+"""What clients ask: for every task a maker of requests with real images, over HTTP or gRPC."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Ask:
 
 
 class Album:
-    """Pictures by size: most clients send a common one, some a small or a large one (6 : 2 : 2)."""
+    """Images by size: most clients send a common one, some a small or a large one (6 : 2 : 2)."""
 
     def __init__(self, pictures: Sequence[Path]) -> None:
         contents = sorted((path.read_bytes() for path in pictures), key=len)
@@ -60,7 +60,7 @@ class Album:
         self._classes = [contents[third:-third] or contents, contents[:third], contents[-third:]]
 
     def pick(self) -> bytes:
-        """One encoded picture."""
+        """One encoded image."""
         return random.choice(random.choices(self._classes, weights=(6, 2, 2))[0])
 
 

@@ -31,7 +31,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
             ("detect", "16"),
             ("embed", "16"),
             ("verify", "16"),
-            ("stylise", "1,4"),
+            ("stylize", "1,4"),
         )
     ),
     "grpc": ("loadtests.ceiling --transports http,grpc --connections 1,16 --seconds 8",),

@@ -70,7 +70,7 @@ def advise(points: Curve, wait: float) -> Advice:
 
 @contextmanager
 def job_of(model: str) -> Iterator[Job]:
-    """A model's work with its task's pictures; the embedder's are as large as the faces that it is given."""
+    """A model's work with its task's images; the embedder's are as large as the faces that it is given."""
     if model != EMBEDDER:
         # alone, even where its task has a second model behind it
         work = replace(TASKS[TASK_OF[model]], model=model, embedder=None, fields=("image",))

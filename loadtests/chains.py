@@ -26,7 +26,7 @@ LIMITS = Limits()
 
 
 class Chain(Protocol):
-    """From the encoded pictures of requests to their results, in two steps."""
+    """From the encoded images of requests to their results, in two steps."""
 
     def prepare(self, pictures: Sequence[bytes]) -> Any:
         """What is done for each request by itself; from several threads at once."""
@@ -67,7 +67,7 @@ class OneModel:
 
 
 class Painted(OneModel):
-    """The same for pictures on canvases of several sizes, each answered with an encoded picture."""
+    """The same for images on canvases of several sizes, each answered with an encoded image."""
 
     def answer(self, requests: Sequence[Prepared]) -> None:
         shapes = {request.shapes for request in requests}
@@ -81,7 +81,7 @@ class FacesEmbedded:
 
     Args:
         detector, embedder: the two models.
-        largest: embed only the largest face of each picture.
+        largest: embed only the largest face of each image.
         most: chips that the embedder takes at once.
     """
 

@@ -47,7 +47,7 @@ def _keep_record(environment: Any, **_: Any) -> None:
 
 
 class Client(FastHttpUser):
-    """Someone who posts pictures and reads the answers. Several of its requests may be under way."""
+    """Someone who posts images and reads the answers. Several of its requests may be under way."""
 
     abstract = True
 

@@ -3,7 +3,7 @@
     python -m loadtests.gpu --batches 1,8,32 --seconds 10
     python -m loadtests.gpu --device cpu --tasks classify --batches 2 --seconds 2
 
-In images per second. The model: pictures that are decoded already, again and again, in as many threads as the
+In images per second. The model: images that are decoded already, again and again, in as many threads as the
 service has slots: upload, network and post-processing. In one process: with decoding, on all cores
 (`limit.py`). Served: over HTTP, by one worker whose largest batch is the given one. A low share of the model
 with a high share of the process means that decoding is what limits.

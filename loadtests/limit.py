@@ -2,7 +2,7 @@
 
     python -m loadtests.limit --task classify
 
-The same work as a request's (see `chains.py`) over the same pictures; the best of several batch sizes, of one
+The same work as a request's (see `chains.py`) over the same images; the best of several batch sizes, of one
 process with all threads and of one process per core. A server's throughput is judged by its ratio to this.
 """
 
@@ -46,7 +46,7 @@ def layouts() -> list[Layout]:
 
 
 Job = tuple[Work, Sequence[Path]]
-"""What is done, and with which pictures, in turn."""
+"""What is done, and with which images, in turn."""
 
 
 class Limit:

@@ -1,11 +1,11 @@
-"""Locust users: clients of HTTP and gRPC with real pictures, who look at what they get; a closed loop.
+"""Locust users: clients of HTTP and gRPC with real images, who look at what they get; a closed loop.
 
     locust -f loadtests/locustfile.py --host http://127.0.0.1:3000 --headless -u 16 -r 16 -t 30s
     locust -f loadtests/locustfile.py,loadtests/shapefile.py --host ... --headless -u 32 --shape ramp
 
 How many there are of each, `slo.toml` tells. Name classes after the options to have only those users
 (`... Classifier`). Environment: `LYNCEUS_PICTURES` and `LYNCEUS_FACES`, folders of JPEGs (default: the
-samples beside the checkout); each picture of the second must show a face. A closed loop asks less as the
+samples beside the checkout); each image of the second must show a face. A closed loop asks less as the
 service gets slower: for percentiles take `openfile.py`, for the most that a machine can do
 `loadtests.ceiling`.
 """
@@ -33,7 +33,7 @@ PAUSE = between(0.0, 0.2)
 
 
 def _ask(name: str, path: str, check: answers.Check, headers: dict[str, str] = JPEG) -> Ask:
-    """A request with a picture whose route is no task of the mix."""
+    """A request with an image whose route is no task of the mix."""
     return Ask(name, path, album_of(TASKS["classify"]).pick(), check, headers)
 
 
@@ -109,7 +109,7 @@ class Embedder(Client):
 
 
 class Verifier(Client):
-    """Someone who wants to know whether two pictures show one person."""
+    """Someone who wants to know whether two images show one person."""
 
     weight = MIX.get("verify", 0)
     wait_time = PAUSE
@@ -120,7 +120,7 @@ class Verifier(Client):
 
 
 class Stylist(Client):
-    """Someone who wants pictures painted, where the server has styles."""
+    """Someone who wants images painted, where the server has styles."""
 
     weight = 1
     wait_time = PAUSE
@@ -135,11 +135,11 @@ class Stylist(Client):
         self._styles = [style["name"] for style in styles]
 
     @task
-    def stylise(self) -> None:
+    def stylize(self) -> None:
         path = f"/v1/stylize?style={random.choice(self._styles)}"
         body = album_of(TASKS["classify"]).pick()
         with self.client.post(
-            path, name="stylise", data=body, headers=JPEG | {"Accept": "image/jpeg"}, catch_response=True
+            path, name="stylize", data=body, headers=JPEG | {"Accept": "image/jpeg"}, catch_response=True
         ) as response:
             if response.status_code == 200 and (response.content or b"").startswith(b"\xff\xd8"):
                 response.success()

@@ -61,7 +61,7 @@ class Dispatcher(Client):
         called = any(name.endswith(GRPC) for name in slo.mix)
         vision = VisionClient(self.environment, connections=8) if called else None
         for name in slo.mix:
-            ask(name)  # reads the pictures before the clock runs
+            ask(name)  # reads the images before the clock runs
         sent = Group()
         began = time.time()
         print(f"began {began}", flush=True)

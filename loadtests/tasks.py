@@ -22,13 +22,13 @@ class Work:
 
     Attributes:
         path: the route.
-        method: the same task's gRPC method; its message has the pictures in the first fields.
-        model: its model; of a composition the first, which sees the whole picture.
-        members: what an answer must hold; nothing where the answer is a picture.
+        method: the same task's gRPC method; its message has the images in the first fields.
+        model: its model; of a composition the first, which sees the whole image.
+        members: what an answer must hold; nothing where the answer is an image.
         embedder: the model that sees the faces which the first found, where the route embeds them.
-        largest: only the largest face of a picture is embedded, and there must be one.
-        fields: names of a request's pictures; several make a multipart body.
-        pictures: a folder of JPEGs to post, unless the caller names another.
+        largest: only the largest face of an image is embedded, and there must be one.
+        fields: names of a request's images; several make a multipart body.
+        images: a folder of JPEGs to post, unless the caller names another.
         asked: the model that a gRPC message names; the path does it for HTTP.
         most: largest batch that is worth trying; canvases of painters are large.
     """
@@ -76,7 +76,7 @@ TASKS = {
         fields=("a", "b"),
         pictures=FACES,
     ),
-    "stylise": Work("/v1/stylize", "Stylize", "paintings", (), most=4),
+    "stylize": Work("/v1/stylize", "Stylize", "paintings", (), most=4),
 }
 
 
@@ -93,7 +93,7 @@ def pictures_in(folder: Path) -> list[Path]:
 
 
 def requests_of(work: Work, pictures: Sequence[Path]) -> list[tuple[Path, ...]]:
-    """The pictures of each request: one for each picture, which begins it and whose neighbours follow."""
+    """The images of each request: one for each image, which begins it and whose neighbours follow."""
     count = len(pictures)
     return [
         tuple(pictures[(first + step) % count] for step in range(len(work.fields))) for first in range(count)
@@ -102,7 +102,7 @@ def requests_of(work: Work, pictures: Sequence[Path]) -> list[tuple[Path, ...]]:
 
 @contextlib.contextmanager
 def bodies_of(work: Work, pictures: Sequence[Path]) -> Iterator[list[Path]]:
-    """Files with the HTTP requests' bodies: the pictures as they are, or multipart ones made for a while."""
+    """Files with the HTTP requests' bodies: the images as they are, or multipart ones made for a while."""
     if len(work.fields) == 1:
         yield list(pictures)
         return

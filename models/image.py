@@ -1,6 +1,6 @@
-"""Pictures: decoding with limits, upright orientation, and the geometry between a picture and a network.
+"""Images: decoding with limits, upright orientation, and the geometry between an image and a network.
 
-A picture is uint8 RGB, [h, w, 3]. The hot path is a JPEG: a header parsed here, libjpeg-turbo, and torch's
+An image is uint8 RGB, [h, w, 3]. The hot path is a JPEG: a header parsed here, libjpeg-turbo, and torch's
 vectorised antialiased resize, all of them outside of Python's lock. Colour profiles are not applied, as in
 torchvision and PIL; what is transparent is laid over white, as a viewer shows it.
 """
@@ -30,7 +30,7 @@ Pixels = NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a picture may cost.
+    """What an image may cost.
 
     Attributes:
         max_bytes: length of the file.
@@ -281,11 +281,11 @@ def resize(
 
 @dataclass(frozen=True, slots=True)
 class Letterbox:
-    """How a picture lies on a canvas: `canvas = original * scale + pad`, in pixels, edges at whole numbers.
+    """How an image lies on a canvas: `canvas = original * scale + pad`, in pixels, edges at whole numbers.
 
     Attributes:
         scale_x, scale_y: canvas pixels per pixel of the upright original; they differ by rounding only.
-        pad_x, pad_y: canvas pixels to the left of and above the picture.
+        pad_x, pad_y: canvas pixels to the left of and above the image.
         width, height: of the upright original.
     """
 
@@ -311,13 +311,13 @@ class Letterbox:
 def letterbox(
     image: Image, height: int, width: int, *, fill: int = 114, upscale: bool = True
 ) -> tuple[Pixels, Letterbox]:
-    """Fits the whole picture, centred and in proportion, onto a canvas of `fill`.
+    """Fits the whole image, centred and in proportion, onto a canvas of `fill`.
 
     Args:
         image: any size, any proportions.
         height, width: of the canvas.
         fill: level of the padding in all three channels.
-        upscale: whether a picture smaller than the canvas grows to it.
+        upscale: whether an image smaller than the canvas grows to it.
 
     Returns:
         uint8 [height, width, 3] and the geometry to come back.
@@ -359,7 +359,7 @@ def encode(pixels: Pixels, format: Literal["jpeg", "png", "webp"], quality: int 
     """Encodes uint8 RGB [h, w, 3]. `quality` (1 to 100) is that of the lossy formats.
 
     Raises:
-        ImageTooLarge: the format cannot hold so large a picture (65,500 pixels a side; 16,383 for WebP).
+        ImageTooLarge: the format cannot hold so large an image (65,500 pixels a side; 16,383 for WebP).
     """
     most = 16_383 if format == "webp" else 65_500
     if max(pixels.shape[:2]) > most:

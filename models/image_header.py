@@ -121,7 +121,7 @@ _ORIENTATION_TAG = 0x0112
 
 
 def read_header(data: bytes) -> Header:
-    """Tells format, stored size and orientation of a picture file.
+    """Tells format, stored size and orientation of an image file.
 
     Raises:
         MediaTypeUnsupported: the magic bytes are of no accepted format.
@@ -136,11 +136,11 @@ def read_header(data: bytes) -> Header:
     elif data.startswith(b"BM") and int.from_bytes(data[14:18], "little") in _BMP_HEADERS:
         parser = _bmp
     else:
-        raise MediaTypeUnsupported(f"the picture is of no accepted format; accepted are {ACCEPTED}")
+        raise MediaTypeUnsupported(f"the image is of no accepted format; accepted are {ACCEPTED}")
     try:
         return parser(data)
     except (struct.error, IndexError) as error:
-        raise ImageInvalid("the picture's header is cut short") from error
+        raise ImageInvalid("the image's header is cut short") from error
 
 
 def read_orientation(exif: bytes) -> int:

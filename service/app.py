@@ -1,6 +1,6 @@
 """One worker's service: settings -> runners -> tasks. Every transport works with this one object.
 
-It pulls in torch, which the process that watches over the workers does not need.
+It imports torch, which the supervisor of the workers does not need.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Service:
         settings: limits and switches.
         runners: every model, the first of each kind its default.
         metrics: of the worker.
-        decoders: decoding threads; 0: the models' own.
+        decoders: decoding threads; 0: the models' threads decode.
         tracing: where spans go, if anywhere.
         meter: of the GPU, where there is one.
 
@@ -51,9 +51,9 @@ class Service:
     Attributes:
         engine: the models.
         auth: API keys.
-        log: what is told of every request at its end.
+        log: records every request at its end.
         oip: the Open Inference Protocol.
-        jobs: long work; None where no served model fits it.
+        jobs: style jobs; None where no served model can compute them.
     """
 
     def __init__(
@@ -150,12 +150,12 @@ class Service:
             await asyncio.to_thread(self.jobs.start)
 
     async def stop_jobs(self) -> None:
-        """Ends what runs in the background; no request waits for it."""
+        """Stops the background work; no request waits for it."""
         if self.jobs is not None:
             await asyncio.to_thread(self.jobs.stop)
 
     async def stop(self) -> None:
-        """Finishes what is left and lets go of the threads; every request has been answered by now."""
+        """Finishes the remaining work and releases the threads; every request has been answered by now."""
         await self.engine.drain(self.settings.timeout_seconds)
         if self.tracing is not None:
             await asyncio.to_thread(self.tracing.close)

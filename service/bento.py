@@ -41,8 +41,8 @@ WORKERS = SETTINGS.worker_count(GPUS)
 class Hosted(bentoml.Service[Any]):
     """A BentoML service whose requests go straight to our application.
 
-    BentoML answers the health routes and leads the process's life. Its five layers of middleware would cost
-    each request a sixth of a millisecond, and one of them leaves a timer behind for as long as its timeout.
+    BentoML answers the health routes and manages the process. Its five layers of middleware would cost
+    each request a sixth of a millisecond, and one of them leaves a timer pending until its timeout.
     """
 
     app: ASGIApp | None = None
@@ -77,7 +77,7 @@ class Lynceus:
     def check() -> None:
         """Once, before there are workers: a wrong model or file ends the server with one line and status 1.
 
-        Each worker verifies what it loads again; but a worker that dies is started anew, for ever.
+        Each worker verifies what it loads again; but a worker that dies is restarted for ever.
         """
         try:
             catalogue = standard_catalogue(SETTINGS.catalogue)
@@ -102,7 +102,7 @@ class Lynceus:
         connections = raise_open_files(SETTINGS.max_connections, 1 + bool(SETTINGS.grpc_port))
         if connections < SETTINGS.max_connections:
             logger.warning("the limit of open files allows %d connections of each kind", connections)
-        layout = {"workers": WORKERS, "slots": SETTINGS.slot_count(GPUS)}  # it sees but its own GPU
+        layout = {"workers": WORKERS, "slots": SETTINGS.slot_count(GPUS)}  # it sees only its own GPU
         service = build(SETTINGS.model_copy(update={**layout, "max_connections": connections}))
         app = make_app(service)
         await service.start()
@@ -136,7 +136,7 @@ class Lynceus:
         return self.service is not None and self.service.engine.ready
 
     def _drain_on(self, number: signal.Signals) -> None:
-        """Puts a pause between the signal and the end: not ready, yet answering, until nobody asks."""
+        """Delays the stop after the signal: not ready, but still answering, until no request is under way."""
         assert self.service is not None  # noqa: S101
         engine = self.service.engine
         then: Any = signal.getsignal(number)

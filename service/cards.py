@@ -32,7 +32,7 @@ class ModelAnswer(AnswerModel):
 
 
 class ModelDetailAnswer(ModelAnswer):
-    """One model, with its labels and whatever else its card tells."""
+    """One model, with its labels and everything else on its card."""
 
     labels: list[str]
     details: dict[str, Any]

@@ -1,4 +1,4 @@
-"""`python -m service.documents` (`make docs`): writes what the documents take from the code.
+"""`python -m service.documents` (`make docs`): writes the parts of the documents that are generated.
 
 A part of a page stands between `<!-- code:NAME -->` and `<!-- /code:NAME -->`; the text around it is kept.
 NOTICE is written whole. A test compares the committed files with what this makes.
@@ -128,7 +128,7 @@ def fill(text: str, name: str, content: str) -> str:
 
 
 def written(root: Path = ROOT) -> dict[Path, str]:
-    """Every file that takes something from the code, as it should be.
+    """Every file with generated parts, as it should be.
 
     Raises:
         ValueError: a page lacks its marks.

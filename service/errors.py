@@ -1,6 +1,6 @@
-"""The one table of errors: what each is called, and what it is over HTTP, over gRPC and in the metrics.
+"""The one table of errors: code, HTTP status, gRPC status and metric label of each.
 
-A transport (`web`, `rpc`) never decides a status of its own: it asks `problem_of(exc)`. Messages are public.
+The transports (`web`, `rpc`) take every status from `problem_of(exc)`. Messages are public.
 `python -m service.errors` prints the table of docs/errors.md.
 The codes, statuses and media type follow RFC 9457 (problem details for HTTP APIs) and the canonical gRPC
 status codes. This module imports `models.errors` alone, so that the batcher may import it.
@@ -14,7 +14,7 @@ from models import errors as science
 
 
 class ServiceError(Exception):
-    """Base of what the serving itself refuses. `detail` is public."""
+    """Base of the service's own errors. `detail` is public."""
 
     retry_after: float | None = None
 
@@ -40,13 +40,13 @@ class NotReady(ServiceError):
 
 
 class OutOfMemory(ServiceError, MemoryError):
-    """One image alone does not fit into what memory the device has left. `retry_after` in seconds."""
+    """One image alone does not fit into the device's free memory. `retry_after` in seconds."""
 
     retry_after = 1.0
 
 
 class DeadlineExceeded(ServiceError):
-    """The client's or the server's time ran out before the answer was there."""
+    """The client's or the server's deadline passed before the answer was there."""
 
 
 class RequestTimeout(ServiceError):
@@ -82,7 +82,7 @@ class JobFinished(ServiceError):
 
 
 class StorageFailed(ServiceError):
-    """The disk refuses to keep jobs. `retry_after` in seconds."""
+    """Jobs cannot be stored on the disk. `retry_after` in seconds."""
 
     def __init__(self, detail: str, retry_after: float = 10.0) -> None:
         super().__init__(detail)
@@ -117,7 +117,7 @@ class ErrorKind:
 
 
 DETAIL = 2000
-"""Characters of an error's text: the last bound, for whatever repeats a client's text elsewhere."""
+"""Characters of an error's text: the last bound, where a client's text is repeated elsewhere."""
 
 INTERNAL = ErrorKind(
     "internal", "Internal error", 500, "INTERNAL", "anything else: logged with its trace and the request's id"
@@ -137,7 +137,7 @@ TABLE: dict[type[Exception], ErrorKind] = {
         "The image is too large",
         413,
         "INVALID_ARGUMENT",
-        "over a limit of bytes, pixels or memory, told from the header before decoding; "
+        "over a limit of bytes, pixels or memory, determined from the header before decoding; "
         "a JSON text of `/v2` past its limits, which binary tensors are not",
     ),
     science.MediaTypeUnsupported: ErrorKind(
@@ -145,7 +145,7 @@ TABLE: dict[type[Exception], ErrorKind] = {
         "Unsupported media type",
         415,
         "INVALID_ARGUMENT",
-        "no accepted format, as declared or as the bytes tell",
+        "no accepted format, by declaration or by the bytes",
     ),
     science.ParameterInvalid: ErrorKind(
         "parameter_invalid",
@@ -286,11 +286,11 @@ TABLE: dict[type[Exception], ErrorKind] = {
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """An error as the public sees it.
+    """An error as clients see it.
 
     Attributes:
         kind: the row of the table.
-        detail: what was wrong with this very request.
+        detail: what was wrong with this request.
         parameter: the offending parameter, where there is one.
         image: which of several images (``a``, ``b``), where that matters.
         retry_after: seconds, where trying again makes sense.

@@ -1,4 +1,4 @@
-"""One request under way, whatever the transport: id, deadline and outcome; and its end, told once."""
+"""One request under way on any transport: id, deadline and outcome; and its end, recorded once."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 @dataclass(slots=True)
 class RequestContext:
-    """What a transport and the handling of its request tell each other.
+    """State shared by a transport and the handling of its request.
 
     Attributes:
         transport: label of metrics and logs.
@@ -28,8 +28,8 @@ class RequestContext:
         task: label of metrics; None for requests that are not counted.
         deadline: on the monotonic clock; infinity before it is known.
         code: ``ok`` or an error's code.
-        timing: where the time went, once there is an answer.
-        client_gone: the client hung up while its answer was being made.
+        timing: durations of the stages, once there is an answer.
+        client_gone: the client disconnected before its answer was complete.
         key: the digest of its API key, while it counts as one of that key's requests.
         span: its OpenTelemetry span, where traces are on.
         body: the memory of its body, until the request ends.
@@ -64,7 +64,7 @@ def request_id(given: str | None) -> str:
 
 
 class RequestLog:
-    """What is told of every request at its end, the same for every transport.
+    """Records every request at its end, the same for every transport.
 
     Args:
         metrics: where it is counted.
@@ -78,7 +78,7 @@ class RequestLog:
         self._access_log = AccessLog(enabled)
 
     def finish(self, context: RequestContext, what: str, status: str, *, logged: bool = True) -> None:
-        """The answer is out, or nobody waits for it.
+        """The answer has been sent, or its client has disconnected.
 
         Args:
             context: of the request.

@@ -70,7 +70,7 @@ class Settings(BaseSettings):
         description="models to load, separated by commas; the first of each task is that task's default",
     )
     catalogue: Path | None = Field(
-        None, description="an operator's own weights catalogue (TOML), besides ours"
+        None, description="an operator's own weights catalogue (TOML), besides the built-in one"
     )
     weights_dir: Path | None = Field(
         None, description="folder of fetched weights; default: the user's cache folder"
@@ -94,12 +94,12 @@ class Settings(BaseSettings):
         -1,
         ge=-1,
         le=64,
-        description="decoding threads per worker; 0: the models' own; -1: as fits the layout",
+        description="decoding threads per worker; 0: the models' threads decode; -1: chosen by the layout",
     )
     max_batch: int = Field(0, ge=0, le=256, description="largest batch; 0: 2 on a CPU, 32 on a GPU")
     max_queue: int = Field(128, ge=1, le=100_000, description="images that may wait per model and worker")
     linger_ms: float = Field(
-        0.0, ge=0, le=1000, description="how long an idle queue's first image waits for company"
+        0.0, ge=0, le=1000, description="how long an idle queue's first image waits for more"
     )
 
     max_image_bytes: int = Field(20 * MIB, ge=1024, le=1024 * MIB, description="largest encoded image")
@@ -112,7 +112,7 @@ class Settings(BaseSettings):
         512 * MIB,
         ge=1 * MIB,
         le=1024 * 1024 * MIB,
-        description="bytes per worker for decoded images; bodies on their way may take half as many besides",
+        description="bytes per worker for decoded images; bodies may take half as many besides",
     )
     timeout_seconds: float = Field(30.0, gt=0, le=3600, description="longest a request may take")
     header_timeout_seconds: float = Field(
@@ -142,7 +142,7 @@ class Settings(BaseSettings):
     )
     grpc_streams: int = Field(1024, ge=1, le=1_000_000, description="calls at once on one gRPC connection")
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
-        (), description="keys that requests need, separated by commas; none: everybody may ask"
+        (), description="API keys, separated by commas; none: requests need no key"
     )
     api_keys_file: Path | None = Field(
         None, description="a file with a key a line, read again when it changes"
@@ -152,7 +152,7 @@ class Settings(BaseSettings):
     )
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
-        description="origins whose pages may ask (CORS), separated by commas, or *; none: only pages of ours",
+        description="origins allowed by CORS, separated by commas, or *; none: same origin only",
     )
     tracing: Literal["off", "console", "otlp"] = Field(
         "off", description="OpenTelemetry traces: off, console or otlp; the rest by OTEL_* variables"
@@ -163,13 +163,13 @@ class Settings(BaseSettings):
     max_jobs: int = Field(1, ge=1, le=64, description="style jobs that run at once, over all workers")
     max_waiting_jobs: int = Field(8, ge=0, le=10_000, description="style jobs that may wait besides")
     job_expiry_seconds: float = Field(
-        3600.0, ge=1, le=30 * 86400, description="how long a finished job and its picture are kept"
+        3600.0, ge=1, le=30 * 86400, description="how long a finished job and its image are kept"
     )
     job_timeout_seconds: float = Field(3600.0, ge=1, le=7 * 86400, description="longest a job may run")
     job_threads: int = Field(1, ge=1, le=256, description="threads of one job, at a low priority (nice 10)")
     access_log: bool = Field(False, description="a line of JSON on the standard output for each request")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
-        "INFO", description="least level that is logged"
+        "INFO", description="lowest level that is logged"
     )
 
     @field_validator("models", "api_keys", "cors_origins", mode="before")

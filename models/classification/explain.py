@@ -1,4 +1,4 @@
-"""What a classifier looks at: Grad-CAM heat maps, their overlay, and its first layer's filters as a picture.
+"""What a classifier looks at: Grad-CAM heat maps, their overlay, and its first layer's filters as an image.
 
 Selvaraju, Cogswell, Das, Vedantam, Parikh and Batra, "Grad-CAM: Visual Explanations from Deep Networks via
 Gradient-based Localization" (ICCV 2017, https://arxiv.org/abs/1610.02391), equations 1 and 2.
@@ -83,7 +83,7 @@ class HeatMap:
 
 @runtime_checkable
 class Placed(Protocol):
-    """A pipeline that tells which part of a picture its network sees; without it, the centre crop's."""
+    """A pipeline that tells which part of an image its network sees; without it, the centre crop's."""
 
     def region(self, image: Image) -> Box:
         """xyxy in pixels of the upright original; may reach beyond it."""
@@ -91,11 +91,11 @@ class Placed(Protocol):
 
 
 def grad_cam(pipeline: ClassifierPipeline, image: Image, label: str | None = None) -> HeatMap:
-    """The heat map of one label on one picture.
+    """The heat map of one label on one image.
 
     Args:
         pipeline: a classifier with convolutions.
-        image: the decoded picture.
+        image: the decoded image.
         label: a name of the card's labels, or an index in digits (for names that stand twice); None explains
             the likeliest class.
 

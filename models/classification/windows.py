@@ -2,18 +2,18 @@
 
 Sermanet, Eigen, Zhang, Mathieu, Fergus and LeCun, "OverFeat: Integrated Recognition, Localization and
 Detection using Convolutional Networks" (ICLR 2014, https://arxiv.org/abs/1312.6229), section 3.5, figure 5:
-on a larger picture the trunk gives a larger feature map, and the head, its linear layers read as
+on a larger image the trunk gives a larger feature map, and the head, its linear layers read as
 convolutions, gives the scores of every window at the trunk's stride. A finer stride comes from shifted
-pictures, as in section 3.3.
+images, as in section 3.3.
 
 What equals what: the score at a place of the map is the network's answer for the window of its input's size
 there. A trunk without padding (LeNet-5) sees nothing else, so a crop of the window, run alone, gives the same
-number. A trunk that pads sees zeros around a crop where the window in the picture has neighbours, and no
+number. A trunk that pads sees zeros around a crop where the window in the image has neighbours, and no
 single pass can give both, as its receptive field (EfficientNet-Lite0: 851 pixels) is larger than the window.
 For such a trunk the score equals that of a crop of the window with all that its features see around it, up to
-the edge of the picture, of which the window's own features are pooled; and for a window as large as the
-picture it equals the plain classifier. A crop without its surroundings gives another number, mostly of the
-same rank: on real pictures the logarithms of the two correlate by 0.8 to 0.95.
+the edge of the image, of which the window's own features are pooled; and for a window as large as the
+image it equals the plain classifier. A crop without its surroundings gives another number, mostly of the
+same rank: on real images the logarithms of the two correlate by 0.8 to 0.95.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ MEMORY = 300 * MAX_PIXELS
 
 @dataclass(frozen=True, slots=True)
 class WindowMap:
-    """One label's scores over a picture.
+    """One label's scores over an image.
 
     Attributes:
         index, label: the class looked for.
@@ -153,7 +153,7 @@ def _halves(network: nn.Module) -> tuple[Callable[[Tensor], Tensor], Iterable[nn
             if isinstance(network, ResNet):
                 return body, (network.avgpool, network.fc)
             return lambda inputs: body(network._transform_input(inputs)), (network.avgpool, network.fc)
-    raise ValueError(f"a {type(network).__name__} cannot be slid over a picture")
+    raise ValueError(f"a {type(network).__name__} cannot be slid over an image")
 
 
 @lru_cache(maxsize=8)  # building one runs the trunk twice; a module hashes by identity
@@ -176,13 +176,13 @@ def windows(
     score_threshold: float = 0.2,
     iou_threshold: float = 0.3,
 ) -> WindowMap:
-    """Where in a picture a label's windows are: a classifier used as a detector of one size.
+    """Where in an image a label's windows are: a classifier used as a detector of one size.
 
     Args:
         pipeline: a classifier that can be slid (see `Sliding`).
-        image: the decoded picture.
+        image: the decoded image.
         label: a name of the card's labels, or an index in digits.
-        fraction: a window's side as a share of the picture's shorter side, 0 < fraction <= 1.
+        fraction: a window's side as a share of the image's shorter side, 0 < fraction <= 1.
         stride: pixels of the network's input between windows; a divisor of the trunk's stride, which is the
             default. A smaller one takes a pass for each shift.
         score_threshold: least probability of a box.
@@ -197,7 +197,7 @@ def windows(
     index = find_label(pipeline.card, label)
     module = pipeline.module
     if not isinstance(module, Classifier) or pipeline.card.input is None:
-        raise ParameterInvalid("model", f"the model {pipeline.card.name!r} cannot be slid over a picture")
+        raise ParameterInvalid("model", f"the model {pipeline.card.name!r} cannot be slid over an image")
     try:
         slid = sliding(module, pipeline.card.input[0])
     except ValueError as error:

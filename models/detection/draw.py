@@ -1,4 +1,4 @@
-"""Annotated pictures: boxes, names, scores and landmarks, readable at any size and on any ground."""
+"""Annotated images: boxes, names, scores and landmarks, readable at any size and on any ground."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ class Mark:
     """One thing to draw.
 
     Attributes:
-        box: x1, y1, x2, y2 in pixels of the picture that is drawn on.
-        texts: what to write beside it, the fullest first; the first that fits into the picture is taken.
+        box: x1, y1, x2, y2 in pixels of the image that is drawn on.
+        texts: what to write beside it, the fullest first; the first that fits into the image is taken.
         colour: RGB of its lines.
-        points: landmarks, x and y; those outside of the picture are left out.
+        points: landmarks, x and y; those outside of the image are left out.
     """
 
     box: Box
@@ -51,7 +51,7 @@ class Mark:
 
 
 def draw_detections(pixels: Pixels, detections: Detections) -> Pixels:
-    """The picture with a box, a name and a score for every object.
+    """The image with a box, a name and a score for every object.
 
     Args:
         pixels: uint8 [h, w, 3], RGB, upright; it may be smaller than the original that was measured.
@@ -71,7 +71,7 @@ def draw_detections(pixels: Pixels, detections: Detections) -> Pixels:
 
 
 def draw_faces(pixels: Pixels, faces: Faces) -> Pixels:
-    """The picture with a box, a score and five landmarks for every face; arguments as `draw_detections`."""
+    """The image with a box, a score and five landmarks for every face; arguments as `draw_detections`."""
     zoom = _zoom(pixels, faces.width, faces.height)
     marks = [
         Mark(
@@ -132,7 +132,7 @@ def _scaled(box: Box, zoom: tuple[float, float]) -> Box:
 
 
 def _rectangle(canvas: ImageDraw.ImageDraw, box: Box) -> Rectangle:
-    """Whole pixels within the picture, at least one."""
+    """Whole pixels within the image, at least one."""
     width, height = canvas.im.size
     left, top = min(max(round(box[0]), 0), width - 1), min(max(round(box[1]), 0), height - 1)
     return left, top, max(left + 1, min(round(box[2]), width)), max(top + 1, min(round(box[3]), height))

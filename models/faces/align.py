@@ -75,7 +75,7 @@ def chips(pixels: Tensor, landmarks: Tensor, template: Template) -> Tensor:
     """
     side = template.side
     result = torch.zeros(len(landmarks), side, side, 3, dtype=torch.uint8, device=pixels.device)
-    # in float64, and beside the picture: a handful of numbers, whose values choose what is cut
+    # in float64, and beside the image: a handful of numbers, whose values choose what is cut
     points = landmarks.detach().to("cpu", torch.float64)
     back = inverse(similarity(points, torch.tensor(template.landmarks, dtype=torch.float64)))
     corners = torch.tensor(

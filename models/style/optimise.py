@@ -21,7 +21,7 @@ from models.errors import ModelError
 from models.image import Image, Pixels, resize
 from models.parameters import Parameters
 from models.style.losses import Perceptual, content_cost, style_cost, total_variation
-from models.style.result import Stylised
+from models.style.result import Stylized
 
 SMALLEST = 32  # pixels; the coarsest features that are looked at have a stride of 32
 SHIFTS = ((0, 0), (1, 1), (0, 1), (1, 0))  # pixels, in turn: see `Perceptual`
@@ -81,7 +81,7 @@ def optimise(
     *,
     progress: Callable[[Step], None] = lambda step: None,
     cancelled: Callable[[], bool] = lambda: False,
-) -> Stylised:
+) -> Stylized:
     """Paints the content in the manner of the style.
 
     Args:
@@ -115,7 +115,7 @@ def optimise(
             progress(Step(done, options.steps, *parts, preview))
         picture = descent.picture
     pixels = _bytes(picture)
-    return Stylised(pixels.shape[1], pixels.shape[0], pixels)
+    return Stylized(pixels.shape[1], pixels.shape[0], pixels)
 
 
 class _Costs:

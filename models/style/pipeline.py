@@ -1,9 +1,9 @@
-"""The pipeline of the style network: any picture into one of a few canvases, and back to its own size.
+"""The pipeline of the style network: any image into one of a few canvases, and back to its own size.
 
-How a style reaches the network: a canvas is one row higher than its picture, and the bytes of that last row
+How a style reaches the network: a canvas is one row higher than its image, and the bytes of that last row
 are the weights of the styles (red of column i: style i; 255 for the one that was asked for). So an item is
 still one uint8 array [H, W, 3]: the batcher, CUDA graphs and OpenVINO need to know nothing of styles, and
-requests with different ones share a batch. Mixtures, and a style that stands for the picture itself, would
+requests with different ones share a batch. Mixtures, and a style that stands for the image itself, would
 need no more.
 """
 
@@ -19,13 +19,13 @@ from torch import Tensor, nn
 from models.errors import ImageTooLarge, StyleUnknown, echoed
 from models.image import Image, Pixels, resize
 from models.pipeline import Card, Pipeline, Prepared, Style
-from models.style.result import StyleOptions, Stylised
+from models.style.result import StyleOptions, Stylized
 
 BUCKETS = ((256, 256), (384, 512), (512, 384), (512, 512))
-"""Height and width of the canvases: small pictures, and 4:3, 3:4 and square ones."""
+"""Height and width of the canvases: small images, and 4:3, 3:4 and square ones."""
 
 MAX_SIDE = 8192
-"""Pixels, of pictures that are taken; those larger than the canvases are reduced, and enlarged afterwards."""
+"""Pixels, of images that are taken; those larger than the canvases are reduced, and enlarged afterwards."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class StyleContext:
 
     Attributes:
         width, height: of the upright original.
-        window: top, left, height, width of the picture on the canvas.
+        window: top, left, height, width of the image on the canvas.
         strength: 0 to 1.
     """
 
@@ -47,9 +47,9 @@ class StyleContext:
 class StylePipeline(Pipeline):
     """Pipeline of a style network (see `models.pipeline.Pipeline`).
 
-    A picture lies in the middle of the smallest canvas that holds it; one larger than all is reduced to the
-    canvas that keeps most of it. The rest of a canvas mirrors the picture, as often as needed: an instance
-    norm takes its statistics of the whole canvas, and a mirrored picture has those of the picture itself.
+    An image lies in the middle of the smallest canvas that holds it; one larger than all is reduced to the
+    canvas that keeps most of it. The rest of a canvas mirrors the image, as often as needed: an instance
+    norm takes its statistics of the whole canvas, and a mirrored image has those of the image itself.
 
     Args:
         card: the public card.
@@ -77,11 +77,11 @@ class StylePipeline(Pipeline):
         if len(styles) > min(width for _, width in buckets):
             raise ValueError("more styles than a row has pixels")
         self.shapes = tuple((height + 1, width, 3) for height, width in self.buckets)
-        self.min_side = None  # a picture comes back at full resolution, and strength 0 is the picture itself
+        self.min_side = None  # an image comes back at full resolution, and strength 0 is the image itself
         self._index = {style.name: index for index, style in enumerate(self.styles)}
 
     def preprocess(self, image: Image, options: StyleOptions | None = None) -> Prepared:
-        """Lays one picture on a canvas and checks its options.
+        """Lays one image on a canvas and checks its options.
 
         Raises:
             StyleUnknown: no style of that name.
@@ -91,8 +91,8 @@ class StylePipeline(Pipeline):
         index = self._style(options.style)
         if max(image.width, image.height) > MAX_SIDE:
             raise ImageTooLarge(
-                f"the picture is {image.width} by {image.height} pixels; "
-                f"a side of at most {MAX_SIDE} can be stylised"
+                f"the image is {image.width} by {image.height} pixels; "
+                f"a side of at most {MAX_SIDE} can be stylized"
             )
         height, width = self._bucket(image.height, image.width)
         scale = min(1.0, height / image.height, width / image.width)
@@ -106,15 +106,15 @@ class StylePipeline(Pipeline):
         context = StyleContext(image.width, image.height, (top, left, h, w), options.strength)
         return Prepared((tensor,), context)
 
-    def postprocess(self, outputs: tuple[Tensor, ...], contexts: Sequence[StyleContext]) -> list[Stylised]:
+    def postprocess(self, outputs: tuple[Tensor, ...], contexts: Sequence[StyleContext]) -> list[Stylized]:
         """uint8 Tensor[N, H, W, 3] -> one image a context, which `render` brings to the original's size."""
         canvases = outputs[0][: len(contexts)].cpu().numpy()
         return [self._result(canvas, context) for canvas, context in zip(canvases, contexts, strict=True)]
 
-    def _result(self, canvas: Pixels, context: StyleContext) -> Stylised:
+    def _result(self, canvas: Pixels, context: StyleContext) -> Stylized:
         top, left, h, w = context.window
         painted = canvas[top : top + h, left : left + w].copy()  # and the batch's memory is free
-        return Stylised(context.width, context.height, painted, context.strength)
+        return Stylized(context.width, context.height, painted, context.strength)
 
     def _style(self, name: str | None) -> int:
         if name is None:
@@ -126,5 +126,5 @@ class StylePipeline(Pipeline):
             raise StyleUnknown(f"no style named {echoed(name)}; there are: {known}") from None
 
     def _bucket(self, height: int, width: int) -> tuple[int, int]:
-        """The smallest canvas that holds a picture of this size, or, of the others, loses least of it."""
+        """The smallest canvas that holds an image of this size, or, of the others, loses least of it."""
         return max(self.buckets, key=lambda bucket: min(1.0, bucket[0] / height, bucket[1] / width))

@@ -21,7 +21,7 @@ class StyleOptions(Parameters):
 
 
 @dataclass(frozen=True, slots=True)
-class Stylised:
+class Stylized:
     """An image in another style, enlarged to its size only when it is asked for.
 
     Attributes:

@@ -176,7 +176,7 @@ class ServedStyleNetwork(nn.Module):
     def forward(self, batch: Tensor) -> Tensor:
         """uint8 Tensor[N, H + 1, W, 3] -> uint8 Tensor[N, H, W, 3], RGB.
 
-        The last row is no part of the picture: its first bytes, red alone, are the weights of the styles (see
+        The last row is no part of the image: its first bytes, red alone, are the weights of the styles (see
         `models/style/pipeline.py`).
         """
         styles = self.network.styles

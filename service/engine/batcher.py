@@ -2,8 +2,8 @@
 
     submit() -> queue of its key -> a slot is free -> run([items]) -> futures
 
-It is work-conserving: a batch leaves as soon as the device has a free slot, with whatever waits by then, so
-batches grow with the load and a lone client waits for nobody. Everything happens by event (an arrival, a
+It is work-conserving: a batch leaves as soon as the device has a free slot, with the items that wait then, so
+batches grow with the load and a single client never waits for others. It is driven by events (an arrival, a
 finished batch, a timer of the injected clock); nothing polls. A batch is gathered at the end of the event
 loop's turn, so that a burst submitted in one turn shares one batch, at no cost in time.
 
@@ -31,7 +31,7 @@ Reason = Literal["full", "expired", "cancelled"]
 
 
 class Observer:
-    """What the batcher reports of itself, for metrics. Override what is wanted; must not raise."""
+    """Events that the batcher reports, for metrics. Override what is wanted; must not raise."""
 
     def on_batch(self, size: int, queue_seconds: Sequence[float], compute_seconds: float) -> None:
         """A run gave results, after one wait per item. No item is reported twice."""
@@ -51,7 +51,7 @@ class Observer:
 
 @dataclass(frozen=True, slots=True)
 class BatchResult(Generic[R]):
-    """An item's result and its way there.
+    """An item's result and its timing.
 
     Attributes:
         result: what `run` gave for the item.
@@ -98,8 +98,8 @@ class Batcher(Generic[T, R]):
             max_batch: most items of a run.
             max_queue: most items that wait while no slot is free; 0 refuses whatever cannot leave at once.
             slots: batches on the device at once; 2 lets the next batch be staged while one computes.
-            linger: seconds that a batch which is not full waits for company, from its first item's arrival.
-                It costs a lone client just that much, so 0 unless the device gains more by larger batches.
+            linger: seconds that a batch which is not full waits for more, from its first item's arrival.
+                It adds as much latency at low load, so 0 unless the device gains more by larger batches.
             fit: how many of so many waiting items to take at once, where some sizes cost less per item.
             is_oom: whether an exception of `run` is the device's out-of-memory.
         """
@@ -124,7 +124,7 @@ class Batcher(Generic[T, R]):
         self._running: dict[int, tuple[asyncio.Task[None], list[Entry[T, BatchResult[R]]]]] = {}
         self._cut = False
         self._idle = asyncio.Event()  # set once closed with nothing left to do
-        # Batches run in this context, not in that of whichever request happened to start them.
+        # Batches run in this context, not in that of the request that started them.
         self._context = contextvars.copy_context()
 
     @property
@@ -148,7 +148,7 @@ class Batcher(Generic[T, R]):
         return self._rate.seconds_for(self._room.depth)
 
     async def submit(self, item: T, *, key: Hashable = None, deadline: float | None = None) -> BatchResult[R]:
-        """Queues one item and waits for its result. Cancelling the caller takes the item back.
+        """Queues one item and waits for its result. Cancelling the caller removes the item.
 
         Args:
             key: items share a batch with equal keys only (the shape of a tensor, say).
@@ -210,7 +210,7 @@ class Batcher(Generic[T, R]):
     def close(self) -> None:
         """Refuses new items and fails all that wait or are on the device with NotReady, at once.
 
-        A run under way cannot be called off; it ends unheard.
+        A run under way cannot be cancelled; its results are discarded.
         """
         self._closed = True
         self._cut = bool(self._room.depth or self._inflight)
@@ -237,7 +237,7 @@ class Batcher(Generic[T, R]):
         entry.fail(DeadlineExceeded("the deadline passed before the result was there"))
 
     def _is_wanted(self, entry: Entry[T, BatchResult[R]], now: float) -> bool:
-        """Whether someone waits for it still; ends it if it is due and the loop has not got to its timer."""
+        """Whether its caller still waits; ends it if it is due and the loop has not reached its timer."""
         if entry.future.done():
             return False
         if entry.deadline is None or entry.deadline > now:
@@ -271,7 +271,7 @@ class Batcher(Generic[T, R]):
         self._settle()
 
     def _gather(self, lane: Lane[T, BatchResult[R]], now: float) -> list[Entry[T, BatchResult[R]]]:
-        """Takes the next batch off a lane, leaving out whoever is out of time or has left."""
+        """Takes the next batch off a lane, leaving out items that have expired or were cancelled."""
         size = min(len(lane), self._cap.size)
         if self._fit is not None:
             size = min(size, max(1, self._fit(size)))

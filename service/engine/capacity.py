@@ -1,4 +1,4 @@
-"""What the batcher learns of its device while serving: how much it can hold, and how fast it is."""
+"""What the batcher measures of its device while serving: its capacity and its speed."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ class BatchLimit:
     """The most items that a batch may have: `max_batch`, or less after out-of-memory.
 
     An out-of-memory halves it; 64 batches that fill more than half of it double it again. Each further
-    out-of-memory doubles that number (up to 4096), so that a limit which is here to stay is probed ever more
-    rarely; as many batches at the full size forgive it all.
+    out-of-memory doubles that number (up to 4096), so that a permanent limit is probed ever more
+    rarely; as many batches at the full size reset it.
     """
 
     def __init__(self, max_batch: int) -> None:
         self.size = self._full = max_batch
-        self._good, self._patience = 0, 32
+        self._good, self._wait = 0, 32
 
     def failed(self, size: int) -> None:
         self.size = max(1, min(self.size, size // 2))
-        self._good, self._patience = 0, min(4096, 2 * self._patience)
+        self._good, self._wait = 0, min(4096, 2 * self._wait)
 
     def succeeded(self, size: int) -> None:
-        if self._patience == 32 or 2 * size <= self.size:
+        if self._wait == 32 or 2 * size <= self.size:
             return
         self._good += 1
-        if self._good == self._patience:
+        if self._good == self._wait:
             self._good = 0
             if self.size == self._full:
-                self._patience = 32
+                self._wait = 32
             self.size = min(self._full, 2 * self.size)
 
 

@@ -1,4 +1,4 @@
-"""Time as the serving sees it: monotonic seconds and timers, injected so that tests need not sleep."""
+"""The clock of the service: monotonic seconds and timers, injected so that tests need not sleep."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Protocol
 
 
 class Handle(Protocol):
-    """A timer that can be called off."""
+    """A timer that can be cancelled."""
 
     def cancel(self) -> None: ...
 

@@ -1,4 +1,4 @@
-"""The models that are served, and the one way through them: bytes in, typed result out.
+"""The models that are served, and the one path through them: bytes in, typed result out.
 
 Nothing here knows of a task, a status code, a header or a message; errors are those of `service.errors` and
 `models.errors`.
@@ -30,7 +30,7 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 PLANNED_INLINE = 1024 * 1024
-"""Bytes of a file whose header is read in the event loop, at the price of a memory search over them."""
+"""Bytes of a file whose header is read in the event loop, at the cost of a memory search over them."""
 
 NOT_READY_AFTER = 10.0
 """Seconds that one call of a model may take until the model is not ready."""
@@ -41,7 +41,7 @@ NOT_ALIVE_AFTER = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Answer(Generic[R]):
-    """A result, the name of the model that gave it, and where its time went."""
+    """A result, the name of the model that gave it, and its timing."""
 
     model: str
     result: R
@@ -130,7 +130,7 @@ class Engine:
 
     @property
     def alive(self) -> bool:
-        """No model has failed for good, and no call lasts as if for ever; else only a new process helps."""
+        """No model has failed permanently, and no call hangs; else only a new process helps."""
         now = time.monotonic()
         longest = max((runner.longest(now) for runner in self.runners.values()), default=0.0)
         return max(longest, self.offload.longest(now)) < NOT_ALIVE_AFTER and all(

@@ -98,7 +98,7 @@ class TorchExecutor:
             yield
 
     def warm(self, example: Inputs, batches: Sequence[int]) -> None:
-        for size in sorted(batches, reverse=True):  # the others find room in the largest one's memory
+        for size in sorted(batches, reverse=True):  # the others reuse the largest one's memory
             if self._cuda is None or not self._capture:
                 self.run([example] * size)
             else:
@@ -253,7 +253,7 @@ def make_executor(pipeline: Pipeline, settings: Settings) -> Executor:
 
 
 def is_device_lost(error: BaseException) -> bool:
-    """Whether a GPU's context is broken: every later call fails too, until the process starts anew."""
+    """Whether a GPU's context is broken: every later call fails too, until the process is restarted."""
     return isinstance(error, RuntimeError) and "CUDA error" in str(error) and not is_out_of_memory(error)
 
 

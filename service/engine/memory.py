@@ -1,4 +1,4 @@
-"""A worker's budget of memory for what requests bring: bodies on their way and decoded images.
+"""A worker's budget of memory for what requests bring: bodies being received and decoded images.
 
 What a request will hold is known before it holds it: a body's length as it arrives, an image's decoded size
 from its header. What does not fit now waits in the order of arrival, within its deadline; what can never fit

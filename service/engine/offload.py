@@ -1,7 +1,7 @@
-"""Work that takes long, apart from the models' threads: large images, drawings, explanations.
+"""Long work, outside the models' threads: large images, drawings, explanations.
 
 It runs in few threads, in order of arrival, and each piece has its memory reserved before it begins. So a
-small image never waits for a large one, but for its share of the processor.
+small image never waits for a large one; they only share the processor.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Call:
 
     Attributes:
         deadline: on the monotonic clock, or None.
-        cancelled: its client has left.
+        cancelled: its client has disconnected.
         kept: the caller has the memory of its result.
     """
 
@@ -128,7 +128,7 @@ class Offload:
                 self._pieces -= 1
 
     def close(self) -> None:
-        """Takes no more work."""
+        """Accepts no more work."""
         self._threads.shutdown(wait=False)
 
     def _execute(self, call: Call, work: Callable[[Call], T]) -> T:
@@ -140,7 +140,7 @@ class Offload:
             del self._running[call]
 
     def _release(self, call: Call, future: Future[Any], memory: int, keep: int) -> None:
-        """In the loop, when the thread is done with it, however long after its client left."""
+        """In the loop, when the thread is done with it, however long after its client disconnected."""
         call.kept = not (call.cancelled or future.cancelled() or future.exception())
         self._pieces -= 1
         self._free.release()

@@ -41,7 +41,7 @@ class OpenVINOExecutor:
         threads: of one inference.
         precision: of the arithmetic.
         dynamic_size: whether one conversion serves all sizes; see `Pipeline.dynamic_size`.
-        stages: what the pipeline calls itself; compiled at once, in float32.
+        stages: the networks that the pipeline calls directly; compiled at once, in float32.
     """
 
     name = "openvino"
@@ -93,7 +93,7 @@ class OpenVINOExecutor:
         request = requests.get(shapes)
         if request is None:
             request = requests[shapes] = self._compile(shapes, batch).create_infer_request()
-        # share_outputs off: the arrays are ours to keep after the next infer
+        # share_outputs off: the arrays stay valid after the next infer
         result = request.infer(dict(enumerate(batch)), share_inputs=True, share_outputs=False)
         return tuple(torch.from_numpy(result[index]) for index in range(len(result)))
 
@@ -137,7 +137,7 @@ def _compiled(stage: Stage, threads: int) -> RunStage:
 
 
 def _forgo_telemetry() -> None:
-    """Keeps OpenVINO's converter from reporting each conversion to its maker.
+    """Keeps OpenVINO's converter from sending telemetry on each conversion.
 
     It does so from a forked process, which takes seconds and which gRPC's threads do not like. Without the
     package that reports, the converter has a stub of its own in its place.

@@ -1,4 +1,4 @@
-"""The waiting room of the batcher: items in lanes by key, in the order they came."""
+"""The queue of the batcher: items in lanes by key, in order of arrival."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ class Entry(Generic[T, D]):
     future: asyncio.Future[D]
 
     def answer(self, answer: D) -> None:
-        """Answers, unless the caller has left or was answered before."""
+        """Sets the result, unless the future is done already."""
         if not self.future.done():
             self.future.set_result(answer)
 
     def fail(self, error: Exception) -> None:
-        """Fails, unless the caller has left or was answered before."""
+        """Sets the exception, unless the future is done already."""
         if not self.future.done():
             if isinstance(error, StopIteration):  # a future refuses it
                 error = RuntimeError(repr(error))
             self.future.set_exception(error)
 
 
-# Number -> entry: ordered like a deque, yet a client that leaves gives its place up in O(1).
+# Number -> entry: ordered like a deque, yet a cancelled entry is removed in O(1).
 Lane = OrderedDict[int, Entry[T, D]]
 
 
@@ -46,7 +46,7 @@ def head(lane: Lane[T, D]) -> Entry[T, D]:
 
 
 class KeyedQueue(Generic[T, D]):
-    """Lanes by key. A lane lives while someone waits in it.
+    """Lanes by key. A lane exists while an item waits in it.
 
     Attributes:
         depth: how many wait, in all lanes.
@@ -61,7 +61,7 @@ class KeyedQueue(Generic[T, D]):
             yield from lane.values()
 
     def add(self, entry: Entry[T, D]) -> int:
-        """Lets an entry in and returns the length of its lane. Entries come with ascending numbers."""
+        """Adds an entry and returns the length of its lane. Entries come with ascending numbers."""
         lane = self._lanes.get(entry.key)
         if lane is None:
             lane = self._lanes[entry.key] = OrderedDict()
@@ -70,7 +70,7 @@ class KeyedQueue(Generic[T, D]):
         return len(lane)
 
     def remove(self, entry: Entry[T, D]) -> bool:
-        """Lets an entry out; False if it was not there."""
+        """Removes an entry; False if it was not there."""
         lane = self._lanes.get(entry.key)
         if lane is None or lane.pop(entry.number, None) is None:
             return False
@@ -86,5 +86,5 @@ class KeyedQueue(Generic[T, D]):
         return min(ripe, key=lambda lane: head(lane).number, default=None)
 
     def first_arrival(self) -> float:
-        """When the first of all entries came; infinity in an empty room."""
+        """When the first of all entries came; infinity in an empty queue."""
         return min((head(lane).arrived for lane in self._lanes.values()), default=float("inf"))

@@ -1,7 +1,7 @@
 """A model that is being served: Pipeline + Executor + Batcher.
 
-`run` takes one picture and gives its result; the batching happens in between. Each runner has its
-own threads, as many as it has slots, and admits only so many pictures at once, so that a refused one costs
+`run` takes one image and gives its result; the batching happens in between. Each runner has its
+own threads, as many as it has slots, and admits only so many images at once, so that a refused one costs
 no decoding.
 """
 
@@ -34,11 +34,11 @@ logger = logging.getLogger(__name__)
 
 
 Job = Prepared | Callable[[], Prepared]
-"""A prepared picture, or what prepares it."""
+"""A prepared image, or what prepares it."""
 
 
 class State(Enum):
-    """Life of a runner."""
+    """Life cycle of a runner."""
 
     STARTING = "starting"
     READY = "ready"
@@ -52,11 +52,11 @@ class Runner:
     Args:
         pipeline: what to serve.
         executor: how its module runs.
-        metrics: where it tells of itself.
+        metrics: where it is counted.
         max_batch: largest batch; less if the warm-up finds that it does not fit into the device's memory.
-        max_queue: pictures that may wait.
+        max_queue: images that may wait.
         slots: batches on the device at once; also the runner's threads.
-        linger: seconds that an idle queue's first picture waits for company.
+        linger: seconds that an idle queue's first image waits for more.
         tracing: where spans go, if anywhere.
 
     Attributes:
@@ -119,7 +119,7 @@ class Runner:
         """Warms every batch size up to the largest (powers of two) for every shape, then is ready.
 
         Raises:
-            Exception: whatever the warm-up raised; the runner is then `FAILED` for good.
+            Exception: whatever the warm-up raised; the runner is then `FAILED` permanently.
         """
         loop = asyncio.get_running_loop()
         wanted = self._max_batch
@@ -146,11 +146,11 @@ class Runner:
 
     @contextlib.contextmanager
     def admit(self) -> Iterator[None]:
-        """A place for one picture, from before its decoding until its result.
+        """A place for one image, from before its decoding until its result.
 
         Raises:
             NotReady: the runner is not ready.
-            Overloaded: as many pictures as may wait are here already.
+            Overloaded: as many images as may wait are here already.
         """
         if self.state is not State.READY:
             raise NotReady(f"the model {self.card.name} is {self.state.value}")
@@ -169,7 +169,7 @@ class Runner:
             self._admitted -= 1
 
     async def run(self, job: Job, deadline: float | None = None) -> BatchResult[Any]:
-        """Gives one picture's result, computed in whatever batch it fell into.
+        """Gives one image's result, computed in a batch.
 
         Args:
             job: from the pipeline's `preprocess`, or a function that gives it, which is called in the
@@ -179,7 +179,7 @@ class Runner:
 
         Raises:
             Overloaded, DeadlineExceeded, NotReady: from the batcher.
-            Exception: what this very picture made its preparation or the model raise.
+            Exception: what the preparation of this image or the model raised.
         """
         key = job.shapes if isinstance(job, Prepared) else None
         submitted = 0.0 if self._tracing is None else time.perf_counter()
@@ -192,14 +192,14 @@ class Runner:
         return replace(done, result=result, compute_s=seconds, batch_size=size)
 
     async def drain(self, grace: float) -> bool:
-        """Refuses new pictures, finishes those admitted; whether all were within `grace` seconds."""
+        """Refuses new images, finishes those admitted; whether all were within `grace` seconds."""
         self.state = State.DRAINING
         complete = await self._batcher.drain(grace)
         self._threads.shutdown(wait=False)
         return complete
 
     def _warm(self, example: Inputs) -> None:
-        """Prepares for all batch sizes, the largest first; does without those that do not fit into memory."""
+        """Prepares for all batch sizes, the largest first; leaves out those that do not fit into memory."""
         sizes = [size for size in (1 << power for power in range(9)) if size < self._max_batch]
         for size in (self._max_batch, *reversed(sizes)):
             try:
@@ -212,7 +212,7 @@ class Runner:
                 logger.warning(what, self.card.name, size, self._max_batch)
 
     def _rehearse(self, shape: tuple[int, int, int]) -> None:
-        """One blank picture all the way: no request pays for what libraries do on their first call."""
+        """Runs one blank image end to end, so that the libraries' first-call costs fall on no request."""
         blank = np.zeros(shape, np.uint8)
         self._execute([self.pipeline.preprocess(Image(blank, shape[1], shape[0]))])
 
@@ -268,7 +268,7 @@ class Runner:
             computed = time.perf_counter()
             results = self.pipeline.postprocess(outputs, [item.context for item in items])
         ended = time.perf_counter()
-        if self.state is not State.STARTING:  # the rehearsal is nobody's request
+        if self.state is not State.STARTING:  # the warm-up image belongs to no request
             self._compute_seconds.observe(computed - began)
             self._postprocess_seconds.observe(ended - computed)
             self._batch_times.observe(len(items), preparing, computed - began, ended - computed)

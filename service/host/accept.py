@@ -1,9 +1,9 @@
 """Accepting connections so that several worker processes share them evenly.
 
-Workers wait on one listening socket, and the first to wake takes all that is there: of 16 connections
+Workers wait on one listening socket, and the first to wake accepts all that are pending: of 16 connections
 opened at once one worker may get 15. Connections are kept alive, so that share stays, and a core idles. Here
-a worker takes one connection at a time, and the later the more it has open: an idler one is faster. (nginx's
-accept mutex has the same aim; SO_REUSEPORT only throws dice.)
+a worker accepts one connection at a time, with a delay that grows with its open ones.  (nginx's
+accept mutex has the same aim; SO_REUSEPORT distributes at random.)
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from weakref import WeakSet
 logger = logging.getLogger(__name__)
 
 STEP = 0.0002
-"""Seconds that a worker hesitates for each connection that it has open."""
+"""Seconds that a worker delays accepting for each connection that it has open."""
 
 MOST = 0.002
-"""Longest hesitation in seconds: a worker still takes 500 connections a second."""
+"""Longest delay in seconds: a worker still takes 500 connections a second."""
 
 
 REST = 1.0
@@ -88,7 +88,7 @@ class FairServer:
             self._accept()
 
     def _pause(self, seconds: float) -> None:
-        self._loop.remove_reader(self._listener)  # or it would be told again and again meanwhile
+        self._loop.remove_reader(self._listener)  # or the loop would call back continuously meanwhile
         self._timer = self._loop.call_later(seconds, self._resume)
 
     def _resume(self) -> None:

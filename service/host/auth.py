@@ -1,4 +1,4 @@
-"""Who may ask: API keys, from the settings or from a file that may change while the service runs."""
+"""API keys, from the settings or from a file that may change while the service runs."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ LOOK_EVERY = 2.0
 
 
 class Auth:
-    """The keys that open this service; with none configured everybody may ask.
+    """The API keys that are accepted; with none configured no request needs one.
 
     Args:
         keys: from the settings.
-        file: a key a line; blank lines and lines that begin with ``#`` count for nothing. It is read again
+        file: a key a line; blank lines and lines that begin with ``#`` are ignored. It is read again
             when it has changed, so keys are rotated by writing it: first with both keys, later with the new
             one alone. A file that cannot be read leaves the keys as they were.
         clock: monotonic seconds.
@@ -60,7 +60,7 @@ class Auth:
         """Lets a request pass as `check` does; it counts for its key until `release` is given the result.
 
         Raises:
-            Unauthenticated: it has no key that fits.
+            Unauthenticated: it has no valid key.
             KeyBusy: the key has as many requests under way as it may.
         """
         digest = self.check(authorization, key)
@@ -85,7 +85,7 @@ class Auth:
         Returns the key's digest; None where no key is needed.
 
         Raises:
-            Unauthenticated: it has none that fits.
+            Unauthenticated: it has no valid key.
         """
         if not self.required:
             return None
@@ -97,7 +97,7 @@ class Auth:
             raise Unauthenticated("an API key is needed: `Authorization: Bearer KEY` or `X-API-Key: KEY`")
         given = _digest(key)
         fits = False
-        for known in (*self._own, *self._from_file):  # all of them: the time tells nothing of which fits
+        for known in (*self._own, *self._from_file):  # all of them: constant time, whichever matches
             fits |= hmac.compare_digest(given, known)
         if not fits:
             raise Unauthenticated("the API key does not fit")

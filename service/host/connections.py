@@ -1,9 +1,9 @@
-"""How long silent HTTP clients are waited for, and how many are let in.
+"""Timeouts of idle HTTP connections, and the limit of their number.
 
 uvicorn closes a connection that stays idle after an answer, but waits for ever for one that sends nothing at
 all, or a header a byte at a time (https://en.wikipedia.org/wiki/Slowloris_(cyber_attack)), or reads nothing
 of its answer. Here one timer of
-the worker looks at all its connections now and then, so that a connection costs no timer and a request costs
+the worker checks all its connections periodically, so that a connection costs no timer and a request costs
 nothing. A body is waited for by the request that reads it.
 """
 
@@ -18,7 +18,7 @@ from service.errors import NotReady
 from service.host.protocol import Refusal, bounded, refusal
 
 LOOKS: Final = 5
-"""Looks in the time that a client has: it is cut at most a fifth of that late, and a second."""
+"""Checks per time limit: a client is disconnected at most a fifth of it late, and a second."""
 
 NOTHING_YET: Final = object()
 """What a new connection has sent."""
@@ -43,7 +43,7 @@ class Connection(Protocol):
 
 
 class ConnectionGuard:
-    """Cuts clients that keep a connection waiting, and refuses connections beyond a number.
+    """Closes connections whose clients are too slow, and refuses connections beyond a number.
 
     Args:
         seconds: how long a connection may take until the headers of its first request are complete, or those
@@ -62,7 +62,7 @@ class ConnectionGuard:
         self._refusal = refusal(NotReady("this server holds as many connections as it may"))
 
     def watch(self) -> None:
-        """Has an eye on the loop's next servers on given sockets; others are as before."""
+        """Bounds the connections of the loop's next servers on given sockets; others are as before."""
         plain = self._loop.create_server
 
         async def create_server(factory: Any, *args: Any, **options: Any) -> Any:
@@ -90,7 +90,7 @@ class ConnectionGuard:
         return make
 
     def look(self) -> None:
-        """Aborts every connection that has kept us waiting for too long."""
+        """Aborts every connection whose client has exceeded the time limit."""
         now = self._loop.time()
         waiting: dict[Connection, tuple[object, float]] = {}
         for connection in self._connections:

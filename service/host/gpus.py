@@ -1,4 +1,4 @@
-"""Which GPUs there are, and which of them a worker takes; told without torch, before CUDA is loaded.
+"""Which GPUs there are, and which of them a worker takes; found without torch, before CUDA is loaded.
 
 BentoML 1.4 sets one `CUDA_VISIBLE_DEVICES` for all workers of a service (`ResourceAllocator.get_worker_env`),
 where resources are asked for. Here each worker narrows the variable to a GPU of its own.
@@ -38,18 +38,18 @@ def gpus(device: str, environment: MutableMapping[str, str], nodes: Path = Path(
         # their numbers are the driver's, CUDA counts from 0 those that this container was given
         found = [str(index) for index, _ in enumerate(nodes.glob("nvidia[0-9]*"))]
     if not found and device == "cuda":
-        return ("0",)  # asked for by name: that there is none is for CUDA itself to say
+        return ("0",)  # asked for by name: if it does not exist, CUDA itself reports it
     return tuple(found)
 
 
 def claim(
     device: str, worker: int, environment: MutableMapping[str, str], nodes: Path = Path("/dev")
 ) -> None:
-    """Leaves this process one GPU of several, by turns; to be called before CUDA is loaded.
+    """Restricts this process to one GPU, round-robin by worker; to be called before CUDA is loaded.
 
     Args:
         device, environment, nodes: as for `gpus`.
-        worker: the worker's number, from 1; a worker that comes back has that of the one that died.
+        worker: the worker's number, from 1; a restarted worker has that of the one that died.
     """
     found = gpus(device, environment, nodes)
     if len(found) > 1:

@@ -28,16 +28,16 @@ PIPELINED: Final = 32
 """Most requests that wait on one connection for the one before them."""
 
 LINGER: Final = 1.0
-"""Seconds that a refused client has to read why."""
+"""Seconds that a refused client has to read the refusal."""
 
 PROBES: Final = (0.02, 1.0)
-"""Seconds until it is first looked whether the client of a half-closed connection is there; at most."""
+"""Seconds until the client of a half-closed connection is first probed; at most."""
 
 _VERSION: Final = b"HTTP/1.1 "
 
 
 class Refusal(asyncio.Protocol):
-    """Tells a client why it is refused, and closes the connection.
+    """Sends a client its refusal, and closes the connection.
 
     What it sends is read meanwhile: a socket closed with bytes unread resets the connection, and the answer
     might be lost.
@@ -81,8 +81,8 @@ class BoundedProtocol(HttpToolsProtocol):
     - A request's line and headers have at most `HEAD_BYTES`, else 431; trailers of a chunked body have as
       many, else the connection is aborted.
     - At most `PIPELINED` requests wait for their turn, else the connection is aborted.
-    - A client that shuts its sending side after a whole request is answered. Whether it is there still is
-      found out by sending it what every answer begins with: if it has closed the connection, its system
+    - A client that shuts its sending side after a whole request is answered. Whether it is still connected is
+      found by sending it the first bytes of every answer: if it has closed the connection, its system
       answers that with a reset, and the request is cancelled as before.
     - What is no HTTP is answered 400 and logged for debugging only.
     """
@@ -181,7 +181,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
 
 class _Begun:
-    """A transport on which the first bytes of an answer are already on their way."""
+    """A transport on which the first bytes of an answer have been sent already."""
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport

@@ -1,7 +1,7 @@
-"""What the process that starts the workers says of their deaths: a line in its log, and a metric.
+"""Reports the deaths of workers from the supervisor process: a line in its log, and a metric.
 
-BentoML's supervisor is circus' arbiter. Every ten seconds it looks for dead workers, starts others and says
-nothing. Its watchers take hooks, but BentoML passes none: `watch_workers` makes the class add them.
+BentoML's supervisor is circus' arbiter. Every ten seconds it looks for dead workers and replaces them without
+a log line. Its watchers take hooks, but BentoML passes none: `watch_workers` makes the class add them.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ cannot start is not started again and again without a pause."""
 
 
 DEADLY = ("SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "SIGKILL", "SIGSEGV")
-"""Signals that may well end a worker: by a fault of its own, or by the kernel where memory runs out."""
+"""Signals that end a worker by a fault of its own, or by the kernel where memory runs out."""
 
 ASKED = (signal.SIGTERM, signal.SIGINT)
-"""Signals that ask a worker to end; uvicorn sends itself the same one again when it has ended in order."""
+"""Signals that ask a worker to end; uvicorn raises the same one again after an orderly stop."""
 
 
 def watch_workers() -> None:
-    """Makes every circus watcher from now on tell of deaths and replace the dead at once.
+    """Makes every circus watcher from now on report deaths and replace dead workers at once.
 
     To be called in the supervisor, before BentoML makes its watchers.
     """
@@ -67,7 +67,7 @@ class _Watcher(circus.watcher.Watcher):
     async def _look(self) -> None:
         dead = (process for process in self.processes.values() if not _lives(process.pid))
         if self.is_active() and any(process.age() > YOUNG for process in dead):
-            with contextlib.suppress(ConflictError):  # it is at something else; its own next look comes
+            with contextlib.suppress(ConflictError):  # it is busy; it looks again at its next interval
                 await self.arbiter.manage_watchers()
 
     def _reaped(self, watcher: Any, process_pid: int, exit_code: int | None, **_: Any) -> None:
@@ -77,7 +77,7 @@ class _Watcher(circus.watcher.Watcher):
 
 
 def _lives(pid: int) -> bool:
-    """Whether a child has not ended; what it ended with is left for who waits for it."""
+    """Whether a child has not ended; its exit status stays for `wait`."""
     try:
         return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
     except ChildProcessError:

@@ -9,7 +9,7 @@ from typing import Any
 
 
 class State(StrEnum):
-    """Where a job stands; the last three are final."""
+    """States of a job; the last three are final."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -21,7 +21,7 @@ class State(StrEnum):
 class Reason(StrEnum):
     """Why a job failed."""
 
-    RESTARTED = "restarted"  # the server, or the worker that was at it, ended
+    RESTARTED = "restarted"  # the server, or the worker that ran it, ended
     TIMEOUT = "timeout"
     STORAGE = "storage"
     CRASHED = "crashed"
@@ -29,19 +29,19 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A job as it stood when it was asked for.
+    """A snapshot of a job.
 
     Attributes:
         id: cannot be guessed.
-        state: where it stands.
+        state: its state.
         revision: grows with every change.
-        client: whose it is; not shown.
-        busy: a process is at work on it; of a cancelled job, still.
+        client: its owner; not shown.
+        busy: a process works on it; of a cancelled job, still.
         reason: why it failed.
         options: what `submit` was given.
         steps, step: how many there are, how many are done.
         losses: content, style and variation before the last step, without their weights; None before it.
-        eta: seconds that it should take yet; None unless it is running and a step is done.
+        eta: estimated seconds until it ends; None unless it is running and a step is done.
         preview: there is one.
         created, started, finished, expires: seconds since 1970, or None.
     """
@@ -65,5 +65,5 @@ class Job:
 
     @property
     def final(self) -> bool:
-        """Nothing more will happen to it."""
+        """Its state is final."""
         return self.state not in (State.QUEUED, State.RUNNING)

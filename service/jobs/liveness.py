@@ -1,7 +1,7 @@
-"""Which worker processes live, told by locks: the kernel lets go of a process's locks however it ends.
+"""Which worker processes are alive, by file locks: the kernel releases a process's locks however it ends.
 
-So nobody beats a heart, a process id that is used again deceives nobody, and workers in different containers
-on one machine may share the folder. (flock(2); NFS is no place for it, nor for SQLite's write-ahead log.)
+So there are no heartbeats, a reused process id is not mistaken for the old process, and workers in containers
+on one machine may share the folder. (flock(2); it does not work on NFS, nor does SQLite's write-ahead log.)
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 
 class WorkerRegistry:
-    """One process's place among those that share a folder.
+    """One process's registration among those that share a folder.
 
     Args:
         folder: for the locks; made by `enter`.
@@ -29,7 +29,7 @@ class WorkerRegistry:
         self._lock: int | None = None
 
     def enter(self, first: Callable[[], None]) -> None:
-        """Is alive from now on.
+        """Registers this process as alive.
 
         Args:
             first: called before, while no other process can enter, if none is alive: the start of a server.
@@ -38,8 +38,8 @@ class WorkerRegistry:
             OSError: the folder cannot be written.
         """
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with (self._folder / "door").open("w") as door:
-            fcntl.flock(door, fcntl.LOCK_EX)
+        with (self._folder / "door").open("w") as mutex:
+            fcntl.flock(mutex, fcntl.LOCK_EX)
             if not any(self.alive(path.stem) for path in self._folder.glob("*.worker")):
                 first()
             fresh = self._folder / f"{self.name}.new"
@@ -66,7 +66,7 @@ class WorkerRegistry:
         return False
 
     def leave(self) -> None:
-        """Is not alive any more."""
+        """Removes the registration."""
         if self._lock is not None:
             self._path(self.name).unlink(missing_ok=True)
             os.close(self._lock)

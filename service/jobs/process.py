@@ -1,9 +1,9 @@
 """One style job, in a process of its own (`python -m service.jobs.process`), started by the scheduler.
 
-It reads one line of JSON on its standard input, says after every step how far it is in a line of JSON on its
-standard output, and leaves its pictures in the job's folder. When its standard input closes, the worker that
-started it is dead, and it ends at once. It writes nowhere else and holds no lock: nobody ever waits for a
-process that runs when little else does.
+It reads one line of JSON on its standard input, writes its progress after every step as a line of JSON on its
+standard output, and leaves its images in the job's folder. When its standard input closes, the worker that
+started it is dead, and it ends at once. It writes nowhere else and holds no lock, so no process
+waits for one of low priority.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from pathlib import Path
 from typing import Any
 
 NO_ROOM = os.EX_IOERR
-"""Exit status where the disk refused a picture."""
+"""Exit status where the disk refused an image."""
 
 NICE = 10
 """The nice value of a job's process."""
 
 
 def lower_priority() -> None:
-    """Gives way to requests: a low priority, and the first to be ended where memory runs out.
+    """Lowers its priority, and makes it the OOM killer's first choice.
 
-    A tenth of the weight of a worker's threads (sched(7)): beside workers that never rest a job gets about
-    a tenth of one core (SCHED_IDLE: a three-hundredth; a nice value of 19: a seventieth), and a thread that
+    A tenth of the weight of a worker's threads (sched(7)): beside busy workers a job gets
+    about a tenth of a core (SCHED_IDLE: a three-hundredth; nice 19: a seventieth), and a thread that
     wakes for a request still takes the core at once. Where the kernel shares cores out among sessions
     first (autogroup), the session has a value too.
     """
@@ -49,7 +49,7 @@ def lower_priority() -> None:
 
 
 def paint(order: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> None:
-    """Does a job.
+    """Runs a job.
 
     Args:
         order: `folder` (with content.png and style.png), `weights` and `sha256` of the loss network (an
@@ -57,9 +57,9 @@ def paint(order: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> None
         tell: given each step and its losses; `preview` says that preview.png shows it.
 
     Raises:
-        WeightsError: the network's file is not what it was.
+        WeightsError: the network's file has changed.
     """
-    import torch  # here: by now the process stands back
+    import torch  # here: the priority is low by now
 
     from models.classification.efficientnet import load
     from models.errors import WeightsError
@@ -86,7 +86,7 @@ def paint(order: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> None
 
 
 def _keep(pixels: Any, path: Path) -> None:
-    """Whole or not at all."""
+    """Atomically."""
     from models.image import encode
 
     fresh = path.with_suffix(".new")
@@ -95,16 +95,16 @@ def _keep(pixels: Any, path: Path) -> None:
 
 
 def _end_with_the_worker() -> None:
-    os.read(0, 1)  # nothing more ever comes
+    os.read(0, 1)  # the end of the input
     os._exit(os.EX_TEMPFAIL)
 
 
 def main() -> int:
-    """Does the job that the standard input tells of."""
-    os.umask(0o077)  # images are their owner's
+    """Runs the job that the standard input describes."""
+    os.umask(0o077)  # images are private to the user
     lower_priority()
     out = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # whatever else is printed belongs to the log
+    os.dup2(2, 1)  # other output goes to the log
     line = _line()
     if not line:
         return os.EX_TEMPFAIL
@@ -121,7 +121,7 @@ def main() -> int:
 
 
 def _line() -> bytes:
-    """One line of the standard input, and nothing of what follows."""
+    """One line of the standard input, unbuffered."""
     read = b""
     while not read.endswith(b"\n"):
         more = os.read(0, 4096)

@@ -1,8 +1,8 @@
-"""Who does the jobs: in each worker a thread that takes waiting ones and starts a process for each.
+"""Runs the jobs: in each worker a thread takes waiting ones and starts a process for each.
 
 A process, since its work can be ended at any moment, holds no interpreter lock of the worker's, and may have
 another priority. It has a session of its own: where the kernel groups tasks by session (sched(7), autogroup),
-it would else be weighed with its worker against the others. Besides, a Ctrl-C is the server's alone.
+it would else be weighed with its worker against the others. Besides, a Ctrl-C reaches the server alone.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ SWEEP = 10.0
 """Seconds between two looks for expired jobs and dead workers."""
 
 GONE = 30.0
-"""Seconds that a killed process is waited for: its end too takes a core, of which it gets little."""
+"""Seconds that a killed process is waited for: its end takes CPU time too, of which it gets little."""
 
 FAILURES = (sqlite3.Error, OSError)
 
 
 class JobScheduler:
-    """One worker's part in the jobs.
+    """One worker's scheduler.
 
     Args:
         store: of the jobs.
@@ -75,15 +75,15 @@ class JobScheduler:
         self._thread = threading.Thread(target=self._serve, name="jobs", daemon=True)
 
     def start(self) -> None:
-        """Opens the store, clears away what a former server left, and takes jobs from now on.
+        """Opens the store, removes what a former server left, and takes jobs from now on.
 
-        A disk that fails is logged and tried again, as later: jobs are not worth a worker.
+        A disk that fails is logged and tried again, as later: it must not end the worker.
         """
         self._look()
         self._thread.start()
 
     def wake(self) -> None:
-        """There is something to look at: a new job, or a cancelled one."""
+        """Wakes the scheduler: there is a new job, or a cancelled one."""
         self._wake.set()
 
     def stop(self) -> None:
@@ -167,7 +167,7 @@ class JobScheduler:
         self._metrics.jobs_ended.labels(ended.state).inc()
 
     def _follow(self, job: Job, process: JobProcess) -> None:
-        """Writes down what a job's process says, and at last how it ended."""
+        """Stores the progress that a job's process reports, and finally its outcome."""
         remaining = EtaEstimator(job.options, job.steps)
         previewed = False
         for said in process.steps():
@@ -178,7 +178,7 @@ class JobScheduler:
                     job.id, self._registry.name, said["step"], said["losses"], eta, previewed
                 )
             except FAILURES:
-                continue  # the next step tells it too; the look at the store logs it
+                continue  # the next step reports it too; the next access to the store logs it
             if not wanted:
                 process.kill()
         status = process.wait()
@@ -190,7 +190,7 @@ class JobScheduler:
                 break
             except FAILURES:
                 if self._stopping:
-                    return  # the next start finds it and fails it
+                    return  # the next start of the server fails it
                 time.sleep(IDLE)
         del self._running[job.id]
         self._metrics.jobs_ended.labels(ended.state).inc()
@@ -255,33 +255,33 @@ class JobProcess:
             self._process.stdin.write(json.dumps(order).encode() + b"\n")
             self._process.stdin.flush()  # and stays open: its end is the process's
         except BrokenPipeError:
-            pass  # it has died already, as `wait` will tell
+            pass  # it has died already, as `wait` will report
 
     def steps(self) -> Iterator[dict[str, Any]]:
-        """What it says, until it ends."""
+        """Its progress reports, until it ends."""
         assert self._process.stdout is not None  # noqa: S101
         for line in self._process.stdout:
             if line.endswith(b"\n"):  # else it was killed half way
                 yield json.loads(line)
 
     def wait(self) -> int:
-        """Its exit status, when it is gone."""
+        """Its exit status, when it has ended."""
         status = self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
-            with contextlib.suppress(BrokenPipeError):  # of an order that nobody read
+            with contextlib.suppress(BrokenPipeError):  # of an order that was not read
                 if pipe is not None:
                     pipe.close()
         return status
 
     def kill(self) -> None:
-        """Ends it; it has nothing to put in order."""
+        """Kills it; it needs no clean-up."""
         self._process.kill()
 
 
 class EtaEstimator:
-    """How long a job should take yet.
+    """Estimates the remaining time of a job.
 
-    Early steps work on smaller pictures (`models.style.optimise`), so steps are weighed by their pixels.
+    Early steps work on smaller images (`models.style.optimise`), so steps are weighed by their pixels.
 
     Args:
         options: the job's; of them `levels`.

@@ -1,4 +1,4 @@
-"""Long work, the optimisation of a style: submitted, watched, cancelled, fetched; from any worker."""
+"""Style jobs: submitted, watched, cancelled, fetched; from any worker."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 WATCH = 0.25
-"""Seconds between two looks at a job that somebody watches: it may run in another worker."""
+"""Seconds between two reads of a job that is watched: it may run in another worker."""
 
 QUIET = 60
-"""So many looks without a change, and the watcher is told that nothing has changed."""
+"""After so many reads without a change the watcher gets a keep-alive."""
 
 WATCHERS = 64
 """Most event streams at once, per worker; of one client at most a quarter of them."""
@@ -45,14 +45,14 @@ STEP_SECONDS, PIXEL_SECONDS, PASS_SECONDS = 0.015, 1.5e-6, 1e-6
 Measured at 64 to 1024 pixels on one core of an AMD EPYC server: 16 to 1,500 ms a step."""
 
 TIMEOUT_SHARE = 0.25
-"""Part of the time limit that a job may need on a free core: the rest is for cores that are not."""
+"""Part of the time limit that a job may need on a free core: the rest is for busy cores."""
 
 GONE = 40
-"""So many looks at most until a cancelled job's process is gone."""
+"""Most reads until a cancelled job's process has ended."""
 
 
 class JobService:
-    """Everything about jobs.
+    """The operations on jobs.
 
     Args:
         store: of the jobs, shared by the workers.
@@ -82,7 +82,7 @@ class JobService:
         self._scheduler.stop()
 
     async def admit(self, options: OptimiseOptions, client: str = "") -> None:
-        """Whether a job would be taken now, told before its images are read.
+        """Whether a job would be accepted now, checked before its images are read.
 
         Raises:
             ParameterInvalid: an option is out of its range, or the job costs too much.
@@ -104,16 +104,16 @@ class JobService:
         client: str = "",
         deadline: float | None = None,
     ) -> Job:
-        """A new job, which goes on whether or not anybody waits for it.
+        """A new job, which goes on whether or not its client stays connected.
 
         Args:
             content, style: encoded images; nothing of them is referred to after they are decoded.
             options: of the job.
-            client: whose job it is.
+            client: the job's owner.
             deadline: of this call alone, on the monotonic clock.
 
         Raises:
-            ImageInvalid, ImageTooLarge, MediaTypeUnsupported: of the picture that `image` names.
+            ImageInvalid, ImageTooLarge, MediaTypeUnsupported: of the image that `image` names.
             ParameterInvalid, Overloaded, NotReady, StorageFailed: as `admit`.
             DeadlineExceeded: the images were not decoded in time.
         """
@@ -138,13 +138,13 @@ class JobService:
             return images
 
         memory = max(plan.memory for plan in plans.values())
-        pictures = await engine.offload.run(shrunk, deadline, memory=memory)
+        resized = await engine.offload.run(shrunk, deadline, memory=memory)
         job = await self._stored(
             lambda: self._store.submit(
                 options.model_dump(),
                 options.steps,
-                pictures["content"],
-                pictures["style"],
+                resized["content"],
+                resized["style"],
                 client=client,
                 work=cost_of(options),
             )
@@ -169,7 +169,7 @@ class JobService:
         return found
 
     async def cancel(self, job: str, owner: str | None = None) -> Job:
-        """Cancels a job. When it returns the job's process is gone, if the machine is not too busy for that.
+        """Cancels a job. When it returns the job's process is gone, unless the machine is overloaded.
 
         Raises:
             JobFinished: it is over already.
@@ -182,12 +182,12 @@ class JobService:
         for _ in range(GONE):
             if not found.busy:
                 break
-            await asyncio.sleep(WATCH)  # its worker may be another one
+            await asyncio.sleep(WATCH)  # another worker may run it
             found = await self.job(job)
         return found
 
     async def result(self, job: str, image_format: ImageFormat, owner: str | None = None) -> bytes:
-        """The encoded picture that a job made.
+        """The encoded image that a job made.
 
         Raises:
             JobUnfinished: it has not ended yet.
@@ -202,7 +202,7 @@ class JobService:
         return await self._image(job, RESULT, image_format)
 
     async def preview(self, job: str, image_format: ImageFormat, owner: str | None = None) -> bytes:
-        """The latest picture of a job, at the end its result.
+        """The latest image of a job, at the end its result.
 
         Raises:
             JobUnfinished: there is none yet.
@@ -224,7 +224,7 @@ class JobService:
         Args:
             job: as it stands.
             after: the revision that is known already.
-            client: who watches.
+            client: the watching client.
 
         Yields:
             The job, or None when nothing has changed for a quarter of a minute.
@@ -263,7 +263,7 @@ class JobService:
                 try:
                     job = await self.job(job.id)
                 except StorageFailed:
-                    continue  # it may come back
+                    continue  # the disk may recover
                 except JobUnknown:
                     return
         finally:
@@ -334,7 +334,7 @@ def _within(image: Image, size: int) -> Any:
 
 
 def make_jobs(settings: Settings, engine: Engine, metrics: Metrics) -> JobService | None:
-    """Style jobs, where a served model is a network that their costs can look through."""
+    """Style jobs, where a served model is a network that their losses can use."""
     perceptual = (runner.pipeline.perceptual for runner in engine.runners.values())
     weights = next((file for file in perceptual if file is not None), None)
     if weights is None:

@@ -1,6 +1,6 @@
-"""The jobs of all workers: a SQLite file and a folder of pictures in the state directory.
+"""The jobs of all workers: a SQLite file and a folder of images in the state directory.
 
-Every worker process opens the same file, so any of them answers for any job; one of them takes it, in one
+Every worker process opens the same file, so each can answer for any job; one of them takes it, in one
 statement. Jobs do not outlive the server: see `restart`. Methods may be called from any thread and block
 for a moment; all raise sqlite3.Error or OSError when the disk fails them.
 """
@@ -88,14 +88,14 @@ class JobStore:
             self._opened = db
 
     def close(self) -> None:
-        """Lets go of the file."""
+        """Closes the file."""
         with self._lock:
             if self._opened is not None:
                 self._opened.close()
                 self._opened = None
 
     def path(self, job: str, name: str) -> Path:
-        """Where a job's picture is: one of `INPUTS`, `PREVIEW`, `RESULT`."""
+        """Path of a job's image: one of `INPUTS`, `PREVIEW`, `RESULT`."""
         return self.folder / "jobs" / job / name
 
     def submit(
@@ -163,7 +163,7 @@ class JobStore:
         raise JobUnknown("there is no job of that id, or it has expired")
 
     def cancel(self, job: str) -> Job:
-        """Ends a job; who is at work on it is to stop.
+        """Ends a job; the process that works on it is to stop.
 
         Raises:
             JobUnknown: there is none of that id.
@@ -190,7 +190,7 @@ class JobStore:
         """The next job (`service.jobs.turns`) becomes `owner`'s; None if none waits or enough are running."""
         with self._db() as db:
             if not db.execute("SELECT 1 FROM jobs WHERE state = 'queued' LIMIT 1").fetchall():
-                return None  # the usual case locks nobody out
+                return None  # the usual case takes no write lock
             rows = db.execute(
                 "UPDATE jobs SET state = 'running', owner = ?, started = ?, revision = revision + 1"
                 " WHERE number ="
@@ -234,13 +234,13 @@ class JobStore:
         return self._job(rows[0]) if rows else self.get(job)
 
     def wanted(self, owner: str) -> set[str]:
-        """The jobs that `owner` is at work on and should be."""
+        """The running jobs of `owner`."""
         with self._db() as db:
             rows = db.execute("SELECT id FROM jobs WHERE owner = ? AND state = 'running'", (owner,))
             return {row["id"] for row in rows.fetchall()}
 
     def owners(self) -> set[str]:
-        """Who is at work."""
+        """The owners of running jobs."""
         with self._db() as db:
             rows = db.execute("SELECT DISTINCT owner FROM jobs WHERE owner IS NOT NULL").fetchall()
         return {row["owner"] for row in rows}
@@ -253,12 +253,12 @@ class JobStore:
         return {state: found.get(state, 0) for state in (State.QUEUED, State.RUNNING)}
 
     def forsake(self, owner: str) -> None:
-        """A worker has died: what it was at work on has failed."""
+        """A worker has died: its running jobs have failed."""
         for job in self._fail(owner):
             self._discard_inputs(job)
 
     def restart(self) -> None:
-        """A server begins and no worker is alive: what waited or ran has failed, and litter is removed."""
+        """A server starts and no worker is alive: unfinished jobs have failed; leftover files are removed."""
         self._fail(None)
         with self._db() as db:
             known = {row["id"]: row["state"] for row in db.execute("SELECT id, state FROM jobs").fetchall()}
@@ -279,7 +279,7 @@ class JobStore:
             shutil.rmtree(self.folder / "jobs" / row["id"], ignore_errors=True)
 
     def _fail(self, owner: str | None) -> list[str]:
-        """Fails what an owner is at work on, or with None all that is not over; the ids."""
+        """Fails an owner's running jobs, or with None all that are not over; the ids."""
         with self._db() as db:
             rows = db.execute(
                 "UPDATE jobs SET owner = NULL, eta = NULL, finished = coalesce(finished, :now),"

@@ -1,4 +1,4 @@
-"""The line of waiting jobs: how many a client may have in it, who is next, and how long it takes.
+"""The queue of waiting jobs: a client's share of it, which job is next, and the estimated wait.
 
 Clients take turns (start-time fair queueing, Goyal, Vin and Cheng, SIGCOMM 1996, with every job one unit): a
 job's turn is one more than that of the job begun last, or than that of its client's last waiting job; the
@@ -15,14 +15,14 @@ from service.errors import Overloaded
 from service.jobs.job import State
 
 LONGEST = 3600.0
-"""Seconds that a refused client is told to wait at most."""
+"""Longest `retry_after` of a refused client, seconds."""
 
 RECENT = 8
 """Finished jobs that the speed of jobs is measured over."""
 
 
 class Line:
-    """The bounds of the line; the line itself is the table of jobs, which is an argument of every method.
+    """The bounds of the queue; the queue itself is the table of jobs, which is an argument of every method.
 
     Args:
         running: how many jobs run at once.

@@ -1,4 +1,4 @@
-"""The Open Inference Protocol (KServe v2, Triton), below both doors: tensors in, tensors out.
+"""The Open Inference Protocol (KServe v2, Triton), independent of the transport: tensors in, tensors out.
 
 The protocol's page: https://github.com/kserve/open-inference-protocol. Its extensions are Triton's
 (https://github.com/triton-inference-server/server/tree/main/docs/protocol).

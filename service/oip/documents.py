@@ -9,7 +9,7 @@ from service.tasks.task import TensorSpec
 from service.telemetry.statistics import Stage, Statistics
 
 VERSION: Final = "1"
-"""Of every model: a number in a string, as perf_analyzer wants it. Weights are told by their digest."""
+"""Of every model: a number in a string, as perf_analyzer wants it. Weights are identified by their digest."""
 
 Document = dict[str, Any]
 
@@ -30,7 +30,7 @@ def configuration(adapter: ModelAdapter, max_batch: int) -> Document:
 
     Args:
         adapter: the model.
-        max_batch: most images of one request. The batches of the device are the batcher's own affair.
+        max_batch: most images of one request. The batches of the device are formed by the batcher.
     """
     card, executor = adapter.card, adapter.runner.executor
     inputs = [{**_entry(spec), "optional": len(adapter.inputs) > 1} for spec in adapter.inputs]

@@ -11,7 +11,7 @@ from service.oip.tensors import InputTensor, Tensor
 
 Value = bool | int | float | str
 
-# What clients of the protocol may add and a stateless model has no use for.
+# What clients of the protocol may add and a stateless model ignores.
 _IGNORED: Final = ("sequence_", "triton_")
 
 PARAMETERS: Final = 64
@@ -22,7 +22,7 @@ LENGTH: Final = 16 * 1024
 
 
 def take_parameters(given: Mapping[str, Value]) -> dict[str, Value]:
-    """A request's parameters without those that a stateless model has no use for.
+    """A request's parameters without those that a stateless model ignores.
 
     Raises:
         ParameterInvalid: there are too many, or one is too long.

@@ -47,7 +47,7 @@ STATES: Final = {
 
 
 class OipService:
-    """Everything that the protocol asks of this service.
+    """The operations of the protocol.
 
     Args:
         engine: of the worker.
@@ -128,7 +128,7 @@ class OipService:
         """Runs every image of a request by itself, so that it shares batches with other requests.
 
         Args:
-            request: as it came.
+            request: as received.
             context: its deadline may only be shortened by the request's own `timeout`.
 
         Raises:

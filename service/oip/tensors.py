@@ -87,7 +87,7 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class InputTensor:
-    """An input as it came, not yet looked into: what it claims is checked before its data is touched.
+    """An input as received: its datatype and shape are checked before its data is read.
 
     Attributes:
         name, datatype, shape: as the client states them.
@@ -133,7 +133,7 @@ class InputTensor:
                     f"has {count * dtype.itemsize}"
                 )
             return np.frombuffer(self.data, dtype).reshape(self.shape)
-        # told before there is an array: among strings one long one would make all the others as long
+        # checked before there is an array: one long string would make all the others as long
         flat, kinds = self._flat(regular=True)
         if not kinds <= {int, float, bool}:
             raise self._wrong(f"values that are not {self.datatype}")

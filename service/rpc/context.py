@@ -42,7 +42,7 @@ class Places:
 
     @contextmanager
     def taken(self) -> Iterator[None]:
-        """One of the places, for as long as the block lasts.
+        """Takes one of the places for the duration of the block.
 
         Raises:
             Overloaded: there is no room.

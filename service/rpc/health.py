@@ -1,4 +1,4 @@
-"""`grpc.health.v1.Health`: true to readiness and to the drain, for each service.
+"""`grpc.health.v1.Health`: reports readiness and the drain, for each service.
 
 The protocol's page: https://github.com/grpc/grpc/blob/master/doc/health-checking.md
 """
@@ -20,7 +20,7 @@ from service.errors import NotFound
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 LOOK_EVERY = 0.25
-"""Seconds between two looks at readiness: a signal or a lost device tells nobody of itself."""
+"""Seconds between two checks of readiness: a signal or a lost device raises no event."""
 
 
 class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc] # the package has no types
@@ -47,7 +47,7 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc] # the packag
         """The state now.
 
         Raises:
-            NotFound: a service that is none of ours.
+            NotFound: an unknown service.
         """
         if request.service not in self._services:
             raise NotFound(f"no service named {echoed(request.service)}")
@@ -56,19 +56,19 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc] # the packag
     async def Watch(  # noqa: N802
         self, request: pb.HealthCheckRequest, context: Context
     ) -> AsyncIterator[pb.HealthCheckResponse]:
-        """The state now and whenever it changes; a service that is none of ours is SERVICE_UNKNOWN."""
+        """The state now and whenever it changes; an unknown service is SERVICE_UNKNOWN."""
         self._watchers += 1
         try:
             if self._looking is None:
                 self._looking = asyncio.create_task(self._look_now_and_then())
-            told = None
+            sent = None
             while not self._stopping.is_set():
                 self._look()
                 change = self._change
                 now = self._status(request.service)
-                if now != told:
+                if now != sent:
                     yield pb.HealthCheckResponse(status=now)
-                    told = now
+                    sent = now
                 await change.wait()
         finally:
             self._watchers -= 1

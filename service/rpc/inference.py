@@ -55,7 +55,7 @@ _CONTENTS: Final = {
 
 
 class Inference(GRPCInferenceServiceServicer):
-    """Errors are raised as they are: the interceptor knows the table.
+    """Errors are raised unchanged: the interceptor maps them to statuses.
 
     Args:
         oip: answers.

@@ -51,7 +51,7 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
         limit = service.settings.max_connections  # and as many again of calls that need no key
         self._calls, self._open_calls, self._open_streams = Places(limit), Places(limit), Places(OPEN_STREAMS)
         self._tasks = tasks
-        for task in tasks.values():  # there from the start, or its first rise is none
+        for task in tasks.values():  # created at the start, so that a rate sees its first rise
             service.metrics.requests.labels(task, "grpc", INTERNAL.code)
 
     async def intercept_service(
@@ -72,7 +72,7 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
         return self._handlers[name]
 
     def _wrapped(self, name: str, handler: Any) -> Handler:
-        """To gRPC every method takes a stream: only so it is ours when and how a message is read."""
+        """Every method is registered as taking a stream: so this code controls when a message is read."""
         is_open = name.startswith(OPEN)
         receiver, write = self._receiver, handler.response_serializer
         method = receiver.method(name, handler.request_deserializer, is_open=is_open)
@@ -159,7 +159,7 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
             context.key = auth.acquire(_header(call, "authorization"), _header(call, "x-api-key"))
 
     def _refuse(self, context: RequestContext, call: Call, exc: Exception) -> str:
-        """Ends the call as the table says; gives the status."""
+        """Ends the call with the error's status, which it returns."""
         problem = in_trailers(problem_of(exc))
         if problem.kind is INTERNAL:
             logger.error("request %s failed", context.name, exc_info=exc)

@@ -27,7 +27,7 @@ M = TypeVar("M")
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 COPIES: Final = 2
-"""Times that a message's bytes are held at once: as they came or in protobuf's memory, and as Python's."""
+"""Copies of a message's bytes held at once: as received or in protobuf's memory, and as Python's."""
 
 EXPANSION: Final = 8
 """Bytes that a number of one byte on the wire takes once parsed, at most."""
@@ -77,7 +77,7 @@ class Frame(Generic[M]):
         return self._outcome
 
     def close(self) -> None:
-        """Lets go of the message and gives its memory back; more than once is once."""
+        """Releases the message and its memory; idempotent."""
         self._outcome = None
         self._release()
 
@@ -143,7 +143,7 @@ class Receiver:
         """Bytes -> message.
 
         Args:
-            raw: as they came.
+            raw: as received.
             context: of the call.
             method: that is called.
             body: where the memory is counted.
@@ -152,7 +152,7 @@ class Receiver:
             ParameterInvalid: it is no message of the method, or of too many parts.
             ImageTooLarge: it has more bytes than the method takes.
             OutOfMemory: the worker's messages hold as much as they may.
-            DeadlineExceeded: nobody waits for the answer any more.
+            DeadlineExceeded: the deadline has passed.
         """
         if len(raw) > method.most:
             raise _too_large(method)
@@ -217,7 +217,7 @@ class Frames(Generic[M]):
         return Frame(outcome, partial(self._release, body))
 
     async def messages(self) -> AsyncIterator[M]:
-        """One after the other, for a servicer that is not ours.
+        """One after the other, for a servicer of a library.
 
         Raises:
             Exception: why a message is refused.
@@ -236,8 +236,8 @@ class Frames(Generic[M]):
 def is_compressed(raw: bytes) -> bool:
     """Whether bytes are gzip's or zlib's ("deflate"), by how these begin.
 
-    No message begins like gzip, whose first byte would be a field of a kind that does not exist, and none of
-    ours like zlib with its usual window, which would be a field of the number 15.
+    No message begins like gzip, whose first byte would be a field of a kind that does not exist, and none
+    here like zlib with its usual window, which would be a field of the number 15.
     """
     return raw[:2] == b"\x1f\x8b" or (raw[:1] == b"\x78" and int.from_bytes(raw[:2]) % 31 == 0)
 

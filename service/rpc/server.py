@@ -1,6 +1,6 @@
 """The gRPC transport: a grpc.aio server in the worker's own event loop, over the same service as HTTP.
 
-Several workers listen on one port, each with a socket of its own (SO_REUSEPORT): the kernel deals out the
+Several workers listen on one port, each with a socket of its own (SO_REUSEPORT): the kernel distributes the
 connections. A gRPC client keeps to one connection, and so to one worker; several channels reach several.
 """
 
@@ -82,7 +82,7 @@ class Server:
         logger.info("gRPC on %s:%d", settings.grpc_host, self.port)
 
     async def stop(self, grace: float) -> None:
-        """Refuses new calls and lets those under way finish for so long; streams take no more frames."""
+        """Refuses new calls and lets those under way finish for so long; streams accept no more frames."""
         self._stopping.set()
         await self._server.stop(grace)
 
@@ -99,12 +99,12 @@ def _options(settings: Settings, shared: bool) -> list[tuple[str, int]]:
         ("grpc.per_message_decompression", 0),
         ("grpc.max_send_message_length", -1),
         ("grpc.so_reuseport", int(shared)),
-        # what a connection may hold: one that says nothing does not stay, one that talks does not take all
+        # bounds of a connection: an idle one is closed, an active one gets a limited number of calls
         ("grpc.server_handshake_timeout_ms", round(settings.header_timeout_seconds * 1000)),
         ("grpc.max_allowed_incoming_connections", settings.max_connections),
         ("grpc.max_connection_idle_ms", round(settings.grpc_idle_seconds * 1000)),
         ("grpc.max_concurrent_streams", settings.grpc_streams),
-        # a client that is gone without a word is noticed, and one that asks whether we live is not punished
+        # keep-alive pings detect clients that have vanished; those of clients are accepted
         ("grpc.keepalive_time_ms", 60_000),
         ("grpc.keepalive_timeout_ms", 20_000),
         ("grpc.keepalive_permit_without_calls", 1),

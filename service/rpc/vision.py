@@ -36,7 +36,7 @@ def labels() -> dict[str, str]:
 
 
 class Vision:
-    """Errors are raised as they are: the interceptor knows the table.
+    """Errors are raised unchanged: the interceptor maps them to statuses.
 
     Args:
         service: that answers.

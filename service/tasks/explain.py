@@ -1,4 +1,4 @@
-"""Where a classifier looks: Grad-CAM, or a label's score in every window of the image."""
+"""Explanations of a classifier: Grad-CAM, or a label's score in every window of the image."""
 
 from __future__ import annotations
 

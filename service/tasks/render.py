@@ -39,7 +39,7 @@ async def draw_result(
     image_format: ImageFormat,
     context: RequestContext,
 ) -> Answer[Rendered]:
-    """A result drawn into its image. An image that takes long to decode is decoded once for both.
+    """A result drawn into its image. A large image is decoded once for both.
 
     Args:
         engine: runs the model.

@@ -22,7 +22,7 @@ class StylizeParams(StyleOptions):
 
 
 SMOOTH_PIXELS = 12_500_000
-"""Largest result at full strength, whatever the format: what is only enlarged is smooth, and soon encoded."""
+"""Largest result at full strength, whatever the format: an enlarged image is smooth, and quickly encoded."""
 
 
 async def draw(

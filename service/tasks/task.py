@@ -1,4 +1,4 @@
-"""A task as a value: everything that a transport needs to know of it stands here, once.
+"""A task as a value: the one definition that every transport reads.
 
 HTTP, gRPC, the Open Inference Protocol, the OpenAPI document, the metrics' labels and the load tests read a
 `Task`; none of them repeats its parameters, its bounds or its answers.

@@ -1,4 +1,4 @@
-"""The access log: a line of JSON for each request, where it is wanted. Never of a picture's content."""
+"""The access log: a line of JSON for each request, if enabled. Never an image's content."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class AccessLog:
     """Writes requests as they end.
 
     Args:
-        enabled: off, nothing is written and nothing is spent.
+        enabled: whether anything is written.
         out: where to; the standard output by default, one write a line, so that workers do not mix theirs.
     """
 
@@ -40,9 +40,9 @@ class AccessLog:
             what: method and path without its query, or the full name of the RPC.
             status: of the answer.
             code: ``ok`` or an error's code.
-            request_id: that the client was told.
+            request_id: as sent to the client.
             seconds: from its first byte to its answer.
-            timing: where the time went, if a model was asked.
+            timing: durations of the stages, if a model ran.
             trace_id: of its OpenTelemetry span, if there is one.
         """
         if not self.enabled:

@@ -1,7 +1,7 @@
-"""What the GPU says of itself, through NVIDIA's management library (NVML), as metrics.
+"""Memory and utilisation of the GPU, from NVIDIA's management library (NVML), as metrics.
 
-Asked every few seconds by a thread of its own: a driver that hangs takes no request with it. NVML counts the
-whole device, other processes' share too; with several workers each looks, and the latest look counts.
+Queried every few seconds by a separate thread: a driver that hangs blocks no request. NVML counts the
+whole device, other processes' share too; with several workers each queries it, and the latest value counts.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from service.telemetry.metrics import Metrics
 logger = logging.getLogger(__name__)
 
 PERIOD: Final = 5.0
-"""Seconds between two looks; NVML's own utilisation is a mean of a sixth of a second to one."""
+"""Seconds between two queries; NVML's own utilisation is a mean of a sixth of a second to one."""
 
 
 class GpuMeter:
@@ -25,7 +25,7 @@ class GpuMeter:
         nvml: the module `pynvml`, or what behaves like it.
         uuid: of the device, as CUDA has it, and its label; not its number, for every worker with a GPU of its
             own counts from 0.
-        metrics: where they are told.
+        metrics: that are updated.
 
     Raises:
         nvml.NVMLError: there is no driver, or no such device.
@@ -46,22 +46,22 @@ class GpuMeter:
             self._handle = nvml.nvmlDeviceGetHandleByUUID(self._gpu)
 
     def start(self) -> None:
-        """Looks at once, and then every `PERIOD` seconds."""
+        """Queries at once, and then every `PERIOD` seconds."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Looks no more."""
+        """Stops the queries."""
         self._stopping.set()
-        self._thread.join(1.0)  # a hung driver does not keep the process
+        self._thread.join(1.0)  # a hung driver does not delay the end of the process
 
     def look(self) -> None:
-        """Asks NVML once. What it cannot tell (a MIG slice has no utilisation) is left out; logged once."""
+        """Queries NVML once. What it lacks (a MIG slice has no utilisation) is left out; logged once."""
         for what, ask in (("memory", self._ask_memory), ("utilization", self._ask_utilization)):
             try:
                 ask()
             except self._nvml.NVMLError as error:
                 if what not in self._broken:
-                    logger.warning("NVML does not tell the %s of %s: %s", what, self._gpu, error)
+                    logger.warning("NVML does not report the %s of %s: %s", what, self._gpu, error)
                 self._broken.add(what)
             else:
                 self._broken.discard(what)
@@ -82,11 +82,11 @@ class GpuMeter:
 
 
 def make_meter(device: str, metrics: Metrics) -> GpuMeter | None:
-    """The meter of a CUDA device; None, and a line in the log, where NVML cannot be asked.
+    """The meter of a CUDA device; None, and a line in the log, where NVML is not available.
 
     Args:
         device: ``cuda``, ``cuda:0`` and so on.
-        metrics: where it tells.
+        metrics: that it updates.
     """
     import pynvml  # type: ignore[import-untyped]
     import torch

@@ -1,4 +1,4 @@
-"""Every metric with its labels and buckets, in one place; right under several workers.
+"""Every metric with its labels and buckets, in one place; correct with several workers.
 
 With several workers each process writes its values to files in `PROMETHEUS_MULTIPROC_DIR` (set by BentoML
 before a worker imports anything) and whichever worker is scraped adds them up: prometheus-client's
@@ -28,7 +28,7 @@ STAGES = ("decode", "queue", "compute", "postprocess")
 WORKER_DEATHS = ("lynceus_worker_deaths", "Workers that a signal ended (counted by their supervisor).")
 DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
 FILE_BYTES = 1 << 16
-"""What a worker's file of values has from the start."""
+"""Initial size of a worker's file of values."""
 
 
 class ReservedFile(MmapedDict):
@@ -44,7 +44,7 @@ class ReservedFile(MmapedDict):
                 try:
                     _reserve(file.fileno(), FILE_BYTES)
                 except OSError:
-                    if not file.tell():  # whoever collects would stumble over an empty file
+                    if not file.tell():  # collecting fails on an empty file
                         Path(filename).unlink(missing_ok=True)
                     raise
         super().__init__(filename, read_mode)  # type: ignore[no-untyped-call]
@@ -104,7 +104,7 @@ class Metrics:
         )
         self.stage_seconds = Histogram(
             "lynceus_stage_seconds",
-            "Where the time goes: decode, queue (per image), compute, postprocess (per batch).",
+            "Seconds by stage: decode, queue (per image), compute, postprocess (per batch).",
             ["model", "stage"],
             buckets=SECONDS,
             registry=registry,
@@ -128,7 +128,7 @@ class Metrics:
         )
         self.dropped = Counter(
             "lynceus_dropped_total",
-            "Images that never got a result: full (refused), expired, cancelled (the client left).",
+            "Images that never got a result: full (refused), expired, cancelled (the client disconnected).",
             ["model", "reason"],
             registry=registry,
         )
@@ -140,7 +140,7 @@ class Metrics:
         )
         self.batch_seconds = Counter(
             "lynceus_batch_seconds_total",
-            "Where their time went: prepare (in the model's own thread, if there), compute, postprocess.",
+            "Their seconds by stage: prepare (in the model's own thread, if there), compute, postprocess.",
             ["model", "size", "stage"],
             registry=registry,
         )
@@ -167,9 +167,9 @@ class Metrics:
 
         self.gpu_memory = Gauge(
             "lynceus_gpu_memory_bytes",
-            "Memory of each GPU that models are on: used (by everybody) and total. Only with a GPU.",
+            "Memory of each GPU that models are on: used (by all processes) and total. Only with a GPU.",
             ["gpu", "kind"],
-            multiprocess_mode="livemostrecent",  # workers may share a GPU: each looks, none adds to the other
+            multiprocess_mode="livemostrecent",  # one GPU's workers all report the same
             registry=registry,
         )
         self.gpu_utilization = Gauge(
@@ -215,7 +215,7 @@ class Metrics:
         directory = os.environ.get(DIRECTORY)
         if not directory:
             return self.registry
-        forget_dead_workers()  # one that was killed is told of no more, though none has started in its place
+        forget_dead_workers()  # a killed worker is left out, even before it is replaced
         registry = CollectorRegistry()
         MultiProcessCollector(registry, path=directory)
         return registry
@@ -251,7 +251,7 @@ class BatchTimes:
 
 
 def forget_dead_workers() -> None:
-    """Drops the live gauges of workers that died without saying so. What they counted stays counted."""
+    """Drops the live gauges of workers that were killed. Their counters are kept."""
     directory = os.environ.get(DIRECTORY)
     if not directory:
         return

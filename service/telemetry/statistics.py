@@ -1,7 +1,7 @@
 """What the batchers have done since the start, read back from the metrics.
 
 The metrics are the one source: they are summed over all workers (see `service.telemetry.metrics`), so these
-figures are right whichever worker is asked. An image counts once for every model that it went through.
+figures are the same from every worker. An image counts once for every model that it went through.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ class Statistics:
     Attributes:
         last: when its latest batch gave results, seconds since 1970; 0 before.
         sizes: its batches by size.
-        decode: pictures decoded and preprocessed, wherever that was done.
-        queue: waits of the pictures.
-        failed: pictures without a result, from their admission to their failure.
+        decode: images decoded and preprocessed, wherever that was done.
+        queue: waits of the images.
+        failed: images without a result, from their admission to their failure.
     """
 
     last: float = 0.0
@@ -56,7 +56,7 @@ class Statistics:
 
     @property
     def inferences(self) -> int:
-        """Pictures that got a result."""
+        """Images that got a result."""
         return sum(size * batches.count for size, batches in self.sizes.items())
 
     @property
@@ -65,12 +65,12 @@ class Statistics:
         return sum(batches.count for batches in self.sizes.values())
 
     def waited(self, stage: Stage) -> float:
-        """Seconds that all pictures spent in a stage: each of them the whole time of its batch."""
+        """Seconds that all images spent in a stage: each of them the whole time of its batch."""
         return sum(size * batches.seconds[stage] for size, batches in self.sizes.items())
 
 
 def read(metrics: Metrics) -> dict[str, Statistics]:
-    """The figures of every model that has been asked for anything, by name."""
+    """The figures of every model that has had a request, by name."""
     models: dict[str, Statistics] = defaultdict(Statistics)
     for family in metrics.collect():
         for sample in family.samples:

@@ -1,4 +1,4 @@
-"""Where an answer's time went."""
+"""The timing of an answer."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""OpenTelemetry traces, for whoever switches them on: a span per request, and its stages below it.
+"""OpenTelemetry traces, optional: a span per request, with a child span per stage.
 
-Stages are told after they have ended, with the times that were measured for the metrics anyway, so the way
-of a picture is the same with traces and without. Spans carry names, numbers and sizes, never a picture's
+Stages are recorded after they have ended, with the times that were measured for the metrics anyway, so an
+image takes the same path with traces and without. Spans carry names, numbers and sizes, never an image's
 content, a query or a key. Exporting happens in a thread of its own with a bounded queue: a collector that is
 slow or gone costs spans, never an answer. Names follow OpenTelemetry's semantic conventions for HTTP and RPC
 (https://opentelemetry.io/docs/specs/semconv/), our own begin with ``lynceus.``.
@@ -62,14 +62,14 @@ class RequestSpan:
         return trace.format_trace_id(self._span.get_span_context().trace_id)
 
     def end_http(self, method: str, route: str | None, status: int, code: str, request_id: str) -> None:
-        """The answer is out.
+        """The answer has been sent.
 
         Args:
             method: of the request.
             route: the route's template, if one was found.
             status: of the answer.
             code: ``ok`` or an error's code.
-            request_id: that the client was told.
+            request_id: as sent to the client.
         """
         found: dict[str, Value] = {http_attributes.HTTP_RESPONSE_STATUS_CODE: status}
         if route is not None:
@@ -78,7 +78,7 @@ class RequestSpan:
         self._end(found, code, request_id, fault=status >= 500)
 
     def end_rpc(self, status: str, code: str, request_id: str) -> None:
-        """The answer, or a stream's last one, is out; `status` is gRPC's by name."""
+        """The answer, or a stream's last one, has been sent; `status` is gRPC's by name."""
         self._end({"rpc.response.status_code": status}, code, request_id, fault=status in FAULTS)
 
     def _end(self, found: dict[str, Value], code: str, request_id: str, *, fault: bool) -> None:
@@ -103,7 +103,7 @@ class Tracing:
 
     def __init__(self, exporter: SpanExporter) -> None:
         named = Resource.create({"service.name": "lynceus", "process.pid": os.getpid()})
-        named = named.merge(OTELResourceDetector().detect())  # the operator's word counts more than ours
+        named = named.merge(OTELResourceDetector().detect())  # the operator's attributes take precedence
         provider = TracerProvider(resource=named, shutdown_on_exit=False)
         self._processor = BatchSpanProcessor(exporter)
         provider.add_span_processor(self._processor)
@@ -168,7 +168,7 @@ class Tracing:
         attributes: Mapping[str, Value],
         parts: Iterable[tuple[str, float]] = (),
     ) -> None:
-        """Tells of a stage of the current request that has ended.
+        """Records a stage of the current request that has ended.
 
         Args:
             name: ``decode``, ``queue`` or ``batch``.

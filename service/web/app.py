@@ -72,14 +72,14 @@ def make_app(service: Service) -> ASGIApp:
         app.include_router(router, dependencies=[Depends(authorize)])
     app.include_router(v2.health)
     app.openapi = partial(document, app)  # type: ignore[method-assign]
-    for task in (*_COUNTED.values(), v2.TASK):  # there from the start, or its first rise is none
+    for task in (*_COUNTED.values(), v2.TASK):  # created at the start, so that a rate sees its first rise
         service.metrics.requests.labels(task, "http", INTERNAL.code)
     origins = service.settings.cors_origins
     return RequestMiddleware(_with_cors(app, origins) if origins else app, service)
 
 
 def _with_cors(app: ASGIApp, origins: Sequence[str]) -> ASGIApp:
-    """Lets pages of these origins ask (https://fetch.spec.whatwg.org/#http-cors-protocol).
+    """Allows pages of these origins (https://fetch.spec.whatwg.org/#http-cors-protocol).
 
     A key travels in a header that the page sets itself, never in a cookie: so no credentials.
     """
@@ -121,7 +121,7 @@ async def _on_client_gone(request: Request, exc: Exception) -> Response:
 
 
 def _translated(request: Request, exc: Exception) -> Exception:
-    """The frameworks' own errors as ours, so that one table answers for all."""
+    """Maps the frameworks' own errors to those of `service.errors`."""
     if isinstance(exc, RequestValidationError):
         first: dict[str, Any] = dict(exc.errors()[0])
         name = str(first["loc"][-1])[:ECHO]

@@ -1,4 +1,4 @@
-"""gzip and deflate, both ways, for the Open Inference routes alone: pictures are compressed already."""
+"""gzip and deflate, both ways, for the Open Inference routes alone: images are compressed already."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class Inflater:
     """A body as it was before its Content-Encoding, a piece at a time.
 
     Args:
-        body: as it came.
+        body: as received.
         encoding: its Content-Encoding.
         most: bytes of the whole.
-        advice: what a client is told to do instead where that is not enough.
+        advice: ends the error's text, where `most` is exceeded.
 
     Raises:
         MediaTypeUnsupported: an encoding that is not gzip or deflate.
@@ -93,9 +93,9 @@ def decompressed(body: bytes, encoding: str, most: int) -> bytes:
 
 
 def compressed(body: bytes, accepted: str) -> tuple[bytes, str | None]:
-    """A body as the client's Accept-Encoding likes it best, and the encoding, if any.
+    """A body in the encoding that the client's Accept-Encoding prefers, and the encoding, if any.
 
-    Of several that are liked equally, the first. A small body stays as it is.
+    Of several with equal weight, the first. A small body is not compressed.
     """
     best, encoding = 0.0, None
     for name, weight in weighted(accepted):

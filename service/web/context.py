@@ -17,7 +17,7 @@ KEY = "lynceus.context"
 
 
 class ClientGone(Exception):
-    """The client hung up before its body was complete; no answer can reach it."""
+    """The client disconnected before its body was complete; it gets no answer."""
 
 
 async def _service(request: Request) -> Service:
@@ -67,7 +67,7 @@ async def authorize(request: Request, service: State) -> None:
 
 @contextlib.asynccontextmanager
 async def while_connected(request: Request) -> AsyncIterator[None]:
-    """Cancels the request when its client hangs up, so that its image leaves the queue. Needs a read body.
+    """Cancels the request when its client disconnects, so that its image leaves the queue. Needs a read body.
 
     The cancellation ends in the middleware, which tells it from the server's own by `client_gone`.
     """

@@ -40,7 +40,7 @@ class LossesAnswer(AnswerModel):
 
 
 class JobAnswer(AnswerModel):
-    """Where a job stands."""
+    """The state of a job."""
 
     id: str
     state: Literal["queued", "running", "succeeded", "failed", "cancelled"]

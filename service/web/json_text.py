@@ -1,7 +1,7 @@
 """JSON whose cost is known before it is parsed.
 
 A parser's time and memory grow with the lists, objects, names and numbers of a text, by 50 to 500 bytes and
-nanoseconds each, and it holds the interpreter's lock all the while; a long text in quotes costs next to
+nanoseconds each, and it holds the interpreter's lock meanwhile; a long text in quotes costs next to
 nothing. So the characters that begin or part them are counted first, at memory speed.
 """
 
@@ -28,7 +28,7 @@ class Structure:
         lists: opening brackets.
         objects: opening braces.
         names: colons, and half as many quotes again: names and texts.
-        advice: what the client is told to send instead.
+        advice: ends the error's text.
     """
 
     values: int

@@ -20,7 +20,7 @@ from service.web.context import KEY
 logger = logging.getLogger(__name__)
 
 UNTRACED = ("/metrics", "/v2/health/")
-"""Asked all the time by machines: no spans."""
+"""Paths that probes and scrapers request: no spans."""
 
 
 class RequestMiddleware:
@@ -41,7 +41,7 @@ class RequestMiddleware:
         if self._tracing is not None and not scope["path"].startswith(UNTRACED):
             context.span = _span(self._tracing, scope)
         answered = False
-        status = 499  # no client was there to be answered
+        status = 499  # the client had disconnected
 
         async def send_with_headers(message: Message) -> None:
             nonlocal answered, status

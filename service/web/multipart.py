@@ -103,7 +103,7 @@ def split(body: bytes, boundary: bytes, most: int) -> Iterator[Part]:
 
 
 def _find(body: bytes, line: bytes, start: int) -> int:
-    """Where the line stands; windows of the body, so that other threads have their turn between them."""
+    """Where the line stands; windows of the body, so that other threads can run between them."""
     while start < len(body):
         end = min(start + _WINDOW + len(line), len(body))
         found = body.find(line, start, end)

@@ -112,7 +112,7 @@ def documented(
     params: type[Parameters] | None = None,
     body: Mapping[str, Any] | None = None,
 ) -> Node:
-    """What FastAPI is told of a route: arguments of its decorators.
+    """FastAPI's arguments for a route's decorator.
 
     Args:
         errors: that it gives besides those of a missing key.

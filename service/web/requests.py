@@ -153,7 +153,7 @@ def check_json(headers: Mapping[str, str]) -> None:
 
 
 async def read_body(request: Request, progress: Progress, most: int) -> bytes:
-    """The body as it came, of at most so many bytes.
+    """The body as received, of at most so many bytes.
 
     Args:
         request: its body is read here.
@@ -162,7 +162,7 @@ async def read_body(request: Request, progress: Progress, most: int) -> bytes:
 
     Raises:
         ImageTooLarge: it is longer, as declared or as counted.
-        ClientGone: the client hung up half way.
+        ClientGone: the client disconnected before its end.
     """
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > most:
@@ -296,7 +296,7 @@ async def read_images(request: Request, fields: Sequence[str]) -> dict[str, list
 
 
 async def read_bounded(request: Request, most: int) -> bytes:
-    """The request's body as it came, of at most so many bytes. See `read_body`.
+    """The request's body as received, of at most so many bytes. See `read_body`.
 
     Its memory is reserved as it comes, until the request has ended. Raises as `read_images` does.
     """
@@ -327,7 +327,7 @@ async def parsed(request: Request, body: bytes, work: Callable[[], T]) -> T:
 
 
 async def in_decoder(request: Request, work: Callable[[], T]) -> T:
-    """Work that grows with a body, in a decoding thread; called off if it has not begun in time.
+    """Work that grows with a body, in a decoding thread; cancelled if it has not begun in time.
 
     Raises:
         DeadlineExceeded: it was not done by the request's deadline.

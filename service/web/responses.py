@@ -49,7 +49,7 @@ def image_response(image: bytes, image_format: ImageFormat) -> Response:
 def results_response(
     request: Request, several: Sequence[Answer[Any] | Exception], present: Callable[[Answer[Any]], object]
 ) -> Response:
-    """One image's answer as it is, several as `{"results": [...]}`, each an answer or its own problem.
+    """One image's answer unchanged, several as `{"results": [...]}`, each an answer or its own problem.
 
     Raises:
         Exception: the only image's own error.

@@ -170,7 +170,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("source", type=Path, help="a folder of people, or a CSV of pairs")
     parser.add_argument("--fmr", type=float, default=0.001, help="false-match rate to find a threshold for")
-    parser.add_argument("--plot", type=Path, help="write the curve to this picture")
+    parser.add_argument("--plot", type=Path, help="write the curve to this image")
     parser.add_argument("--skip", action="append", default=[], help="a folder of SOURCE that is no person's")
     parser.add_argument("--detector", default="mtcnn")
     parser.add_argument("--embedder", default="dlib-resnet")

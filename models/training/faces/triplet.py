@@ -34,7 +34,7 @@ class Recipe:
 
     Attributes:
         steps: updates.
-        people, pictures: of a batch: so many people, so many embeddings of each, drawn with replacement.
+        people, images: of a batch: so many people, so many embeddings of each, drawn with replacement.
         margin: by which a stranger must be farther than a second image of oneself, in squared distance.
         learning_rate: of Adam.
         stay: weight of the squared change of the projection, which starts as the identity: what few images
@@ -97,7 +97,7 @@ def train(vectors: Tensor, labels: Tensor, recipe: Recipe) -> Tensor:
     """
     members = [(labels == label).nonzero()[:, 0] for label in labels.unique()]
     if len(members) < 2 or max(len(own) for own in members) < 2:
-        raise ParameterInvalid("people", "two people are needed, and two pictures of one of them")
+        raise ParameterInvalid("people", "two people are needed, and two images of one of them")
     generator = torch.Generator().manual_seed(recipe.seed)
     identity = torch.eye(vectors.shape[1])
     weight = identity.clone().requires_grad_()

@@ -25,7 +25,7 @@ from models.training.style.trainer import Costs, Recipe, Trainer
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command; see the top of this file."""
     parser = argparse.ArgumentParser(prog="python -m models.training.style", description=main.__doc__)
-    parser.add_argument("--data", type=Path, nargs="+", required=True, help="folders of pictures")
+    parser.add_argument("--data", type=Path, nargs="+", required=True, help="folders of images")
     parser.add_argument("--paintings", type=Path, nargs="+", required=True, help="the styles, a file each")
     parser.add_argument("--trunk", type=Path, required=True, help="EfficientNet-Lite0's checkpoint (.pth)")
     parser.add_argument("--out", type=Path, required=True, help="folder to write to")
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         network.load_state_dict(load(options["init"]).state_dict())
     costs = Costs(load_classifier(options["trunk"]).backbone, [one.pixels for one in paintings], recipe)
     train, held = data.split(data.files(options["data"]))
-    print(f"{len(train)} pictures to train on, {len(held)} held out, {len(paintings)} styles", flush=True)
+    print(f"{len(train)} images to train on, {len(held)} held out, {len(paintings)} styles", flush=True)
     held = held[:: max(1, len(held) // recipe.held)][: recipe.held]
     trainer = Trainer(
         network, costs, data.load(train, recipe.shortest), data.load(held, recipe.shortest), recipe

@@ -38,7 +38,7 @@ def add(
         network: a trained one; it is not changed.
         style: the new one's name, title and thumbnail.
         costs: with the new painting as its only one.
-        pictures: uint8 [h, w, 3] each, to paint.
+        images: uint8 [h, w, 3] each, to paint.
         recipe: `style_rate`, `batch`, `size`, the weights of the costs, and how long.
 
     Returns:
@@ -99,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("painting", type=Path, help="its file name, without suffix, names the style")
     parser.add_argument("--title", help="of the painting")
     parser.add_argument("--artist", help="of the painting")
-    parser.add_argument("--data", type=Path, nargs="+", required=True, help="folders of pictures")
+    parser.add_argument("--data", type=Path, nargs="+", required=True, help="folders of images")
     parser.add_argument("--trunk", type=Path, required=True, help="EfficientNet-Lite0's checkpoint (.pth)")
     parser.add_argument("--out", type=Path, required=True, help="file to write")
     for name, kind in (

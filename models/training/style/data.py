@@ -61,7 +61,7 @@ def files(folders: Sequence[Path]) -> list[Path]:
     for folder in folders:
         here = sorted(path for path in folder.iterdir() if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
         if not here:
-            raise ParameterInvalid("data", f"no pictures in {folder}")
+            raise ParameterInvalid("data", f"no images in {folder}")
         found += here
     return found
 

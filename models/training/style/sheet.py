@@ -31,7 +31,7 @@ def sheet(network: StyleNetwork, pictures: Sequence[Pixels], longest: int) -> Pi
 
     Args:
         network: in eval mode.
-        pictures: uint8 [h, w, 3] each.
+        images: uint8 [h, w, 3] each.
         longest: side of a cell, pixels; the images are scaled to it.
 
     Returns:
@@ -91,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--size", type=int, default=256, help="side of a cell, pixels")
     parser.add_argument("--paintings", type=Path, help="a folder with STYLE.jpg for each style")
     parser.add_argument("--trunk", type=Path, help="EfficientNet-Lite0's checkpoint, for the optimiser")
-    parser.add_argument("--optimised", type=int, default=0, help="how many pictures the optimiser paints too")
+    parser.add_argument("--optimised", type=int, default=0, help="how many images the optimiser paints too")
     parser.add_argument("--steps", type=int, default=150, help="of the optimiser")
     parser.add_argument("--out", type=Path, required=True, help="a .jpg to write")
     options = parser.parse_args(arguments)

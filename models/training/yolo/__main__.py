@@ -92,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if earlier is not None:
         network.load_state_dict(earlier.state_dict())
     print(
-        f"{len(train)} pictures to train on, {len(held)} held out, anchors {network.config.anchors}",
+        f"{len(train)} images to train on, {len(held)} held out, anchors {network.config.anchors}",
         flush=True,
     )
     teacher = None

@@ -26,7 +26,7 @@ def plot(history: Sequence[dict[str, float]], path: Path) -> None:
     losses.set(xlabel="epoch", title="training loss", ylim=(0, None))
     for name, label in (("ap50", "AP50"), ("ap", "AP50:95")):
         precision.plot([row["epoch"] for row in measured], [row[name] for row in measured], ".-", label=label)
-    precision.set(xlabel="epoch", title="average precision, held-out pictures", ylim=(0, None))
+    precision.set(xlabel="epoch", title="average precision, held-out images", ylim=(0, None))
     for axes in (losses, precision):
         axes.grid(alpha=0.3)
         axes.legend()

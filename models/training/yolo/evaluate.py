@@ -161,7 +161,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     _, held = split(Folder.read(options.data, classes=len(options.labels)))
     suppression = OPTIONS.model_copy(update={"iou_threshold": options.iou_threshold})
     figures = evaluate(pipeline, held, options.labels, suppression)
-    print(f"{len(held)} pictures, canvas {pipeline.card.input}: {figures}")
+    print(f"{len(held)} images, canvas {pipeline.card.input}: {figures}")
 
 
 if __name__ == "__main__":

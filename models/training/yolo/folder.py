@@ -60,7 +60,7 @@ class Folder:
         samples = []
         for path in sorted((root / labels).glob("*.txt")):
             if path.stem not in pictures:
-                raise ValueError(f"{path.name} has no picture in {images}/")
+                raise ValueError(f"{path.name} has no image in {images}/")
             samples.append(Sample(pictures[path.stem], read_boxes(path, classes)))
         return cls(tuple(samples))
 

@@ -153,7 +153,7 @@ class VisionServicer:
         raise NotImplementedError('Method not implemented!')
 
     def VerifyFaces(self, request, context):
-        """Whether two pictures show one person.
+        """Whether two images show one person.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -18,7 +18,7 @@ from service.web.json_text import Structure, parse_json
 from service.web.responses import problem_response
 
 HEADER = "Inference-Header-Content-Length"
-"""Length of the JSON, where bytes follow it; 0: there is no JSON, the body is one picture."""
+"""Length of the JSON, where bytes follow it; 0: there is no JSON, the body is one image."""
 
 ADVICE = f"; send tensors in their binary form, with the header {HEADER}"
 
@@ -152,7 +152,7 @@ def _json(text: bytes) -> dict[str, Any]:
     try:
         document = parse_json(text, STRUCTURE if len(text) <= TEXT_BYTES else LONG_STRUCTURE)
     except ValueError as exc:
-        hint = f"; with {HEADER}: 0 the whole body is a picture" if text[:1] != b"{" else ""
+        hint = f"; with {HEADER}: 0 the whole body is an image" if text[:1] != b"{" else ""
         raise ParameterInvalid("body", f"the body is not JSON: {exc}{hint}") from None
     if not isinstance(document, dict):
         raise ParameterInvalid("body", "the body must be a JSON object")

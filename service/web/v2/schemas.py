@@ -85,7 +85,7 @@ class DurationOut(Document):
 
 
 class InferenceStatisticsOut(Document):
-    """A model's pictures by outcome and stage."""
+    """A model's images by outcome and stage."""
 
     success: DurationOut
     fail: DurationOut
@@ -112,7 +112,7 @@ class ModelStatisticsOut(Document):
     name: str
     version: str
     last_inference: int = Field(description="milliseconds since 1970")
-    inference_count: int = Field(description="pictures")
+    inference_count: int = Field(description="images")
     execution_count: int = Field(description="batches")
     inference_stats: InferenceStatisticsOut
     batch_stats: list[BatchStatisticsOut]

@@ -15,7 +15,7 @@ from models.errors import ImageTooLarge, ParameterInvalid, StyleUnknown
 from models.image import Image
 from models.pipeline import Card, Kind
 from models.style.pipeline import MAX_SIDE, StylePipeline
-from models.style.result import StyleOptions, Stylised
+from models.style.result import StyleOptions, Stylized
 from models.style.transfer import ServedStyleNetwork
 from tests.models.style.small import STYLES, image, random_network
 
@@ -34,12 +34,12 @@ def pipeline(module: nn.Module | None = None) -> StylePipeline:
     return StylePipeline(CARD, module or Same(), STYLES, buckets=BUCKETS)
 
 
-def paint(pipe: StylePipeline, picture: Image, options: StyleOptions | None = None) -> Stylised:
+def paint(pipe: StylePipeline, picture: Image, options: StyleOptions | None = None) -> Stylized:
     item = pipe.preprocess(picture, options)
     with torch.inference_mode():
         outputs = pipe.module(torch.from_numpy(item.inputs[0])[None])
     [result] = pipe.postprocess((outputs,), [item.context])
-    assert isinstance(result, Stylised)
+    assert isinstance(result, Stylized)
     return result
 
 

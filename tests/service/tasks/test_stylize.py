@@ -1,4 +1,4 @@
-"""Stylised pictures through both transports: size, formats, strength, styles sharing a batch."""
+"""Stylized pictures through both transports: size, formats, strength, styles sharing a batch."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ def test_a_painting_brings_its_title_and_thumbnail(tmp_path: Path) -> None:
     assert (own.style.title, own.style.artist, own.pixels.shape) == ("My own", "Me", (50, 30, 3))
     assert len(data.files([tmp_path])) == 2
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ParameterInvalid, match="no pictures"):
+    with pytest.raises(ParameterInvalid, match="no images"):
         data.files([tmp_path / "empty"])
 
 
