@@ -48,12 +48,17 @@ def groups(kind: type[Parameters]) -> dict[str, type[Parameters]]:
     }
 
 
-def names(kind: type[Parameters]) -> list[str]:
-    """The names of all parameters; those in groups as ``group.name``."""
-    inner = groups(kind)
-    found: list[str] = []
-    for name in kind.model_fields:
-        found += [f"{name}{SEPARATOR}{one}" for one in names(inner[name])] if name in inner else [name]
+def properties(kind: type[Parameters], prefix: str = "") -> dict[str, dict[str, Any]]:
+    """What JSON Schema says of each parameter, without references; those in groups as ``group.name``."""
+    inner, schema = groups(kind), kind.model_json_schema()
+    found: dict[str, dict[str, Any]] = {}
+    for name, one in schema["properties"].items():
+        if name in inner:
+            found |= properties(inner[name], f"{prefix}{name}{SEPARATOR}")
+        else:
+            named = schema["$defs"][one["$ref"].rpartition("/")[2]] if "$ref" in one else {}
+            one = named | {key: value for key, value in one.items() if key != "$ref"}
+            found[f"{prefix}{name}"] = one
     return found
 
 

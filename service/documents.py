@@ -67,7 +67,7 @@ def job_parameters() -> None:
     print("| parameter | values | default | meaning |\n| --- | --- | --- | --- |")
     schema = OptimiseOptions.model_json_schema()
     for name, field in OptimiseOptions.model_fields.items():
-        bounds = values(schema["properties"][name], schema.get("$defs", {}))
+        bounds = values(schema["properties"][name])
         default = "" if field.default is None else f"`{field.default}`"
         print(f"| `{name}` | {bounds} | {default} | {field.description} |")
 

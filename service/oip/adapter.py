@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import ParameterInvalid, echoed
+from models.parameters import properties
 from models.pipeline import Card
 from service.engine.engine import Answer, Engine
 from service.engine.runner import Runner
@@ -82,6 +83,12 @@ class ModelAdapter:
         tensors = _tensors(task)
         names = [name for name in task.params.model_fields if name not in (tensors.model, *tensors.fixed)]
         return [*names, FORMAT] if task.run is None else names
+
+    def schema(self, task: Task[Any, Any]) -> dict[str, Any]:
+        """The same with types, bounds, defaults and descriptions, as JSON Schema has them."""
+        known = properties(task.params)
+        image_format = {"enum": list(get_args(ImageFormat)), "default": "jpeg"}
+        return {name: known.get(name, image_format) for name in self.parameters(task)}
 
     def calls(self, tasks: Sequence[Task[Any, Any]], given: Mapping[str, Any]) -> list[Call]:
         """The tasks that a request asks for, with its parameters.

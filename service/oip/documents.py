@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, Final
 
 from service.oip.adapter import PIXELS, ModelAdapter
@@ -37,7 +38,9 @@ def configuration(adapter: ModelAdapter, max_batch: int) -> Document:
     for entry in inputs:
         if entry["name"] == PIXELS:
             entry["format"] = "FORMAT_NHWC"
+    requests = {task.name: adapter.schema(task) for task in adapter.tasks}
     parameters = {"task": card.task.value, "sha256": card.sha256, "licence": card.license}
+    parameters["request_parameters"] = json.dumps(requests)  # as JSON Schema has them, by task
     if card.labels:
         parameters["labels"] = "\n".join(card.labels)
     return {

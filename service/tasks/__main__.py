@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
-from models.parameters import SEPARATOR, Parameters, groups
+from models.parameters import properties
 from service.tasks import TASKS
 
 
@@ -13,28 +12,14 @@ def main() -> None:
     """Prints the table."""
     print("| task | parameter | values | default | meaning |\n| --- | --- | --- | --- | --- |")
     for task in TASKS:
-        for line in rows(task.params):
-            print(f"| `{task.name}` | {line} |")
+        for name, one in properties(task.params).items():
+            default = "" if one.get("default") is None else f"`{one['default']}`"
+            print(f"| `{task.name}` | `{name}` | {values(one)} | {default} | {one['description']} |")
 
 
-def rows(params: type[Parameters], prefix: str = "") -> Iterator[str]:
-    """The cells of each parameter."""
-    schema, inner = params.model_json_schema(), groups(params)
-    for name, field in params.model_fields.items():
-        if name in inner:
-            yield from rows(inner[name], f"{prefix}{name}{SEPARATOR}")
-            continue
-        one = schema["properties"][name]
-        default = "" if one.get("default") is None else f"`{one['default']}`"
-        shown = values(one, schema.get("$defs", {}))
-        yield f"`{prefix}{name}` | {shown} | {default} | {field.description}"
-
-
-def values(schema: dict[str, Any], definitions: dict[str, Any]) -> str:
+def values(schema: dict[str, Any]) -> str:
     """A parameter's type and bounds, or its choices."""
     for part in (schema, *schema.get("anyOf", ())):
-        if "$ref" in part:
-            part = definitions[part["$ref"].rpartition("/")[2]]
         if "enum" in part:
             return ", ".join(f"`{choice}`" for choice in part["enum"])
         if part.get("type", "null") != "null":

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from models.errors import ImageInvalid, ImageTooLarge, MediaTypeUnsupported, ModelUnknown, ParameterInvalid
-from models.parameters import SEPARATOR, Parameters, groups
+from models.parameters import Parameters, properties
 from service.errors import (
     INTERNAL,
     TABLE,
@@ -174,24 +174,18 @@ def task_route(task: Task[Any, Any]) -> Node:
     ) | ({"response_class": Response} if task.answer is None else {"response_model": task.answer})
 
 
-def query_parameters(params: type[Parameters], prefix: str = "") -> list[Node]:
+def query_parameters(params: type[Parameters]) -> list[Node]:
     """OpenAPI's parameters of a query."""
-    schema, inner = params.model_json_schema(), groups(params)
-    found: list[Node] = []
-    for name, field in params.model_fields.items():
-        if name in inner:
-            found += query_parameters(inner[name], f"{prefix}{name}{SEPARATOR}")
-            continue
-        found.append(
-            {
-                "name": f"{prefix}{name}",
-                "in": "query",
-                "required": False,
-                "description": field.description,
-                "schema": _resolved(schema["properties"][name], schema.get("$defs", {})),
-            }
-        )
-    return found
+    return [
+        {
+            "name": name,
+            "in": "query",
+            "required": False,
+            "description": one["description"],
+            "schema": {key: value for key, value in one.items() if key != "description"},
+        }
+        for name, one in properties(params).items()
+    ]
 
 
 def document(app: FastAPI) -> Node:
@@ -228,14 +222,6 @@ def _complete(operation: Node) -> None:
     if EXAMPLE in operation:
         (good,) = (answer for status, answer in responses.items() if status.startswith("2"))
         good["content"]["application/json"]["example"] = json.loads(operation.pop(EXAMPLE))
-
-
-def _resolved(schema: Node, definitions: Node) -> Node:
-    """A schema without references and without what the parameter says itself."""
-    if "$ref" in schema:
-        named = definitions[schema["$ref"].rpartition("/")[2]]
-        schema = {**named, **{key: value for key, value in schema.items() if key != "$ref"}}
-    return {key: value for key, value in schema.items() if key != "description"}
 
 
 def _problems(raised: Iterable[type[Exception]], *, plain: bool) -> dict[int | str, Node]:
