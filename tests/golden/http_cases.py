@@ -80,6 +80,8 @@ def all_cases() -> list[Http]:
     """Every request, each with a name of its own."""
     cases = [
         *_classify(),
+        *_embed(),
+        *_analyze(),
         *_explain(),
         *_detect(),
         *_faces(),
@@ -92,6 +94,21 @@ def all_cases() -> list[Http]:
     names = [case.name for case in cases]
     assert len(set(names)) == len(names), sorted(name for name in names if names.count(name) > 1)
     return cases
+
+
+def _embed() -> Iterator[Http]:
+    yield raw("/v1/embed", "digit-7", {"model": "lenet5"})
+    yield raw("/v1/embed", "shapes-png", {"model": "yolo-person"})
+    yield raw("/v1/embed", "text-1")
+
+
+def _analyze() -> Iterator[Http]:
+    yield raw("/v1/analyze", "two_people", {"classify.top_k": 2, "faces_embed.max_faces": 1})
+    yield raw("/v1/analyze", "digit-7", {"tasks": "embed,classify", "embed.model": "lenet5"})
+    yield raw("/v1/analyze", "shapes-png", {"tasks": "classify,faces_detect", "classify.model": "nothing"})
+    yield raw("/v1/analyze", "text-1")
+    yield raw("/v1/analyze", "shapes-png", {"tasks": "classify,stylize"})
+    yield raw("/v1/analyze", "shapes-png", {"detect.score_threshold": 2})
 
 
 def _classify() -> Iterator[Http]:

@@ -40,6 +40,11 @@ def _images() -> Iterator[Rpc]:
     yield _call("Classify", image=Img("dog"), top_k=3)
     yield _call("Classify", image=Img("digit-7"), model="lenet5", top_k=2)
     yield _call("Classify", "no fields")
+    yield _call("Embed", image=Img("digit-7"), model="lenet5")
+    yield _call("Analyze", image=Img("two_people"), tasks=["classify", "detect"])
+    yield _call("Analyze", image=SHAPES, tasks=["classify", "nothing"])
+    yield _call("Analyze", image=SHAPES, classify={"model": "nothing"}, detect={"max_detections": 1})
+    yield _call("Analyze", image=SHAPES, detect={"score_threshold": 2})
     yield _call("Classify", "in no time", 0.0001, image=SHAPES)
     for name in ("shapes-png", "person", "two_people"):
         yield _call("Detect", image=Img(name))
