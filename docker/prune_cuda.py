@@ -1,4 +1,4 @@
-"""Takes out of an installed torch what a machine without a GPU never loads.
+"""Removes from an installed torch what a machine without a GPU never loads.
 
     python prune_cuda.py [site-packages]
 
@@ -6,7 +6,7 @@ The locked torch is PyPI's CUDA build, for a CPU-only wheel does not fit PyPI's 
 torch` links libtorch_cuda.so and, through it, cuBLAS, cuFFT, cuSPARSE, NCCL and others, GPU or not; those
 must stay. What nothing links (cuDNN's engines, cuSOLVER, NVSHMEM's transports, headers, static libraries)
 is opened by a GPU's first call only, and Triton by `torch.compile` only, which the service does not use.
-Without them an environment shrank from 6.2 GB to 3.8 GB. What to keep is asked of the loader (`ldd`), not
+Without them an environment shrank from 6.2 GB to 3.8 GB. What to keep is taken from the loader (`ldd`), not
 listed here, so that a newer torch needs no newer list.
 """
 
@@ -29,15 +29,15 @@ def linked(site: Path) -> set[Path]:
 
     Raises:
         FileNotFoundError: there is no torch.
-        CalledProcessError: the loader cannot tell.
+        CalledProcessError: the loader fails.
     """
     roots = [path for pattern in ROOTS for path in sorted(site.glob(pattern))]
     if not roots:
         raise FileNotFoundError(f"no torch in {site}")
     found = set()
     for root in roots:
-        told = subprocess.run(["/usr/bin/ldd", str(root)], check=True, capture_output=True, text=True).stdout
-        for line in told.splitlines():  # "  libcudart.so.13 => /path/libcudart.so.13 (0x...)"
+        found = subprocess.run(["/usr/bin/ldd", str(root)], check=True, capture_output=True, text=True).stdout
+        for line in found.splitlines():  # "  libcudart.so.13 => /path/libcudart.so.13 (0x...)"
             path = line.partition("=>")[2].rpartition("(")[0].strip()
             if path.startswith("/"):
                 found.add(Path(path).resolve())

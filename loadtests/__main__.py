@@ -1,4 +1,4 @@
-"""Starts the service, asks of it what `slo.toml` says, judges and stops it; exits 1 where a limit was passed.
+"""Starts the service, sends it the load of `slo.toml`, judges and stops it; exits 1 where a limit was passed.
 
     python -m loadtests
     python -m loadtests --shape spike --seconds 120
@@ -27,7 +27,7 @@ from loadtests.verdict import SLO, Slo, judge, lateness, read_slo, sentence, tab
 
 
 def measured(slo: Slo, file: Path, options: argparse.Namespace) -> Record:
-    """A run beside measurements of the machine, on a server of its own or the one that is named."""
+    """A run with measurements of the machine, on a server of its own or a running one."""
     # a model that is asked for by name must not become its task's default
     tasks = sorted(slo.mix, key=lambda task: bool(work_of(task).asked))
     models = list(dict.fromkeys(model for task in tasks for model in work_of(task).models))
@@ -75,7 +75,7 @@ def main() -> int:
     parser.add_argument("--service", default=SERVICE, help="what to start, as BentoML names it")
     options = parser.parse_args()
     slo = read_slo(options.slo)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started is ended, as by Ctrl-C
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # child processes are stopped, as by Ctrl-C
     record = measured(slo, options.slo.resolve(), options)
     record.write(options.output / "record.json")
     (options.output / "report.html").write_text(page(record, slo), encoding="utf-8")

@@ -74,11 +74,11 @@ def embeddings(answer: Any) -> str | None:
 
 def verdict(answer: Any) -> str | None:
     """Of `faces/verify`: the verdict is what distance and threshold say, and both faces are there."""
-    told = answer.get("verdict", answer)
-    if told["verified"] != (told["distance"] <= told["threshold"]):
-        return f"verified {told['verified']} at {told['distance']} of {told['threshold']}"
-    if not -1 <= told["similarity"] <= 1 or told["distance"] < 0:
-        return f"a similarity of {told['similarity']}, a distance of {told['distance']}"
+    result = answer.get("verdict", answer)
+    if result["verified"] != (result["distance"] <= result["threshold"]):
+        return f"verified {result['verified']} at {result['distance']} of {result['threshold']}"
+    if not -1 <= result["similarity"] <= 1 or result["distance"] < 0:
+        return f"a similarity of {result['similarity']}, a distance of {result['distance']}"
     both = answer.get("faces", answer)
     for name in ("a", "b"):
         if len(both[name]["landmarks"]) != 5:
@@ -87,7 +87,7 @@ def verdict(answer: Any) -> str | None:
 
 
 def explanation(answer: Any) -> str | None:
-    """Of `classify/explain`: some map, and whose."""
+    """Of `classify/explain`: a map, and its label."""
     return (
         None if answer["model"] and answer["image"]["width"] > 0 else f"an explanation of {answer['model']}"
     )

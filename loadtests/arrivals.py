@@ -1,8 +1,8 @@
-"""When requests of an open load leave: on a schedule that does not wait for answers.
+"""When requests of an open load are sent: on a schedule that does not wait for answers.
 
-A closed loop asks less when the service gets slow, so its percentiles leave out what everybody else would
-have waited ("coordinated omission", Gil Tene). Here each request has a time to leave, and its latency counts
-from then.
+A closed loop sends less when the service gets slow, so its percentiles leave out the waits of requests
+that were not sent ("coordinated omission", Gil Tene). Here each request has a due time, from which its
+latency counts.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def gaps(kind: str, seed: int) -> Iterator[float]:
 
 
 def departures(steps: Sequence[tuple[float, float]], between: Iterable[float]) -> Iterator[float]:
-    """Seconds from the start at which requests leave.
+    """Seconds from the start at which requests are sent.
 
     Args:
         steps: seconds and requests per second, one after the other.

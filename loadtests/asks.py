@@ -1,4 +1,4 @@
-"""What clients ask: for every task a maker of requests with real images, over HTTP or gRPC."""
+"""Requests of clients: for every task a generator of requests with real images, over HTTP or gRPC."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Measures what docs/benchmarks.md tells, and writes its tables anew; the words around them stay.
+"""Repeats the measurements of docs/benchmarks.md and rewrites its tables; the text around them is kept.
 
     python -m loadtests.bench
     python -m loadtests.bench --only served,memory

@@ -4,7 +4,7 @@
 
 In process, on all cores: requests per second and a batch's time for each batch size. Recommended are
 - `max_batch`: the smallest that gives 95% of the best rate;
-- `linger`: nothing where batches gain less than a quarter, since waiting costs a lone client just that much;
+- `linger`: nothing where batches gain less than a quarter, since waiting adds that much latency at low load;
   else a quarter of what one image takes, but 10 ms at most;
 - the autoscaler's target, images waiting per pod (`lynceus_queue_depth`): as many as the recommended batches
   work off within `--wait` milliseconds.
@@ -28,7 +28,7 @@ from loadtests.reference import accelerated
 from loadtests.tasks import TASKS
 
 NEAR = 0.95  # of the best rate is as good as the best
-GAIN = 1.25  # of batches over single images, from which waiting for company pays
+GAIN = 1.25  # of batches over single images, from which waiting for more pays
 LONGEST = 0.010  # seconds
 CHIP = 150  # pixels, a side of an aligned face
 TASK_OF = dict(reversed({work.model: name for name, work in reversed(TASKS.items())}.items()))

@@ -4,7 +4,7 @@
     python -m loadtests.ceiling --transports http,grpc --connections 16
 
 Limit and service are measured in turn, in one run (limit, served, limit, served ...), and each served round
-is divided by the mean of the two limits around it, so that a machine whose speed drifts does not fool anyone.
+is divided by the mean of the two limits around it, so that a drift of the machine's speed cancels out.
 The table has the median round of each number of connections.
 """
 
@@ -31,8 +31,8 @@ from loadtests.tasks import TASKS, Work, bodies_of, check_answer, messages_of, p
 
 
 @dataclass(frozen=True, slots=True)
-class Door:
-    """One way into the service.
+class Endpoint:
+    """One endpoint of the service.
 
     Attributes:
         transport: ``http`` or ``grpc``.
@@ -67,29 +67,29 @@ class Round:
 def measure(
     limit: Limit,
     batch: int,
-    doors: Sequence[Door],
+    endpoints: Sequence[Endpoint],
     connections: Sequence[int],
     seconds: float,
     rounds: int,
 ) -> list[Round]:
-    """Alternates limit and served rounds, each door and each number of connections in turn."""
+    """Alternates limit and served rounds, each endpoint and each number of connections in turn."""
     results = []
     before = limit.measure(batch, seconds)
-    for _, count, door in product(range(rounds), connections, doors):
+    for _, count, endpoint in product(range(rounds), connections, endpoints):
         load = loadgen.run(
-            door.address,
-            door.path,
-            door.bodies,
-            content_type=door.content_type,
+            endpoint.address,
+            endpoint.path,
+            endpoint.bodies,
+            content_type=endpoint.content_type,
             connections=count,
             seconds=seconds,
             warmup=min(2.0, seconds / 4),
-            grpc=door.transport == "grpc",
+            grpc=endpoint.transport == "grpc",
         )
         after = limit.measure(batch, seconds)
-        results.append(Round(door.transport, count, load, (before + after) / 2))
+        results.append(Round(endpoint.transport, count, load, (before + after) / 2))
         before = after
-        what = f"{door.transport}, {count:4d} connections"
+        what = f"{endpoint.transport}, {count:4d} connections"
         print(f"{what}: {load.rps:7.1f}/s of {results[-1].limit:7.1f}/s", file=sys.stderr)
     return results
 
@@ -127,7 +127,7 @@ def table(rounds: Sequence[Round]) -> str:
 def shares(counts: Mapping[int, int]) -> str:
     """Each size and its share of the total."""
     total = sum(counts.values())
-    return ", ".join(f"{size}: {100 * n / total:.0f}%" for size, n in sorted(counts.items())) or "not told"
+    return ", ".join(f"{size}: {100 * n / total:.0f}%" for size, n in sorted(counts.items())) or "unknown"
 
 
 def batches_of(metrics: str, model: str) -> Counter[int]:
@@ -151,13 +151,13 @@ def _ends(values: Sequence[float]) -> tuple[float, float]:
 
 
 @contextlib.contextmanager
-def doors_of(
+def endpoints_of(
     work: Work, pictures: Sequence[Path], transports: Sequence[str], url: str | None
-) -> Iterator[tuple[str, list[Door]]]:
-    """A running server (HTTP alone), or one of our own that loads just what the task needs.
+) -> Iterator[tuple[str, list[Endpoint]]]:
+    """A running server (HTTP alone), or a new one that loads only what the task needs.
 
     Yields:
-        the address of its HTTP, and its doors.
+        the address of its HTTP, and its endpoints.
     """
     with contextlib.ExitStack() as stack:
         if url is None:
@@ -166,15 +166,15 @@ def doors_of(
             address, grpc_address = server.address, server.grpc_address
         else:
             address = url.removeprefix("http://").rstrip("/")
-        doors = []
+        endpoints = []
         if "http" in transports:
             bodies = stack.enter_context(bodies_of(work, pictures))
-            doors.append(Door("http", address, work.path, bodies, work.content_type))
+            endpoints.append(Endpoint("http", address, work.path, bodies, work.content_type))
             check_answer(address, work, bodies[0])
         if "grpc" in transports:
             messages = stack.enter_context(messages_of(work, pictures))
-            doors.append(Door("grpc", grpc_address, f"/lynceus.v1.Vision/{work.method}", messages))
-        yield address, doors
+            endpoints.append(Endpoint("grpc", grpc_address, f"/lynceus.v1.Vision/{work.method}", messages))
+        yield address, endpoints
 
 
 def main() -> None:
@@ -200,13 +200,13 @@ def main() -> None:
     rates = sweep(work, pictures, min(2.0, options.seconds))
     (layout, batch), _ = max(rates.items(), key=lambda item: item[1])
     with (
-        doors_of(work, pictures, transports, options.server_url) as (address, doors),
+        endpoints_of(work, pictures, transports, options.server_url) as (address, endpoints),
         Limit([(work, pictures)], layout) as limit,
     ):
         before = _metrics(address)
-        rounds = measure(limit, batch, doors, connections, options.seconds, options.rounds)
+        rounds = measure(limit, batch, endpoints, connections, options.seconds, options.rounds)
         after = _metrics(address)
-        bodies = doors[0].bodies
+        bodies = endpoints[0].bodies
         size = statistics.mean(body.stat().st_size for body in bodies) / 1000
     print(f"{options.task}, {len(bodies)} bodies of {size:.0f} kB; limit: {layout}, batch {batch}\n")
     print(table(rounds))

@@ -1,6 +1,6 @@
 """One request's work without a server: the service's own steps in its own order, on a whole batch at once.
 
-The only file of the load tests that knows the service's inside; `limit.py` measures how fast it goes.
+The only file of the load tests that uses the service's internals; `limit.py` measures its speed.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""What all locust users share: options, how a request is made and looked at, and the record of a run.
+"""What all locust users share: options, how a request is sent and checked, and the record of a run.
 
-Only locust's own files import this: gevent takes the place of sockets and threads as soon as locust is there.
+Only locust's own files import this: gevent patches sockets and threads when locust is imported.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def _options(parser: Any) -> None:
     group.add_argument("--grpc", default="", help="gRPC's host:port; default: the host's port 3001")
     group.add_argument("--slo", type=Path, default=SLO, help="where the mix stands")
     group.add_argument("--record", default="", help="a file that takes every request as a line of JSON")
-    group.add_argument("--shape", default="", help="steady, ramp, spike, soak; default: none, users as told")
+    group.add_argument("--shape", default="", help="steady, ramp, spike, soak; default: none, users as given")
     group.add_argument("--seconds", type=float, default=0.0, help="how long the shape takes; 0: its own time")
 
 
@@ -47,7 +47,7 @@ def _keep_record(environment: Any, **_: Any) -> None:
 
 
 class Client(FastHttpUser):
-    """Someone who posts images and reads the answers. Several of its requests may be under way."""
+    """A user who posts images and reads the answers. Several of its requests may be under way."""
 
     abstract = True
 
@@ -55,7 +55,7 @@ class Client(FastHttpUser):
         """One request; an answer that is not right counts as a failure.
 
         Args:
-            due: when it was to leave, seconds since 1970; its latency counts from then. None: now.
+            due: when it was due, seconds since 1970; its latency counts from then. None: now.
         """
         left = time.time()
         due = left if due is None else due
@@ -91,7 +91,7 @@ class Client(FastHttpUser):
 def _number(text: str | None) -> float | None:
     try:
         return float(text) if text else None
-    except ValueError:  # a date, which we never send
+    except ValueError:  # a date, which this service never sends
         return None
 
 

@@ -46,7 +46,7 @@ def model_rates(
     work: Work, pictures: Sequence[Path], batches: Sequence[int], slots: int, seconds: float
 ) -> dict[int, float]:
     """Requests per second of prepared batches of each size; to be run in a process of its own."""
-    from loadtests.chains import make_chain  # here, since the parent must not hold the device
+    from loadtests.chains import make_chain  # here, since the parent must not use the device
 
     chain = make_chain(work, len(os.sched_getaffinity(0)), batches)
     requests = [[picture.read_bytes() for picture in request] for request in requests_of(work, pictures)]
@@ -117,7 +117,7 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def measure(name: str, work: Work, options: argparse.Namespace) -> list[Row]:
-    """One task at every batch size. The device is let go of before the next holds it."""
+    """One task at every batch size. The device is released before the next size uses it."""
     pictures = pictures_in(options.pictures or work.pictures)
     batches = [size for size in map(int, options.batches.split(",")) if size <= work.most]
     slots = 1 if options.device == "cpu" else 2
@@ -143,7 +143,7 @@ def main() -> None:
     )
     parser.add_argument("--tasks", default=",".join(TASKS), help="separated by commas")
     parser.add_argument("--model", help="a model of the catalogue, for one task; default: the task's")
-    parser.add_argument("--device", default="cuda", help="cuda, or cpu to try this program out")
+    parser.add_argument("--device", default="cuda", help="cuda, or cpu to try this program")
     parser.add_argument("--batches", default="1,8,32")
     parser.add_argument("--connections", type=int, help="default: four batches, at least 16")
     parser.add_argument("--pictures", type=Path, help="a folder of JPEGs; default: the task's")

@@ -1,6 +1,6 @@
 """gRPC's side of the locust users: unary methods, whose messages the server's reflection describes.
 
-Only locust's own files import this: gRPC learns of gevent here, as locust's documentation wants it
+Only locust's own files import this: gRPC is set up for gevent here, as in locust's documentation
 (https://docs.locust.io/en/stable/testing-other-systems.html#grpc).
 """
 
@@ -28,16 +28,16 @@ TIMEOUT = 60.0
 
 
 def address_of(environment: Any) -> str:
-    """gRPC's `host:port`: as told, or port 3001 of the HTTP host."""
+    """gRPC's `host:port`: as given, or port 3001 of the HTTP host."""
     host: str = environment.host or ""
     return environment.parsed_options.grpc or f"{host.split('://')[-1].rsplit(':', 1)[0]}:3001"
 
 
 class VisionClient:
-    """Asks over several connections in turn; several greenlets may.
+    """Sends over several connections in turn, from several greenlets.
 
     Args:
-        environment: locust's, which is told of each request.
+        environment: locust's, where each request is reported.
         connections: each stays with one worker of the server.
     """
 
@@ -57,8 +57,8 @@ class VisionClient:
         try:
             reply, done = call.with_call(what.body, timeout=TIMEOUT)
             size = reply.ByteSize()
-            told = dict(done.trailing_metadata() or ())
-            batch = int(told["x-batch-size"]) if "x-batch-size" in told else None
+            trailers = dict(done.trailing_metadata() or ())
+            batch = int(trailers["x-batch-size"]) if "x-batch-size" in trailers else None
         except grpc.RpcError as error:
             seconds = time.time() - due
             outcome = SHED if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED else ERROR

@@ -1,4 +1,4 @@
-"""Image files put together by hand: of kinds that no encoder at hand writes, valid and not."""
+"""Image files assembled byte by byte: of kinds that no available encoder writes, valid and not."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ def main() -> None:
         errors = sum(sum(load.errors.values()) for load in loads)
         cells = [*values, *(f"{load.rps:.1f}, {load.p99_ms:.0f}" for load in loads), str(errors)]
         print("| " + " | ".join(cells) + " |", flush=True)
-        # The most of a machine is wanted under load; the lone client's rate breaks ties.
+        # The most of a machine is wanted under load; the rate of a single client breaks ties.
         scores[values] = max(load.rps for load in loads) + 0.1 * loads[0].rps
     best = max(scores, key=lambda values: scores[values])
     print("\nbest: " + ", ".join(f"{name} {value}" for name, value in zip(SETTINGS, best, strict=True)))

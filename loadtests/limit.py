@@ -1,4 +1,4 @@
-"""The in-process limit: what this machine can do with a model when no server stands in between.
+"""The in-process limit: what this machine can do with a model without a server.
 
     python -m loadtests.limit --task classify
 
@@ -102,7 +102,7 @@ class Limit:
 
 
 def _work(pipe: Connection, jobs: Sequence[Job], threads: int, batches: Sequence[int]) -> None:
-    """A process's life: load, warm, then a rate for each order until the pipe is closed."""
+    """A process: load, warm, then a rate for each order until the pipe is closed."""
     from loadtests.chains import make_chain  # here, since the parent needs none of the models' libraries
 
     chains, bodies = [], []

@@ -59,7 +59,7 @@ class Load:
 
     @property
     def mean_batch(self) -> float:
-        """Mean of the batch sizes that answers told of; each answer counts. 0 where none did."""
+        """Mean of the batch sizes that answers carry; each answer counts. 0 where none did."""
         told = sum(self.batch_sizes.values())
         return sum(size * count for size, count in self.batch_sizes.items()) / told if told else 0.0
 
@@ -69,7 +69,7 @@ def build(cache: Path | None = None) -> Path:
 
     Raises:
         RuntimeError: there is no C compiler.
-        subprocess.CalledProcessError: it refused the source.
+        subprocess.CalledProcessError: it rejected the source.
     """
     compiler = shutil.which(os.environ.get("CC", "cc"))
     if compiler is None:

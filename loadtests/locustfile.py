@@ -1,11 +1,11 @@
-"""Locust users: clients of HTTP and gRPC with real images, who look at what they get; a closed loop.
+"""Locust users: clients of HTTP and gRPC with real images, which check the answers; a closed loop.
 
     locust -f loadtests/locustfile.py --host http://127.0.0.1:3000 --headless -u 16 -r 16 -t 30s
     locust -f loadtests/locustfile.py,loadtests/shapefile.py --host ... --headless -u 32 --shape ramp
 
-How many there are of each, `slo.toml` tells. Name classes after the options to have only those users
+`slo.toml` has the share of each. Name classes after the options to have only those users
 (`... Classifier`). Environment: `LYNCEUS_PICTURES` and `LYNCEUS_FACES`, folders of JPEGs (default: the
-samples beside the checkout); each image of the second must show a face. A closed loop asks less as the
+samples beside the checkout); each image of the second must show a face. A closed loop sends less as the
 service gets slower: for percentiles take `openfile.py`, for the most that a machine can do
 `loadtests.ceiling`.
 """
@@ -38,7 +38,7 @@ def _ask(name: str, path: str, check: answers.Check, headers: dict[str, str] = J
 
 
 class Classifier(Client):
-    """Someone who wants labels."""
+    """Requests labels."""
 
     weight = MIX.get("classify", 0)
     wait_time = PAUSE
@@ -53,7 +53,7 @@ class Classifier(Client):
 
 
 class Explainer(Client):
-    """Someone who asks why."""
+    """Requests explanations."""
 
     weight = min(1, MIX.get("classify", 0))
     wait_time = PAUSE
@@ -65,7 +65,7 @@ class Explainer(Client):
 
 
 class DigitReader(Client):
-    """Someone who wants digits."""
+    """Requests digits."""
 
     weight = MIX.get("digits", 0)
     wait_time = PAUSE
@@ -76,7 +76,7 @@ class DigitReader(Client):
 
 
 class Detector(Client):
-    """Someone who wants boxes."""
+    """Requests boxes."""
 
     weight = MIX.get("detect", 0)
     wait_time = PAUSE
@@ -87,7 +87,7 @@ class Detector(Client):
 
 
 class FaceFinder(Client):
-    """Someone who wants faces."""
+    """Requests faces."""
 
     weight = MIX.get("faces", 0)
     wait_time = PAUSE
@@ -98,7 +98,7 @@ class FaceFinder(Client):
 
 
 class Embedder(Client):
-    """Someone who wants to find faces again."""
+    """Requests embeddings of faces."""
 
     weight = MIX.get("embed", 0)
     wait_time = PAUSE
@@ -109,7 +109,7 @@ class Embedder(Client):
 
 
 class Verifier(Client):
-    """Someone who wants to know whether two images show one person."""
+    """Requests verdicts on two images of faces."""
 
     weight = MIX.get("verify", 0)
     wait_time = PAUSE
@@ -119,8 +119,8 @@ class Verifier(Client):
         self.ask(ask("verify"))
 
 
-class Stylist(Client):
-    """Someone who wants images painted, where the server has styles."""
+class Stylizer(Client):
+    """Requests stylized images, where the server has styles."""
 
     weight = 1
     wait_time = PAUSE
@@ -148,7 +148,7 @@ class Stylist(Client):
 
 
 class GrpcUser(User):
-    """Someone who asks for labels, boxes and verdicts over gRPC."""
+    """Requests labels, boxes and verdicts over gRPC."""
 
     weight = sum(weight for name, weight in MIX.items() if name.endswith(GRPC))
     wait_time = PAUSE

@@ -1,4 +1,4 @@
-"""Runs `openfile.py` against a server, with its metrics taken beside: an open load and its record."""
+"""Runs `openfile.py` against a server, and samples its metrics: an open load and its record."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from loadtests.shapes import SHAPES
 from loadtests.verdict import Slo
 
 OPENFILE = Path(__file__).with_name("openfile.py")
-PATIENCE = 300.0  # seconds for the generator's start and the last answers
+MARGIN = 300.0  # seconds for the generator's start and the last answers
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +46,13 @@ class Opened:
         return SHAPES[self.shape].timed(self.seconds, slo.load)
 
     def departing(self, slo: Slo) -> int:
-        """How many requests leave."""
+        """How many requests are sent."""
         rates = [(seconds, level * self.ceiling) for seconds, level in self.steps(slo)]
         return sum(1 for _ in departures(rates, gaps(slo.arrivals, self.seed)))
 
 
 def run(load: Opened, slo: Slo, address: str, grpc_address: str, paces: Mapping[str, Pace]) -> Record:
-    """Offers the load and takes note.
+    """Offers the load and records it.
 
     Raises:
         RuntimeError: the generator failed, or lost requests.
@@ -70,7 +70,7 @@ def run(load: Opened, slo: Slo, address: str, grpc_address: str, paces: Mapping[
                 cwd=ROOT,
                 capture_output=True,
                 text=True,
-                timeout=load.seconds + PATIENCE,
+                timeout=load.seconds + MARGIN,
                 check=False,
             )
         began = [float(line.split()[1]) for line in ended.stdout.splitlines() if line.startswith("began ")]

@@ -1,8 +1,8 @@
-"""Locust in an open loop: requests of the mix leave on schedule, however long the answers take.
+"""Locust in an open loop: requests of the mix are sent on schedule, however long the answers take.
 
     locust -f loadtests/openfile.py --host http://127.0.0.1:3000 --headless --ceiling 60 --seconds 60
 
-One user is the dispatcher. A request that leaves late, since this machine had no time for it, counts as late:
+One user is the dispatcher. A request that is sent late, since this machine was busy, counts as late:
 its latency begins when it was due. `python -m loadtests` measures the ceiling, runs this and judges it.
 """
 

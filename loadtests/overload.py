@@ -1,4 +1,4 @@
-"""Twice what the machine can do, for half a minute: is the service still itself, and right after?
+"""Twice what the machine can do, for half a minute: does the service keep its limits, and recover?
 
     python -m loadtests.overload --task classify
 
@@ -50,7 +50,7 @@ shed_rate = 0
 
 @dataclass(frozen=True, slots=True)
 class Burst:
-    """What was seen.
+    """The outcome.
 
     Attributes:
         record: of three steps, the second of which is the burst.
@@ -100,7 +100,9 @@ def judge(burst: Burst) -> list[str]:
         return [*reasons, "nothing was answered right"]
     if not refused:
         reasons.append("nothing was refused: this was no overload")
-    longest = ceil(2 * burst.bound)  # told from the last batches' rate, which is at times half of the mean
+    longest = ceil(
+        2 * burst.bound
+    )  # estimated from the last batches' rate, which is at times half of the mean
     odd = [each.retry_after for each in refused if not 1 <= (each.retry_after or 0) <= longest]
     if odd:
         reasons.append(

@@ -1,4 +1,4 @@
-"""What a run leaves: every request, the service's metrics by the second, and what the machine can do."""
+"""The record of a run: every request, the service's metrics by the second, and what the machine can do."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ class Request:
 
     Attributes:
         task: as in `slo.toml`.
-        due: when it was to leave; seconds since 1970.
-        late: seconds that it left after that.
+        due: when it was due; seconds since 1970.
+        late: seconds that it was sent after that.
         seconds: from `due` to the end of the answer.
         outcome: ``ok``; ``shed``: refused since the queue was full; ``error``: anything else.
         detail: what was wrong.
         retry_after: seconds, of a refusal.
-        batch: size of the batch that computed it, where told.
+        batch: size of the batch that computed it, where known.
     """
 
     task: str
@@ -46,7 +46,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """What the machine does of a task in process, without a server.
+    """The machine's rate of a task in process, without a server.
 
     Attributes:
         rate: requests per second of all cores, at the best batch size.

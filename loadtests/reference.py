@@ -1,6 +1,6 @@
 """What the machine can do of each task without a server: how many a second, and how long one takes alone.
 
-Speed drifts, and other processes take their share: limits of an hour ago would judge the weather. So what one
+Speed drifts, and other processes take their share: limits of an hour ago would not apply. So what one
 request takes is measured while the run lasts, once in a while, and its median counts.
 """
 
@@ -21,12 +21,12 @@ from loadtests.record import Pace
 
 
 def accelerated() -> bool:
-    """Whether there is a GPU, which wants large batches and one process."""
+    """Whether there is a GPU, which needs large batches and one process."""
     return any(Path("/dev").glob("nvidia[0-9]*"))
 
 
 class Reference:
-    """Warm processes that hold every task of a mix, idle while nobody asks; a context manager.
+    """Warm processes that hold every task of a mix, idle between measurements; a context manager.
 
     Args:
         names: of tasks, as in `slo.toml`.

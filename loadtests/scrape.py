@@ -36,7 +36,7 @@ def read(text: str, wanted: Sequence[str] = WANTED) -> dict[str, float]:
 
 
 class Sampler:
-    """Asks a server for `/metrics` once a second while it is entered; an answer that fails is left out.
+    """Fetches a server's `/metrics` once a second while it is entered; an answer that fails is left out.
 
     Args:
         address: ``host:port``.

@@ -26,7 +26,7 @@ SERVICE = "service.bento:Lynceus"
 
 
 def free_port() -> int:
-    """A port of the loopback interface that nobody listened on a moment ago."""
+    """A port of the loopback interface that was free a moment ago."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -37,7 +37,7 @@ class Server:
 
     Args:
         environment: settings on top of this process's environment, such as `LYNCEUS_WORKERS`.
-        patience: seconds until it must be ready, weights verified and every model warm.
+        timeout: seconds until it must be ready, weights verified and every model warm.
         service: BentoML's name of it.
 
     Attributes:
@@ -50,12 +50,12 @@ class Server:
         self,
         environment: Mapping[str, str] | None = None,
         *,
-        patience: float = 300.0,
+        timeout: float = 300.0,
         service: str = SERVICE,
     ) -> None:
         self.address = f"127.0.0.1:{free_port()}"
         self.grpc_address = f"127.0.0.1:{free_port()}"
-        self.patience = patience
+        self.timeout = timeout
         self._service = service
         self._environment = dict(environment or {})
         self._process: subprocess.Popen[bytes] | None = None
@@ -66,7 +66,7 @@ class Server:
         host, _, port = self.address.partition(":")
         grpc_host, _, grpc_port = self.grpc_address.partition(":")
         command = [sys.executable, "-m", "bentoml", "serve", self._service, "--host", host, "--port", port]
-        # of its own: the workers' metrics lie there, and a server empties it when it starts
+        # of its own: it has the workers' metrics, and a server empties it when it starts
         self._home = tempfile.TemporaryDirectory(prefix="lynceus-bentoml-")
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
@@ -96,13 +96,13 @@ class Server:
     ) -> None:
         self.stop()
 
-    def stop(self, patience: float = 60.0) -> None:
-        """Ends it as an operator does (SIGTERM), and what is left of it after `patience` seconds for good."""
+    def stop(self, timeout: float = 60.0) -> None:
+        """Ends it as an operator does (SIGTERM), and what is left of it after `timeout` seconds for good."""
         if self._process is None:
             return
         processes = self.processes()
         self._process.send_signal(signal.SIGTERM)
-        _, alive = psutil.wait_procs(processes, timeout=patience)
+        _, alive = psutil.wait_procs(processes, timeout=timeout)
         for process in alive:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
@@ -127,12 +127,12 @@ class Server:
         return total
 
     def _wait_until_ready(self) -> None:
-        give_up = time.monotonic() + self.patience
+        give_up = time.monotonic() + self.timeout
         while status(self.address, "/readyz") != 200:
             if not self.processes():
                 raise RuntimeError(f"the server ended before it was ready:\n{self._last_words()}")
             if time.monotonic() > give_up:
-                raise TimeoutError(f"the server was not ready in {self.patience} s:\n{self._last_words()}")
+                raise TimeoutError(f"the server was not ready in {self.timeout} s:\n{self._last_words()}")
             time.sleep(0.2)
         # One worker has answered; the others are ready when nothing in there computes any more.
         quiet = 0
@@ -154,7 +154,7 @@ class Server:
 
 
 def status(address: str, path: str) -> int | None:
-    """The status of a GET, or None where nobody answers."""
+    """The status of a GET, or None without an answer."""
     host, _, port = address.partition(":")
     connection = http.client.HTTPConnection(host, int(port), timeout=5)
     try:

@@ -15,7 +15,7 @@ class Shape:
 
     Attributes:
         what: in words.
-        seconds: how long it takes unless told otherwise.
+        seconds: how long it takes by default.
         steps: each a share of the time, and a level: 1 is the ceiling, None the level that is asked for.
     """
 

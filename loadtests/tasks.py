@@ -28,7 +28,7 @@ class Work:
         embedder: the model that sees the faces which the first found, where the route embeds them.
         largest: only the largest face of an image is embedded, and there must be one.
         fields: names of a request's images; several make a multipart body.
-        images: a folder of JPEGs to post, unless the caller names another.
+        pictures: a folder of JPEGs to post, unless the caller names another.
         asked: the model that a gRPC message names; the path does it for HTTP.
         most: largest batch that is worth trying; canvases of painters are large.
     """

@@ -45,7 +45,7 @@ class Slo:
     Attributes:
         load: offered, as a share of the ceiling.
         arrivals: ``poisson`` or ``fixed``.
-        settle: seconds after a burst in which latencies and refusals are nobody's fault.
+        settle: seconds after a burst in which latencies and refusals are not judged.
         mix: weight of each task.
         limits: of each task.
     """

@@ -1,6 +1,6 @@
 """Boxes: overlap and non-maximum suppression.
 
-Boxes are float Tensor[..., 4]; without another word they are `xyxy`: x1, y1, x2, y2 with x1 <= x2, y1 <= y2.
+Boxes are float Tensor[..., 4]; by default they are `xyxy`: x1, y1, x2, y2 with x1 <= x2, y1 <= y2.
 """
 
 from __future__ import annotations
@@ -60,13 +60,13 @@ def batched_nms(boxes: Tensor, scores: Tensor, groups: Tensor, iou_threshold: fl
     """Greedy non-maximum suppression within groups, all groups in one call.
 
     Groups are kept apart by moving each to its own place of the plane, in float64: with float32, which is
-    torchvision's way, a large batch's offsets eat the coordinates' low bits and boxes at the threshold flip.
+    torchvision's way, a large batch's offsets lose the coordinates' low bits and boxes at the threshold flip.
 
     Args:
         boxes: Tensor[K, 4], finite.
         scores: Tensor[K].
-        groups: integer Tensor[K], such as image * classes + class; boxes of different groups never meet.
-        iou_threshold: a box goes when its IoU with a kept one of its group is greater. One for all, or
+        groups: integer Tensor[K], such as image * classes + class; different groups are never compared.
+        iou_threshold: a box is dropped when its IoU with a kept one of its group is more. One for all, or
             Tensor[K], equal for the boxes of a group.
 
     Returns:
@@ -118,7 +118,7 @@ def select(
 ) -> Selection:
     """From a detector's raw boxes to its detections: threshold, cap, class-wise NMS, cap; once for a batch.
 
-    Every image has its own limits, and what one image gets does not depend on its batchmates. All work stays
+    Every image has its own limits, and no image's result depends on the others. All work stays
     on the boxes' device.
 
     Args:
@@ -140,7 +140,7 @@ def select(
     best, order = flat.topk(min(candidates, flat.shape[1]), dim=1)
     images, places = (best >= 0).nonzero(as_tuple=True)
     order = order[images, places]
-    # a box that overflowed must not reach the arithmetic that it shares with the batch's other boxes
+    # a box that overflowed must not spoil the batch's arithmetic
     chosen = boxes[images, order // labels].float().nan_to_num(0.0).clamp(-_FAR, _FAR)
     picked, kinds = best[images, places], order % labels
 

@@ -1,7 +1,7 @@
-"""A model's files: state dicts, what stands in their metadata, and labels; every builder reads them here.
+"""A model's files: state dicts, their metadata, and labels; every builder reads them here.
 
-Nothing but tensors is unpickled, and whatever a reader raises for a file that is not what it should be comes
-out as a `WeightsError` that names the file.
+Nothing but tensors is unpickled, and whatever a reader raises for an invalid file becomes a
+`WeightsError` that names the file.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """A state dict, on the CPU: safetensors or a file of `torch.save`, whichever the first bytes say.
+    """A state dict, on the CPU: safetensors or a file of `torch.save`, by its first bytes.
 
     Raises:
         WeightsError: the file cannot be read, or holds anything but named tensors.
@@ -71,7 +71,7 @@ def load_state(
             ``meta`` need.
 
     Raises:
-        WeightsError: names are missing or unexpected, or shapes differ; tells the first three of each kind.
+        WeightsError: names are missing or unexpected, or shapes differ; names the first three of each kind.
     """
     expected = network.state_dict()
     counters = {key for key in expected if key.endswith("num_batches_tracked")}

@@ -1,7 +1,7 @@
-"""What can go wrong in the science, as one small tree.
+"""The errors of the models, as one small hierarchy.
 
 `service/errors.py` maps each class to an HTTP status, a gRPC code and a stable `code`; nothing here
-knows of either. A message is public: it says what was wrong with the caller's input and nothing of
+depends on either. A message is public: it says what was wrong with the caller's input and nothing of
 this machine.
 """
 
@@ -52,7 +52,7 @@ class ParameterInvalid(ModelError, ValueError):
 
     Attributes:
         parameter: the parameter's public name, such as ``top_k``; cut to `ECHO` characters, since it may be
-            the client's word.
+            the client's text.
     """
 
     def __init__(self, parameter: str, detail: str) -> None:
@@ -61,7 +61,7 @@ class ParameterInvalid(ModelError, ValueError):
 
 
 class FaceNotFound(ModelError):
-    """No face stands in an image that must have one."""
+    """No face was found in an image that must have one."""
 
     def __init__(self, detail: str, image: str | None = None) -> None:
         super().__init__(detail)
@@ -84,7 +84,7 @@ class ModelUnknown(ModelError, KeyError):
 
 
 class StyleUnknown(ModelError, KeyError):
-    """A network knows no style of that name; says which ones it knows."""
+    """A network has no style of that name; lists those it has."""
 
     def __str__(self) -> str:  # KeyError would show the repr
         return str(self.args[0])

@@ -30,7 +30,7 @@ Pixels = NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What an image may cost.
+    """Limits of one image.
 
     Attributes:
         max_bytes: length of the file.
@@ -63,7 +63,7 @@ class DecodePlan:
     """What the decoding of one file takes, known from its headers.
 
     Attributes:
-        header: what the file says of itself.
+        header: the file's format, size and orientation.
         reduction: the image is decoded at 1/reduction of its size: 1, 2, 4 or 8 for a JPEG (a shorter inverse
             DCT), any whole number for other formats (the mean of so many pixels squared).
         min_side, max_pixels: as they were asked for.
@@ -105,7 +105,7 @@ def plan(
     min_side: int | None = None,
     max_pixels: int | None = None,
 ) -> DecodePlan:
-    """Reads a file's headers, enforces the limits, and tells what `decode` will take.
+    """Reads a file's headers, enforces the limits, and estimates what `decode` will take.
 
     Takes microseconds for usual files and some milliseconds for the longest and oddest.
 
@@ -115,7 +115,7 @@ def plan(
         min_side, max_pixels: as for `decode`.
 
     Raises:
-        As `decode`, for all that the headers tell.
+        As `decode`, for all that the headers show.
     """
     if not data:
         raise ImageInvalid("the image is empty")
@@ -202,7 +202,7 @@ def decode(
     max_pixels: int | None = None,
     plan: DecodePlan | None = None,
 ) -> Image:
-    """Decodes a JPEG, PNG, WebP or BMP, told by its magic bytes, and turns it upright as its EXIF says.
+    """Decodes a JPEG, PNG, WebP or BMP, by its magic bytes, and turns it upright by its EXIF orientation.
 
     Of an animation, the first frame. 16-bit samples are scaled to 8 bits, CMYK is converted without a
     profile, transparency is laid over white.

@@ -1,8 +1,8 @@
-"""What the headers of an image file tell before any pixel is decoded: format, size, orientation, scans.
+"""Reads the headers of an image file before any pixel is decoded: format, size, orientation, scans.
 
 The limits are enforced on these numbers, so a bomb (a few bytes that claim gigapixels) costs nothing. The
 parsers are small, copy nothing large, and bound the number of segments that they walk. What they read is
-what the libraries read: a file that two parsers could read in two ways is refused or written anew
+what the libraries read: a file that two parsers could read in two ways is refused or rewritten
 (`jpeg_without_metadata`).
 """
 
@@ -19,7 +19,7 @@ from models.errors import ImageInvalid, MediaTypeUnsupported
 
 
 class Format(StrEnum):
-    """The accepted formats, told apart by their magic bytes and never by a declared media type."""
+    """The accepted formats, recognised by their magic bytes and never by a declared media type."""
 
     JPEG = "JPEG"
     PNG = "PNG"
@@ -71,14 +71,14 @@ class WebpImage:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a file says of its image.
+    """The header of an image file.
 
     Attributes:
         format: the file's format.
         width, height: in pixels, as stored (before the orientation is applied); may be zero, never negative.
         orientation: EXIF orientation, 1 to 8; 1 (upright) where there is none or it makes no sense.
         components: channels of a JPEG (1 grey, 3 colour, 4 CMYK or YCCK); 0 for other formats.
-        complete: False where the file ends before its image can (not known for BMP); told, not raised, so
+        complete: False where the file ends before its image can (not known for BMP); reported, not raised, so
             that a size over the limit is refused as such.
         frame: of a JPEG; None for other formats.
         webp: of a WebP; None for other formats.
@@ -105,11 +105,11 @@ _MAX_SEGMENTS = 1_000
 _MAX_STRAY = 1 << 16  # bytes between a JPEG's segments, all together
 _MAX_CHUNKS = 20_000
 _MAX_EXIF = 1 << 16  # as long as a JPEG's can be; the orientation stands in its first directory
-# A scan without data costs a pass over the coefficients all the same. Its price for each block of 8 x 8
-# samples, without the bytes that it reads: measured 13 to 20 ns for a baseline scan and for the DC
+# A scan without data costs a pass over the coefficients all the same. Its cost for each block of 8 x 8
+# samples, without the bytes that it reads: 13 to 20 ns for a baseline scan and for the DC
 # coefficients, 5 to 8 for the first pass over AC coefficients, 30 to 45 for a refinement of them.
 _NS_BASELINE, _NS_DC, _NS_AC, _NS_REFINEMENT = 20, 20, 10, 45
-# libjpeg's own script for four components without subsampling, the dearest of the usual ones, takes 9.6 ns
+# libjpeg's own script for four components without subsampling, the slowest of the usual ones, takes 9.6 ns
 # for each pixel; those for three components 5.5 and less.
 SCAN_NS_PER_PIXEL = 10
 _MAX_SCANS = 100  # writers make up to 24
@@ -121,7 +121,7 @@ _ORIENTATION_TAG = 0x0112
 
 
 def read_header(data: bytes) -> Header:
-    """Tells format, stored size and orientation of an image file.
+    """Reads format, stored size and orientation of an image file.
 
     Raises:
         MediaTypeUnsupported: the magic bytes are of no accepted format.
@@ -224,7 +224,7 @@ def _jpeg(data: bytes) -> Header:
 
 
 def _frame(data: bytes, code: int, at: int, scan: int, regular: bool) -> Frame:
-    """Checks a frame header and prices the scans.
+    """Checks a frame header and estimates the cost of the scans.
 
     Args:
         data: the file.
@@ -252,7 +252,7 @@ def _frame(data: bytes, code: int, at: int, scan: int, regular: bool) -> Frame:
         return Frame(False, sampling, 0, 0, regular)  # one pass holds all; what follows it is not read
     across = -(-width // (8 * max(h for h, _ in sampling)))
     down = -(-height // (8 * max(v for _, v in sampling)))
-    blocks: dict[int, int] = {}  # of a component's number; a number that stands twice at the higher price
+    blocks: dict[int, int] = {}  # of a component's number; a number that stands twice at the higher cost
     for number, (h, v) in zip(numbers, sampling, strict=True):
         blocks[number] = max(blocks.get(number, 0), across * h * down * v)
     coefficients = 64 * sum(across * h * down * v for h, v in sampling)
@@ -260,7 +260,7 @@ def _frame(data: bytes, code: int, at: int, scan: int, regular: bool) -> Frame:
 
 
 def _scan_ns(data: bytes, start: int, progressive: bool, blocks: dict[int, int]) -> int:
-    """The price of all scans. A scan begins with the bytes ff da; those that a scan cannot begin with, as in
+    """The cost of all scans. A scan begins with the bytes ff da; those that a scan cannot begin with, as in
     other segments or behind the image, are left out, others counted even there."""
     total, scans = 0, 0
     for at in _pairs(data, b"\xff\xda", start):
@@ -366,7 +366,7 @@ _PNG_IMAGE = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
 
 
 def png_without_metadata(data: bytes) -> bytes:
-    """A PNG of only the chunks that decide its pixels, and of an animation what a decoder without APNG sees.
+    """A PNG of only the chunks that decide its pixels, and of an animation only its default image.
 
     A decoder would inflate colour profiles and texts, and refuse the image for their checksums.
     """

@@ -21,7 +21,7 @@ class NoOptions:
 
 
 def read_options(kind: type[T], given: Mapping[str, Any]) -> T:
-    """Makes a builder's options of what an entry says.
+    """Makes a builder's options from an entry's.
 
     Args:
         kind: a dataclass whose fields all have defaults. Their types may be bool, int, float, str, tuples of

@@ -1,4 +1,4 @@
-"""What a request may ask of a model: names, bounds, defaults and descriptions, each in one place.
+"""The parameters of a request to a model: names, bounds, defaults and descriptions, each in one place.
 
 A task of the service extends these models by what concerns its transports alone.
 """

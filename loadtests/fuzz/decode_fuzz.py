@@ -1,7 +1,7 @@
 """Image files of every accepted format, mutated and spliced, decoded in child processes at every reduction.
 
 What may not happen: the end of a process by a signal, an exception that is none of the errors of `models`, a
-result of another shape than planned, more memory than planned, time without measure. A case is made anew from
+result of another shape than planned, more memory than planned, time without measure. A case is rebuilt from
 the seed and its number, so a failure names it: `--first NUMBER --count 1 --keep FOLDER` repeats it.
 """
 
@@ -31,7 +31,7 @@ SIDES = (None, None, 1, 4, 8, 16, 28, 64, 100, 224, 640, 1440)
 PIXELS = (None, None, None, 1, 50, 1_000, 10_000, 100_000)
 WEIGHTS = {"jpeg": 12, "png": 8, "webp": 8, "bmp": 2}
 MAGIC = {"jpeg": 3, "png": 16, "webp": 16, "bmp": 2}
-"""Bytes that tell a format."""
+"""Magic bytes of the formats."""
 SLACK_BYTES = 4 << 20  # of the measurement: the interpreter's own
 SECONDS = 0.5
 """CPU time of any of these small images; three times the plan's estimate is allowed besides."""
@@ -50,7 +50,7 @@ class Case:
 
 
 def case(seed: int, number: int) -> Case:
-    """Case `number` of a run: an honest file after one to eight mutations of its format's kind, as a rule."""
+    """Case `number` of a run: a valid file after one to eight mutations of its format's kind, as a rule."""
     random = Random(f"{seed} {number}")
     files = seeds()
     [kind] = random.choices(tuple(WEIGHTS), tuple(WEIGHTS.values()))
@@ -95,7 +95,7 @@ def _wrong_shape(image: Image, made: DecodePlan) -> str | None:
         height, width, size = width, height, size[::-1]
     pixels = image.pixels
     if (image.height, image.width) != size:
-        return f"told {image.height} x {image.width} of {size}"
+        return f"reported {image.height} x {image.width} of {size}"
     if pixels.dtype != "uint8" or pixels.ndim != 3 or pixels.shape[2] != 3 or min(pixels.shape) < 1:
         return f"{pixels.dtype} {pixels.shape}"
     if made.max_pixels is not None and height * width > made.max_pixels:
@@ -122,7 +122,7 @@ class _Memory:
 
 
 def _child(seed: int, first: int, last: int, here: mmap.mmap, told: int) -> None:
-    """Checks cases, writes failures to the pipe `told`, and keeps the number of the present one in `here`."""
+    """Checks cases, writes failures to the pipe `told`, and keeps the current number in `here`."""
     space = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (space + ADDRESS_SPACE, space + ADDRESS_SPACE))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

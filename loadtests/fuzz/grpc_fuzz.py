@@ -1,4 +1,4 @@
-"""Messages of gRPC: random trees of fields, lies about lengths, mutated honest ones, of every method."""
+"""Messages of gRPC: random trees of fields, wrong lengths, mutated valid ones, of every method."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ WRONG = ("INTERNAL", "UNKNOWN", "UNAVAILABLE", "DATA_LOSS", "DEADLINE_EXCEEDED")
 
 
 def generate(random: Random) -> Request:
-    """A call: honest messages that were mutated, or random ones."""
+    """A call: valid messages that were mutated, or random ones."""
     method, stream, several = random.choice(METHODS)
     count = random.choice((1, 1, 2, 5)) if stream else 1
     return method, stream, random.random() < 0.2, [_message(random, several) for _ in range(count)]

@@ -1,4 +1,4 @@
-"""Honest image files of every kind, and mutations that know their formats."""
+"""Valid image files of every kind, and mutations by format."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from loadtests.imagefiles import COLOUR, PNG_MAGIC, Scan, chunk, empty_bands, en
 
 Pixels = NDArray[np.uint8]
 Mutation = Callable[[Random, bytes, bytes], bytes]
-"""A source of chance, a file, and another one to splice with -> a file."""
+"""A random generator, a file, and another one to splice with -> a file."""
 
 SAMPLINGS = (
     COLOUR,

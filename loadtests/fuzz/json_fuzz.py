@@ -1,4 +1,4 @@
-"""JSON of the Open Inference Protocol and of /v1: random documents and mutated honest ones."""
+"""JSON of the Open Inference Protocol and of /v1: random documents and mutated valid ones."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ WHOLE = [json.dumps(one).encode() for _, several in ROUTES for one in several]
 
 
 def generate(random: Random) -> Request:
-    """A request: an honest document that was changed as a tree or as bytes, or a random one."""
+    """A request: a valid document that was changed as a tree or as bytes, or a random one."""
     path, several = random.choice(ROUTES)
     document = random.choice(several)
     kind = random.random()

@@ -1,4 +1,4 @@
-"""Multipart bodies: random parts, broken headers and boundaries, mutated honest forms, wrong types."""
+"""Multipart bodies: random parts, broken headers and boundaries, mutated valid forms, wrong types."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ TYPES = (
 
 
 def generate(random: Random) -> Request:
-    """A request: an honest form that was mutated, or one of random parts."""
+    """A request: a valid form that was mutated, or one of random parts."""
     if random.random() < 0.5:
         body = mutated(random, random.choice(HONEST), TOKENS, HONEST, MOST)
     else:

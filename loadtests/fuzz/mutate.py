@@ -1,4 +1,4 @@
-"""Mutations of bytes: what a broken or hostile client makes of an honest message."""
+"""Mutations of bytes: what a broken or hostile client makes of a valid message."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def mutated(
 
     Args:
         random: decides.
-        data: an honest message, as a rule.
+        data: a valid message, as a rule.
         tokens: pieces of the format that are put in here and there.
         others: messages to splice with.
         most: length that it may have afterwards, bytes.

@@ -1,4 +1,4 @@
-"""Sends generated requests to a server of its own and watches it: statuses, deaths, CPU time, memory."""
+"""Sends generated requests to a server of its own and monitors it: statuses, deaths, CPU time, memory."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def run(kind: Kind, arguments: Sequence[str]) -> int:
 
 
 class HttpClient:
-    """A connection that is kept, and made anew where it was closed; sends (method, path, headers, body)."""
+    """A connection that is kept, and reopened where it was closed; sends (method, path, headers, body)."""
 
     def __init__(self, address: str, grpc_address: str) -> None:
         self._connection = http.client.HTTPConnection(address, timeout=LONGEST + 5)

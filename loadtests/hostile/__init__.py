@@ -1,1 +1,1 @@
-"""Requests that cost a server far more than they cost the client, for a server of one's own."""
+"""Requests that cost a server far more than they cost the client, for your own server only."""

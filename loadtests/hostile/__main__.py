@@ -4,11 +4,11 @@
     python -m loadtests.hostile --quick
     python -m loadtests.hostile --case 'json infer' --workers 1 --json build/hostile.json
 
-Each case is sent alone (CPU seconds, memory), with a deadline and hung up on (what goes on afterwards), and
-eight times at once while others ask the same model and health every 50 ms (memory of all processes, their
-longest waits). CPU seconds are those of the server's processes, so other load on the machine does not matter;
+Each case is sent alone (CPU seconds, memory), with a deadline and disconnected (what goes on afterwards), and
+eight times at once while neighbours request the same model and health every 50 ms (memory of all
+processes, longest waits). CPU seconds are those of the server's processes, so other load does not matter;
 waits are judged only where the machine is quiet (`--waits`). Files of `../shared/cases` are sent where they
-are.
+are present.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from loadtests.server import Server
 def main() -> int:
     """Prints the table; 1 where a case missed a bar."""
     options = _parser().parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started is ended, as by Ctrl-C
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # child processes are stopped, as by Ctrl-C
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     wanted = re.compile(options.case)
@@ -77,7 +77,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--waits", action="store_true", help="judge the neighbours' waits too (a quiet machine)"
     )
-    parser.add_argument("--timeout", type=float, default=30.0, help="seconds after which a client hangs up")
+    parser.add_argument(
+        "--timeout", type=float, default=30.0, help="seconds after which a client disconnects"
+    )
     parser.add_argument("--workers", type=int, default=2, help="processes of the server")
     parser.add_argument("--threads", type=int, default=1, help="model threads of each")
     parser.add_argument("--models", default="", help="models to serve, separated by commas; default: all")

@@ -1,4 +1,4 @@
-"""Clients that hold connections rather than send much: idle ones, silent ones, ones that never read."""
+"""Clients that hold connections rather than send much: idle, silent, or never reading."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes.fromhex("00000004000000000
 
 @dataclass(frozen=True, slots=True)
 class Idle:
-    """Connections that say the least there is, held for some seconds while `/livez` is asked.
+    """Connections that send as little as possible, held for some seconds while `/livez` is requested.
 
     Attributes:
         count: at most so many: what the client may open besides.
@@ -211,7 +211,7 @@ class Behind:
                 return Outcome("OK", sum(len(reply) for reply in call))
             except grpc.RpcError as error:
                 code = error.code().name
-                return Outcome("hung up" if code == "DEADLINE_EXCEEDED" else code)
+                return Outcome("disconnected" if code == "DEADLINE_EXCEEDED" else code)
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,8 +240,8 @@ class Jobs:
         finally:
             for place in places:
                 _asked(target, "DELETE", place)
-        told = " ".join(f"{mine.count(one)}x{one}" for one in sorted(set(mine)))
-        return Outcome(f"{told}, another's {others}")
+        mine_seen = " ".join(f"{mine.count(one)}x{one}" for one in sorted(set(mine)))
+        return Outcome(f"{mine_seen}, another's {others}")
 
 
 def zeros(count: int) -> bytes:

@@ -1,4 +1,4 @@
-"""Messages of gRPC as bytes of protobuf's wire format: many empty fields, deep groups, lies about lengths."""
+"""Messages of gRPC as bytes of protobuf's wire format: many empty fields, deep groups, wrong lengths."""
 
 from __future__ import annotations
 
@@ -140,11 +140,11 @@ MALFORMED = (
 
 
 def classify(image: bytes) -> bytes:
-    """An honest `ClassifyRequest` (and `DetectRequest`)."""
+    """A valid `ClassifyRequest` (and `DetectRequest`)."""
     return field(1, image)
 
 
 def infer(image: bytes, model: str = "efficientnet-lite0") -> bytes:
-    """An honest `ModelInferRequest` of an image."""
+    """A valid `ModelInferRequest` of an image."""
     packed = struct.pack("<I", len(image)) + image
     return field(1, model.encode()) + field(5, TENSOR) + field(7, packed)

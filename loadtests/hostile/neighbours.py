@@ -1,4 +1,4 @@
-"""Others who ask meanwhile: how long the longest of them waited for an answer.
+"""Other clients during a case: the longest wait of each kind for an answer.
 
 They are a process of their own: what the sender does (compressing, sending 64 MiB) does not delay them.
 """
@@ -17,8 +17,8 @@ from typing import Self
 
 EVERY = 0.05
 CONNECTIONS = 3
-"""Of each kind, since a connection stays with one worker; together they ask every `EVERY` seconds."""
-PATIENCE = 30.0
+"""Of each kind, since a connection stays with one worker; together they send one every `EVERY` seconds."""
+TIMEOUT = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Waits:
 
 
 class Neighbours:
-    """Asks between `begin` and `end`.
+    """Sends requests between `begin` and `end`.
 
     Args:
         address: ``host:port`` of the server.
@@ -50,15 +50,15 @@ class Neighbours:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._pipe.send("stop")
-        self._process.join(PATIENCE)
+        self._process.join(TIMEOUT)
 
     def begin(self) -> None:
-        """Starts asking; returns when each has had an answer."""
+        """Starts; returns when each has had an answer."""
         self._pipe.send("begin")
         self._pipe.recv()
 
     def end(self) -> Waits:
-        """Stops asking; returns when each has had its last answer."""
+        """Stops; returns when each has had its last answer."""
         self._pipe.send("end")
         found: Waits = self._pipe.recv()
         return found
@@ -95,17 +95,17 @@ class _Asking:
         for thread in self._threads:
             thread.start()
         for event in begun:
-            event.wait(PATIENCE)
+            event.wait(TIMEOUT)
 
     def end(self) -> Waits:
         self._ended.set()
         for thread in self._threads:
-            thread.join(2 * PATIENCE)
+            thread.join(2 * TIMEOUT)
         return Waits(self._longest, {kind: dict(seen) for kind, seen in self._statuses.items()})
 
     def _ask(self, kind: str, paths: list[str], index: int, started: threading.Event) -> None:
         path = paths[index % len(paths)]
-        connection = http.client.HTTPConnection(self._address, timeout=PATIENCE)
+        connection = http.client.HTTPConnection(self._address, timeout=TIMEOUT)
         first = True
         while not self._ended.is_set():
             begin = time.monotonic()

@@ -22,10 +22,10 @@ CPU, AFTER, MODEL_WAIT, HEALTH_WAIT = 1.5, 1.5, 2.0, 0.25
 ANSWER = 2**20
 """Most bytes of an answer to what is refused."""
 COSTLY = 0.4
-"""CPU seconds from which on a case is sent with a deadline, and hung up on, as well."""
+"""CPU seconds from which on a case is sent with a deadline, and disconnected, as well."""
 DEADLINE = 0.5
 QUIET = 0.1
-"""Cores that a server takes at most when nobody asks."""
+"""Cores that an idle server takes at most."""
 GRACE = 20.0
 """Seconds that what goes on after the answer is waited for."""
 REFUSED = re.compile(r"5(?!03|04)\d\d|UNKNOWN|INTERNAL|DATA_LOSS|RemoteDisconnected")
@@ -41,7 +41,7 @@ class Row:
         sent: bytes.
         status: of the one that was alone; `statuses` those of several at once.
         cpu: seconds, of the one that was alone, including what went on after its answer.
-        after: seconds of CPU after the answer: alone, with a deadline, and after hanging up; the largest.
+        after: seconds of CPU after the answer: alone, with a deadline, and after a disconnect; the largest.
         peak: bytes of all processes (PSS), with several at once.
         rise: sum of the workers' peaks over their sizes before, bytes; with several at once.
         alone_rise: the same of the one that was alone.
@@ -74,10 +74,10 @@ class Runner:
     Args:
         watch: of the server's processes.
         target: where it listens.
-        neighbours: who ask meanwhile; None: nobody.
+        neighbours: other clients meanwhile; None: none.
         limit: bytes that the pod may have.
         judge_waits: whether the neighbours' waits are judged; not where other load disturbs them.
-        quick: without deadlines and hanging up.
+        quick: without deadlines and disconnects.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class Runner:
         self._idle = 0.0
 
     def settle(self, most: float = 60.0) -> None:
-        """Measures what the server takes when nobody asks, cores; waits until that is next to nothing."""
+        """Measures what the idle server takes, cores; waits until that is next to nothing."""
         end = time.monotonic() + most
         while True:
             self._watch.until_quiet(0.05, 30.0)
@@ -136,7 +136,7 @@ class Runner:
         return Row(
             case.name,
             size,
-            _told(outcome),
+            _shown(outcome),
             cpu=cpu,
             after=after,
             peak=usage.peak,
@@ -145,7 +145,7 @@ class Runner:
         )
 
     def _left(self, case: Case) -> list[float]:
-        """CPU seconds after a deadline of the request's own, and after hanging up."""
+        """CPU seconds after a deadline of the request's own, and after a disconnect."""
         found = [0.0]
         if isinstance(case.send, Http | Grpc):
             for send, target in (
@@ -173,7 +173,7 @@ class Runner:
         waits = Waits() if self._neighbours is None else self._neighbours.end()
         usage = self._watch.usage()
         self._watch.until_quiet(self._idle, GRACE, 0.1 if self._quick else 0.25)
-        counted = Counter(map(_told, outcomes))
+        counted = Counter(map(_shown, outcomes))
         return replace(
             row,
             statuses=" ".join(f"{count}x{status}" for status, count in sorted(counted.items())),
@@ -243,7 +243,7 @@ def line(row: Row) -> str:
     return f"| {' | '.join(cells)} |" + (f" **{'; '.join(row.failures)}**" if row.failures else "")
 
 
-def _told(outcome: Outcome) -> str:
+def _shown(outcome: Outcome) -> str:
     refused = not outcome.status.startswith(("2", "OK"))
     long = refused and outcome.answered > ANSWER
     return f"{outcome.status}({_bytes(outcome.answered)})" if long else outcome.status

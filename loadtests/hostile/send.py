@@ -21,7 +21,7 @@ class Target:
 
     Attributes:
         address, grpc_address: ``host:port``.
-        timeout: after so many seconds the client hangs up.
+        timeout: after so many seconds the client disconnects.
     """
 
     address: str
@@ -41,10 +41,10 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a client saw.
+    """The outcome for a client.
 
     Attributes:
-        status: of HTTP or of gRPC; ``hung up`` after the client's own timeout; an error's name where the
+        status: of HTTP or of gRPC; ``disconnected`` after the client's own timeout; an error's name where the
             connection failed.
         answered: bytes of the answer's body.
     """
@@ -79,7 +79,7 @@ class Http:
             answer = connection.getresponse()
             return Outcome(str(answer.status), _drained(answer))
         except TimeoutError:
-            return Outcome("hung up")
+            return Outcome("disconnected")
         except (OSError, http.client.HTTPException) as error:
             return Outcome(type(error).__name__)
         finally:
@@ -123,7 +123,7 @@ class Grpc:
                 code = error.code().name
                 details = len(error.details() or "")
                 own = code == "DEADLINE_EXCEEDED" and self.timeout is None
-                return Outcome("hung up" if own else code, details)
+                return Outcome("disconnected" if own else code, details)
 
     def _each(self) -> Iterator[bytes]:
         for message in self.messages:
@@ -158,14 +158,14 @@ class Raw:
                         if self.pause:
                             time.sleep(self.pause)
                         if time.monotonic() > end:
-                            return Outcome("hung up")
+                            return Outcome("disconnected")
                     if self.half:
                         connection.shutdown(socket.SHUT_WR)
                 first = b""
                 while b"\r\n" not in first and (more := connection.recv(4096)):
                     first += more
             except TimeoutError:
-                return Outcome("hung up")
+                return Outcome("disconnected")
             except OSError as error:
                 return Outcome(type(error).__name__)
         words = first.split(b" ", 2)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 TICK = os.sysconf("SC_CLK_TCK")
 JOB = 3
-"""A process whose nice value is so much over the server's is a style job: it takes what others leave."""
+"""A process whose nice value is so much over the server's is a style job, which runs in idle time."""
 EVERY = 0.05
 GONE = (FileNotFoundError, ProcessLookupError)
 
@@ -70,7 +70,7 @@ class Watch:
         self._thread.join()
 
     def reset(self) -> None:
-        """Begins anew: CPU time, peaks, and which processes there are."""
+        """Resets CPU time, peaks, and the list of processes."""
         with self._lock:
             self._sample()
             self._base = sum(self._cpu.values())
@@ -88,7 +88,7 @@ class Watch:
             rise, died = 0, 0
             living = set(self.workers())
             for pid, before in self._before.items():
-                if pid not in living:  # or a zombie, which its parent has not asked for yet
+                if pid not in living:  # or a zombie, which its parent has not reaped yet
                     died += 1
                     continue
                 with contextlib.suppress(*GONE):

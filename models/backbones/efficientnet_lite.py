@@ -30,7 +30,7 @@ STAGES = (
 
 
 class ConvNorm(nn.Sequential):
-    """Convolution with TensorFlow's "same" padding, batch norm, and ReLU6 unless told otherwise."""
+    """Convolution with TensorFlow's "same" padding, batch norm, and ReLU6 unless disabled."""
 
     def __init__(
         self,

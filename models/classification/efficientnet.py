@@ -47,7 +47,7 @@ class EfficientNetLite0(nn.Module):
         return logits
 
 
-# The published checkpoint's names -> ours.
+# The published checkpoint's names -> those here.
 _NAMES = (
     (r"^_conv_stem\.", "backbone.stem.conv."),
     (r"^_bn0\.", "backbone.stem.norm."),

@@ -1,10 +1,10 @@
-"""What a classifier looks at: Grad-CAM heat maps, their overlay, and its first layer's filters as an image.
+"""Explanations of a classifier: Grad-CAM heat maps, their overlay, and its first layer's filters as an image.
 
 Selvaraju, Cogswell, Das, Vedantam, Parikh and Batra, "Grad-CAM: Visual Explanations from Deep Networks via
 Gradient-based Localization" (ICCV 2017, https://arxiv.org/abs/1610.02391), equations 1 and 2.
 
-A network is watched through a function mode, which belongs to the calling thread; nothing is hooked to the
-module, so that others may run it at the same time.
+A network is observed through a function mode, which is local to the calling thread; the module has no
+hooks, so that others may run it at the same time.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class HeatMap:
 
 @runtime_checkable
 class Placed(Protocol):
-    """A pipeline that tells which part of an image its network sees; without it, the centre crop's."""
+    """A pipeline that knows the region of an image that is its network's input; default: the centre crop."""
 
     def region(self, image: Image) -> Box:
         """xyxy in pixels of the upright original; may reach beyond it."""
@@ -120,7 +120,7 @@ def grad_cam(pipeline: ClassifierPipeline, image: Image, label: str | None = Non
             index = int(logits.argmax())
         (gradient,) = torch.autograd.grad(logits[index], watch.features)
     features = watch.features.detach()[0].float()
-    weights = gradient[0].float().mean((1, 2))  # equation 1: how much each map matters
+    weights = gradient[0].float().mean((1, 2))  # equation 1: the weight of each map
     heat = torch.einsum("c,chw->hw", weights, features).relu()  # equation 2
     grid = (heat / heat.max().clamp(min=torch.finfo(torch.float32).tiny)).cpu().numpy()
     region = pipeline.region(image) if isinstance(pipeline, Placed) else _centre(pipeline.card, image)
@@ -184,7 +184,7 @@ def _centre(card: Card, image: Image) -> Box:
 
 
 def overlay(image: Image, heat: HeatMap, strength: float = 0.6) -> Pixels:
-    """The image with the heat laid over it: the warmer, the stronger -> uint8 RGB of the decoded size.
+    """The image with the heat map laid over it -> uint8 RGB of the decoded size.
 
     Args:
         image: what was explained.

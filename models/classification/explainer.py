@@ -1,4 +1,4 @@
-"""What a classifier's answers rest on, for `Pipeline.explainer`."""
+"""Explanations of a classifier, for `Pipeline.explainer`."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ def place(image: Image) -> tuple[Pixels, tuple[float, float, float, float]]:
     """See `digit_crop`; also gives what the 32 x 32 pixels show, xyxy in pixels of the upright original.
 
     An image with a bright border (its median over 127) is taken for ink on paper and inverted. One of
-    28 x 28 or 32 x 32 is then used as it is. Of any other the ink is told from the paper, its bounding box is
+    28 x 28 or 32 x 32 is then used as it is. Of any other the ink is segmented, its bounding box is
     scaled to 20 pixels and its centre of mass is moved to the middle.
     """
     grey = light_ink(cv2.cvtColor(image.pixels, cv2.COLOR_RGB2GRAY))

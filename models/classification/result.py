@@ -1,4 +1,4 @@
-"""What a classifier is asked for and what it answers."""
+"""Options and results of a classifier."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from models.parameters import Parameters
 
 
 class ClassifyOptions(Parameters):
-    """What a request may ask of a classifier."""
+    """Options of a request to a classifier."""
 
     top_k: int = Field(5, ge=1, description="how many labels")
 

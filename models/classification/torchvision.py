@@ -29,7 +29,7 @@ from models.pipeline import Kind
 if TYPE_CHECKING:
     from models.weights import Entry
 
-# The heads that only training looks at; torchvision's own loading drops them too.
+# The auxiliary heads, for training only; torchvision's own loading drops them too.
 _AUXILIARY = re.compile(r"^(aux1|aux2|AuxLogits)\.")
 # DenseNet's published files have the names of an older version of its layers.
 _OLD_DENSE = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\.\w+)$")
@@ -80,7 +80,7 @@ def preset_crop(
 ) -> Pixels:
     """Torchvision's Resize(resized) and CenterCrop(size), also in how they round -> uint8 [size, size, 3].
 
-    `center_crop` is quicker and sees the same but for half a pixel; these weights are judged by this.
+    `center_crop` is quicker and differs by half a pixel at most; these weights are evaluated with this one.
     """
     height, width = image.pixels.shape[:2]
     short, long = min(height, width), max(height, width)

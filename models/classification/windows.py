@@ -6,9 +6,9 @@ on a larger image the trunk gives a larger feature map, and the head, its linear
 convolutions, gives the scores of every window at the trunk's stride. A finer stride comes from shifted
 images, as in section 3.3.
 
-What equals what: the score at a place of the map is the network's answer for the window of its input's size
+Equivalence: the score at a place of the map is the network's answer for the window of its input's size
 there. A trunk without padding (LeNet-5) sees nothing else, so a crop of the window, run alone, gives the same
-number. A trunk that pads sees zeros around a crop where the window in the image has neighbours, and no
+number. A trunk that pads has zeros around a crop where the window in the image has neighbours, and no
 single pass can give both, as its receptive field (EfficientNet-Lite0: 851 pixels) is larger than the window.
 For such a trunk the score equals that of a crop of the window with all that its features see around it, up to
 the edge of the image, of which the window's own features are pooled; and for a window as large as the

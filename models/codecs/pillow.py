@@ -28,7 +28,7 @@ def cost(header: Header, reduction: int, length: int) -> tuple[int, float]:
 
 
 def decode(data: bytes, header: Header, reduction: int) -> Pixels:
-    """uint8 RGB; of a PNG the metadata is left out before Pillow sees it."""
+    """uint8 RGB; of a PNG the metadata is removed before Pillow reads it."""
     if header.format is Format.PNG:
         return decode_with(PngImageFile, png_without_metadata(data), header, reduction)
     return decode_with(BmpImageFile, data, header, reduction)
@@ -49,7 +49,7 @@ def decode_with(plugin: type[ImageFile.ImageFile], data: bytes, header: Header, 
                 )
     except MemoryError:
         raise
-    except Exception as error:  # Pillow's plugins raise whatever their parsing meets
+    except Exception as error:  # Pillow's plugins raise many kinds of errors
         raise ImageInvalid(f"the {header.format} is truncated or corrupt") from error
     raise ImageInvalid(f"the {header.format} tells its size in two ways")
 

@@ -1,6 +1,6 @@
 """WebP: libwebp through OpenCV, which decodes straight into one array.
 
-What reaches it is a file that we put together of the bitstream and its alpha plane alone: no metadata, and of
+It is given a file made of the bitstream and its alpha plane alone: no metadata, and of
 an animation only the first frame.
 """
 
@@ -24,7 +24,7 @@ _KEPT = 32 << 20  # bytes of a freed block that the C library may keep for itsel
 
 
 def cost(header: Header, reduction: int, length: int) -> tuple[int, float]:
-    """Bytes: OpenCV's image and its copy, libwebp's own, its tables, a canvas, the file anew; and seconds."""
+    """Bytes: OpenCV's image and its copy, libwebp's own, its tables, a canvas, the new file; and seconds."""
     image = header.webp
     assert image is not None  # noqa: S101 - it is a WebP
     pixels, canvas = image.width * image.height, header.width * header.height

@@ -88,7 +88,7 @@ class DetectorPipeline(Pipeline):
         """Letterboxes one image and checks its options.
 
         Raises:
-            ParameterInvalid: a class that the model does not know.
+            ParameterInvalid: a class that the model does not have.
         """
         context = self._context(options)
         canvas, geometry = letterbox(image, self.height, self.width, fill=self.fill)

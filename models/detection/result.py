@@ -1,4 +1,4 @@
-"""What a detector is asked for and what it answers."""
+"""Options and results of a detector."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def names(given: Any) -> Any:
 
 
 class DetectOptions(Parameters):
-    """What a request may ask of a detector; None means the model's own default."""
+    """Options of a request to a detector; None means the model's own default."""
 
     score_threshold: float | None = Field(
         None, ge=0, le=1, description="least score of a detection; the model's own if left out"

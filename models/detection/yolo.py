@@ -35,7 +35,7 @@ STRIDES = (8, 16, 32)
 
 @dataclass(frozen=True)
 class YoloConfig:
-    """What makes one network: it travels with the weights.
+    """The configuration of a network, stored with its weights.
 
     Attributes:
         labels: class names by index.
@@ -120,7 +120,7 @@ class Neck(nn.Module):
 
 
 class Yolo(nn.Module):
-    """The network; `forward` is what training sees, `Detector` what is served."""
+    """The network; `forward` is for training, `Detector` is served."""
 
     anchors: Tensor
 
@@ -128,7 +128,7 @@ class Yolo(nn.Module):
         super().__init__()
         self.config = config
         classes, shapes = len(config.labels), len(config.anchors[0])
-        # one class needs no logit of its own: that there is an object says it all
+        # one class needs no logit of its own: objectness is enough
         self.outputs = 5 + (classes if classes > 1 else 0)
         self.register_buffer("anchors", torch.tensor(config.anchors), persistent=False)  # [3, shapes, 2]
         self.backbone = Backbone()

@@ -237,9 +237,9 @@ def build(entry: Entry, files: Mapping[str, Path]) -> EmbedderPipeline:
     """The builder ``dlib_resnet``; options as in `DlibOptions`.
 
     Files:
-        weights: what `convert` made of dlib's .dat; the catalogue tells the store to.
+        weights: dlib's .dat as converted by `convert`, which the catalogue names.
         head (optional): a projection trained by `models.training.faces.triplet`, safetensors. The card's
-            digest is then that of both files' digests: its vectors never meet the plain network's.
+            digest is then that of both files' digests: its vectors do not compare with the plain network's.
 
     Raises:
         WeightsError: a file is not what it should be, the head was trained on another network, or an option

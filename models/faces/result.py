@@ -1,4 +1,4 @@
-"""What face models are asked for and what they answer.
+"""Options and results of face models.
 
 Faces are personal data: nothing here is written to a log, and no `repr` shows an embedding's numbers.
 """
@@ -18,7 +18,7 @@ Landmarks = tuple[Point, Point, Point, Point, Point]
 
 
 class FaceOptions(Parameters):
-    """What a request may ask of a face detector; None means the model's own default.
+    """Options of a request to a face detector; None means the model's own default.
 
     The detector has its own smallest face besides `min_size`, a fraction of the image's longer side.
     """
@@ -69,7 +69,7 @@ class Faces:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Embedding:
-    """Where a face lies in a network's space.
+    """A face's vector in a network's embedding space.
 
     Attributes:
         vector: float32 [D]. Vectors of one `model` alone may be compared.

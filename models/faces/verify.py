@@ -22,7 +22,7 @@ class Verdict:
     Attributes:
         verified: whether the distance is at most the threshold.
         distance: Euclidean, 0 or more; smaller is more alike.
-        similarity: the cosine, -1 to 1; it is told besides and decides nothing.
+        similarity: the cosine, -1 to 1; for information only.
         threshold: the distance that decided.
         metric: what `distance` is.
         model: hex SHA-256 of the weights that both embeddings came from.
@@ -37,7 +37,7 @@ class Verdict:
 
 
 def select_face(faces: Faces, how: FaceSelect = "largest", image: str | None = None) -> Face:
-    """The face of an image that is meant.
+    """Selects the face of an image.
 
     Args:
         faces: what the detector found.
@@ -60,7 +60,7 @@ def select_face(faces: Faces, how: FaceSelect = "largest", image: str | None = N
 
 
 def compare(a: Embedding, b: Embedding, card: Card, threshold: float | None = None) -> Verdict:
-    """Compares two embeddings, from wherever they come.
+    """Compares two embeddings.
 
     Args:
         a, b: two vectors of the model.

@@ -24,12 +24,12 @@ CONTENT_TAP = 5
 """The block whose features are the content: stride 16."""
 
 MARGIN = 8
-"""Pixels by which images are mirrored before the backbone sees them. It pads with zeros, so what it says of
-the outermost pixels is odd, and an optimiser makes use of that: images got a coloured frame."""
+"""Pixels by which images are mirrored before the backbone. It pads with zeros, so its features of
+the outermost pixels are distorted, which an optimiser exploits: images got a coloured frame."""
 
 
 def gram_matrix(features: Tensor) -> Tensor:
-    """How channels appear together, wherever that is: Tensor[N, C, H, W] -> Tensor[N, C, C].
+    """Correlations of channels, independent of position: Tensor[N, C, H, W] -> Tensor[N, C, C].
 
     Inner products of all pairs of channels, divided by H * W, so that images of different sizes compare.
     """
@@ -68,9 +68,9 @@ def total_variation(images: Tensor) -> Tensor:
 
 
 class Perceptual(nn.Module):
-    """What the costs see of an image: the content's features and the style's Gram matrices.
+    """What the costs compare: the content's features and the style's Gram matrices.
 
-    The backbone's first convolution has a stride of two, so it sees half of a pattern of every other pixel,
+    The backbone's first convolution has a stride of two, so it gets half of a pattern of every other pixel,
     and an optimiser may lower the losses with such patterns. Shifted by a pixel they raise them: an optimiser
     moves the image a little from step to step (`shift`), against dots and checkerboards.
 
@@ -83,7 +83,7 @@ class Perceptual(nn.Module):
         self.backbone = backbone.eval().requires_grad_(False)
 
     def forward(self, images: Tensor, shift: tuple[int, int] = (0, 0)) -> tuple[Tensor, list[Tensor]]:
-        """Looks at images.
+        """Computes the features of images.
 
         Args:
             images: float Tensor[N, 3, H, W], RGB, 0..255.

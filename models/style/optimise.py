@@ -1,4 +1,4 @@
-"""One image in the manner of any painting, found by optimising its pixels: slow, but for every style.
+"""One image in the manner of any painting, by optimising its pixels: slow, but for any style.
 
 Gatys, Ecker and Bethge (CVPR 2016), equation 7, on EfficientNet-Lite0's features (see `losses.py`); coarse
 to fine as in Gatys et al., "Controlling Perceptual Factors in Neural Style Transfer" (CVPR 2017), section 6:
@@ -23,14 +23,14 @@ from models.parameters import Parameters
 from models.style.losses import Perceptual, content_cost, style_cost, total_variation
 from models.style.result import Stylized
 
-SMALLEST = 32  # pixels; the coarsest features that are looked at have a stride of 32
+SMALLEST = 32  # pixels; the coarsest features in use have a stride of 32
 SHIFTS = ((0, 0), (1, 1), (0, 1), (1, 0))  # pixels, in turn: see `Perceptual`
 
 Weight = Annotated[float, Field(ge=0, le=1e6, description="weight of this cost")]
 
 
 class OptimiseOptions(Parameters):
-    """What a request may ask of a style job; its time grows with the square of `size`."""
+    """Options of a style job; its time grows with the square of `size`."""
 
     size: int = Field(256, ge=64, le=1024, description="longest side of the result, pixels")
     steps: int = Field(150, ge=1, le=1000, description="steps of the optimiser")
@@ -38,7 +38,7 @@ class OptimiseOptions(Parameters):
         None,
         ge=64,
         le=1024,
-        description="longest side at which the painting is looked at: larger, larger strokes; "
+        description="longest side to which the painting is scaled: larger, larger strokes;  "
         "half as much again as `size` if left out",
     )
     content_weight: Weight = 1.0
@@ -52,7 +52,7 @@ class OptimiseOptions(Parameters):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """How far a job is.
+    """The progress of a job.
 
     Attributes:
         step: steps done, from 1.
@@ -86,15 +86,15 @@ def optimise(
 
     Args:
         content, style: any sizes.
-        perceptual: the network that the costs look through; may be shared by jobs of several threads.
+        perceptual: the network whose features the costs compare; may be shared by jobs of several threads.
         progress: called after every step.
-        cancelled: asked before every step.
+        cancelled: called before every step.
 
     Returns:
         An image of the content's proportions whose longest side is `options.size`.
 
     Raises:
-        Cancelled: `cancelled` said so.
+        Cancelled: `cancelled` returned true.
     """
     options = options or OptimiseOptions()
     painting_size = options.style_size or options.size * 3 // 2

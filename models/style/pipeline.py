@@ -2,7 +2,7 @@
 
 How a style reaches the network: a canvas is one row higher than its image, and the bytes of that last row
 are the weights of the styles (red of column i: style i; 255 for the one that was asked for). So an item is
-still one uint8 array [H, W, 3]: the batcher, CUDA graphs and OpenVINO need to know nothing of styles, and
+still one uint8 array [H, W, 3]: the batcher, CUDA graphs and OpenVINO do not depend on styles, and
 requests with different ones share a batch. Mixtures, and a style that stands for the image itself, would
 need no more.
 """

@@ -1,4 +1,4 @@
-"""What style transfer is asked for and what it answers."""
+"""Options and results of style transfer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from models.parameters import Parameters
 
 
 class StyleOptions(Parameters):
-    """What a request may ask of a style network."""
+    """Options of a request to a style network."""
 
     style: str | None = Field(None, description="a style's name; the first if left out")
     strength: float = Field(1.0, ge=0, le=1, description="0: the image itself; 1: the style")

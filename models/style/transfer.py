@@ -38,7 +38,7 @@ come out discoloured, since what the network learnt from is padded with zeros.""
 
 @dataclass(frozen=True)
 class StyleConfig:
-    """What makes one network: it travels with the weights.
+    """The configuration of a network, stored with its weights.
 
     Attributes:
         styles: in the order of their rows of `StyleNetwork.styles`.
@@ -112,7 +112,7 @@ class ConditionalNorm(nn.Module):
 
 
 class StyleNetwork(nn.Module):
-    """The network; `forward` is what training sees, `ServedStyleNetwork` what is served.
+    """The network; `forward` is for training, `ServedStyleNetwork` is served.
 
     Attributes:
         styles: Tensor[S, D], a style a row: the scales and shifts of all norms, one after another, and how
@@ -155,7 +155,7 @@ class StyleNetwork(nn.Module):
             return result
 
         inputs = (images - MEAN) / SCALE
-        # the first layer sees squares of 2 x 2 pixels as 12 channels
+        # the first layer takes squares of 2 x 2 pixels as 12 channels
         hidden = self.stem(F.pixel_unshuffle(inputs, 2))
         hidden = F.relu(normalised(0, hidden))
         hidden = F.relu(normalised(1, self.down(hidden)))
@@ -167,7 +167,7 @@ class StyleNetwork(nn.Module):
 
 
 class ServedStyleNetwork(nn.Module):
-    """What is served: a batch in which every image says which style it wants."""
+    """The served network: every image of a batch carries the weights of its styles."""
 
     def __init__(self, network: StyleNetwork) -> None:
         super().__init__()

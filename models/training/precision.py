@@ -20,7 +20,7 @@ def autocast() -> torch.autocast:
 
 
 class Float32Conv2d(nn.Conv2d):
-    """A convolution that autocast leaves alone."""
+    """A convolution that autocast does not change."""
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002
         with torch.autocast(input.device.type, enabled=False):

@@ -1,4 +1,4 @@
-"""How far a training is: by epochs, or by time, on a machine that may be busy or stop it for a while."""
+"""The progress of a training: by epochs, or by time, on a machine that may be busy or stop it for a while."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Progress:
     Args:
         steps: how many there will be; only counts where no time is set.
         minutes: how long it may take, or None.
-        deadline: the clock's reading by which it is over whatever the others say, or None.
-        clock: seconds; Unix time unless told otherwise.
+        deadline: the clock's reading by which it is over whatever the other limits are, or None.
+        clock: seconds; Unix time by default.
 
     Attributes:
         value: 0 to 1.

@@ -120,7 +120,7 @@ class OpenVINOExecutor:
         import openvino
 
         with warnings.catch_warnings(), torch.inference_mode():
-            warnings.simplefilter("ignore")  # of the tracer: our modules do not branch on data
+            warnings.simplefilter("ignore")  # of the tracer: the modules do not branch on data
             # two rows, so that no dimension of one is mistaken for something to broadcast
             example = tuple(torch.from_numpy(np.zeros((2, *one.shape[1:]), one.dtype)) for one in batch)
             # traced here, since the converter's own tracing runs it thrice to compare

@@ -255,7 +255,7 @@ class Runner:
         for group in by_shape.values():
             began = time.perf_counter()
             answers, computed = self._compute([item for _, item in group], preparing * len(group) / ready)
-            seconds = time.perf_counter() - began  # without the preparation, which the answer tells apart
+            seconds = time.perf_counter() - began  # without the preparation, which is reported separately
             for (index, _), result in zip(group, answers, strict=True):
                 results[index] = (result, began, computed, seconds, len(group))
         return results

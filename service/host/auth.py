@@ -110,7 +110,7 @@ class Auth:
         try:
             if self._version(self._file) != self._seen:
                 self._read(self._file)
-                logger.info("the API keys were read anew: %d in the file", len(self._from_file))
+                logger.info("the API keys were read again: %d in the file", len(self._from_file))
         except (OSError, ValueError) as error:
             logger.warning("the file of API keys cannot be read, the old ones stay: %s", error)
 

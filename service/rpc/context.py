@@ -1,7 +1,7 @@
 """One RPC under way: its deadline, its trailers, and its error as a rich status.
 
 Errors follow Google's error model (https://google.aip.dev/193): the status's details hold a
-google.rpc.ErrorInfo whose reason is our stable `code`, a BadRequest that names the parameter, and a RetryInfo
+google.rpc.ErrorInfo whose reason is the stable `code`, a BadRequest that names the parameter, and a RetryInfo
 where trying again makes sense.
 """
 

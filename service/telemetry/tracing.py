@@ -4,7 +4,7 @@ Stages are recorded after they have ended, with the times that were measured for
 image takes the same path with traces and without. Spans carry names, numbers and sizes, never an image's
 content, a query or a key. Exporting happens in a thread of its own with a bounded queue: a collector that is
 slow or gone costs spans, never an answer. Names follow OpenTelemetry's semantic conventions for HTTP and RPC
-(https://opentelemetry.io/docs/specs/semconv/), our own begin with ``lynceus.``.
+(https://opentelemetry.io/docs/specs/semconv/), custom ones begin with ``lynceus.``.
 """
 
 from __future__ import annotations

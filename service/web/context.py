@@ -69,7 +69,7 @@ async def authorize(request: Request, service: State) -> None:
 async def while_connected(request: Request) -> AsyncIterator[None]:
     """Cancels the request when its client disconnects, so that its image leaves the queue. Needs a read body.
 
-    The cancellation ends in the middleware, which tells it from the server's own by `client_gone`.
+    The cancellation ends in the middleware, which distinguishes it from the server's own by `client_gone`.
     """
     task = asyncio.current_task()
     assert task is not None  # noqa: S101 (a handler always runs in a task)

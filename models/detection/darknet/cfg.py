@@ -2,7 +2,7 @@
 
 The keys and their defaults are those of https://github.com/AlexeyAB/darknet (`src/parser.c`). Keys that only
 training reads are ignored; keys that would change what the network computes and are not supported here are
-refused, so a network either runs as its author meant or does not load.
+refused, so a network either computes what darknet does or does not load.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ from models.options import check_range, read_options
 from models.pipeline import Kind, Prepared
 from models.weights import Entry
 
-# exp(8) times an anchor is beyond any canvas already; what no trained network says must not become infinite,
+# exp(8) times an anchor is beyond any canvas already; untrained outputs must not become infinite,
 # for one box without bounds would spoil the arithmetic of the whole batch's suppression.
 _MAX_LOG_SIZE = 8.0
 _MAX_VALUES = 1 << 28  # of one feature map
@@ -124,7 +124,7 @@ class Darknet(nn.Module):
 
     @property
     def classes(self) -> int:
-        """How many classes the heads tell apart."""
+        """How many classes the heads have."""
         return self._heads()[0].classes
 
     def convolutions(self) -> list[tuple[cfg.Convolutional, nn.Conv2d]]:
@@ -148,7 +148,7 @@ class Darknet(nn.Module):
             outputs[index] = layer(*(outputs[source] for source in read))
             if index in self.inputs:
                 found.append(outputs[index])
-            for source in read:  # let go of what nothing reads any more: 608 pixels make large maps
+            for source in read:  # release maps that no later layer reads: at 608 pixels they are large
                 if self._last_use[source] == index:
                     outputs.pop(source, None)
         return found

@@ -1,4 +1,4 @@
-"""What lies between MTCNN's networks: candidates chosen and cut out, for a whole batch at once."""
+"""The steps between MTCNN's networks: candidates are chosen and cropped, for a whole batch at once."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def square(found: Candidates, boxes: Tensor) -> Candidates:
 def nms_over_min_area(found: Candidates, threshold: float) -> Tensor:
     """Greedy suppression by the intersection over the smaller box, which takes away a face inside of a face.
 
-    It is told from the IoU: with areas A and B, the intersection is IoU * (A + B) / (1 + IoU).
+    It is computed from the IoU: with areas A and B, the intersection is IoU * (A + B) / (1 + IoU).
     """
     order = found.scores.argsort(descending=True, stable=True)
     found = found[order]

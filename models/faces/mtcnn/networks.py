@@ -21,7 +21,7 @@ from models.errors import WeightsError
 
 
 class _Network(nn.Module):
-    """A network that knows how its weights lie in facenet-pytorch's files."""
+    """A network that can read its weights from facenet-pytorch's files."""
 
     def load(self, path: Path) -> None:
         """Reads a file of facenet-pytorch (`torch.save` of a state dict; nothing but tensors is unpickled).
@@ -125,7 +125,7 @@ class RNet(_Network):
 
 
 class ONet(_Network):
-    """Output: the last word on a candidate, and its landmarks.
+    """Output: the final score of a candidate, and its landmarks.
 
     Tensor[M, 48, 48, 3] -> scores Tensor[M], regressions Tensor[M, 4] and landmarks Tensor[M, 5, 2],
     (x, y) in units of the candidate's box from its upper left corner.

@@ -29,7 +29,7 @@ from models.options import check_range, read_options
 from models.pipeline import Card, Kind, Pipeline, Prepared, RunStage, Stage
 from models.weights import Entry
 
-_FILL = 127  # the padding of the canvas is what the networks see as zero
+_FILL = 127  # the padding of the canvas is zero after normalisation
 _CHUNK = 1024  # most crops that a small network takes at once: bounds the memory of its activations
 
 

@@ -1,6 +1,6 @@
 """MTCNN's image pyramid, all sizes packed into one image.
 
-The proposal network looks for faces of 12 pixels, so it must see the image at many sizes. One pass over one
+The proposal network looks for faces of 12 pixels, so it needs the image at many sizes. One pass over one
 mosaic of them takes the place of a pass per size: the network becomes a plain convolutional one of a fixed
 shape, and the resizing is done on bytes before, in the thread pool. A window that would lie across two sizes
 is never used, so the tiles touch.

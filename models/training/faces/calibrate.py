@@ -151,7 +151,7 @@ def report(distances: NDArray[np.float64], same: NDArray[np.bool_], threshold: f
 
 def plot(curve: Roc, path: Path) -> None:
     """Draws the curve (needs matplotlib)."""
-    from matplotlib.figure import Figure  # a tool of the bench, not of the service
+    from matplotlib.figure import Figure  # needed by this tool only
 
     figure = Figure(figsize=(5, 5), layout="constrained")
     axes = figure.subplots()
@@ -175,7 +175,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--detector", default="mtcnn")
     parser.add_argument("--embedder", default="dlib-resnet")
     parser.add_argument(
-        "--catalogue", type=Path, action="append", default=[], help="an operator's own, besides ours"
+        "--catalogue", type=Path, action="append", default=[], help="an operator's own catalogue"
     )
     parser.add_argument("--cache", type=Path, help="folder of fetched weights")
     args = parser.parse_args(argv)

@@ -34,11 +34,11 @@ class Recipe:
 
     Attributes:
         steps: updates.
-        people, images: of a batch: so many people, so many embeddings of each, drawn with replacement.
+        people, pictures: of a batch: so many people, so many embeddings of each, drawn with replacement.
         margin: by which a stranger must be farther than a second image of oneself, in squared distance.
         learning_rate: of Adam.
-        stay: weight of the squared change of the projection, which starts as the identity: what few images
-            say must not undo what the network knows.
+        stay: weight of the squared change of the projection, which starts as the identity: a few
+            images must not undo the network's training.
         seed: of everything that is drawn.
     """
 
@@ -138,7 +138,7 @@ def save(path: Path, weight: Tensor, base: str, threshold: float, recipe: Recipe
 
 
 def best_threshold(vectors: Tensor, labels: Tensor) -> tuple[float, float]:
-    """The distance that tells these people apart most often, and how often: all pairs of Tensor[M, D]."""
+    """The distance that separates these people most often, and how often: all pairs of Tensor[M, D]."""
     distances, same = pair_distances(vectors, labels)
     threshold = roc(distances, same).best(int(same.sum()), int((~same).sum()))
     return threshold, float(((distances <= threshold) == same).mean())

@@ -4,7 +4,7 @@
         --trunk efficientnet-lite0-57934424.pth --out more-styles.safetensors --steps 1000
 
 Dumoulin, Shlens and Kudlur (ICLR 2017, https://arxiv.org/abs/1610.07629), section 3.2 and figure 5: the
-shared weights know how to paint, so a new style is soon learned and the old ones stay as they were, bit for
+shared weights are trained already, so a new style is soon learned and the old ones stay as they were, bit for
 bit.
 """
 
@@ -38,7 +38,7 @@ def add(
         network: a trained one; it is not changed.
         style: the new one's name, title and thumbnail.
         costs: with the new painting as its only one.
-        images: uint8 [h, w, 3] each, to paint.
+        pictures: uint8 [h, w, 3] each, to paint.
         recipe: `style_rate`, `batch`, `size`, the weights of the costs, and how long.
 
     Returns:
@@ -50,7 +50,7 @@ def add(
     config = replace(network.config, styles=(*network.config.styles, style))
     painter = copy.deepcopy(network).requires_grad_(False).to(memory_format=torch.channels_last)
     hasten(painter)
-    code = nn.Parameter(network.styles.detach().mean(dim=0))  # between all that are known
+    code = nn.Parameter(network.styles.detach().mean(dim=0))  # between all that exist
     optimiser = torch.optim.Adam([code], lr=recipe.style_rate)
     progress = Progress(recipe.steps, recipe.minutes, recipe.deadline)
     total, steps = torch.zeros(len(PARTS)), 0
@@ -63,8 +63,8 @@ def add(
         over = progress.value >= 1
         if steps % recipe.report_every == 0 or over:
             means = (total / (steps % recipe.report_every or recipe.report_every)).tolist()
-            told = " ".join(f"{name} {value:.4g}" for name, value in zip(PARTS, means, strict=True))
-            print(f"step {steps} progress {progress.value:.3f} {told}", flush=True)
+            shown = " ".join(f"{name} {value:.4g}" for name, value in zip(PARTS, means, strict=True))
+            print(f"step {steps} progress {progress.value:.3f} {shown}", flush=True)
             total.zero_()
         if over:
             break

@@ -106,7 +106,7 @@ def batches(
     """Endless batches: uint8 Tensor[count, size, size, 3] and the styles to paint them in, Tensor[count].
 
     Batch number `first` and all that follow depend on the seed only, so a training can go on where it was.
-    The styles go round, so that each has its turn equally often. A thread prepares the next batch.
+    The styles are used in rotation, each equally often. A thread prepares the next batch.
     """
 
     def prepare(step: int) -> tuple[Tensor, Tensor]:
@@ -116,7 +116,7 @@ def batches(
         turn = torch.arange(step * count, (step + 1) * count) % styles
         return torch.from_numpy(crops), turn
 
-    cv2.setNumThreads(1)  # the cores belong to the network
+    cv2.setNumThreads(1)  # the cores are left to the network
     with ThreadPoolExecutor(1) as pool:
         ahead = pool.submit(prepare, first)
         while True:

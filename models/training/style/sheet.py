@@ -31,7 +31,7 @@ def sheet(network: StyleNetwork, pictures: Sequence[Pixels], longest: int) -> Pi
 
     Args:
         network: in eval mode.
-        images: uint8 [h, w, 3] each.
+        pictures: uint8 [h, w, 3] each.
         longest: side of a cell, pixels; the images are scaled to it.
 
     Returns:

@@ -41,7 +41,7 @@ class Recipe:
         batch: images a step, each in a style of its own.
         steps: how long, or
         minutes: how long; measuring, saving and time that the process was stopped do not count.
-        deadline: Unix time at which it is over whatever `minutes` says; None: never.
+        deadline: Unix time at which it is over whatever `minutes` is; None: never.
         rate, style_rate: Adam's learning rate for the convolutions, and for the styles' scales and shifts.
         warmup: steps in which the rate rises from nothing.
         average: decay of the moving average of the weights, per step.
@@ -101,7 +101,7 @@ class Costs:
     def __call__(
         self, painted: Tensor, content: Tensor, styles: Tensor, shift: tuple[int, int] = (0, 0)
     ) -> Tensor:
-        """What each image costs.
+        """The costs of each image.
 
         Args:
             painted, content: Tensor[N, 3, H, W], 0..255.
@@ -130,8 +130,8 @@ def planes(batch: Tensor) -> Tensor:
 
 
 def shift_of(step: int) -> tuple[int, int]:
-    """Where a step looks at its images from: all the 64 shifts below `MARGIN`, in a mixed order."""
-    place = step * 27 % MARGIN**2  # 27 and 64 have no common divisor, and neighbours lie apart
+    """The shift of a step's images: all the 64 shifts below `MARGIN`, in a mixed order."""
+    place = step * 27 % MARGIN**2  # 27 and 64 are coprime, and neighbours lie apart
     return place // MARGIN, place % MARGIN
 
 
@@ -217,7 +217,7 @@ class Trainer:
 
     @torch.no_grad()
     def _follow(self) -> None:
-        keep = self.recipe.average * (1 - math.exp(-self.steps / 300))  # young averages forget faster
+        keep = self.recipe.average * (1 - math.exp(-self.steps / 300))  # a lower decay at first
         torch._foreach_lerp_(
             list(self.average.parameters()), [p.detach() for p in self.network.parameters()], 1 - keep
         )

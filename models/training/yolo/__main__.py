@@ -1,4 +1,4 @@
-"""Trains our YOLO on a folder in YOLO's format; made for a CPU and a fixed amount of time.
+"""Trains the YOLO on a folder in YOLO's format; made for a CPU and a fixed amount of time.
 
     python -m models.training.yolo DATA --labels person --trunk efficientnet-lite0-57934424.pth \\
         --out run --minutes 90
@@ -7,7 +7,7 @@ Writes to the output folder: `last.pt` (to go on with `--resume`), `best.safeten
 with the best AP50 on the held-out images), `epoch-N.safetensors` (those of each measurement, which
 `average.py` takes the mean of), `last.safetensors` (those of the end) and `history.json` (the curve).
 
-glibc gives a step's memory back after each step and pays for it anew at the next; told not to, it took 0.92
+glibc gives a step's memory back after each step and allocates it again at the next; so set it took 0.92
 seconds where it had taken 1.3 (448 pixels, 16 images, 2 cores):
 
     export GLIBC_TUNABLES=glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=17179869184
@@ -33,7 +33,7 @@ from models.training.yolo.loss import YoloLoss
 from models.training.yolo.trainer import Recipe, Trainer
 
 AUGMENT = ("mosaic", "mixup", "stretch", "grey")
-"""What the command lets one choose of `Augment`."""
+"""The options of `Augment` that the command has."""
 
 
 def configure(labels: Sequence[str], train: Sequence[Sample], size: int, seed: int) -> YoloConfig:
@@ -85,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     earlier = None if options["init"] is None else load(options["init"])
     if earlier is None:
         network = Yolo(configure(labels, train, recipe.size, recipe.seed))
-    else:  # its anchors too: what the heads say is relative to them
+    else:  # its anchors too: the heads' outputs are relative to them
         network = Yolo(replace(earlier.config, size=recipe.size))
     if options["trunk"] is not None:
         network.backbone.load_state_dict(load_classifier(options["trunk"]).backbone.state_dict())

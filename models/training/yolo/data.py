@@ -24,7 +24,7 @@ def held_out(name: str) -> bool:
     """Whether the image of this file name (without suffix) is kept for choosing and never trained on.
 
     It is when the SHA-256 of the name, as one large number, is a multiple of 9: about one in nine, whatever
-    else is in the folder, so images can be added and none changes sides.
+    else is in the folder, so images can be added without moving others.
     """
     return int(hashlib.sha256(name.encode()).hexdigest(), 16) % HELD_OUT_IN == 0
 
@@ -68,7 +68,7 @@ def load(samples: Sequence[Sample], longest: int) -> list[Picture]:
 
 @dataclass(frozen=True)
 class Batch:
-    """What one step of training sees.
+    """The batch of one step of training.
 
     Attributes:
         images: uint8 Tensor[N, S, S, 3].
@@ -103,7 +103,7 @@ def batches(
             targets.append(np.stack((owner, kind, *sides, np.ones_like(kind)), axis=1))
         return Batch(torch.from_numpy(images), torch.from_numpy(np.concatenate(targets).astype(np.float32)))
 
-    cv2.setNumThreads(1)  # the cores belong to the network
+    cv2.setNumThreads(1)  # the cores are left to the network
     with ThreadPoolExecutor(1) as pool:
         starts = range(0, len(pictures) - count + 1, count)
         ahead = pool.submit(prepare, 0)

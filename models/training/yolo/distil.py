@@ -1,13 +1,13 @@
-"""Distillation: a darknet YOLO that has learnt from many more images teaches ours on ours.
+"""Distillation: a darknet YOLO trained on many more images is the teacher, this project's YOLO the student.
 
-Two lessons, both of Hinton et al., "Distilling the Knowledge in a Neural Network"
+Two losses, both of Hinton et al., "Distilling the Knowledge in a Neural Network"
 (https://arxiv.org/abs/1503.02531), as Chen et al. adapted them to detectors (NeurIPS 2017, "Learning
 Efficient Object Detection Models with Knowledge Distillation"):
 
-- `soften`: a labelled box is as sure as labels and teacher together say, so what is hard to see is not learnt
-  by heart; what the teacher alone sees counts for its part.
-- `Mimic`: layers of their own, dropped after training, say from our pyramid what the teacher's heads say, all
-  of its classes. So the pyramid must know more than the labels ask for, on any augmented image.
+- `soften`: a labelled box gets a soft target from label and teacher, against overfitting to hard examples;
+  boxes that the teacher alone finds are added with a lower weight.
+- `Mimic`: auxiliary layers, dropped after training, predict the teacher's outputs from the student's pyramid,
+  all of its classes. So the pyramid learns more than the labels require, on any augmented image.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from models.weights import CATALOGUE, Catalogue, Store
 
 @dataclass(frozen=True)
 class Lesson:
-    """What a teacher says of a batch.
+    """A teacher's outputs for a batch.
 
     Attributes:
         maps: per head its logits, float32 Tensor[N, h, w, A, 5 + C]: x, y, log w, log h, objectness, classes.
-        found: float32 Tensor[D, 7]: image, class (ours), cx, cy, w, h in pixels, score.
+        found: float32 Tensor[D, 7]: image, class (the student's), cx, cy, w, h in pixels, score.
     """
 
     maps: tuple[Tensor, ...]
@@ -44,14 +44,14 @@ class Lesson:
 
 
 class Teacher:
-    """A darknet network with `[yolo]` heads, and which of its classes are which of ours.
+    """A darknet network with `[yolo]` heads, and the mapping of its classes to the student's.
 
     Args:
         network: with its weights; it is made channels-last and frozen, in place.
-        classes: index among the teacher's classes -> index among ours.
+        classes: index among the teacher's classes -> index among the student's.
 
     Raises:
-        ValueError: a head is not a plain `[yolo]`, has a stride that ours has not, or no class is ours.
+        ValueError: a head is not a plain `[yolo]`, has a stride that the student lacks, or no shared class.
     """
 
     def __init__(self, network: Darknet, classes: Mapping[int, int]) -> None:
@@ -59,7 +59,7 @@ class Teacher:
         if len(sections) != len(network.heads) or any(section.new_coords for section in sections):
             raise ValueError("a teacher's heads must be [yolo] without new_coords")
         if not classes:
-            raise ValueError("the teacher knows none of the labels")
+            raise ValueError("the teacher has none of the labels")
         self.network = network.eval().requires_grad_(False)
         self.strides = [int(head.stride[0]) for head in network.heads]  # type: ignore[index]
         if not set(self.strides) <= set(STRIDES):
@@ -115,11 +115,11 @@ def soften(targets: Tensor, found: Tensor, share: float) -> Tensor:
     Args:
         targets: float32 Tensor[T, 7]: image, class, cx, cy, w, h, how sure.
         found: Tensor[D, 7], `Lesson.found`.
-        share: how much the teacher's word counts, 0 to 1.
+        share: weight of the teacher's outputs, 0 to 1.
 
     Returns:
         Tensor[T + E, 7]: a label keeps 1 - `share` of its sureness and gets the rest times the best score
-        that the teacher gives there (IoU of at least 0.5); the E boxes that the teacher sees where no label
+        that the teacher gives there (IoU of at least 0.5); the E boxes that the teacher finds where no label
         is (IoU below 0.3) follow, with `share` times their score.
     """
     if not len(found):
@@ -136,11 +136,11 @@ def soften(targets: Tensor, found: Tensor, share: float) -> Tensor:
 
 
 class Mimic(nn.Module):
-    """Says what the teacher's heads say from our pyramid of the same strides: one 1 x 1 convolution a head.
+    """Predicts the teacher's heads from the student's pyramid, by one 1 x 1 convolution a head.
 
     Args:
         teacher: whose heads.
-        channels: of our pyramid.
+        channels: of the student's pyramid.
         boxes, classes: how much their parts count beside objectness.
     """
 
@@ -156,9 +156,9 @@ class Mimic(nn.Module):
             bias[:, 4:] = -5.0  # few objects
 
     def forward(self, features: Sequence[Tensor], lesson: Lesson) -> Tensor:
-        """The loss, Tensor[], of our pyramid's maps, Tensor[N, channels, h, w] each, beside the lesson.
+        """The loss, Tensor[], of the student's pyramid, Tensor[N, channels, h, w] each, and the lesson.
 
-        Objectness counts everywhere, boxes and classes where the teacher sees something, as much as it does.
+        Objectness counts everywhere, boxes and classes in proportion to the teacher's objectness.
         """
         total = lesson.maps[0].new_zeros(())
         for head, place, wanted in zip(self.heads, self.places, lesson.maps, strict=True):

@@ -69,7 +69,7 @@ def detect(
 ) -> list[Found]:
     """Runs a pipeline over samples, exactly as serving does; classes are indices into `labels`.
 
-    The model may know more classes than are asked for, in another order.
+    The model may have more classes than `labels`, in another order.
     """
     index = {label: place for place, label in enumerate(labels)}
     options = options.model_copy(update={"classes": tuple(labels)})

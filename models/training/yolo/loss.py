@@ -1,8 +1,8 @@
-"""The detector's loss: which anchors answer for which boxes, and how wrong they are.
+"""The detector's loss: the assignment of boxes to anchors, and the error of each.
 
-Matching and weights are YOLOv5's (https://github.com/ultralytics/yolov5): an anchor answers for a box when
+Matching and weights are YOLOv5's (https://github.com/ultralytics/yolov5): an anchor is assigned to a box when
 neither side differs by a factor of four or more; besides the cell of the box's centre, the two nearest
-neighbours answer too, which triples the positives.
+neighbours are assigned too, which triples the positives.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ class YoloLoss:
                 )
                 weights = found.sure / found.sure.sum().clamp(min=1e-6)
                 box = box + ((1 - overlap) * weights).sum()
-                # a cell that two boxes claim is as sure as the better of them
+                # a cell with two boxes takes the larger weight
                 goal = (overlap.detach().clamp(min=0) * found.sure).to(wanted.dtype)
                 _, height, width, count = wanted.shape
                 flat = ((found.image * height + found.row) * width + found.column) * count + found.anchor

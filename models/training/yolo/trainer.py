@@ -1,4 +1,4 @@
-"""The training of our YOLO: the recipe, what makes it quick on a CPU, and the loop.
+"""The training of the YOLO: the recipe, what makes it quick on a CPU, and the loop.
 
 What makes it quick on a CPU: bfloat16, channels last, the first blocks (half of the arithmetic) not trained,
 the backbone's batch norms folded away (see `models/training/fold.py`), and apart from the others two kinds of
@@ -42,19 +42,19 @@ class Recipe:
         batch: images a step.
         epochs: how long, or
         minutes: how long; measuring, saving and time that the process was stopped do not count.
-        deadline: Unix time at which it is over whatever `minutes` says; None: never.
+        deadline: Unix time at which it is over whatever `minutes` is; None: never.
         rate, trunk_rate: AdamW's learning rate for neck and heads, and for the backbone.
         decay: weight decay of the convolutions.
         floor: what is left of the rate at the end of the cosine.
         warmup: steps in which the rate rises from nothing.
         average: decay of the moving average of the weights, per step.
-        frozen: how many of the backbone's blocks stay as they are (the stem too).
+        frozen: how many of the backbone's blocks are not trained (the stem neither).
         calm: mosaic and mixup are off and scales vary less for this last part of the training.
         measure_every: epochs between two measurements.
         longest: images are kept in memory with no side above this.
         seed: of everything random.
-        share: how much a teacher's word counts in the targets (see `distil.soften`).
-        mimic: how much it counts that our pyramid knows what the teacher says (see `distil.Mimic`).
+        share: weight of the teacher in the targets (see `distil.soften`).
+        mimic: weight of the auxiliary loss on the teacher's outputs (see `distil.Mimic`).
     """
 
     size: int = 320
@@ -202,7 +202,7 @@ class Trainer:
 
     @torch.no_grad()
     def _follow(self) -> None:
-        keep = self.recipe.average * (1 - math.exp(-self.steps / 300))  # young averages forget faster
+        keep = self.recipe.average * (1 - math.exp(-self.steps / 300))  # a lower decay at first
         mine, theirs = self.average.state_dict(), self.network.state_dict()
         moving = [name for name, value in mine.items() if value.is_floating_point()]
         torch._foreach_lerp_([mine[name] for name in moving], [theirs[name] for name in moving], 1 - keep)
@@ -236,7 +236,7 @@ class Trainer:
             ValueError: it is of a network with other labels, anchors or canvas.
         """
         state: dict[str, Any] = torch.load(path, weights_only=True)
-        if state["config"] != self.network.config.dump():  # else heads would go on with others' anchors
+        if state["config"] != self.network.config.dump():  # else the heads would continue with other anchors
             raise ValueError(f"{path.name} is of another network: {state['config']}")
         self.network.load_state_dict(state["network"])
         self.average.load_state_dict(state["average"])
