@@ -182,8 +182,8 @@ class ServedStyleNetwork(nn.Module):
         styles = self.network.styles
         weights = batch[:, -1, : styles.shape[0], 0].to(styles.dtype)
         codes = (weights / weights.sum(dim=1, keepdim=True).clamp_min(1)) @ styles
-        pictures = batch[:, :-1].permute(0, 3, 1, 2).to(styles.dtype)
-        painted = self.network(F.pad(pictures, (MARGIN,) * 4, mode="reflect"), codes)
+        pixels = batch[:, :-1].permute(0, 3, 1, 2).to(styles.dtype)
+        painted = self.network(F.pad(pixels, (MARGIN,) * 4, mode="reflect"), codes)
         inner = painted[:, :, MARGIN:-MARGIN, MARGIN:-MARGIN]
         levels: Tensor = inner.round().clamp(0, 255).to(torch.uint8)
         return levels.permute(0, 2, 3, 1)

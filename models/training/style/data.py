@@ -101,7 +101,7 @@ def crop(pixels: Pixels, size: int, random: np.random.Generator) -> Pixels:
 
 
 def batches(
-    pictures: Sequence[Pixels], styles: int, size: int, count: int, seed: int, first: int = 0
+    images: Sequence[Pixels], styles: int, size: int, count: int, seed: int, first: int = 0
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Endless batches: uint8 Tensor[count, size, size, 3] and the styles to paint them in, Tensor[count].
 
@@ -111,8 +111,8 @@ def batches(
 
     def prepare(step: int) -> tuple[Tensor, Tensor]:
         random = np.random.default_rng((seed, step))
-        chosen = random.integers(len(pictures), size=count)
-        crops = np.stack([crop(pictures[index], size, random) for index in chosen])
+        chosen = random.integers(len(images), size=count)
+        crops = np.stack([crop(images[index], size, random) for index in chosen])
         turn = torch.arange(step * count, (step + 1) * count) % styles
         return torch.from_numpy(crops), turn
 

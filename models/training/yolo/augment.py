@@ -60,12 +60,12 @@ class Augment:
     smallest: float = 2.0
 
     def __call__(
-        self, pictures: Sequence[Labelled], index: int, size: int, random: np.random.Generator
+        self, images: Sequence[Labelled], index: int, size: int, random: np.random.Generator
     ) -> tuple[Pixels, Boxes]:
         """A canvas, uint8 [size, size, 3], with image `index`, and its boxes, float32 [K, 5], in pixels."""
-        canvas, boxes = self._canvas(pictures, index, size, random)
+        canvas, boxes = self._canvas(images, index, size, random)
         if self.mixup and random.random() < self.mixup:
-            other, more = self._canvas(pictures, int(random.integers(len(pictures))), size, random)
+            other, more = self._canvas(images, int(random.integers(len(images))), size, random)
             share = random.beta(8, 8)  # near a half: both are to be seen
             canvas = cv2.addWeighted(canvas, share, other, 1 - share, 0).astype(np.uint8, copy=False)
             boxes = np.concatenate((boxes, more))
@@ -75,63 +75,63 @@ class Augment:
         return self._colour(canvas, random), boxes
 
     def _canvas(
-        self, pictures: Sequence[Labelled], index: int, size: int, random: np.random.Generator
+        self, images: Sequence[Labelled], index: int, size: int, random: np.random.Generator
     ) -> tuple[Pixels, Boxes]:
         if random.random() < self.mosaic:
-            return self._mosaic(pictures, index, size, random)
-        return self._single(pictures[index], size, random)
+            return self._mosaic(images, index, size, random)
+        return self._single(images[index], size, random)
 
-    def _single(self, picture: Labelled, size: int, random: np.random.Generator) -> tuple[Pixels, Boxes]:
+    def _single(self, image: Labelled, size: int, random: np.random.Generator) -> tuple[Pixels, Boxes]:
         canvas: Pixels = np.full((size, size, 3), FILL, np.uint8)
-        scale = self._scale(picture, size * random.uniform(*self.scale), random)
-        height, width = picture.pixels.shape[0] * scale[1], picture.pixels.shape[1] * scale[0]
+        scale = self._scale(image, size * random.uniform(*self.scale), random)
+        height, width = image.pixels.shape[0] * scale[1], image.pixels.shape[1] * scale[0]
         # anywhere that it fits; a side that is longer than the canvas covers it
         left, top = (random.uniform(min(0, size - side), max(0, size - side)) for side in (width, height))
-        boxes = self._paste(canvas, picture, scale, left, top, (0, 0, size, size))
+        boxes = self._paste(canvas, image, scale, left, top, (0, 0, size, size))
         return canvas, boxes
 
     def _mosaic(
-        self, pictures: Sequence[Labelled], index: int, size: int, random: np.random.Generator
+        self, images: Sequence[Labelled], index: int, size: int, random: np.random.Generator
     ) -> tuple[Pixels, Boxes]:
         canvas: Pixels = np.full((size, size, 3), FILL, np.uint8)
         x, y = (round(value) for value in random.uniform(0.25 * size, 0.75 * size, 2))
         quarters = ((0, 0, x, y), (x, 0, size, y), (0, y, x, size), (x, y, size, size))
-        chosen = [index, *random.integers(len(pictures), size=3).tolist()]
+        chosen = [index, *random.integers(len(images), size=3).tolist()]
         overall = random.uniform(*self.quarter)
         found = []
         for place, (left, top, right, bottom) in zip(chosen, quarters, strict=True):
-            picture = pictures[place]
-            height, width = picture.pixels.shape[:2]
-            scale = self._scale(picture, overall * size, random)
+            image = images[place]
+            height, width = image.pixels.shape[:2]
+            scale = self._scale(image, overall * size, random)
             # the image's corner lies at the centre of the mosaic
             x0 = right - width * scale[0] if left == 0 else left
             y0 = bottom - height * scale[1] if top == 0 else top
-            found.append(self._paste(canvas, picture, scale, x0, y0, (left, top, right, bottom)))
+            found.append(self._paste(canvas, image, scale, x0, y0, (left, top, right, bottom)))
         return canvas, np.concatenate(found)
 
-    def _scale(self, picture: Labelled, longer: float, random: np.random.Generator) -> tuple[float, float]:
+    def _scale(self, image: Labelled, longer: float, random: np.random.Generator) -> tuple[float, float]:
         """Factors of width and height that make the longer side about `longer` pixels."""
-        scale = longer / max(picture.pixels.shape[:2])
+        scale = longer / max(image.pixels.shape[:2])
         stretch = float(np.exp(random.uniform(-self.stretch, self.stretch)))
         return scale * stretch, scale / stretch
 
     def _paste(
         self,
         canvas: Pixels,
-        picture: Labelled,
+        image: Labelled,
         scale: tuple[float, float],
         left: float,
         top: float,
         window: tuple[int, int, int, int],
     ) -> Boxes:
         """Draws an image, scaled, its corner at (left, top), inside a window; gives the boxes left there."""
-        height, width = picture.pixels.shape[:2]
+        height, width = image.pixels.shape[:2]
         x1, y1 = max(window[0], round(left)), max(window[1], round(top))
         x2 = min(window[2], round(left + width * scale[0]))
         y2 = min(window[3], round(top + height * scale[1]))
         if x2 <= x1 or y2 <= y1:
             return np.zeros((0, 5), np.float32)
-        source = picture.pixels
+        source = image.pixels
         if max(scale) < 0.75:  # warping samples four points, so a strong reduction is done first, by area
             source = cv2.resize(source, None, fx=scale[0], fy=scale[1], interpolation=cv2.INTER_AREA)
         fx, fy = width * scale[0] / source.shape[1], height * scale[1] / source.shape[0]
@@ -142,7 +142,7 @@ class Augment:
         canvas[y1:y2, x1:x2] = cv2.warpAffine(
             source, matrix, (x2 - x1, y2 - y1), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
         )
-        moved = picture.boxes.copy()
+        moved = image.boxes.copy()
         moved[:, 1:] = moved[:, 1:] * np.array(scale * 2, np.float32) + np.array([left, top] * 2, np.float32)
         before = (moved[:, 3] - moved[:, 1]) * (moved[:, 4] - moved[:, 2])
         moved[:, [1, 3]] = moved[:, [1, 3]].clip(x1, x2)

@@ -38,9 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The command; see the top of this file."""
     parser = argparse.ArgumentParser(prog="python -m models.training.yolo.curve", description=main.__doc__)
     parser.add_argument("history", type=Path, help="history.json of a training")
-    parser.add_argument("picture", type=Path, help="where to draw to")
+    parser.add_argument("image", type=Path, help="where to draw to")
     options = parser.parse_args(arguments)
-    plot(json.loads(options.history.read_text()), options.picture)
+    plot(json.loads(options.history.read_text()), options.image)
 
 
 if __name__ == "__main__":

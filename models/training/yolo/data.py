@@ -37,7 +37,7 @@ def split(folder: Folder) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
 
 
 @dataclass(frozen=True)
-class Picture:
+class LabelledImage:
     """A decoded sample.
 
     Attributes:
@@ -49,10 +49,10 @@ class Picture:
     boxes: NDArray[np.float32]
 
 
-def load(samples: Sequence[Sample], longest: int) -> list[Picture]:
+def load(samples: Sequence[Sample], longest: int) -> list[LabelledImage]:
     """Decodes all samples into memory, none with a side above `longest` pixels."""
 
-    def one(sample: Sample) -> Picture:
+    def one(sample: Sample) -> LabelledImage:
         pixels = decode(sample.path.read_bytes()).pixels
         height, width = pixels.shape[:2]
         scale = min(1.0, longest / max(height, width))
@@ -60,7 +60,7 @@ def load(samples: Sequence[Sample], longest: int) -> list[Picture]:
         kind, x, y, w, h = sample.boxes.T
         corners = np.stack((kind, x - w / 2, y - h / 2, x + w / 2, y + h / 2), axis=1)
         corners[:, 1:] *= (width, height, width, height)
-        return Picture(resize(pixels, height, width), corners.astype(np.float32))
+        return LabelledImage(resize(pixels, height, width), corners.astype(np.float32))
 
     with ThreadPoolExecutor(2) as pool:
         return list(pool.map(one, samples))
@@ -81,21 +81,21 @@ class Batch:
 
 
 def batches(
-    pictures: Sequence[Picture], size: int, count: int, augment: Augment, seed: int
+    labelled: Sequence[LabelledImage], size: int, count: int, augment: Augment, seed: int
 ) -> Iterator[Batch]:
     """One epoch of shuffled, augmented batches of `count`, no last smaller one (a small set is one batch).
 
     What an epoch gives depends on its seed only. A thread prepares the next batch while one is in use.
     """
-    order = np.random.default_rng(seed).permutation(len(pictures))
-    count = min(count, len(pictures))
+    order = np.random.default_rng(seed).permutation(len(labelled))
+    count = min(count, len(labelled))
 
     def prepare(start: int) -> Batch:
         images = np.empty((count, size, size, 3), np.uint8)
         targets = []
         for place, index in enumerate(order[start : start + count]):
             random = np.random.default_rng((seed, int(index)))
-            pixels, boxes = augment(pictures, int(index), size, random)
+            pixels, boxes = augment(labelled, int(index), size, random)
             images[place] = pixels
             kind, x1, y1, x2, y2 = boxes.T
             owner = np.full(len(boxes), place, np.float32)
@@ -105,7 +105,7 @@ def batches(
 
     cv2.setNumThreads(1)  # the cores are left to the network
     with ThreadPoolExecutor(1) as pool:
-        starts = range(0, len(pictures) - count + 1, count)
+        starts = range(0, len(labelled) - count + 1, count)
         ahead = pool.submit(prepare, 0)
         for start in starts[1:]:
             ready, ahead = ahead, pool.submit(prepare, start)

@@ -101,10 +101,10 @@ def evaluate(
 def precision(samples: Sequence[Sample], found: Sequence[Found], classes: int) -> Precision:
     """COCO's figures of detections on samples."""
     annotations: list[dict[str, object]] = []
-    pictures = []
+    entries = []
     for index, sample in enumerate(samples):
         width, height = sample.size
-        pictures.append({"id": index + 1, "width": width, "height": height})
+        entries.append({"id": index + 1, "width": width, "height": height})
         for kind, x, y, w, h in sample.boxes.tolist():
             box = [(x - w / 2) * width, (y - h / 2) * height, w * width, h * height]
             annotations.append(
@@ -123,7 +123,7 @@ def precision(samples: Sequence[Sample], found: Sequence[Found], classes: int) -
     with contextlib.redirect_stdout(io.StringIO()):  # it prints as it goes
         truth = COCO()
         truth.dataset = {
-            "images": pictures,
+            "images": entries,
             "annotations": annotations,
             "categories": [{"id": index + 1, "name": str(index)} for index in range(classes)],
         }

@@ -56,12 +56,12 @@ class Folder:
         Raises:
             ValueError: a label file without an image, or a line that is no box; names the file and line.
         """
-        pictures = {path.stem: path for path in (root / images).iterdir() if path.suffix.lower() in SUFFIXES}
+        found = {path.stem: path for path in (root / images).iterdir() if path.suffix.lower() in SUFFIXES}
         samples = []
         for path in sorted((root / labels).glob("*.txt")):
-            if path.stem not in pictures:
+            if path.stem not in found:
                 raise ValueError(f"{path.name} has no image in {images}/")
-            samples.append(Sample(pictures[path.stem], read_boxes(path, classes)))
+            samples.append(Sample(found[path.stem], read_boxes(path, classes)))
         return cls(tuple(samples))
 
 

@@ -123,8 +123,8 @@ class Trainer:
                 for decayed, decay in ((True, recipe.decay), (False, 0.0))
             ]
         )
-        self.pictures = data.load(train, recipe.longest)
-        steps = recipe.epochs * max(1, len(self.pictures) // recipe.batch)
+        self.images = data.load(train, recipe.longest)
+        steps = recipe.epochs * max(1, len(self.images) // recipe.batch)
         self.progress = Progress(steps, recipe.minutes, recipe.deadline)
         self.epoch, self.steps, self.best = 0, 0, -1.0
         self.history: list[dict[str, float]] = []
@@ -165,7 +165,7 @@ class Trainer:
             augment = replace(augment, mosaic=0.0, mixup=0.0, scale=(0.75, 1.25))
         total = torch.zeros(5)
         seed = self.recipe.seed * 1_000_003 + self.epoch
-        for batch in data.batches(self.pictures, self.recipe.size, self.recipe.batch, augment, seed):
+        for batch in data.batches(self.images, self.recipe.size, self.recipe.batch, augment, seed):
             total += torch.cat((self.train_step(batch), torch.ones(1)))
             self.progress.step()
             if self.progress.value >= 1:
