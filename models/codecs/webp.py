@@ -18,7 +18,11 @@ cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 # A lossless image, and an alpha plane, may have as many as 65,536 groups of five prefix codes, one for each
 # 4 x 4 pixels, of 4 bits each; libwebp makes tables of 256 entries for every code, larger ones of codes that
-# take more of the file. A file of 295 kB took 360 MB and 0.4 s so. (Encoders make 2,600 groups at most.)
+# take more of the file. A file of 295 kB took 360 MB and 0.4 s so. Encoders make 2,600 groups at most.
+_ENCODED_GROUPS = 2_600
+# A larger bound is told as nearly a whole budget, so that the image is decoded alone. The tables of a file
+# made for it then take up to 0.4 GB more; no real file is refused for tables that it does not have.
+_ALONE = 480 << 20
 _GROUPS, _GROUP_BITS, _GROUP_BYTES, _GROUP_SECONDS = 65_536, 20, 6_000, 5e-6
 _KEPT = 32 << 20  # bytes of a freed block that the C library may keep for itself
 
@@ -28,19 +32,24 @@ def cost(header: Header, reduction: int, length: int) -> tuple[int, float]:
     image = header.webp
     assert image is not None  # noqa: S101 - it is a WebP
     pixels, canvas = image.width * image.height, header.width * header.height
-    own = tables = groups = 0
+    own = tables = usual = groups = 0
     if image.lossless or image.alpha:
         own = (4 if image.lossless else 5) * pixels
         blocks = -(-image.width // 4) * -(-image.height // 4)
         begin, end = image.chunk if image.lossless else image.plane
         groups = min(_GROUPS, blocks, 8 * (end - begin) // _GROUP_BITS)
         tables = _GROUP_BYTES * groups + 8 * (end - begin)
+        usual = _GROUP_BYTES * min(groups, _ENCODED_GROUPS)
     decoded = (4 if image.alpha else 3) * pixels
-    peak = decoded + max(own + tables, decoded) + min(own + tables, _KEPT)
     around = 3 * canvas if canvas != pixels else 0
     reduced = 3 * -(-header.width // reduction) * -(-header.height // reduction) if reduction > 1 else 0
-    memory = length + max(peak, decoded + around + reduced)
-    return memory, 20e-9 * pixels + 2e-9 * canvas + 50e-9 * length + _GROUP_SECONDS * groups
+
+    def memory(own: int) -> int:
+        peak = decoded + max(own, decoded) + min(own, _KEPT)
+        return length + max(peak, decoded + around + reduced)
+
+    most = min(memory(own + tables), max(memory(own + usual), _ALONE))
+    return most, 20e-9 * pixels + 2e-9 * canvas + 50e-9 * length + _GROUP_SECONDS * groups
 
 
 def decode(data: bytes, header: Header, reduction: int) -> Pixels:

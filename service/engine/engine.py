@@ -54,6 +54,8 @@ class KeptImage:
     Args:
         memory: of the worker.
         min_side, max_pixels: how far the decoder may reduce it, see `models.image.decode`.
+        copies: of its size, that are made of it later: their memory is reserved with its own. A request that
+            holds memory never waits for more, or several of them could wait for each other.
 
     Attributes:
         image: once `Engine.infer` has decoded it.
@@ -62,10 +64,16 @@ class KeptImage:
     image: Image
 
     def __init__(
-        self, memory: MemoryBudget, *, min_side: int | None = None, max_pixels: int | None = None
+        self,
+        memory: MemoryBudget,
+        *,
+        min_side: int | None = None,
+        max_pixels: int | None = None,
+        copies: int = 0,
     ) -> None:
         self.min_side = min_side
         self.max_pixels = max_pixels
+        self.copies = copies
         self._memory = memory
         self._held = 0
 
@@ -197,9 +205,11 @@ class Engine:
         """Runs short work that grows with a body in a decoding thread."""
         return await asyncio.get_running_loop().run_in_executor(self._decoders, work)
 
-    def kept(self, *, min_side: int | None = None, max_pixels: int | None = None) -> KeptImage:
-        """What `infer` is given so that the decoded image outlives the batch."""
-        return KeptImage(self.memory, min_side=min_side, max_pixels=max_pixels)
+    def kept(
+        self, *, min_side: int | None = None, max_pixels: int | None = None, copies: int = 0
+    ) -> KeptImage:
+        """What `infer` is given so that the decoded image outlives the batch; see `KeptImage`."""
+        return KeptImage(self.memory, min_side=min_side, max_pixels=max_pixels, copies=copies)
 
     async def plan(
         self, data: bytes, *, min_side: int | None = None, max_pixels: int | None = None
@@ -261,12 +271,12 @@ class Engine:
 
         with runner.admit():
             plan = await self.plan(data, min_side=min_side, max_pixels=max_pixels)
-            kept = 0 if keep is None else plan.result
+            kept = 0 if keep is None else (1 + keep.copies) * plan.result
             if plan.large:
                 prepared = await self.offload.run(
                     lambda call: prepare(call.check),
                     deadline,
-                    memory=plan.memory,
+                    memory=max(plan.memory, kept),
                     keep=kept,
                     most=sys.maxsize,  # the runner's admission bounds them
                 )
@@ -284,7 +294,7 @@ class Engine:
         timing = Timing(decoded, done.queue_s, done.compute_s, done.batch_size)
         return Answer(runner.card.name, done.result, timing)
 
-    async def decode(self, data: bytes, kept: KeptImage, deadline: float | None) -> None:
+    async def decode(self, data: bytes, kept: KeptImage, deadline: float | None) -> Timing:
         """Decodes an image once for several models, which are then given `kept`.
 
         Raises:
@@ -293,11 +303,19 @@ class Engine:
         """
         plan = await self.plan(data, min_side=kept.min_side, max_pixels=kept.max_pixels)
 
-        def work(_: Call) -> Image:
-            return decode(data, self.limits, plan=plan)
+        def work(call: Call) -> tuple[Image, float]:
+            call.check()
+            began = time.perf_counter()
+            return decode(data, self.limits, plan=plan), time.perf_counter() - began
 
-        kept.image = await self.offload.run(work, deadline, memory=plan.memory, keep=plan.result)
-        kept.take(plan.result)
+        if plan.large:
+            kept.image, took = await self.offload.run(work, deadline, memory=plan.memory, keep=plan.result)
+            kept.take(plan.result)
+        else:
+            await self.memory.acquire(plan.result, deadline)
+            kept.take(plan.result)
+            kept.image, took = await self.in_decoder(partial(work, Call(deadline)))
+        return Timing(decode=took)
 
     async def infer_prepared(
         self, runner: Runner, prepare: Callable[[], Prepared], deadline: float | None

@@ -95,11 +95,12 @@ class Offload:
         started = False
         try:
             async with asyncio.timeout(None if deadline is None else deadline - time.monotonic()):
-                await self._free.acquire()
+                # memory first: what has a thread waits for nothing else
+                await self.memory.acquire(memory)
                 try:
-                    await self.memory.acquire(memory)
+                    await self._free.acquire()
                 except BaseException:
-                    self._free.release()
+                    self.memory.release(memory)
                     raise
                 try:
                     future = self._threads.submit(self._execute, call, work)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any
@@ -11,7 +12,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field
 
 from models.detection.result import names
-from models.errors import ParameterInvalid, echoed
+from models.errors import ModelUnknown, ParameterInvalid, echoed
 from models.parameters import Parameters
 from service.engine.engine import Answer, Engine, outcome, together
 from service.errors import INTERNAL, Problem, problem_of
@@ -74,8 +75,8 @@ async def run(
         if name not in PARTS:
             known = ", ".join(PARTS)
             raise ParameterInvalid("tasks", f"there is no task {echoed(name)} here; there are: {known}")
-    with engine.kept(min_side=CHIP_SIDE) as kept:
-        await engine.decode(images["image"], kept, context.deadline)
+    with engine.kept(min_side=_min_side(engine, wanted, params)) as kept:
+        decoding = await engine.decode(images["image"], kept, context.deadline)
         calls = []
         for name in wanted:
             work = PARTS[name].run
@@ -91,7 +92,20 @@ async def run(
         if isinstance(one, Exception) and problem_of(one).kind is INTERNAL:
             logger.error("request %s: %s failed", context.name, name, exc_info=one)
     timings = [one.timing for one in found if isinstance(one, Answer)]
-    return Answer("", Analyzed(width, height, parts), Timing.slowest(timings) if timings else Timing())
+    return Answer(
+        "", Analyzed(width, height, parts), decoding + (Timing.slowest(timings) if timings else Timing())
+    )
+
+
+def _min_side(engine: Engine, wanted: Sequence[str], params: AnalyzeParams) -> int | None:
+    """How far the image may be reduced: as far as every part allows. Shortest side in pixels; None: not."""
+    sides: list[int | None] = [CHIP_SIDE] if FACES_EMBED.name in wanted else []
+    for name in wanted:
+        for parameter, kind in PARTS[name].models.items():
+            with contextlib.suppress(ModelUnknown):  # the part's own problem
+                model = getattr(getattr(params, name), parameter)
+                sides.append(engine.find(kind, model).pipeline.min_side)
+    return None if None in sides else max(filter(None, sides), default=1)
 
 
 def present(answer: Answer[Analyzed], params: AnalyzeParams) -> AnalyzeAnswer:

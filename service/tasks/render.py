@@ -53,7 +53,7 @@ async def draw_result(
     most = MAX_ENCODED_PIXELS[image_format]
     with runner.admit():
         plan = await engine.plan(data, max_pixels=most)
-    with engine.kept(max_pixels=most) as kept:
+    with engine.kept(max_pixels=most, copies=3) as kept:  # the drawing, and an encoder's copies
         answer = await engine.infer(
             runner, data, options, context.deadline, keep=kept if plan.large else None
         )
@@ -65,6 +65,6 @@ async def draw_result(
             call.check()
             return Rendered(image.width, image.height, encode(pixels, image_format))
 
-        memory = 2 * plan.result + (0 if plan.large else plan.memory)
+        memory = 0 if plan.large else 3 * plan.result + plan.memory
         rendered = await engine.offload.run(work, context.deadline, memory=memory)
     return Answer(answer.model, rendered, answer.timing)

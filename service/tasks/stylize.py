@@ -38,7 +38,7 @@ async def draw(
     most = MAX_ENCODED_PIXELS[image_format]
     if not blended:
         most = max(most, SMOOTH_PIXELS)
-    with engine.kept(max_pixels=most) as kept:
+    with engine.kept(max_pixels=most, copies=3) as kept:  # the result, and an encoder's copies
         answer = await engine.infer(
             runner, images["image"], params, context.deadline, keep=kept if blended else None
         )
@@ -49,8 +49,7 @@ async def draw(
             call.check()
             return Rendered(stylized.width, stylized.height, encode(pixels, image_format))
 
-        # the result, and twice as much for an encoder's copies
-        memory = 9 * min(most, stylized.width * stylized.height)
+        memory = 0 if blended else 9 * min(most, stylized.width * stylized.height)
         rendered = await engine.offload.run(work, context.deadline, memory=memory)
     return Answer(answer.model, rendered, answer.timing)
 

@@ -7,6 +7,7 @@ import io
 import struct
 import zlib
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -351,3 +352,11 @@ def test_the_first_orientation_of_a_png_counts() -> None:
     data = saved(smooth(6, 9), "PNG")
     blocks = b"".join(chunk(b"eXIf", orientation_block(value)) for value in (6, 1, 3))
     assert plan(data[:33] + blocks + data[33:]).header.orientation == 6
+
+
+@pytest.mark.parametrize("megapixels", [1, 12, 16])
+def test_a_lossless_webp_is_not_refused_for_tables_that_no_encoder_makes(megapixels: int) -> None:
+    height, width = megapixels * 250, 4000
+    noise = np.random.default_rng(0).integers(0, 3, (height, width, 3), np.uint8)
+    data = bytes(cv2.imencode(".webp", noise, [cv2.IMWRITE_WEBP_QUALITY, 101])[1])
+    assert plan(data).memory <= 512 << 20
