@@ -86,7 +86,7 @@ ARROWS = {
     "engine": ("errors", "settings", "telemetry"),
     "host": ("errors", "settings", "telemetry"),
     "request": ("engine", "host", "telemetry"),
-    "tasks": ("engine", "request", "telemetry"),
+    "tasks": ("engine", "errors", "request", "telemetry"),
     "jobs": ("engine", "errors", "settings", "tasks", "telemetry"),
     "oip": ("engine", "errors", "request", "tasks", "telemetry"),
     "app": ("engine", "host", "jobs", "oip", "request", "settings", "tasks", "telemetry"),

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from models.classification.pipeline import ClassifierPipeline
+from models.classification.pipeline import Classifier, ClassifierPipeline
 from models.classification.result import ClassifyOptions
 from models.detection.pipeline import DetectorPipeline
 from models.detection.result import DetectOptions
@@ -28,6 +28,13 @@ class Means(nn.Module):
         return images.float().mean(dim=(1, 2)).softmax(dim=1)
 
 
+class MeansOfChannels(nn.Module):
+    """float Tensor[N, 3, H, W] -> the channels' means as logits, Tensor[N, 3]."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images.mean(dim=(2, 3))
+
+
 class Whole(nn.Module):
     """One box for every picture: from (2, 4) to (20, 10), as wide as the canvas goes, surely green."""
 
@@ -38,7 +45,9 @@ class Whole(nn.Module):
 
 def classifier() -> ClassifierPipeline:
     card = Card("c", Kind.CLASSIFY, "MIT", "0" * 64, LABELS, (8, 16))
-    return ClassifierPipeline(card, Means(), lambda image: image.pixels, min_side=None)
+    return ClassifierPipeline(
+        card, Classifier(MeansOfChannels(), (0.0,), (1.0,)), lambda image: image.pixels, min_side=None
+    )
 
 
 def detector() -> DetectorPipeline:
@@ -49,21 +58,21 @@ def noise(*shape: int) -> NDArray[np.uint8]:
     return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
 
 
-def test_a_classifier_gives_all_scores_where_asked_and_only_there() -> None:
+def test_a_classifier_gives_all_scores_besides_the_best_labels() -> None:
     pipeline, pixels = classifier(), noise(8, 16, 3)
     items = [
-        pipeline.prepare_tensor(pixels, ClassifyOptions(top_k=1, scores=True)),
+        pipeline.prepare_tensor(pixels, ClassifyOptions(top_k=1)),
         pipeline.preprocess(Image(pixels, 16, 8), ClassifyOptions(top_k=2)),
         pipeline.prepare_tensor(pixels),
     ]
     outputs = pipeline.module(torch.from_numpy(np.stack([item.inputs[0] for item in items])))
-    whole, two, usual = pipeline.postprocess((outputs,), [item.context for item in items])
+    whole, two, usual = pipeline.postprocess(outputs, [item.context for item in items])
     reference = np.exp(pixels.mean((0, 1))) / np.exp(pixels.mean((0, 1))).sum()
     assert whole.scores is not None
     np.testing.assert_allclose(whole.scores, reference, rtol=1e-4)
     assert (whole.scores.dtype, whole.width, whole.height) == (np.float32, 16, 8)
-    assert two.scores is None
-    assert usual.scores is None
+    np.testing.assert_allclose(two.scores, reference, rtol=1e-4)
+    np.testing.assert_allclose(usual.scores, reference, rtol=1e-4)
     assert (len(whole.labels), len(two.labels), len(usual.labels)) == (1, 2, 3)
     assert two.labels[0] == whole.labels[0] == usual.labels[0]
 
@@ -76,7 +85,7 @@ def test_a_detectors_boxes_are_in_the_tensors_pixels() -> None:
     assert (result.width, result.height) == (32, 16)
     assert [(found.label, found.box) for found in result.items] == [("green", (2.0, 4.0, 20.0, 10.0))]
     with pytest.raises(ParameterInvalid, match="score_threshold"):
-        pipeline.prepare_tensor(noise(16, 32, 3), DetectOptions(score_threshold=2))
+        DetectOptions.of({"score_threshold": 2})
 
 
 def test_an_embedder_takes_chips() -> None:

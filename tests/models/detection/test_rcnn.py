@@ -112,7 +112,7 @@ def test_agrees_with_torchvision(
 ) -> None:
     """Whatever the thresholds of a request are: nothing was thrown away before them."""
     categories = detection.FasterRCNN_MobileNet_V3_Large_320_FPN_Weights.COCO_V1.meta["categories"]
-    options = DetectOptions(score, iou, most)
+    options = DetectOptions(score_threshold=score, iou_threshold=iou, max_detections=most)
     found_any = 0
     for picture in pictures(3):
         expected = theirs(network, picture, score, iou, 1000)  # with the classes that COCO does not have
@@ -197,7 +197,7 @@ def test_resnet50_agrees_with_torchvision_and_its_epsilon(tmp_path: Path) -> Non
             module.eps = 0.0
     picture = pictures(1, 128)[0]
     expected = theirs(network, picture, 0.4, 0.5, 100)
-    item = large.preprocess(Image(picture, 128, 128), DetectOptions(0.4, 0.5))
+    item = large.preprocess(Image(picture, 128, 128), DetectOptions(score_threshold=0.4, iou_threshold=0.5))
     with torch.inference_mode():
         (result,) = large.postprocess(large.module(torch.from_numpy(item.inputs[0])[None]), [item.context])
     columns = (expected["labels"][:, None] - 1, expected["scores"][:, None], expected["boxes"] / 128)

@@ -75,5 +75,5 @@ def test_thin_pictures_are_painted_too(perceptual: Perceptual) -> None:
 )
 def test_options_have_ranges(name: str, value: Any) -> None:
     with pytest.raises(ParameterInvalid) as caught:
-        OptimiseOptions(**{name: value})
+        OptimiseOptions.of({name: value})
     assert caught.value.parameter == name

@@ -56,7 +56,7 @@ def test_a_picture_that_fits_comes_back_pixel_by_pixel(height: int, width: int) 
 @given(st.integers(1, 300), st.integers(1, 300), st.sampled_from(STYLES), st.floats(0, 1))
 def test_any_picture_comes_back_in_its_size(height: int, width: int, style: object, strength: float) -> None:
     assert style in STYLES
-    options = StyleOptions(STYLES[STYLES.index(style)].name, strength)  # type: ignore[arg-type]
+    options = StyleOptions(style=STYLES[STYLES.index(style)].name, strength=strength)  # type: ignore[arg-type]
     pipe = pipeline()
     item = pipe.preprocess(image(height, width), options)
     assert item.inputs[0].shape in pipe.shapes
@@ -73,19 +73,20 @@ def test_any_picture_comes_back_in_its_size(height: int, width: int, style: obje
 def test_strength_blends_with_the_picture(height: int, width: int) -> None:
     pipe, picture = pipeline(ServedStyleNetwork(random_network())), image(height, width)
     none, half, full = (
-        paint(pipe, picture, StyleOptions("waves", s)).render(original=picture.pixels) for s in (0, 0.5, 1)
+        paint(pipe, picture, StyleOptions(style="waves", strength=s)).render(original=picture.pixels)
+        for s in (0, 0.5, 1)
     )
     np.testing.assert_array_equal(none, picture.pixels)
     assert np.abs(full.astype(int) - none).mean() > 5
     with pytest.raises(ValueError, match="original"):
-        paint(pipe, picture, StyleOptions("waves", 0.5)).render()
+        paint(pipe, picture, StyleOptions(style="waves", strength=0.5)).render()
     expected = (full.astype(float) + none) / 2
     np.testing.assert_allclose(half, expected, atol=0.51)
 
 
 def test_the_last_row_names_the_style_and_the_canvas_mirrors_the_picture() -> None:
     picture = image(10, 25)
-    item = pipeline().preprocess(picture, StyleOptions("lines"))
+    item = pipeline().preprocess(picture, StyleOptions(style="lines"))
     assert item.inputs[0].shape == (33, 32, 3)
     assert item.inputs[0][32, :4, 0].tolist() == [0, 255, 0, 0]
     assert item.inputs[0][32].sum() == 255
@@ -113,10 +114,10 @@ def test_the_smallest_canvas_that_keeps_most(size: tuple[int, int], canvas: tupl
 def test_what_cannot_be_painted_is_refused() -> None:
     pipe = pipeline()
     with pytest.raises(StyleUnknown, match="'cubes'; there are: dots, lines, waves"):
-        pipe.preprocess(image(8, 8), StyleOptions("cubes"))
+        pipe.preprocess(image(8, 8), StyleOptions(style="cubes"))
     for strength in (-0.1, 1.1, math.nan):
         with pytest.raises(ParameterInvalid) as caught:
-            pipe.preprocess(image(8, 8), StyleOptions("dots", strength))
+            StyleOptions.of({"style": "dots", "strength": strength})
         assert caught.value.parameter == "strength"
     with pytest.raises(ImageTooLarge, match=f"at most {MAX_SIDE}"):
         pipe.preprocess(image(1, MAX_SIDE + 1))

@@ -55,7 +55,7 @@ def test_a_picture_takes_on_its_own_painting_and_keeps_its_content(
         paintings = [perceptual(planes(scaled(f"styles/{name}.jpg", 448).pixels))[1] for name in names]
         before = perceptual(planes(picture.pixels))
         for index, name in enumerate(names):
-            item = pipeline.preprocess(picture, StyleOptions(name))
+            item = pipeline.preprocess(picture, StyleOptions(style=name))
             output = pipeline.module(torch.from_numpy(item.inputs[0])[None])
             painted = pipeline.postprocess((output,), [item.context])[0].pixels
             features, grams = perceptual(planes(painted))

@@ -91,7 +91,7 @@ def test_a_slice_of_a_gpu_tells_its_memory_only(caplog: pytest.LogCaptureFixture
     assert value(metrics, "lynceus_gpu_memory_bytes", gpu=f"MIG-{GPU}", kind="used") == nvml.used
     assert value(metrics, "lynceus_gpu_utilization", gpu=f"MIG-{GPU}") is None
     assert [record.message for record in caplog.records] == [
-        f"NVML does not tell the utilization of MIG-{GPU}: Not Supported"
+        f"NVML does not report the utilization of MIG-{GPU}: Not Supported"
     ]
 
 

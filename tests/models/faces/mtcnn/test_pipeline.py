@@ -293,7 +293,7 @@ def test_the_module_can_be_exported() -> None:
 )
 def test_options_out_of_range_are_refused(parameter: str, options: dict[str, Any]) -> None:
     with pytest.raises(ParameterInvalid) as caught:
-        FaceOptions(**options)
+        FaceOptions.of(options)
     assert caught.value.parameter == parameter
 
 
