@@ -120,7 +120,7 @@ def _awaited(connection: Connection) -> object | None:
     transport = connection.transport
     unread = transport.get_write_buffer_size()
     if unread or transport.is_closing():
-        return unread  # to read some of it
+        return unread >> 16  # to read 64 KiB more of it
     cycle = connection.cycle
     if cycle is None:
         return NOTHING_YET

@@ -13,6 +13,7 @@ from models.errors import ImageTooLarge, ModelUnknown, ParameterInvalid
 from service import __version__
 from service.app import Service
 from service.errors import RequestTimeout
+from service.oip.service import EXTENSIONS
 from service.web.compression import Inflater, compressed
 from service.web.context import State, begin, while_connected
 from service.web.json_text import Structure, parse_json
@@ -42,7 +43,7 @@ INDEX = Structure(values=1024, lists=64, objects=64, names=1024)
 SERVER = {
     "name": "lynceus",
     "version": __version__,
-    "extensions": ["binary_tensor_data", "classification", "model_configuration", "statistics"],
+    "extensions": list(EXTENSIONS),
 }
 INDEX_EXAMPLE = [{"name": "lenet5", "version": "1", "state": "READY", "reason": ""}]
 TASK = "infer"

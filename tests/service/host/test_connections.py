@@ -219,7 +219,7 @@ class Leaving:
 
     def __init__(self) -> None:
         self.connections = {self}
-        self.left, self.aborted = 1000, False
+        self.left, self.aborted = 1_000_000, False
         self.transport = self
 
     def is_closing(self) -> bool:
@@ -240,10 +240,11 @@ def test_who_reads_slowly_is_waited_for_and_who_stops_reading_is_not() -> None:
     for _ in range(5):
         patience.look()
         loop.now += 9
-        connection.left -= 100
+        connection.left -= 100_000
     assert not connection.aborted
     patience.look()
     loop.now += 9
+    connection.left -= 100  # a few bytes now and then are not reading
     patience.look()
     assert not connection.aborted
     loop.now += 1
