@@ -36,8 +36,8 @@ def linked(site: Path) -> set[Path]:
         raise FileNotFoundError(f"no torch in {site}")
     found = set()
     for root in roots:
-        listed = subprocess.run(["/usr/bin/ldd", str(root)], check=True, capture_output=True, text=True).stdout
-        for line in listed.splitlines():  # "  libcudart.so.13 => /path/libcudart.so.13 (0x...)"
+        shown = subprocess.run(["/usr/bin/ldd", str(root)], check=True, capture_output=True, text=True).stdout
+        for line in shown.splitlines():  # "  libcudart.so.13 => /path/libcudart.so.13 (0x...)"
             path = line.partition("=>")[2].rpartition("(")[0].strip()
             if path.startswith("/"):
                 found.add(Path(path).resolve())
