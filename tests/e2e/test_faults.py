@@ -134,7 +134,7 @@ def test_a_disk_full_of_logs_and_metrics_costs_no_answer(tmp_path: Path, dog: by
             everyone = [server.process.pid, *(worker.pid for worker in workers(server))]
             for pid in everyone:  # from now on no file of theirs grows: neither the log nor the metrics
                 resource.prlimit(pid, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
-            for path in ("/v1/classify", "/v1/detect", "/v1/faces/detect", "/v1/stylize", "/v1/analyze"):
+            for path in ("/v1/classify", "/v1/detect", "/v1/faces/detect", "/v1/stylize", "/v1/nothing"):
                 answer = client.post(path, content=dog)
                 assert answer.status_code == (200 if path == "/v1/classify" else 404), answer.text
             assert client.post("/v1/classify", content=b"no picture").status_code == 415

@@ -29,6 +29,11 @@ def plain(result: Any, names: list[str]) -> dict[str, Any]:
     }
 
 
+def answered(metadata: Any) -> list[str]:
+    """The outputs of a request that names none: an embedding is answered where it is asked for."""
+    return [output["name"] for output in metadata["outputs"] if output["name"] != "embedding"]
+
+
 def _list(array: Any) -> Any:
     if array.dtype == np.object_:
         return [_text(element) for element in array.ravel()]
@@ -72,7 +77,7 @@ def seen_over_http(address: str, wish: dict[str, Any]) -> dict[str, Any]:
     for model, encoded in wish["pictures"].items():
         pictures = [base64.b64decode(one) for one in encoded]
         metadata = client.get_model_metadata(model)
-        names = [output["name"] for output in metadata["outputs"]]
+        names = answered(metadata)
         found: dict[str, Any] = {
             "ready": client.is_model_ready(model, "1"),
             "metadata": metadata,
@@ -122,7 +127,7 @@ def seen_over_grpc(address: str, wish: dict[str, Any]) -> dict[str, Any]:
     for model, encoded in wish["pictures"].items():
         pictures = [base64.b64decode(one) for one in encoded]
         metadata = client.get_model_metadata(model, as_json=True)
-        names = [output["name"] for output in metadata["outputs"]]
+        names = answered(metadata)
         found: dict[str, Any] = {
             "ready": client.is_model_ready(model),
             "metadata": metadata,
@@ -170,7 +175,7 @@ async def seen_by_aio(http: str, grpc: str, wish: dict[str, Any]) -> dict[str, A
     ):
         for model, encoded in wish["pictures"].items():
             pictures = [base64.b64decode(one) for one in encoded]
-            names = [output["name"] for output in (await first.get_model_metadata(model))["outputs"]]
+            names = answered(await first.get_model_metadata(model))
             result = await first.infer(model, [image(over_http, pictures)])
             seen["http"][model] = plain(result, names)
             result = await second.infer(model, [image(over_grpc, pictures)])
