@@ -1,0 +1,23 @@
+"""What hostile requests cost a real server: a reduced run of `loadtests.hostile`."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.paths import ROOT
+
+pytestmark = pytest.mark.e2e
+
+CASES = (
+    "decode jpeg|decode png rgba|decode webp alpha|explain png 1 bit image|explain windows 1e-320|lists, gzip|"
+    "outputs, gzip|multipart|infer .*8 MiB|malformed 0|headers one|half closed"
+)
+
+
+def test_hostile_requests_cost_no_more_than_the_bars() -> None:
+    command = [sys.executable, "-m", "loadtests.hostile", "--quick", "--alone", "--case", CASES]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-4000:]
