@@ -12,8 +12,8 @@ from tests.paths import ROOT
 pytestmark = pytest.mark.e2e
 
 CASES = (
-    "decode jpeg|decode png rgba|decode webp alpha|explain png 1 bit image|explain windows 1e-320|lists, gzip|"
-    "outputs, gzip|multipart|infer .*8 MiB|malformed 0|headers one|half closed"
+    "decode jpeg|decode png rgba|decode webp alpha|explain png 1 bit image|explain windows 1e-320|"
+    "lists, gzip|outputs, gzip|multipart|infer .*8 MiB|malformed 0|headers one|half closed"
 )
 
 
