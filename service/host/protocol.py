@@ -27,6 +27,9 @@ HEAD_BYTES: Final = 32 * 1024
 PIPELINED: Final = 32
 """Most requests that wait on one connection for the one before them."""
 
+CHUNKS: Final = 131_072
+"""Chunks of one body that may be under 64 bytes, each a call from the parser: 0.1 s of the event loop."""
+
 LINGER: Final = 1.0
 """Seconds that a refused client has to read the refusal."""
 
@@ -80,6 +83,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     - A request's line and headers have at most `HEAD_BYTES`, else 431; trailers of a chunked body have as
       many, else the connection is aborted.
+    - A body of very many tiny chunks is no HTTP (see `CHUNKS`).
     - At most `PIPELINED` requests wait for their turn, else the connection is aborted.
     - A client that shuts its sending side after a whole request is answered. Whether it is still connected is
       found by sending it the first bytes of every answer: if it has closed the connection, its system
@@ -92,6 +96,9 @@ class BoundedProtocol(HttpToolsProtocol):
 
     _in_body = False
     """Headers have come, and not all of the body."""
+
+    _tiny = 0
+    """Parts of this body so far, less one for every whole 64 bytes of each."""
 
     def data_received(self, data: bytes) -> None:
         room = HEAD_BYTES - self._loose
@@ -125,6 +132,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self.transport.abort()
             raise ValueError("too many pipelined requests")  # ends the parser
         self._in_body = True
+        self._tiny = 0
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
@@ -133,6 +141,11 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         self._loose = 0
+        self._tiny += 1 - len(body) // 64
+        if self._tiny > CHUNKS:
+            if self.cycle is None or self.cycle.response_started:
+                self.transport.abort()
+            raise ValueError("too many tiny chunks")  # ends the parser
         super().on_body(body)
 
     def _refuse_head(self) -> None:

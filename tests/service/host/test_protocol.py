@@ -15,7 +15,7 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 
 from service.host.connections import ConnectionGuard
-from service.host.protocol import HEAD_BYTES, PIPELINED
+from service.host.protocol import CHUNKS, HEAD_BYTES, PIPELINED
 from tests.service.host.test_connections import in_loop
 
 GET = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n"
@@ -108,6 +108,28 @@ def head(size: int, *, path: bytes = b"/", close: bytes = b"connection: close\r\
     """A request whose line and headers have so many bytes."""
     start = b"GET " + path + b" HTTP/1.1\r\nhost: a\r\n" + close + b"x: "
     return start + b"y" * (size - len(start) - 4) + b"\r\n\r\n"
+
+
+@LOOPS
+@pytest.mark.parametrize(("size", "answered"), [(1, False), (63, False), (64, True)])
+def test_a_body_of_very_many_tiny_chunks_is_refused(size: int, answered: bool, loop: str) -> None:
+    many = CHUNKS + 1000
+    chunks = (b"%x\r\n" % size + b"x" * size + b"\r\n") * many
+    start = b"POST / HTTP/1.1\r\nhost: a\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n"
+
+    async def go() -> None:
+        async with serving() as site:
+            body = chunks + b"0\r\n\r\n"
+            parts = [body[i : i + 60_000] for i in range(0, len(body), 60_000)]
+            answer = await answer_to(site, start, *parts)
+            if answered:
+                assert answer.endswith(b"\r\n\r\n%d" % (size * many))
+            else:
+                assert answer == b"" or answer.startswith(b"HTTP/1.1 400 ")
+            assert site.answered == answered
+            assert site.connections == 0
+
+    in_loop(go(), loop)
 
 
 @LOOPS
