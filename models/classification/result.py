@@ -49,3 +49,15 @@ class Classification:
     labels: tuple[Label, ...]
     scores: NDArray[np.float32] = field(repr=False, compare=False)
     features: NDArray[np.float32] | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def embedding(self) -> NDArray[np.float32]:
+        """The features as float32 [D] of length 1; zeros stay zeros.
+
+        Raises:
+            ValueError: there are none.
+        """
+        if self.features is None:
+            raise ValueError("the network gives no features")
+        length = np.linalg.norm(self.features)
+        return self.features / length if length else self.features

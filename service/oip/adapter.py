@@ -1,4 +1,4 @@
-"""A model as the Open Inference Protocol sees it: its tensors, its parameters, and the tasks that it does."""
+"""A model as the Open Inference Protocol sees it: its tensors, its parameters, and its task."""
 
 from __future__ import annotations
 
@@ -19,19 +19,20 @@ from service.oip.tensors import BYTES
 from service.request import RequestContext
 from service.tasks import TASKS
 from service.tasks.render import ImageFormat
-from service.tasks.task import Arrays, Task, Tensors, TensorSpec
+from service.tasks.task import Arrays, TensorSpec
 
 IMAGE: Final = "image"
 PIXELS: Final = "pixels"
 FORMAT: Final = "format"
 """The parameter that says in which format an image is answered."""
+_TASKS: Final = {task.models[task.tensors.model]: (task, task.tensors) for task in TASKS if task.tensors}
+"""By the kind of the models that do it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One task of a request and its parameters."""
+    """The parameters of one request."""
 
-    task: Task[Any, Any]
     params: Any
     image_format: ImageFormat = "jpeg"
 
@@ -47,21 +48,15 @@ class ModelAdapter:
         runner: of the model.
 
     Attributes:
-        tasks: that the model does; what a request gets that names no outputs are those of the first.
-        outputs: of all its tasks, by name.
+        task: that the model does.
+        outputs: of the task, by name.
     """
 
     def __init__(self, engine: Engine, runner: Runner) -> None:
         self._engine = engine
         self.runner = runner
-        self.tasks = [
-            task
-            for task in TASKS
-            if task.tensors is not None and task.models[task.tensors.model] is runner.card.task
-        ]
-        self.outputs: dict[str, tuple[TensorSpec, Task[Any, Any]]] = {
-            spec.name: (spec, task) for task in self.tasks for spec in _tensors(task).outputs(runner.card)
-        }
+        self.task, self._tensors = _TASKS[runner.card.task]
+        self.outputs = {spec.name: spec for spec in self._tensors.outputs(runner.card)}
 
     @property
     def card(self) -> Card:
@@ -78,44 +73,42 @@ class ModelAdapter:
             return (image,)
         return image, TensorSpec(PIXELS, "UINT8", tuple(pipeline.shapes[0]))
 
-    def parameters(self, task: Task[Any, Any]) -> list[str]:
-        """Names of the parameters that a request may give for a task."""
-        tensors = _tensors(task)
-        names = [name for name in task.params.model_fields if name not in (tensors.model, *tensors.fixed)]
-        return [*names, FORMAT] if task.run is None else names
+    @property
+    def parameters(self) -> list[str]:
+        """Names of the parameters that a request may give."""
+        own = (self._tensors.model, *self._tensors.fixed)
+        names = [name for name in self.task.params.model_fields if name not in own]
+        return [*names, FORMAT] if self.task.run is None else names
 
-    def schema(self, task: Task[Any, Any]) -> dict[str, Any]:
+    @property
+    def schema(self) -> dict[str, Any]:
         """The same with types, bounds, defaults and descriptions, as JSON Schema has them."""
-        known = properties(task.params)
+        known = properties(self.task.params)
         image_format = {"enum": list(get_args(ImageFormat)), "default": "jpeg"}
-        return {name: known.get(name, image_format) for name in self.parameters(task)}
+        return {name: known.get(name, image_format) for name in self.parameters}
 
-    def calls(self, tasks: Sequence[Task[Any, Any]], given: Mapping[str, Any]) -> list[Call]:
-        """The tasks that a request asks for, with its parameters.
+    def call(self, given: Mapping[str, Any]) -> Call:
+        """What a request asks for with its parameters.
 
         Raises:
             ParameterInvalid: one is unknown, of another type or out of its range.
         """
-        known = {name for task in tasks for name in self.parameters(task)}
+        known = self.parameters
         for name in given:
             if name not in known:
                 raise ParameterInvalid(
                     name, f"there is no parameter {echoed(name)}; there are: {', '.join(sorted(known))}"
                 )
-        found = []
-        for task in tasks:
-            tensors = _tensors(task)
-            own = {name: given[name] for name in self.parameters(task) if name in given}
-            image_format = own.pop(FORMAT, "jpeg")
-            if image_format not in get_args(ImageFormat):
-                raise ParameterInvalid(FORMAT, f"format must be one of {', '.join(get_args(ImageFormat))}")
-            params = task.params.of({**own, **tensors.fixed, tensors.model: self.card.name})
-            found.append(Call(task, params, image_format))
-        return found
+        own = dict(given)
+        image_format = own.pop(FORMAT, "jpeg")
+        if image_format not in get_args(ImageFormat):
+            raise ParameterInvalid(FORMAT, f"format must be one of {', '.join(get_args(ImageFormat))}")
+        params = self.task.params.of({**own, **self._tensors.fixed, self._tensors.model: self.card.name})
+        return Call(params, image_format)
 
     async def image(self, call: Call, data: bytes, context: RequestContext) -> Answer[Any]:
         """The result of an encoded image. Raises as the task does."""
-        task, images = call.task, {IMAGE: data}
+        task, images = self.task, {IMAGE: data}
         if task.run is not None:
             return await task.run(self._engine, images, call.params, context)
         assert task.draw is not None  # noqa: S101 (a task has one of them)
@@ -125,7 +118,7 @@ class ModelAdapter:
         """The result of what the network itself takes, uint8 [H, W, 3]; batched with others' images."""
         prepare = partial(self.runner.pipeline.prepare_tensor, pixels, call.params)
         answer = await self._engine.infer_prepared(self.runner, prepare, context.deadline)
-        make = _tensors(call.task).of_pixels
+        make = self._tensors.of_pixels
         if make is None:
             return answer
         height, width, _ = pixels.shape
@@ -133,9 +126,4 @@ class ModelAdapter:
 
     def collect(self, call: Call, results: Sequence[Any]) -> Arrays:
         """The images' results by output: arrays, the batch first, or the elements of BYTES."""
-        return _tensors(call.task).collect(self.card, results, call.params)
-
-
-def _tensors(task: Task[Any, Any]) -> Tensors[Any, Any]:
-    assert task.tensors is not None  # noqa: S101 (others are no task of a model here)
-    return task.tensors
+        return self._tensors.collect(self.card, results, call.params)

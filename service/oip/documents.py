@@ -22,7 +22,7 @@ def metadata(adapter: ModelAdapter) -> Document:
         "versions": [VERSION],
         "platform": adapter.runner.executor.name,
         "inputs": [_tensor(spec) for spec in adapter.inputs],
-        "outputs": [_tensor(spec) for spec in (spec for spec, _ in adapter.outputs.values())],
+        "outputs": [_tensor(spec) for spec in adapter.outputs.values()],
     }
 
 
@@ -38,7 +38,7 @@ def configuration(adapter: ModelAdapter, max_batch: int) -> Document:
     for entry in inputs:
         if entry["name"] == PIXELS:
             entry["format"] = "FORMAT_NHWC"
-    requests = {task.name: adapter.schema(task) for task in adapter.tasks}
+    requests = {adapter.task.name: adapter.schema}
     parameters = {"task": card.task.value, "sha256": card.sha256, "licence": card.license}
     parameters["request_parameters"] = json.dumps(requests)  # as JSON Schema has them, by task
     if card.labels:
@@ -50,7 +50,7 @@ def configuration(adapter: ModelAdapter, max_batch: int) -> Document:
         "version_policy": {"latest": {"num_versions": 1}},
         "max_batch_size": max_batch,
         "input": inputs,
-        "output": [_entry(spec) for spec in (spec for spec, _ in adapter.outputs.values())],
+        "output": [_entry(spec) for spec in adapter.outputs.values()],
         "instance_group": [
             {
                 "name": card.name,

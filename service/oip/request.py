@@ -55,7 +55,7 @@ class InferRequest:
     Attributes:
         model, version: that it asks; an empty version is the only one there is.
         inputs: in the order in which they came.
-        outputs: none means all.
+        outputs: none means all but those that are given only where they are named.
         parameters: of the request.
         id: comes back in the answer.
     """

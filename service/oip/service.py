@@ -143,15 +143,12 @@ class OipService:
         given = take_parameters(request.parameters)
         _shorten(context, given)
         wanted = _wanted(adapter, request.outputs, given)
-        tasks = {adapter.outputs[spec.name][1].name: adapter.outputs[spec.name][1] for spec, _ in wanted}
-        calls = adapter.calls(list(tasks.values()), given)
+        call = adapter.call(given)
         tensor = self._input(adapter, request.inputs)
-        arrays: dict[str, Any] = {}
-        for call in calls:
-            answers = await self._run(adapter, call, tensor, context)
-            arrays |= adapter.collect(call, [answer.result for answer in answers])
-            for answer in answers:
-                context.record(answer.timing)
+        answers = await self._run(adapter, call, tensor, context)
+        for answer in answers:
+            context.record(answer.timing)
+        arrays = adapter.collect(call, [answer.result for answer in answers])
         outputs = [_output(spec, arrays[spec.name], classes) for spec, classes in wanted]
         return InferResponse(adapter.card.name, VERSION, request.id, outputs)
 
@@ -262,11 +259,10 @@ def _wanted(
     adapter: ModelAdapter, requested: Sequence[RequestedOutput], given: dict[str, Any]
 ) -> list[tuple[TensorSpec, int | None]]:
     """The outputs to give, each with the number of best classes to give in place of its numbers."""
-    specs = {name: spec for name, (spec, _) in adapter.outputs.items()}
+    specs = adapter.outputs
     top_k = _whole(given, "top_k") if any(spec.classes for spec in specs.values()) else None
     if not requested:
-        first = adapter.tasks[0]
-        requested = [RequestedOutput(name) for name, (_, task) in adapter.outputs.items() if task is first]
+        requested = [RequestedOutput(name) for name, spec in specs.items() if not spec.asked]
     if len({output.name for output in requested}) != len(requested):
         raise ParameterInvalid("outputs", "an output is asked for twice")
     wanted = []

@@ -54,12 +54,20 @@ def present(answer: Answer[Classification], params: ClassifyParams) -> ClassifyA
 
 
 def outputs(card: Card) -> tuple[TensorSpec, ...]:
-    return (TensorSpec("scores", "FP32", (len(card.labels),), card.labels),)
+    scores = TensorSpec("scores", "FP32", (len(card.labels),), card.labels)
+    return (
+        (scores,)
+        if card.features is None
+        else (scores, TensorSpec("embedding", "FP32", (card.features,), asked=True))
+    )
 
 
 def collect(card: Card, results: Sequence[Classification], params: ClassifyParams) -> Arrays:
-    """scores FP32 [N, C]: the probability of every class."""
-    return {"scores": np.stack([result.scores for result in results])}
+    """scores FP32 [N, C], the probability of every class; embedding FP32 [N, D], each row of length 1."""
+    found = {"scores": np.stack([result.scores for result in results])}
+    if card.features is not None:
+        found["embedding"] = np.stack([result.embedding for result in results])
+    return found
 
 
 CLASSIFY = Task(

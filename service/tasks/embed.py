@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,10 +11,10 @@ from pydantic import Field
 from models.classification.result import Classification
 from models.errors import ParameterInvalid
 from models.parameters import Parameters
-from models.pipeline import Card, Kind
+from models.pipeline import Kind
 from service.engine.engine import Answer, Engine
 from service.request import RequestContext
-from service.tasks.task import AnswerModel, Arrays, Images, Size, Task, Tensors, TensorSpec
+from service.tasks.task import AnswerModel, Images, Size, Task
 
 
 class EmbedParams(Parameters):
@@ -51,20 +50,17 @@ class ImageVector:
 async def run(
     engine: Engine, images: Images, params: EmbedParams, context: RequestContext
 ) -> Answer[ImageVector]:
-    runner = engine.find(Kind.CLASSIFY, params.model)
-    answer = await engine.infer(runner, images["image"], None, context.deadline)
-    result = answer.result
-    return Answer(answer.model, vector_of(runner.card, result, result.width, result.height), answer.timing)
-
-
-def vector_of(card: Card, result: Classification, width: int, height: int) -> ImageVector:
     """
     Raises:
         ParameterInvalid: the model gives no vectors.
     """
-    if result.features is None:
-        raise ParameterInvalid("model", f"the model {card.name!r} gives no vectors")
-    return ImageVector(width, height, normalized(result.features), card.sha256)
+    runner = engine.find(Kind.CLASSIFY, params.model)
+    if runner.card.features is None:
+        raise ParameterInvalid("model", f"the model {runner.card.name!r} gives no vectors")
+    answer = await engine.infer(runner, images["image"], None, context.deadline)
+    found: Classification = answer.result
+    vector = ImageVector(found.width, found.height, found.embedding, runner.card.sha256)
+    return Answer(answer.model, vector, answer.timing)
 
 
 def present(answer: Answer[ImageVector], params: EmbedParams) -> EmbedAnswer:
@@ -78,21 +74,6 @@ def present(answer: Answer[ImageVector], params: EmbedParams) -> EmbedAnswer:
     )
 
 
-def normalized(vector: NDArray[np.float32]) -> NDArray[np.float32]:
-    """float32 [D] of length 1; zeros stay zeros."""
-    length = np.linalg.norm(vector)
-    return vector / length if length else vector
-
-
-def outputs(card: Card) -> tuple[TensorSpec, ...]:
-    return () if card.features is None else (TensorSpec("embedding", "FP32", (card.features,)),)
-
-
-def collect(card: Card, results: Sequence[ImageVector], params: EmbedParams) -> Arrays:
-    """embedding FP32 [N, D], each row of length 1."""
-    return {"embedding": np.stack([result.vector for result in results])}
-
-
 EMBED = Task(
     name="embed",
     path="embed",
@@ -103,12 +84,11 @@ EMBED = Task(
     answer=EmbedAnswer,
     example={
         "model": "efficientnet-lite0",
-        "sha256": "57934424b2f3a5a9a2b6d6d16e9f54a9d2a8cbe2a4e6b1f6ee1a1c9c8a2d5d60",
+        "sha256": "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
         "image": {"width": 768, "height": 576},
         "dimensions": 3,
         "embedding": [0.36, 0.48, 0.8],
     },
     run=run,
     present=present,
-    tensors=Tensors(outputs, collect, of_pixels=vector_of),
 )

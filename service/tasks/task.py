@@ -52,12 +52,14 @@ class TensorSpec:
         name, datatype: as the Open Inference Protocol has them.
         dims: its shape without the batch, which comes first; -1 where it varies.
         classes: names of its last dimension's entries, where they are classes to choose the best of.
+        asked: it is given only where a request names it.
     """
 
     name: str
     datatype: str
     dims: tuple[int, ...]
     classes: tuple[str, ...] = ()
+    asked: bool = False
 
 
 @dataclass(frozen=True, slots=True)

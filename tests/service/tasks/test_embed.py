@@ -73,6 +73,19 @@ def test_without_being_asked_the_open_inference_protocol_gives_the_scores_alone(
     assert {"name": "embedding", "datatype": "FP32", "shape": [-1, 84]} in metadata["outputs"]
 
 
+def test_scores_and_embedding_are_one_inference(transports: Transports) -> None:
+    statistics = "/v2/models/lenet5/stats"
+    before = transports.http("GET", statistics).json()["model_stats"][0]["inference_count"]
+    request = oip.ModelInferRequest(model_name="lenet5")
+    request.inputs.add(name="image", datatype="BYTES", shape=[1]).contents.bytes_contents.append(image(7))
+    for name in ("embedding", "scores"):
+        request.outputs.add(name=name)
+    found = GRPCInferenceServiceStub(transports.channel).ModelInfer(request)
+    assert [list(output.shape) for output in found.outputs] == [[1, 84], [1, 10]]
+    after = transports.http("GET", statistics).json()["model_stats"][0]["inference_count"]
+    assert after == before + 1
+
+
 def test_several_images_and_an_unknown_model(transports: Transports) -> None:
     files = [("image", (f"{seed}.png", image(seed), "image/png")) for seed in (4, 4, 5)]
     results = transports.http("POST", "/v1/embed", files=files).json()["results"]

@@ -95,4 +95,4 @@ def test_open_inference(transports: Transports, printed: dict[str, dict[str, tup
             for key in known:
                 assert values(properties[key]) == printed[name][key][0]
                 assert properties[key]["description"] == printed[name][key][2]
-    assert seen == {"classify", "embed", "detect", "stylize"}
+    assert seen == {"classify", "detect", "stylize"}
