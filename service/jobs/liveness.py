@@ -38,7 +38,7 @@ class WorkerRegistry:
             OSError: the folder cannot be written.
         """
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with (self._folder / "door").open("w") as mutex:
+        with (self._folder / "lock").open("w") as mutex:
             fcntl.flock(mutex, fcntl.LOCK_EX)
             if not any(self.alive(path.stem) for path in self._folder.glob("*.worker")):
                 first()

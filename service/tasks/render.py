@@ -39,7 +39,11 @@ async def draw_result(
     image_format: ImageFormat,
     context: RequestContext,
 ) -> Answer[Rendered]:
-    """A result drawn into its image. A large image is decoded once for both.
+    """A result drawn into its image.
+
+    A large image is decoded once for both, and kept. A small one is decoded for the model as far reduced as
+    it takes, and once more to draw on: less CPU than to reduce the whole one (6 % at 3 megapixels), and
+    nothing of it is held while it waits.
 
     Args:
         engine: runs the model.

@@ -18,7 +18,7 @@ from tests.server import Server
 pytestmark = pytest.mark.e2e
 
 NOWHERE = "http://127.0.0.1:9"
-"""The discard port: whoever asks there is refused at once."""
+"""The discard port: connections to it are refused at once."""
 
 
 @pytest.fixture(scope="module")

@@ -24,11 +24,11 @@ from tests.server import Server
 
 pytestmark = pytest.mark.e2e
 
-PATIENCE = 400
+TIMEOUT = 400
 """Seconds for what takes ten on an idle machine."""
 
 
-def until(holds: Callable[[], bool], what: str, seconds: float = PATIENCE) -> None:
+def until(holds: Callable[[], bool], what: str, seconds: float = TIMEOUT) -> None:
     """Waits for something that another process does."""
     end = time.monotonic() + seconds
     while not holds():
@@ -81,7 +81,7 @@ def test_a_killed_worker_leaves_the_other_serving_comes_back_and_stays_counted(
 
     clients = [threading.Thread(target=ask) for _ in range(3)]
     try:
-        server.wait(PATIENCE)
+        server.wait(TIMEOUT)
         until(lambda: len(gauge_files(tmp_path)) == 2, "both workers have gauges")
         until(lambda: server.log.read_text().count("Completed async startup hook") == 2, "both are ready")
         for thread in clients:
@@ -93,7 +93,7 @@ def test_a_killed_worker_leaves_the_other_serving_comes_back_and_stays_counted(
         then = answered[0]
         until(lambda: answered[0] >= then + 20, "the other worker goes on")
         until(lambda: not psutil.pid_exists(victim), "it is gone")
-        # whoever is scraped tells no more of what the dead one had waiting or running
+        # no worker that is scraped reports what the dead one had waiting or running
         assert sample(server, "lynceus_model_info", model="lenet5") == 1
         assert victim not in gauge_files(tmp_path)
         until(lambda: server.log.read_text().count("Completed async startup hook") == 3, "another one came")
@@ -127,7 +127,7 @@ def test_a_disk_full_of_logs_and_metrics_costs_no_answer(tmp_path: Path, dog: by
         drain_seconds=0,
     )
     try:
-        server.wait(PATIENCE)
+        server.wait(TIMEOUT)
         with httpx.Client(base_url=server.url, timeout=120) as client:
             for _ in range(3):  # the line of each has nowhere to go
                 assert client.post("/v1/classify", content=dog).status_code == 200
@@ -169,7 +169,7 @@ def test_damaged_weights_end_the_start_with_one_line_that_names_the_file_and_bot
     damaged.write_bytes(data)
     server = Server(tmp_path / "log", models="mine", catalogue=catalogue(tmp_path, damaged, good), workers=2)
     try:
-        assert server.process.wait(PATIENCE) == 1
+        assert server.process.wait(TIMEOUT) == 1
     finally:
         server.stop()
     said = server.log.read_text()

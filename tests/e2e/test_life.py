@@ -17,7 +17,7 @@ from tests.server import Server
 pytestmark = pytest.mark.e2e
 
 MANY = 40
-"""Requests at once over each door: two cores need longer for them than the doors stay open."""
+"""Requests at once over each transport: two cores need longer for them than the drain lasts."""
 
 
 def test_sigterm_under_load_turns_readiness_off_and_loses_no_request(tmp_path: Path, dog: bytes) -> None:
@@ -37,7 +37,7 @@ def test_sigterm_under_load_turns_readiness_off_and_loses_no_request(tmp_path: P
             end = time.monotonic() + 10
             while client.get("/readyz").status_code == 200:
                 assert time.monotonic() < end
-            # not ready, and still answering whatever is asked until the doors close
+            # not ready, and still answering whatever is asked until the servers close
             calls = [stub.Detect.future(pb.DetectRequest(image=dog), timeout=60) for _ in range(MANY)]
             posts = [threads.submit(client.post, "/v1/detect", content=dog) for _ in range(MANY)]
             assert client.get("/readyz").status_code == 503

@@ -108,7 +108,7 @@ def test_the_honest_service_passes_and_leaves_a_report(faulty: Server, folder: P
     record = Record.read(folder / "honest" / "record.json")
     assert len(record.requests) == pytest.approx(REQUESTS, abs=1)
     assert {request.task for request in record.requests} == {"classify", "classify/grpc"}
-    assert all(request.batch for request in record.requests), "both doors tell the batch"
+    assert all(request.batch for request in record.requests), "both transports report the batch"
     assert any('lynceus_queue_depth{model="efficientnet-lite0"}' in each.values for each in record.samples)
     page = (folder / "honest" / "report.html").read_text(encoding="utf-8")
     assert "PASSED" in page

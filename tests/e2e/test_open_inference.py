@@ -86,9 +86,9 @@ def alike(one: bytes, other: bytes) -> None:
     assert np.abs(here - there).mean() < 0.5
 
 
-@pytest.mark.parametrize("door", ["http", "grpc"])
-def test_it_lists_and_inspects(seen: dict[str, Any], door: str) -> None:
-    told = seen[door]
+@pytest.mark.parametrize("transport", ["http", "grpc"])
+def test_it_lists_and_inspects(seen: dict[str, Any], transport: str) -> None:
+    told = seen[transport]
     assert told["live"] is told["ready"] is True
     assert "statistics" in told["server"]["extensions"]
     states = {entry["name"]: entry["state"] for entry in told["index"]}
@@ -132,8 +132,8 @@ def test_the_answers_are_v1s(seen: dict[str, Any], client: httpx.Client) -> None
         np.testing.assert_allclose(
             [row[label["index"]] for label in labels], [label["score"] for label in labels], atol=1e-3
         )
-    for door in ("http", "grpc"):
-        texts = seen[door]["models"]["efficientnet-lite0"]["classes"]["scores"]["data"][:3]
+    for transport in ("http", "grpc"):
+        texts = seen[transport]["models"]["efficientnet-lite0"]["classes"]["scores"]["data"][:3]
         assert [text.split(":", 1)[1] for text in texts] == [
             f"{label['index']}:{label['label']}" for label in labels
         ]
@@ -157,7 +157,7 @@ def test_the_answers_are_v1s(seen: dict[str, Any], client: httpx.Client) -> None
 
 
 def test_errors_have_the_tables_status(seen: dict[str, Any]) -> None:
-    assert seen["http"]["nobody"] is False
+    assert seen["http"]["unknown"] is False
     assert seen["http"]["error"][0] == "404"
     assert seen["http"]["bad"][0] == "415"
     assert "image[1]" in seen["http"]["bad"][1]

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.e2e
 
 CROWD = 1000
 REQUEST = b"POST /v1/classify HTTP/1.1\r\nhost: a\r\ncontent-type: image/jpeg\r\ncontent-length: 50000\r\n"
-PATIENCE = 180.0
+TIMEOUT = 180.0
 """Longest that this test waits for anything, seconds."""
 
 
@@ -53,7 +53,7 @@ def files() -> Iterator[None]:
 
 
 def connect(port: int, send: bytes = b"") -> socket.socket:
-    connection = socket.create_connection(("127.0.0.1", port), PATIENCE)
+    connection = socket.create_connection(("127.0.0.1", port), TIMEOUT)
     connection.sendall(send)
     return connection
 
@@ -64,7 +64,7 @@ def wait_until_cut(connections: Sequence[socket.socket], drip: bytes = b"") -> N
     for connection in connections:
         connection.setblocking(False)
         selector.register(connection, selectors.EVENT_READ)
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + TIMEOUT
     while selector.get_map():
         assert time.monotonic() < end, f"{len(selector.get_map())} connections are open still"
         for key, _ in selector.select(1.0):
@@ -82,13 +82,13 @@ def wait_until_cut(connections: Sequence[socket.socket], drip: bytes = b"") -> N
 
 
 def test_a_crowd_that_holds_connections_keeps_nobody_from_an_answer(server: Server, dog: bytes) -> None:
-    with httpx.Client(base_url=server.url, timeout=PATIENCE) as client:
+    with httpx.Client(base_url=server.url, timeout=TIMEOUT) as client:
         assert client.post("/v1/classify", content=dog).status_code == 200
         crowd = [connect(server.port, REQUEST if number % 2 else b"") for number in range(CROWD)]
         try:
             for _ in range(10):
                 assert client.post("/v1/classify", content=dog).status_code == 200
-            with httpx.Client(base_url=server.url, timeout=PATIENCE) as late:  # a connection after all theirs
+            with httpx.Client(base_url=server.url, timeout=TIMEOUT) as late:  # a connection after all theirs
                 assert late.post("/v1/classify", content=dog).status_code == 200
             wait_until_cut(crowd)
         finally:
@@ -121,7 +121,7 @@ def test_a_body_a_byte_at_a_time_ends_at_the_requests_deadline(server: Server) -
     connection = connect(server.port, REQUEST + b"x-timeout-ms: 4000\r\n\r\n")
     with connection:
         connection.settimeout(0.5)
-        end = time.monotonic() + PATIENCE
+        end = time.monotonic() + TIMEOUT
         while True:
             assert time.monotonic() < end
             connection.send(b"y")

@@ -71,7 +71,7 @@ def seen_over_http(address: str, wish: dict[str, Any]) -> dict[str, Any]:
         "ready": client.is_server_ready(),
         "server": client.get_server_metadata(),
         "index": client.get_model_repository_index(),
-        "nobody": client.is_model_ready("nobody"),
+        "unknown": client.is_model_ready("unknown"),
         "models": {},
     }
     for model, encoded in wish["pictures"].items():
@@ -109,7 +109,7 @@ def seen_over_http(address: str, wish: dict[str, Any]) -> dict[str, Any]:
             found["classes"] = plain(client.infer(model, [image(over_http, pictures)], outputs=best), names)
         found["statistics"] = client.get_inference_statistics(model)["model_stats"][0]
         seen["models"][model] = found
-    seen["error"] = error(lambda: client.infer("nobody", [image(over_http, [b"x"])]))
+    seen["error"] = error(lambda: client.infer("unknown", [image(over_http, [b"x"])]))
     seen["bad"] = error(lambda: client.infer(model, [image(over_http, [*pictures, b"x"])]))
     client.close()
     return seen
@@ -153,7 +153,7 @@ def seen_over_grpc(address: str, wish: dict[str, Any]) -> dict[str, Any]:
         statistics = client.get_inference_statistics(model, as_json=True)
         found["statistics"] = statistics["model_stats"][0]
         seen["models"][model] = found
-    seen["error"] = error(lambda: client.infer("nobody", [image(over_grpc, [b"x"])]))
+    seen["error"] = error(lambda: client.infer("unknown", [image(over_grpc, [b"x"])]))
     seen["late"] = error(lambda: client.infer(model, [image(over_grpc, pictures)], timeout=1))
     client.close()
     return seen

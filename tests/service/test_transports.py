@@ -288,13 +288,13 @@ def test_the_deadline_of_the_client(transports: Transports, monkeypatch: pytest.
     with pytest.raises(grpc.RpcError) as caught:
         transports.stub.Classify(pb.ClassifyRequest(image=PNG), timeout=0.2, metadata=tuple(KEY.items()))
     assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-    assert cancelled.wait(20), "the server goes on with what nobody waits for"
+    assert cancelled.wait(20), "the server goes on with what no client waits for"
 
 
 def test_the_cases_cover_the_table() -> None:
     walked = {case.error for case in CASES.values()} | {science.FacesMany}
     walked |= {errors.Overloaded, errors.NotReady, errors.DeadlineExceeded, errors.OutOfMemory}
-    # a route or method that is not there is answered by each door's framework, see test_web and test_rpc
+    # a route or method that is not there is answered by each transport's framework, see test_web and test_rpc
     walked |= {errors.RequestTimeout, errors.KeyBusy}  # see test_limits
     walked |= {errors.HeaderTooLarge}  # HTTP's alone, see test_connection
     walked |= {errors.JobUnfinished, errors.JobFinished, errors.StorageFailed}  # HTTP's alone, see test_jobs

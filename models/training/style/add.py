@@ -48,15 +48,15 @@ def add(
         ValueError: the network has a style of that name.
     """
     config = replace(network.config, styles=(*network.config.styles, style))
-    painter = copy.deepcopy(network).requires_grad_(False).to(memory_format=torch.channels_last)
-    hasten(painter)
+    copied = copy.deepcopy(network).requires_grad_(False).to(memory_format=torch.channels_last)
+    hasten(copied)
     code = nn.Parameter(network.styles.detach().mean(dim=0))  # between all that exist
     optimiser = torch.optim.Adam([code], lr=recipe.style_rate)
     progress = Progress(recipe.steps, recipe.minutes, recipe.deadline)
     total, steps = torch.zeros(len(PARTS)), 0
     for images, styles in data.batches(pictures, 1, recipe.size, recipe.batch, recipe.seed):
         optimiser.param_groups[0]["lr"] = recipe.style_rate * (1 - 0.95 * progress.value)
-        parts = _step(painter, code, costs, images, styles, shift_of(steps))
+        parts = _step(copied, code, costs, images, styles, shift_of(steps))
         optimiser.step()
         progress.step()
         total, steps = total + parts, steps + 1
@@ -75,7 +75,7 @@ def add(
 
 
 def _step(
-    painter: StyleNetwork,
+    copied: StyleNetwork,
     code: nn.Parameter,
     costs: Costs,
     images: Tensor,
@@ -84,7 +84,7 @@ def _step(
 ) -> Tensor:
     """Puts the gradient into `code`; the mean costs, Tensor[3]."""
     content = planes(images)
-    painted = Trainer.paint(painter, content, code.expand(len(images), -1))
+    painted = Trainer.paint(copied, content, code.expand(len(images), -1))
     parts = costs(painted, content, styles, shift).mean(dim=0)
     code.grad = None
     (parts @ costs.weights).backward()

@@ -13,7 +13,7 @@ from models.pipeline import Style
 from models.style.transfer import StyleConfig, StyleNetwork
 
 STYLES = (
-    Style("dots", "Dots", "Nobody", encode(np.full((20, 30, 3), 90, np.uint8), "jpeg")),
+    Style("dots", "Dots", "Unknown", encode(np.full((20, 30, 3), 90, np.uint8), "jpeg")),
     Style("lines", "Lines"),
     Style("waves", "Waves", "Somebody"),
 )

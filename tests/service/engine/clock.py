@@ -98,7 +98,7 @@ class Device:
 
 
 def run_clean(main: Coroutine[Any, Any, T]) -> T:
-    """Runs a test's coroutine; fails if the loop was told of any exception that nobody awaited."""
+    """Runs a test's coroutine; fails if the loop was told of any exception that was never awaited."""
     problems: list[str] = []
     gc.freeze()  # so that the collection below looks at this test's objects only, which makes it quick
     try:

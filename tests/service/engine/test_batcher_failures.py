@@ -84,7 +84,7 @@ def test_out_of_memory_halves_the_cap_which_recovers_ever_more_slowly() -> None:
         nonlocal fits
         bench = Bench(run, max_batch=16, max_queue=100)
         tasks = await bench.send(*range(16))
-        assert [outcome(task) for task in tasks] == list(range(16))  # nobody notices
+        assert [outcome(task) for task in tasks] == list(range(16))  # every one of themices
         assert runs == [16, 8, 4, 4, 8, 4, 4]
         assert bench.batcher.cap == 4
 
@@ -96,13 +96,13 @@ def test_out_of_memory_halves_the_cap_which_recovers_ever_more_slowly() -> None:
                 assert count < 5000
             return count
 
-        patience = 32 * 2**3  # three out-of-memories so far
-        assert await batches_until(8) == patience - 2  # the last two of the retry count
+        retry_after = 32 * 2**3  # three out-of-memories so far
+        assert await batches_until(8) == retry_after - 2  # the last two of the retry count
         await bench.send(*range(8))  # the probe fails, unnoticed
         assert bench.batcher.cap == 4
         fits = 16
-        assert await batches_until(16) == 2 * (2 * patience) - 2
-        for _ in range(2 * patience):
+        assert await batches_until(16) == 2 * (2 * retry_after) - 2
+        for _ in range(2 * retry_after):
             await bench.send(*range(16))
         fits = 8
         await bench.send(*range(16))

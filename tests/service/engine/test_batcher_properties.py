@@ -140,8 +140,8 @@ def test_every_submission_ends_exactly_once(
 
         for event, *arguments in events:
             if event == "submit":
-                key, nature, patience, settles = arguments
-                deadline = None if patience is None else clock.now() + patience
+                key, nature, timeout, settles = arguments
+                deadline = None if timeout is None else clock.now() + timeout
                 item = Item(len(items), key, nature, deadline)
                 item.task = asyncio.create_task(batcher.submit(item, key=key, deadline=deadline))
                 items.append(item)

@@ -139,7 +139,7 @@ def test_who_sends_nothing_or_a_byte_at_a_time_is_cut_and_nobody_else(http: str,
             unread = await site.open()
             unread.send(POST)
             await unread.answer()
-            await unread.cut(b"y" * 10_000)  # a body that nobody waits for
+            await unread.cut(b"y" * 10_000)  # a body that no request reads
             idle.send(GET)
             assert (await idle.answer()).startswith(b"HTTP/1.1 200")
             site.let_go.set()
@@ -234,21 +234,21 @@ class Leaving:
 
 def test_who_reads_slowly_is_waited_for_and_who_stops_reading_is_not() -> None:
     loop = Loop()
-    patience = ConnectionGuard(10.0, 8, loop)  # type: ignore[arg-type]
+    guard = ConnectionGuard(10.0, 8, loop)  # type: ignore[arg-type]
     connection = Leaving()
-    assert patience.guarded(lambda: connection)() is connection  # type: ignore[comparison-overlap]
+    assert guard.guarded(lambda: connection)() is connection  # type: ignore[comparison-overlap]
     for _ in range(5):
-        patience.look()
+        guard.look()
         loop.now += 9
         connection.left -= 100_000
     assert not connection.aborted
-    patience.look()
+    guard.look()
     loop.now += 9
     connection.left -= 100  # a few bytes now and then are not reading
-    patience.look()
+    guard.look()
     assert not connection.aborted
     loop.now += 1
-    patience.look()
+    guard.look()
     assert connection.aborted
 
 

@@ -13,9 +13,9 @@ OTHER = """
 import sys
 from pathlib import Path
 from service.jobs.liveness import WorkerRegistry
-roll = WorkerRegistry(Path(sys.argv[1]))
-roll.enter(lambda: print("first"))
-print(roll.name, flush=True)
+registry = WorkerRegistry(Path(sys.argv[1]))
+registry.enter(lambda: print("first"))
+print(registry.name, flush=True)
 sys.stdin.read()
 """
 
@@ -35,7 +35,7 @@ def test_the_first_of_a_server_is_told_so(tmp_path: Path) -> None:
     three.enter(lambda: told.append("three"))
     assert told == ["one", "three"]
     three.leave()
-    assert [path.name for path in (tmp_path / "workers").iterdir()] == ["door"]
+    assert [path.name for path in (tmp_path / "workers").iterdir()] == ["lock"]
 
 
 def test_a_killed_process_lives_no_more(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def store(tmp_path: Path) -> Iterator[JobStore]:
     store.close()
 
 
-def painter(store: JobStore, network: WeightsFile = LOST, **options: Any) -> JobScheduler:
+def scheduler(store: JobStore, network: WeightsFile = LOST, **options: Any) -> JobScheduler:
     """A worker's own, on a store that it opens and closes itself."""
     return JobScheduler(
         JobStore(store.folder), WorkerRegistry(store.folder / "workers"), network, Metrics(), **options
@@ -63,14 +63,14 @@ def submit(store: JobStore, steps: int = 4) -> Job:
     return store.submit({**OPTIONS, "steps": steps}, steps, CONTENT, STYLE)
 
 
-def process_of(painter: JobScheduler, job: Job) -> int:
+def process_of(scheduler: JobScheduler, job: Job) -> int:
     """The id of the process that is at work on a job, once there is one."""
-    until(lambda: job.id in painter._running)
-    return painter._running[job.id]._process.pid
+    until(lambda: job.id in scheduler._running)
+    return scheduler._running[job.id]._process.pid
 
 
 def test_the_end_of_a_worker_ends_its_jobs(store: JobStore) -> None:
-    one = painter(store)
+    one = scheduler(store)
     one.start()
     job = submit(store)
     one.wake()
@@ -79,7 +79,7 @@ def test_the_end_of_a_worker_ends_its_jobs(store: JobStore) -> None:
     assert gone(pid)
     found = store.get(job.id)
     assert (found.state, found.reason, found.busy) == (State.FAILED, Reason.RESTARTED, False)
-    assert [path.name for path in (store.folder / "workers").iterdir()] == ["door"]
+    assert [path.name for path in (store.folder / "workers").iterdir()] == ["lock"]
 
 
 def test_a_process_that_dies_before_it_has_read_its_order(
@@ -95,15 +95,15 @@ def test_a_process_that_dies_before_it_has_read_its_order(
     job = store.submit(OPTIONS, 4, CONTENT, STYLE)
     with monkeypatch.context() as patch:
         patch.setattr(subprocess, "Popen", Dead)
-        brush = JobProcess(job, store.folder, LOST, 1)
-    assert list(brush.steps()) == []
-    assert brush.wait() == 1
+        process = JobProcess(job, store.folder, LOST, 1)
+    assert list(process.steps()) == []
+    assert process.wait() == 1
 
 
 def test_a_job_for_which_there_is_no_thread_has_failed_and_the_next_is_begun(
     store: JobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one = painter(store)
+    one = scheduler(store)
     one.start()
 
     class Refused(threading.Thread):
@@ -131,7 +131,7 @@ def test_a_killed_worker_takes_its_process_along_and_the_others_go_on(store: Job
         until(lambda: store.get(job.id).state is State.RUNNING)
         children = Path(f"/proc/{worker.pid}/task").glob("*/children")
         (pid,) = [int(child) for path in children for child in path.read_text().split()]
-        other = painter(store)
+        other = scheduler(store)
         other.start()  # beside a living worker it restarts nothing
         assert store.get(job.id).state is State.RUNNING
         waiting = submit(store)
@@ -147,7 +147,7 @@ def test_a_killed_worker_takes_its_process_along_and_the_others_go_on(store: Job
 
 def test_after_a_restart_a_known_job_has_failed(store: JobStore) -> None:
     job = submit(store)
-    again = painter(store)
+    again = scheduler(store)
     again.start()  # no worker is alive
     assert store.get(job.id).reason is Reason.RESTARTED
     again.stop()
@@ -156,7 +156,7 @@ def test_after_a_restart_a_known_job_has_failed(store: JobStore) -> None:
 def test_a_job_that_takes_too_long_or_is_killed_has_failed(
     store: JobStore, caplog: pytest.LogCaptureFixture
 ) -> None:
-    slow = painter(store, timeout=0.0)
+    slow = scheduler(store, timeout=0.0)
     slow.start()
     job = submit(store)
     slow.wake()

@@ -337,21 +337,21 @@ def test_ordinary_jobs_are_within_the_bound(quiet: Studio, options: dict[str, in
 def test_a_job_of_too_many_steps_is_refused_with_the_most_that_fit(
     quiet: Studio, options: dict[str, int], timeout: float
 ) -> None:
-    desk = JobService(quiet.store, quiet.scheduler, quiet.engine, timeout=timeout)
+    service = JobService(quiet.store, quiet.scheduler, quiet.engine, timeout=timeout)
     with pytest.raises(ParameterInvalid, match="at most") as refusal:
-        quiet.run(desk.admit(OptimiseOptions.of(options)))
+        quiet.run(service.admit(OptimiseOptions.of(options)))
     assert refusal.value.parameter == "steps"
     (most,) = re.findall(r"(\d+) at most", str(refusal.value))
     assert 0 < int(most) < options["steps"]
-    quiet.run(desk.admit(OptimiseOptions.of(options | {"steps": int(most)})))
+    quiet.run(service.admit(OptimiseOptions.of(options | {"steps": int(most)})))
     with pytest.raises(ParameterInvalid):
-        quiet.run(desk.admit(OptimiseOptions.of(options | {"steps": int(most) + 1})))
+        quiet.run(service.admit(OptimiseOptions.of(options | {"steps": int(most) + 1})))
 
 
 def test_where_no_step_fits_it_is_the_size(quiet: Studio) -> None:
-    desk = JobService(quiet.store, quiet.scheduler, quiet.engine, timeout=4.0)
+    service = JobService(quiet.store, quiet.scheduler, quiet.engine, timeout=4.0)
     with pytest.raises(ParameterInvalid) as refusal:
-        quiet.run(desk.admit(OptimiseOptions(size=1024, steps=1, levels=1)))
+        quiet.run(service.admit(OptimiseOptions(size=1024, steps=1, levels=1)))
     assert refusal.value.parameter == "size"
 
 

@@ -81,7 +81,7 @@ def test_the_first_waits_least(store: JobStore) -> None:
         claimed = store.claim("me")
         assert claimed is not None
         assert claimed.id == job.id
-        assert store.claim("you") is None, "one at a time, whoever asks"
+        assert store.claim("you") is None, "one at a time, whichever worker asks"
         store.release(job.id, "me", State.SUCCEEDED)
     assert store.claim("me") is None
 

@@ -133,13 +133,13 @@ def test_sizes_in_the_binary_extension_that_contradict_the_shape(transports: Tra
 @pytest.mark.parametrize(
     ("method", "path", "status", "words"),
     [
-        ("POST", "/v2/models/nobody/infer", 404, "no model named 'nobody'"),
+        ("POST", "/v2/models/unknown/infer", 404, "no model named 'unknown'"),
         ("POST", "/v2/models/lenet5/versions/2/infer", 404, "no version '2'"),
-        ("GET", "/v2/models/nobody", 404, "these are: lenet5"),
+        ("GET", "/v2/models/unknown", 404, "these are: lenet5"),
         ("GET", "/v2/models/lenet5/versions/2", 404, "no version"),
-        ("GET", "/v2/models/nobody/ready", 404, "nobody"),
-        ("GET", "/v2/models/nobody/config", 404, "nobody"),
-        ("GET", "/v2/models/nobody/stats", 404, "nobody"),
+        ("GET", "/v2/models/unknown/ready", 404, "unknown"),
+        ("GET", "/v2/models/unknown/config", 404, "unknown"),
+        ("GET", "/v2/models/unknown/stats", 404, "unknown"),
         ("POST", "/v2/repository/models/lenet5/load", 404, "there is no"),
         ("GET", "/v2/nothing", 404, "there is no"),
         ("GET", "/v2/models/lenet5/infer", 405, "GET"),
@@ -167,7 +167,7 @@ def test_grpc(transports: Transports) -> None:
     assert stub.ModelInfer(request()).model_name == "lenet5"
     assert stub.ModelInfer(request(parameters={"priority": pb.InferParameter(uint64_param=1)})).outputs
     refused = [
-        (request(model_name="nobody"), grpc.StatusCode.NOT_FOUND, "nobody"),
+        (request(model_name="unknown"), grpc.StatusCode.NOT_FOUND, "unknown"),
         (request(model_version="7"), grpc.StatusCode.NOT_FOUND, "no version"),
         (request(raw_input_contents=[packed, packed]), grpc.StatusCode.INVALID_ARGUMENT, "2 raw contents"),
         (request(raw_input_contents=[packed[:-1]]), grpc.StatusCode.INVALID_ARGUMENT, "claims"),

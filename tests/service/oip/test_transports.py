@@ -295,7 +295,7 @@ def test_both_doors_are_counted_as_one_task(transports: Transports) -> None:
     assert transports.counted("http", "infer", "ok") == http + 1
     assert transports.counted("grpc", "infer", "ok") == over + 1
     with pytest.raises(grpc.RpcError):
-        stub(transports).ModelInfer(message("nobody", digit(1)))
+        stub(transports).ModelInfer(message("unknown", digit(1)))
     assert transports.counted("grpc", "infer", "model_unknown") == 1
 
 
@@ -319,7 +319,7 @@ def test_a_style_network_gives_pictures() -> None:
             assert picture.startswith(b"\x89PNG")
             np.testing.assert_allclose(_pixels(picture), _pixels(usual), atol=2)
         assert infer(transports, "styles", of(png), parameters={"format": "gif"}).status_code == 422
-        unknown = infer(transports, "styles", of(png), parameters={"style": "nobody"})
+        unknown = infer(transports, "styles", of(png), parameters={"style": "unknown"})
         assert unknown.status_code == 404
         assert infer(transports, "styles", pixels(np.zeros((1, 48, 64, 3), np.uint8))).status_code == 422
 

@@ -54,8 +54,8 @@ def test_a_full_disk_costs_no_answer() -> None:
     if not Path("/dev/full").exists():
         pytest.skip("there is no /dev/full")
     out = io.TextIOWrapper(io.FileIO("/dev/full", "w"))
-    journal = AccessLog(True, out)
-    journal.record("http", "GET /", "200", "ok", "one", 0.1, Timing(0, 0, 0, 1))
-    assert not journal.enabled
+    log = AccessLog(True, out)
+    log.record("http", "GET /", "200", "ok", "one", 0.1, Timing(0, 0, 0, 1))
+    assert not log.enabled
     with contextlib.suppress(OSError):
         out.close()

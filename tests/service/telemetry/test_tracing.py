@@ -203,7 +203,7 @@ class DeadCollector(SpanExporter):
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         self.asked.set()
         self.let_go.wait(60)
-        raise ConnectionError("nobody there")
+        raise ConnectionError("refused")
 
 
 def test_a_dead_collector_costs_spans_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -162,7 +162,7 @@ def test_the_command_takes_a_teacher_from_a_catalogue(catalogue: Path, tmp_path:
     main([*common, "--teacher", "wise"])
     assert (tmp_path / "out" / "last.safetensors").is_file()
     with pytest.raises(ModelUnknown):
-        load_teacher("nobody", catalogue, 64, ["square"])
+        load_teacher("unknown", catalogue, 64, ["square"])
     with pytest.raises(ValueError, match="no darknet model"):
         load_teacher("yolo-person", catalogue, 64, ["person"])
 
