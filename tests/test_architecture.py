@@ -82,6 +82,7 @@ def test_the_batcher_is_the_standard_library_and_errors(name: str) -> None:
 ARROWS = {
     "errors": (),
     "settings": (),
+    "inflater": (),
     "telemetry": ("errors",),
     "engine": ("errors", "settings", "telemetry"),
     "host": ("errors", "settings", "telemetry"),
@@ -91,8 +92,8 @@ ARROWS = {
     "oip": ("engine", "errors", "request", "tasks", "telemetry"),
     "app": ("engine", "host", "jobs", "oip", "request", "settings", "tasks", "telemetry"),
     "cards": ("engine", "tasks"),
-    "web": ("app", "cards", "engine", "errors", "jobs", "oip", "request", "tasks", "telemetry"),
-    "rpc": ("app", "cards", "engine", "errors", "oip", "request", "settings", "tasks"),
+    "web": ("app", "cards", "engine", "errors", "inflater", "jobs", "oip", "request", "tasks", "telemetry"),
+    "rpc": ("app", "cards", "engine", "errors", "inflater", "oip", "request", "settings", "tasks"),
     "documents": ("errors", "settings", "tasks", "telemetry", "web"),
 }
 """What each package or module of `service/` may import of the others; `bento` imports all."""

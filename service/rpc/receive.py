@@ -7,7 +7,6 @@ message becomes is bounded here, by what its method may carry and by the worker'
 from __future__ import annotations
 
 import asyncio
-import zlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from functools import partial
@@ -18,8 +17,10 @@ from google.protobuf import descriptor_pool
 from google.protobuf.message import DecodeError
 
 from models.errors import ImageTooLarge, ParameterInvalid
+from service.engine.engine import Engine
 from service.engine.memory import BodyReservation, MemoryBudget
 from service.errors import DeadlineExceeded, RequestTimeout
+from service.inflater import Inflater
 from service.rpc.wire import FRAMING, Layout, check, data_fields, layout_of
 from service.settings import Settings
 
@@ -34,9 +35,6 @@ EXPANSION: Final = 8
 
 TENSORS: Final = ("inference.InferTensorContents",)
 """Messages whose repeated numbers are a tensor's values."""
-
-CHUNK: Final = 2 * 1024 * 1024
-"""Bytes that are inflated at a time."""
 
 INLINE: Final = 64 * 1024
 """Bytes of a message that are inflated in the event loop; the others in a thread."""
@@ -86,12 +84,13 @@ class Receiver:
     """Takes in the messages of every call of a worker.
 
     Args:
-        memory: of the worker.
+        engine: of the worker: its memory, and threads that inflate.
         settings: the limits.
     """
 
-    def __init__(self, memory: MemoryBudget, settings: Settings) -> None:
-        self._memory = memory
+    def __init__(self, engine: Engine, settings: Settings) -> None:
+        self._engine = engine
+        self._memory = engine.memory
         self._settings = settings
 
     def method(self, name: str, parse: Callable[[bytes | bytearray], Any], *, is_open: bool) -> Method:
@@ -157,7 +156,7 @@ class Receiver:
         if len(raw) > method.most:
             raise _too_large(method)
         body.grow(COPIES * len(raw))
-        whole = await _inflated(raw, method, body) if is_compressed(raw) else raw
+        whole = await self._inflated(raw, method, body) if is_compressed(raw) else raw
         numbers = check(whole, method.layout)
         if numbers:
             body.grow(EXPANSION * numbers)
@@ -168,6 +167,16 @@ class Receiver:
             return method.parse(whole)
         except DecodeError:
             raise ParameterInvalid("message", "the bytes are no message of this method") from None
+
+    async def _inflated(self, raw: bytes, method: Method, body: BodyReservation) -> bytearray:
+        encoding = "gzip" if raw[:1] == b"\x1f" else "deflate"
+        inflater, whole = Inflater(raw, encoding, method.most, "message"), bytearray()
+        part = inflater.piece(INLINE)
+        while part:
+            body.grow(COPIES * len(part))
+            whole += part
+            part = b"" if inflater.ended else await self._engine.in_decoder(inflater.piece)
+        return whole
 
 
 class Frames(Generic[M]):
@@ -240,29 +249,6 @@ def is_compressed(raw: bytes) -> bool:
     here like zlib with its usual window, which would be a field of the number 15.
     """
     return raw[:2] == b"\x1f\x8b" or (raw[:1] == b"\x78" and int.from_bytes(raw[:2]) % 31 == 0)
-
-
-async def _inflated(raw: bytes, method: Method, body: BodyReservation) -> bytearray:
-    engine = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)  # gzip or zlib, by the header
-    whole = bytearray()
-    try:
-        part = engine.decompress(raw, INLINE)
-        while True:
-            if len(whole) + len(part) > method.most:
-                raise _too_large(method)
-            body.grow(COPIES * len(part))
-            whole += part
-            if engine.eof:
-                break
-            rest = engine.unconsumed_tail
-            part = await asyncio.to_thread(engine.decompress, rest, CHUNK)
-            if not part and not rest and not engine.eof:
-                raise ParameterInvalid("message", "the compressed message ends early")
-    except zlib.error:
-        raise ParameterInvalid("message", "the compressed message is damaged") from None
-    if engine.unused_data:
-        raise ParameterInvalid("message", "something follows the compressed message")
-    return whole
 
 
 def _too_large(method: Method) -> ImageTooLarge:

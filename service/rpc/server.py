@@ -50,7 +50,7 @@ class Server:
         services = (vision, tensors)
         tasks = {f"/{vision}/{method}": task for method, task in labels().items()}
         tasks |= {f"/{tensors}/{method}": task for method, task in INFERENCE_TASKS.items()}
-        receiver = Receiver(service.engine.memory, settings)
+        receiver = Receiver(service.engine, settings)
         self._server = grpc.aio.server(
             interceptors=(RequestInterceptor(service, tasks, receiver),), options=_options(settings, shared)
         )

@@ -13,8 +13,9 @@ from models.errors import ImageTooLarge, ModelUnknown, ParameterInvalid
 from service import __version__
 from service.app import Service
 from service.errors import RequestTimeout
+from service.inflater import Inflater
 from service.oip.service import EXTENSIONS
-from service.web.compression import Inflater, compressed
+from service.web.compression import compressed
 from service.web.context import State, begin, while_connected
 from service.web.json_text import Structure, parse_json
 from service.web.openapi import IMAGE, documented
@@ -202,7 +203,7 @@ async def infer(request: Request, service: Service, model: str, version: str) ->
         if encoding not in ("", "identity"):
             # without the header all of it is JSON
             limit, advice = (min(most, most_json), ADVICE) if length is None else (most, "")
-            body = await _inflated(request, Inflater(body, encoding, limit, advice))
+            body = await _inflated(request, Inflater(body, encoding, limit, "Content-Encoding", advice))
         reserve(request, len(body))  # what is made of it
         work = partial(parse, body, length, model, version, most_json)
         small = _text_length(body, length) <= SMALL

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from models.errors import ImageTooLarge, MediaTypeUnsupported, ParameterInvalid
+from service.inflater import Inflater
 from service.oip.request import InferResponse, take_parameters
 from service.oip.tensors import Tensor
-from service.web.compression import compressed, decompressed
+from service.web.compression import compressed
 from service.web.v2.codec import TEXT_BYTES, Layout, most_text, parse, render
 
 
@@ -141,6 +142,13 @@ def test_an_answer_in_json_and_in_binary() -> None:
     assert content[length:] == b"\x09\0\0\0" + b"0.5:1:cat"
 
 
+def decompressed(body: bytes, encoding: str, most: int) -> bytes:
+    inflater = Inflater(body, encoding, most, "Content-Encoding")
+    whole = b"".join(iter(inflater.piece, b""))
+    assert inflater.ended
+    return whole
+
+
 @pytest.mark.parametrize("encoding", ["gzip", "deflate"])
 def test_compression_both_ways_and_its_limit(encoding: str) -> None:
     data = bytes(range(256)) * 64
@@ -160,7 +168,6 @@ def test_what_is_not_compressed() -> None:
         assert compressed(data, accepted) == (data, None)
     assert compressed(b"small", "gzip") == (b"small", None)
     assert compressed(data, "deflate;q=0.5, gzip")[1] == "gzip"
-    assert decompressed(data, "identity", 1 << 20) == data
     with pytest.raises(MediaTypeUnsupported, match="'br'"):
         decompressed(data, "br", 1 << 20)
 
