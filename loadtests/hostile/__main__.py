@@ -78,6 +78,9 @@ def _parser() -> argparse.ArgumentParser:
         "--waits", action="store_true", help="judge the neighbours' waits too (a quiet machine)"
     )
     parser.add_argument(
+        "--slack", type=float, default=1.0, help="what the bars of CPU seconds are multiplied by"
+    )
+    parser.add_argument(
         "--timeout", type=float, default=30.0, help="seconds after which a client disconnects"
     )
     parser.add_argument("--workers", type=int, default=2, help="processes of the server")
@@ -108,7 +111,13 @@ def _serve(cases: list[Case], rows: list[Row], options: argparse.Namespace) -> l
         target = Target(server.address, server.grpc_address, options.timeout)
         limit = round(options.memory * 2**30) or pod_limit()
         runner = Runner(
-            watch, target, neighbours, limit=limit, judge_waits=options.waits, quick=options.quick
+            watch,
+            target,
+            neighbours,
+            limit=limit,
+            judge_waits=options.waits,
+            quick=options.quick,
+            slack=options.slack,
         )
         runner.settle()
         whole = len(watch.workers())

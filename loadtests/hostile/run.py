@@ -78,6 +78,7 @@ class Runner:
         limit: bytes that the pod may have.
         judge_waits: whether the neighbours' waits are judged; not where other load disturbs them.
         quick: without deadlines and disconnects.
+        slack: what the bars of CPU seconds are multiplied by.
     """
 
     def __init__(
@@ -89,6 +90,7 @@ class Runner:
         limit: int,
         judge_waits: bool,
         quick: bool,
+        slack: float = 1.0,
     ) -> None:
         self._watch = watch
         self._target = target
@@ -96,6 +98,7 @@ class Runner:
         self._limit = limit
         self._judge_waits = judge_waits
         self._quick = quick
+        self._cpu, self._after = CPU * slack, AFTER * slack
         self._idle = 0.0
 
     def settle(self, most: float = 60.0) -> None:
@@ -113,6 +116,9 @@ class Runner:
     def run(self, case: Case, *, several: bool = True) -> Row:
         """All rounds of a case."""
         row = self._alone(case)
+        if row.cpu > self._cpu and not row.died:
+            # Memory that a virtual machine never used before takes its host a second a gigabyte.
+            row = min(row, self._alone(case), key=lambda row: (-row.died, row.cpu))
         if row.cpu > COSTLY and not self._quick and not row.died:
             row = replace(row, after=max(row.after, *self._left(case)))
         if several and not row.died:
@@ -186,9 +192,9 @@ class Runner:
 
     def _failures(self, row: Row) -> list[str]:
         found = []
-        if row.cpu > CPU:
+        if row.cpu > self._cpu:
             found.append(f"{row.cpu:.1f} s of CPU")
-        if row.after > AFTER:
+        if row.after > self._after:
             found.append(f"{row.after:.1f} s of CPU afterwards")
         if row.peak > self._limit:
             found.append(f"{row.peak / 2**30:.1f} GiB in all")
