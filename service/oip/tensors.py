@@ -91,8 +91,8 @@ class InputTensor:
 
     Attributes:
         name, datatype, shape: as the client states them.
-        data: its binary form, or a list of values, nested or flat. An element of BYTES in a list is bytes
-            (gRPC) or base64 text (JSON, which has no bytes).
+        data: its binary form; or a list of values, nested or flat (JSON); or protobuf's values (gRPC), which
+            are of one type. An element of BYTES in a list is base64 text, as JSON has no bytes.
     """
 
     name: str
@@ -133,14 +133,17 @@ class InputTensor:
                     f"has {count * dtype.itemsize}"
                 )
             return np.frombuffer(self.data, dtype).reshape(self.shape)
-        # checked before there is an array: one long string would make all the others as long
-        flat, kinds = self._flat(regular=True)
-        if not kinds <= {int, float, bool}:
-            raise self._wrong(f"values that are not {self.datatype}")
-        try:
-            values = np.asarray(flat)
+        flat: Sequence[Any] = self.data
+        if isinstance(flat, list):
+            # checked before there is an array: one long string would make all the others as long
+            flat, kinds = self._flat(regular=True)
+            if not kinds <= {int, float, bool}:
+                raise self._wrong(f"values that are not {self.datatype}")
+        try:  # in parts, so that the event loop gets the interpreter's lock between them
+            parts = [np.asarray(flat[at : at + LIGHT]) for at in range(0, len(flat), LIGHT)]
         except OverflowError:
             raise self._wrong("numbers out of range") from None
+        values = np.concatenate(parts) if parts else np.empty(0)
         if values.size != count:
             raise self._wrong(f"{values.size} values, but the shape {list(self.shape)} has {count}")
         if not _fits(values, dtype):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
@@ -188,19 +187,15 @@ def _request(message: pb.ModelInferRequest) -> InferRequest:
     )
 
 
-def _typed(tensor: pb.ModelInferRequest.InferInputTensor) -> bytes | Sequence[Any]:
-    """The values of a tensor that come as numbers, copied only if their count is that of the shape.
+def _typed(tensor: pb.ModelInferRequest.InferInputTensor) -> Sequence[Any]:
+    """The values of a tensor that come as numbers, not copied.
 
     Raises:
         ParameterInvalid: there are many, and their count is another.
     """
     field = _CONTENTS.get(tensor.datatype)
     values: Sequence[Any] = [] if field is None else getattr(tensor.contents, field)
-    if len(values) == math.prod(tensor.shape):
-        if tensor.datatype == "UINT8":
-            with contextlib.suppress(ValueError):  # one is over 255, which `InputTensor` says
-                return bytes(values)
-    elif len(values) > FEW:
+    if len(values) > FEW and len(values) != math.prod(tensor.shape):
         raise ParameterInvalid(
             tensor.name, f"{len(values)} values, but the shape {list(tensor.shape)} has another number"
         )

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import grpc
 
 from service.app import Service
+from service.engine.memory import BodyReservation
 from service.errors import INTERNAL, Unauthenticated, problem_of
 from service.request import RequestContext, request_id
 from service.rpc.context import (
@@ -22,12 +23,15 @@ from service.rpc.context import (
     in_trailers,
     trailers,
 )
-from service.rpc.receive import Method, Receiver
+from service.rpc.receive import COPIES, Method, Receiver
 
 logger = logging.getLogger(__name__)
 
 OPEN = ("/grpc.health.v1.", "/grpc.reflection.")
 """Answered without a key: probes have none, and the protos are public."""
+
+UNCOUNTED: Final = 64 * 1024
+"""Bytes of a reply whose memory is not counted: as much as a client takes in unread."""
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
@@ -113,6 +117,8 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
                     with self._receiver.body() as body:
                         message = await self._receiver.single(call, method, body)
                         reply = await behaviour(message, call)
+                held = self._held(reply)
+                call.add_done_callback(lambda _: held.__exit__())  # type: ignore[arg-type]
                 call.set_trailing_metadata(trailers(context))
                 return reply
             except asyncio.CancelledError:
@@ -133,7 +139,8 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
                 with places.taken():
                     self._authorize(name, context, call)
                     async for reply in replies(call):
-                        yield reply
+                        with self._held(reply):
+                            yield reply
                 call.set_trailing_metadata(trailers(context))
             except (asyncio.CancelledError, GeneratorExit):
                 status = _cancelled(context, call)
@@ -144,6 +151,17 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
                 self._end(name, context, status)
 
         return answer
+
+    def _held(self, reply: Any) -> BodyReservation:
+        """The memory of a large reply, which gRPC keeps until its client has read it.
+
+        Raises:
+            OutOfMemory: too much of it has not been read.
+        """
+        body, size = self._receiver.body(), reply.ByteSize()
+        if size > UNCOUNTED:
+            body.grow(COPIES * size)
+        return body
 
     def _begin(self, name: str, call: Call) -> RequestContext:
         context = RequestContext("grpc", request_id(_header(call, "x-request-id")), self._tasks.get(name))

@@ -25,8 +25,9 @@ ENTRIES: Final = 64
 FRAMING: Final = 64 * 1024
 """Bytes of a message besides its `bytes` fields and its tensors' numbers: names, options, tags."""
 
-NUMBERS: Final = 4 * 1024 * 1024
-"""Bytes of a message's tensors that come as numbers one by one; larger ones come as raw bytes."""
+NUMBERS: Final = 1024 * 1024
+"""Bytes of a message's tensors that come as numbers one by one, as many as JSON may have values. Larger ones
+come as raw bytes: protobuf parses numbers at a tenth of their rate."""
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _FIXED: Final = {_FIXED64: 8, _FIXED32: 4}

@@ -11,6 +11,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from service import cards
 from service.rpc import interceptor
 from service.rpc.stubs import vision_pb2 as pb
 from service.rpc.stubs.vision_pb2_grpc import VisionStub
@@ -19,6 +20,7 @@ from tests.service.transports import open_transports, pipeline
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes.fromhex("000000040000000000")
 CONNECTIONS = 12
+LIST = "/lynceus.v1.Vision/ListModels"
 
 
 def never(held: threading.Event) -> Iterator[bytes]:
@@ -54,6 +56,25 @@ def test_calls_that_wait_are_few_and_leave_room_for_probes(monkeypatch: pytest.M
             call.cancel()
         held.set()
         until(lambda: _served(transports.stub))
+
+
+def test_replies_that_are_not_read_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    long = {"models": [{"name": "x" * 1_000_000}]}
+    monkeypatch.setattr(cards, "models_answer", lambda _: long)
+    options = (("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 1024))
+    with open_transports([pipeline("lenet5")]) as transports:
+        memory = transports.engine.memory
+        memory.total = 10_000_000
+        with grpc.insecure_channel(transports.address, options) as channel:
+            calls = [channel.unary_stream(LIST)(b"", timeout=60) for _ in range(4)]
+            until(lambda: memory.bodies > memory.total // 4)
+            assert memory.bodies <= memory.total // 2
+            assert _served(transports.stub)
+            for call in calls:
+                call.cancel()
+        until(lambda: memory.bodies == 0)
+        assert len(transports.stub.ListModels(pb.ListModelsRequest()).models[0].name) == 1_000_000
+        until(lambda: memory.bodies == 0)
 
 
 def test_watchers_are_few_and_are_all_told(monkeypatch: pytest.MonkeyPatch) -> None:
