@@ -38,7 +38,7 @@ docs: $(VENV)/.dev ## write the tables of the documents, and NOTICE, from the co
 	$(BIN)/python -m service.documents
 
 stubs: $(VENV)/.dev ## generate the gRPC modules from their protos
-	$(BIN)/python -m grpc_tools.protoc -I . --python_out=. --pyi_out=. --grpc_python_out=. service/rpc/stubs/*.proto
+	$(BIN)/python -m grpc_tools.protoc -I . --python_out=. --pyi_out=. --grpc_python_out=. service/*/stubs/*.proto
 
 bento: $(VENV)/.dev ## package the service and its weights, for `bentoml containerize`
 	LYNCEUS_WEIGHTS_DIR=build/weights $(BIN)/python -m service.host.fetch

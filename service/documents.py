@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
-
-from fastapi import APIRouter
-from fastapi.routing import APIRoute
 
 from models.style.optimise import OptimiseOptions
 from models.weights import COMMITTED, Entry, File, standard_catalogue
@@ -35,19 +32,9 @@ def routes() -> None:
     for task in TASKS:
         names = ", ".join(f"`{name}`" for name in task.params.model_fields)
         print(f"| `POST /v1/{task.path}` | {task.summary} | {names} |")
-    for route in _others((jobs.router, models.router)):
-        names = ", ".join(f"`{one['name']}`" for one in _query(route))
-        method = ", ".join(sorted(route.methods or ()))
-        print(f"| `{method} {route.path}` | {route.description.partition(chr(10))[0]} | {names} |")
-
-
-def _others(routers: Iterable[APIRouter]) -> Iterator[APIRoute]:
-    return (route for router in routers for route in router.routes if isinstance(route, APIRoute))
-
-
-def _query(route: APIRoute) -> list[dict[str, str]]:
-    found = (route.openapi_extra or {}).get("parameters", [])
-    return [one for one in found if one["in"] == "query"]
+    for route in (*jobs.ROUTES, *models.ROUTES):
+        names = ", ".join(f"`{name}`" for name in (route.params.model_fields if route.params else ()))
+        print(f"| `{route.method} {route.path}` | {route.about.partition(chr(10))[0]} | {names} |")
 
 
 def transports() -> None:

@@ -97,8 +97,7 @@ class JobService:
 
     async def submit(
         self,
-        content: bytes,
-        style: bytes,
+        images: dict[str, bytes],
         options: OptimiseOptions,
         *,
         client: str = "",
@@ -107,7 +106,7 @@ class JobService:
         """A new job, which goes on whether or not its client stays connected.
 
         Args:
-            content, style: encoded images; nothing of them is referred to after they are decoded.
+            images: `content` and `style`, encoded; each is taken out when it is decoded.
             options: of the job.
             client: the job's owner.
             deadline: of this call alone, on the monotonic clock.
@@ -117,25 +116,23 @@ class JobService:
             ParameterInvalid, Overloaded, NotReady, StorageFailed: as `admit`.
             DeadlineExceeded: the images were not decoded in time.
         """
-        given = {"content": content, "style": style}
-        del content, style
         await self.admit(options, client)
         sizes = {"content": options.size, "style": options.style_size or options.size * 3 // 2}
 
         engine, plans = self._engine, {}
         for name, size in sizes.items():
             with _named(name):
-                plans[name] = await engine.plan(given[name], min_side=size)
+                plans[name] = await engine.plan(images[name], min_side=size)
 
         def shrunk(call: Call) -> dict[str, bytes]:
-            images = {}
+            found = {}
             for name, size in sizes.items():
                 call.check()
                 with _named(name):
-                    image = decode(given.pop(name), engine.limits, min_side=size, plan=plans[name])
+                    image = decode(images.pop(name), engine.limits, min_side=size, plan=plans[name])
                 call.check()
-                images[name] = encode(_within(image, size), "png")
-            return images
+                found[name] = encode(_within(image, size), "png")
+            return found
 
         memory = max(plan.memory for plan in plans.values())
         resized = await engine.offload.run(shrunk, deadline, memory=memory)
@@ -168,15 +165,13 @@ class JobService:
             raise JobUnknown("there is no job of that id, or it has expired")
         return found
 
-    async def cancel(self, job: str, owner: str | None = None) -> Job:
+    async def cancel(self, job: str) -> Job:
         """Cancels a job. When it returns the job's process is gone, unless the machine is overloaded.
 
         Raises:
             JobFinished: it is over already.
             JobUnknown, StorageFailed: as `job`.
         """
-        if owner is not None:
-            await self.job(job, owner)
         found = await self._stored(lambda: self._store.cancel(job))
         self._scheduler.wake()
         for _ in range(GONE):
@@ -186,37 +181,35 @@ class JobService:
             found = await self.job(job)
         return found
 
-    async def result(self, job: str, image_format: ImageFormat, owner: str | None = None) -> bytes:
+    async def result(self, job: Job, image_format: ImageFormat) -> bytes:
         """The encoded image that a job made.
 
         Raises:
             JobUnfinished: it has not ended yet.
             JobFinished: it ended without one.
-            JobUnknown, StorageFailed: as `job`.
+            JobUnknown: it has expired.
         """
-        found = await self.job(job, owner)
-        if not found.final:
-            raise JobUnfinished(f"the job is {found.state}, step {found.step} of {found.steps}")
-        if found.state is not State.SUCCEEDED:
-            raise JobFinished(f"the job is {found.state}: there is no result")
+        if not job.final:
+            raise JobUnfinished(f"the job is {job.state}, step {job.step} of {job.steps}")
+        if job.state is not State.SUCCEEDED:
+            raise JobFinished(f"the job is {job.state}: there is no result")
         return await self._image(job, RESULT, image_format)
 
-    async def preview(self, job: str, image_format: ImageFormat, owner: str | None = None) -> bytes:
+    async def preview(self, job: Job, image_format: ImageFormat) -> bytes:
         """The latest image of a job, at the end its result.
 
         Raises:
             JobUnfinished: there is none yet.
             JobFinished: there will be none.
-            JobUnknown, StorageFailed: as `job`.
+            JobUnknown: it has expired.
         """
-        found = await self.job(job, owner)
-        if found.state is State.SUCCEEDED:
+        if job.state is State.SUCCEEDED:
             return await self._image(job, RESULT, image_format)
-        if found.preview:
+        if job.preview:
             return await self._image(job, PREVIEW, image_format)
-        if found.final:
-            raise JobFinished(f"the job is {found.state}: there is no preview")
-        raise JobUnfinished(f"there is no preview yet at step {found.step} of {found.steps}")
+        if job.final:
+            raise JobFinished(f"the job is {job.state}: there is no preview")
+        raise JobUnfinished(f"there is no preview yet at step {job.step} of {job.steps}")
 
     def watch(self, job: Job, after: int = -1, client: str = "") -> AsyncGenerator[Job | None, None]:
         """A job as it changes: its state after each change that is seen, until it is over or the worker ends.
@@ -271,10 +264,10 @@ class JobService:
             if not self._watchers[client]:
                 del self._watchers[client]
 
-    async def _image(self, job: str, name: str, image_format: ImageFormat) -> bytes:
+    async def _image(self, job: Job, name: str, image_format: ImageFormat) -> bytes:
         def work(_: Call) -> bytes:
             try:
-                data = self._store.path(job, name).read_bytes()
+                data = self._store.path(job.id, name).read_bytes()
             except FileNotFoundError:
                 raise JobUnknown("the job has expired") from None
             return data if image_format == "png" else encode(decode(data).pixels, image_format)

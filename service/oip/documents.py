@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, Final
 
+from service import __version__
 from service.oip.adapter import PIXELS, ModelAdapter
 from service.tasks.task import TensorSpec
 from service.telemetry.statistics import Stage, Statistics
@@ -13,6 +14,20 @@ VERSION: Final = "1"
 """Of every model: a number in a string, as perf_analyzer wants it. Weights are identified by their digest."""
 
 Document = dict[str, Any]
+
+SERVER: Final[Document] = {
+    "name": "lynceus",
+    "version": __version__,
+    "extensions": [
+        "binary_tensor_data",
+        "classification",
+        "model_configuration",
+        "model_repository",
+        "parameters",
+        "statistics",
+    ],
+}
+"""`GET v2`."""
 
 
 def metadata(adapter: ModelAdapter) -> Document:

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import ECHO, ModelError, ModelUnknown, ParameterInvalid, echoed
-from service import __version__
 from service.engine.engine import Answer, Engine, together
 from service.engine.runner import State
 from service.errors import DeadlineExceeded, NotReady
@@ -30,14 +29,6 @@ T = TypeVar("T")
 ID_LENGTH: Final = 1024
 """Most characters of a request's id, which comes back in the answer."""
 
-EXTENSIONS: Final = (
-    "binary_tensor_data",
-    "classification",
-    "model_configuration",
-    "model_repository",
-    "parameters",
-    "statistics",
-)
 STATES: Final = {
     State.STARTING: ("LOADING", ""),
     State.READY: ("READY", ""),
@@ -60,10 +51,6 @@ class OipService:
         self._metrics = metrics
         self.max_images = max_images
         self._adapters = {name: ModelAdapter(engine, runner) for name, runner in engine.runners.items()}
-
-    def server(self) -> Document:
-        """`GET v2`."""
-        return {"name": "lynceus", "version": __version__, "extensions": list(EXTENSIONS)}
 
     def check_live(self) -> None:
         """

@@ -7,7 +7,6 @@ its bytes (Triton's binary tensor data extension).
 from __future__ import annotations
 
 import base64
-import binascii
 import math
 import struct
 from collections.abc import Sequence
@@ -180,14 +179,22 @@ class InputTensor:
             return element
         if not isinstance(element, str):
             raise self._wrong("elements must be text in base64")
-        text = element.partition(",")[2] if element.startswith("data:") else element
         try:
-            return base64.b64decode(text, validate=True)
-        except (binascii.Error, ValueError):
+            return from_base64(element)
+        except ValueError:
             raise ImageInvalid(f"{self.name[:ECHO]}[{index}] is not valid base64") from None
 
     def _wrong(self, what: str) -> ParameterInvalid:
         return ParameterInvalid(self.name, f"the data of the input {echoed(self.name)}: {what}")
+
+
+def from_base64(text: str) -> bytes:
+    """What a text in base64, or a `data:` URL of one, stands for.
+
+    Raises:
+        ValueError: it is no base64.
+    """
+    return base64.b64decode(text.partition(",")[2] if text.startswith("data:") else text, validate=True)
 
 
 def split_bytes(data: Raw, count: int) -> list[bytes]:

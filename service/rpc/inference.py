@@ -13,15 +13,16 @@ from google.protobuf.json_format import ParseDict
 
 from models.errors import ModelUnknown, ParameterInvalid, echoed
 from service.errors import INTERNAL, NotReady, Problem, problem_of
+from service.oip.documents import SERVER
 from service.oip.request import InferRequest, InferResponse, RequestedOutput, Value
 from service.oip.service import OipService
+from service.oip.stubs import open_inference_pb2 as pb
+from service.oip.stubs.open_inference_pb2_grpc import GRPCInferenceServiceServicer
 from service.oip.tensors import InputTensor
 from service.request import RequestContext
 from service.rpc.context import current, deadline_of
 from service.rpc.receive import Frames
 from service.rpc.streams import in_order
-from service.rpc.stubs import open_inference_pb2 as pb
-from service.rpc.stubs.open_inference_pb2_grpc import GRPCInferenceServiceServicer
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
@@ -97,7 +98,7 @@ class Inference(GRPCInferenceServiceServicer):
     async def ServerMetadata(  # noqa: N802
         self, request: pb.ServerMetadataRequest, context: Context
     ) -> pb.ServerMetadataResponse:
-        return ParseDict(self._oip.server(), pb.ServerMetadataResponse())
+        return ParseDict(SERVER, pb.ServerMetadataResponse())
 
     async def ModelMetadata(  # noqa: N802
         self, request: pb.ModelMetadataRequest, context: Context

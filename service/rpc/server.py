@@ -14,12 +14,13 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from service.app import Service
+from service.oip.stubs import open_inference_pb2, open_inference_pb2_grpc
 from service.rpc.health import Health
 from service.rpc.inference import TASKS as INFERENCE_TASKS
 from service.rpc.inference import Inference
 from service.rpc.interceptor import RequestInterceptor
 from service.rpc.receive import Receiver
-from service.rpc.stubs import open_inference_pb2, open_inference_pb2_grpc, vision_pb2
+from service.rpc.stubs import vision_pb2
 from service.rpc.vision import Vision, labels
 from service.rpc.wire import FRAMING
 from service.settings import Settings

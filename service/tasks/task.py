@@ -131,6 +131,11 @@ class Task(Generic[P, R]):
     errors: tuple[type[Exception], ...] = ()
     stream: bool = False
 
+    def presented(self, answer: Answer[R], params: P) -> AnswerModel:
+        """The answer to a request; of a task that is run."""
+        assert self.present is not None  # noqa: S101
+        return self.present(answer, params)
+
 
 def table(rows: Sequence[Any], *dims: int) -> NDArray[np.float32]:
     """Rows of numbers -> float32 [k, *dims], with these dimensions even if there are none."""

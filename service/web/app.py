@@ -1,35 +1,41 @@
-"""The HTTP transport: FastAPI, its routes, and the one map from errors to answers."""
+"""The HTTP transport: one ASGI application of routes that are values, and the one map from errors to answers.
+
+No framework stands on the way of a request: its path is looked up, its key checked, its route called. Around
+that: id, timing headers, metrics, access log, traces, CORS.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
-from functools import partial
+import re
+from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
-from fastapi import Depends, FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
-from starlette.exceptions import HTTPException
+from pydantic_core import to_json
 from starlette.middleware.cors import CORSMiddleware
-from starlette.types import ASGIApp
+from starlette.requests import ClientDisconnect
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import compile_path
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from models.errors import ECHO, ModelError, ParameterInvalid
-from service import __version__
+from models.errors import ECHO
 from service.app import Service
-from service.errors import INTERNAL, MethodNotAllowed, NotFound, ServiceError, problem_of
-from service.tasks import TASKS
-from service.web import jobs, models
-from service.web.context import ClientGone, State, authorize, context_of
-from service.web.middleware import RequestMiddleware
+from service.errors import INTERNAL, MethodNotAllowed, NotFound, problem_of
+from service.request import RequestContext, request_id
+from service.telemetry.tracing import RequestSpan, Tracing
+from service.web import jobs, models, tasks
 from service.web.openapi import document
+from service.web.request import Request
 from service.web.responses import problem_response
-from service.web.tasks import make_router
+from service.web.route import Route, is_plain
 from service.web.v2 import routes as v2
-from service.web.v2.codec import error_response
 
 logger = logging.getLogger(__name__)
 
+KEY = "lynceus.context"
+ROUTES = (*tasks.ROUTES, *jobs.ROUTES, *models.ROUTES, *v2.ROUTES)
 METHODS = ("GET", "POST", "DELETE")
 REQUEST_HEADERS = (
     "Authorization",
@@ -53,82 +59,174 @@ RESPONSE_HEADERS = (
     "X-Request-ID",
 )
 """Headers that it may read, besides those that browsers always show."""
+UNTRACED = ("/metrics", "/v2/health/")
+"""Paths that probes and scrapers request: no spans."""
 
-_COUNTED = {f"/v1/{task.path}": task.name for task in TASKS} | {jobs.SUBMIT: jobs.TASK}
-"""Label by path, for requests that are refused before their handler runs."""
+
+class Application:
+    """The whole HTTP API; the caller owns the life of the service.
+
+    Args:
+        service: that answers.
+    """
+
+    def __init__(self, service: Service) -> None:
+        self._service, self._limit = service, service.settings.timeout_seconds
+        self._exact: dict[str, dict[str, Route]] = {}
+        self._patterns: dict[re.Pattern[str], dict[str, Route]] = {}
+        for route in (*ROUTES, *self._own_routes()):
+            if "{" in route.path:
+                self._patterns.setdefault(compile_path(route.path)[0], {})[route.method] = route
+            else:
+                self._exact.setdefault(route.path, {})[route.method] = route
+            if route.task is not None:  # created at the start, so that a rate sees its first rise
+                service.metrics.requests.labels(route.task, "http", INTERNAL.code)
+        self._respond: ASGIApp = self._answered
+        if origins := service.settings.cors_origins:
+            # a key travels in a header that the page sets itself, never in a cookie: so no credentials
+            self._respond = CORSMiddleware(
+                self._answered,
+                allow_origins=origins,
+                allow_methods=METHODS,
+                allow_headers=REQUEST_HEADERS,
+                expose_headers=RESPONSE_HEADERS,
+            )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        context = scope[KEY] = RequestContext("http", request_id(_given_id(scope)))
+        context.deadline = context.started + self._limit
+        tracing = self._service.tracing
+        if tracing is not None and not scope["path"].startswith(UNTRACED):
+            context.span = _span(tracing, scope)
+        answered = False
+        status = 499  # the client had disconnected
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal answered, status
+            if message["type"] == "http.response.start":
+                answered, status = True, message["status"]
+                message["headers"] = [*message.get("headers", ()), *_headers(context)]
+            await send(message)
+
+        try:
+            await self._respond(scope, receive, send_with_headers)
+        except asyncio.CancelledError:
+            context.code = "cancelled"
+            if not context.client_gone:
+                raise
+        except Exception as exc:  # of what sends the answer
+            response = self._refusal(scope, exc)
+            if not answered:
+                await response(scope, receive, send_with_headers)
+        finally:
+            if context.span is not None:
+                route = scope["route"].path if "route" in scope else None
+                context.span.end_http(scope["method"], route, status, context.code, context.request_id)
+            self._service.log.finish(context, f"{scope['method']} {scope['path']}", str(status))
+
+    async def _answered(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            response = await self._answer(scope, receive)
+        except Exception as exc:
+            response = self._refusal(scope, exc)
+        await response(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive) -> Response:
+        path, method, context = scope["path"], scope["method"], scope[KEY]
+        request = Request(scope, receive, self._service, context)
+        methods, scope["path_params"] = self._find(path)
+        if not methods:
+            if self._find(path.rstrip("/"))[0]:
+                return RedirectResponse(request.url.replace(path=path.rstrip("/")))
+            raise NotFound(f"there is no {path[:ECHO]}; /docs lists what there is")
+        context.task = next(iter(methods.values())).task
+        if method not in methods:
+            raise MethodNotAllowed(f"{path[:ECHO]} does not answer {method[:ECHO]}")
+        route = scope["route"] = methods[method]
+        if not route.is_open:
+            request.authorize()
+        if route.task is not None:
+            request.begin()
+        return await route.handle(request)
+
+    def _find(self, path: str) -> tuple[Mapping[str, Route], dict[str, str]]:
+        """The routes of a path by their methods, and the texts in it by name."""
+        if (methods := self._exact.get(path)) is not None:
+            return methods, {}
+        for pattern, methods in self._patterns.items():
+            if (match := pattern.match(path)) is not None:
+                return methods, match.groupdict()
+        return {}, {}
+
+    def _refusal(self, scope: Scope, exc: Exception) -> Response:
+        context: RequestContext = scope[KEY]
+        if isinstance(exc, ClientDisconnect):  # nobody reads this answer
+            context.code = "cancelled"
+            return Response(status_code=499)
+        problem = problem_of(exc)
+        context.code = problem.kind.code
+        if problem.kind is INTERNAL:
+            logger.error("request %s failed", context.name, exc_info=exc)
+        return problem_response(problem, plain=is_plain(scope["path"]))
+
+    def _own_routes(self) -> list[Route]:
+        handlers = {
+            "/metrics": self._metrics,
+            "/openapi.json": self._openapi,
+            "/docs": self._docs,
+            "/redoc": self._docs,
+        }
+        about: dict[str, Any] = {"name": "", "about": "", "is_open": True}
+        return [Route(method="GET", path=path, handle=handlers[path], **about) for path in handlers]
+
+    async def _metrics(self, request: Request) -> Response:
+        """Prometheus text."""
+        metrics = self._service.metrics
+        text = await asyncio.to_thread(metrics.render)  # reads the files of every worker
+        return Response(text, media_type=metrics.content_type)
+
+    async def _openapi(self, request: Request) -> Response:
+        return Response(self._document, media_type="application/json")
+
+    async def _docs(self, request: Request) -> Response:
+        from fastapi.openapi import docs  # pages around the document, for people
+
+        page = docs.get_redoc_html if request.scope["path"] == "/redoc" else docs.get_swagger_ui_html
+        return page(openapi_url="/openapi.json", title="Lynceus")
+
+    @cached_property
+    def _document(self) -> bytes:
+        return to_json(document(ROUTES))
 
 
 def make_app(service: Service) -> ASGIApp:
-    """The whole HTTP API as one ASGI application; the caller owns the life of the service."""
-    app = FastAPI(
-        title="Lynceus", summary="Batched vision models behind typed endpoints.", version=__version__
-    )
-    app.state.service = service
-    for exception in (ModelError, ServiceError, HTTPException, RequestValidationError, Exception):
-        app.add_exception_handler(exception, _on_error)
-    app.add_exception_handler(ClientGone, _on_client_gone)
-    app.add_api_route("/metrics", _metrics, include_in_schema=False)
-    for router in (make_router(), jobs.router, models.router, v2.router):
-        app.include_router(router, dependencies=[Depends(authorize)])
-    app.include_router(v2.health)
-    app.openapi = partial(document, app)  # type: ignore[method-assign]
-    for task in (*_COUNTED.values(), v2.TASK):  # created at the start, so that a rate sees its first rise
-        service.metrics.requests.labels(task, "http", INTERNAL.code)
-    origins = service.settings.cors_origins
-    return RequestMiddleware(_with_cors(app, origins) if origins else app, service)
+    """The HTTP API of a service."""
+    return Application(service)
 
 
-def _with_cors(app: ASGIApp, origins: Sequence[str]) -> ASGIApp:
-    """Allows pages of these origins (https://fetch.spec.whatwg.org/#http-cors-protocol).
+def _given_id(scope: Scope) -> str | None:
+    for name, value in scope["headers"]:
+        if name == b"x-request-id":
+            return str(value, "latin-1")
+    return None
 
-    A key travels in a header that the page sets itself, never in a cookie: so no credentials.
-    """
-    return CORSMiddleware(
-        app,
-        allow_origins=origins,
-        allow_methods=METHODS,
-        allow_headers=REQUEST_HEADERS,
-        expose_headers=RESPONSE_HEADERS,
+
+def _span(tracing: Tracing, scope: Scope) -> RequestSpan:
+    return tracing.http(
+        scope["method"],
+        scope["path"],
+        scope["scheme"],
+        scope["http_version"],
+        scope["headers"],
+        scope["server"],
+        scope["client"],
     )
 
 
-async def _metrics(service: State) -> Response:
-    """Prometheus text."""
-    text = await asyncio.to_thread(service.metrics.render)  # reads the files of every worker
-    return Response(text, media_type=service.metrics.content_type)
-
-
-async def _on_error(request: Request, exc: Exception) -> Response:
-    problem = problem_of(_translated(request, exc))
-    context = context_of(request)
-    context.code = problem.kind.code
-    path = request.url.path
-    is_v2 = path == "/v2" or path.startswith("/v2/")
-    if context.task is None:  # refused before its handler ran
-        if path in _COUNTED:
-            context.task = _COUNTED[path]
-        elif is_v2 and path.endswith("/infer"):
-            context.task = v2.TASK
-    if problem.kind is INTERNAL:
-        logger.error("request %s failed", context.name, exc_info=exc)
-    return error_response(problem) if is_v2 else problem_response(problem)
-
-
-async def _on_client_gone(request: Request, exc: Exception) -> Response:
-    """No client reads this answer; it only ends the request without an error in the log."""
-    context_of(request).code = "cancelled"
-    return Response(status_code=499)
-
-
-def _translated(request: Request, exc: Exception) -> Exception:
-    """Maps the frameworks' own errors to those of `service.errors`."""
-    if isinstance(exc, RequestValidationError):
-        first: dict[str, Any] = dict(exc.errors()[0])
-        name = str(first["loc"][-1])[:ECHO]
-        return ParameterInvalid(name, f"{name}: {first['msg']}")
-    if isinstance(exc, HTTPException):
-        if exc.status_code == 404:
-            return NotFound(f"there is no {request.url.path[:ECHO]}; /docs lists what there is")
-        if exc.status_code == 405:
-            return MethodNotAllowed(f"{request.url.path[:ECHO]} does not answer {request.method[:ECHO]}")
-    return exc
+def _headers(context: RequestContext) -> list[tuple[bytes, bytes]]:
+    headers = [(b"x-request-id", context.request_id.encode("ascii"))]
+    timing = context.timing
+    if timing is not None:
+        headers.append((b"server-timing", timing.header.encode("ascii")))
+        headers.append((b"x-batch-size", b"%d" % timing.batch_size))
+    return headers

@@ -5,30 +5,41 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
-from typing import Annotated, Literal
+from typing import Literal
 
-from fastapi import APIRouter, Depends, Header, Path, Request, Response
-from fastapi.responses import StreamingResponse
 from pydantic import Field
 from pydantic_core import to_json
+from starlette.responses import Response, StreamingResponse
 
 from models.errors import ModelUnknown, ParameterInvalid
+from models.parameters import Parameters, properties
 from models.style.optimise import OptimiseOptions
-from service.app import Service
 from service.errors import JobFinished, JobUnfinished, JobUnknown, Overloaded, StorageFailed
 from service.jobs.service import Job, JobService
 from service.tasks.task import AnswerModel
-from service.web.context import State, begin
-from service.web.openapi import IMAGE, LOCATION, documented
-from service.web.requests import images_body, read_images, read_parameters
-from service.web.responses import FORMATS, image_response, json_response, wanted_image
+from service.web.images import only, read_images
+from service.web.openapi import FORMATS, IMAGE, images_body
+from service.web.request import Request
+from service.web.responses import image_response, json_response
+from service.web.route import Routes
 
-router = APIRouter(prefix="/v1", tags=["jobs"])
-SUBMIT = "/v1/stylize/jobs"
-TASK = "stylize_jobs"
-"""Label of metrics."""
-MEDIA = [kind for kind in FORMATS if "*" not in kind]
+ROUTES = Routes()
 ERRORS = (JobUnknown, StorageFailed)
+IMAGE_ERRORS = (*ERRORS, JobUnfinished, JobFinished, Overloaded)
+LAST = "last-event-id"
+
+
+class EventsHeaders(Parameters):
+    seen: int = Field(
+        -1,
+        alias=LAST,
+        ge=-1,
+        le=2**62,
+        description="the last event that was seen; later ones follow",
+    )
+
+
+SEEN = properties(EventsHeaders)[LAST]
 
 
 class LossesAnswer(AnswerModel):
@@ -87,120 +98,102 @@ RUNNING = QUEUED | {
 }
 
 
-def _jobs(service: State) -> JobService:
-    if service.jobs is None:
+def _jobs(request: Request) -> JobService:
+    if request.service.jobs is None:
         raise JobUnknown("there is no job of that id: none can be submitted here")
-    return service.jobs
+    return request.service.jobs
 
 
-def _owner(request: Request, service: State) -> str | None:
-    return client_of(request, service) if service.auth.required else None
+async def _job(request: Request) -> Job:
+    """The job that the path names; where keys are needed, only to the key that submitted it."""
+    owner = client_of(request) if request.service.auth.required else None
+    return await _jobs(request).job(request.path_params["id"], owner)
 
 
-Id = Annotated[str, Path(description="a job's id")]
-Jobs = Annotated[JobService, Depends(_jobs)]
-Owner = Annotated[str | None, Depends(_owner)]
-"""Whose jobs a request may see: its key's where keys are needed, else all, as an id cannot be guessed."""
-
-
-@router.post(
-    "/stylize/jobs",
-    status_code=202,
-    response_model=JobAnswer,
-    **documented(
-        *IMAGE,
-        StorageFailed,
-        example=QUEUED,
-        status=202,
-        computes=True,
-        headers=LOCATION,
-        params=OptimiseOptions,
-        body=images_body("content", "style"),
-    ),
+@ROUTES.add(
+    "POST",
+    "/v1/stylize/jobs",
+    task="stylize_jobs",
+    status=202,
+    answer=JobAnswer,
+    example=QUEUED,
+    errors=(*IMAGE, StorageFailed),
+    params=OptimiseOptions,
+    body=images_body("content", "style"),
+    gives={"Location": ("the job", "string", "/v1/jobs/0f8fad5bd9cb469fa165708674f0bd3e")},
+    tag="jobs",
 )
-async def submit(request: Request, service: State) -> Response:
+async def submit(request: Request) -> Response:
     """Begins to optimise the image `content` towards the manner of the image `style`; `Location` is the job.
 
     The job goes on if the client leaves. It is deterministic: the same request gives the same image.
     """
-    context = begin(request, TASK)
-    if service.jobs is None:
+    jobs = request.service.jobs
+    if jobs is None:
         raise ModelUnknown("style jobs need the network of efficientnet-lite0, which is not served here")
-    options = read_parameters(request, OptimiseOptions)
-    client = client_of(request, service)
-    await service.jobs.admit(options, client)
-    images = await read_images(request, ("content", "style"))
-    for field, found in images.items():
-        if len(found) > 1:
-            raise ParameterInvalid(field, f"{len(found)} images named {field!r}; send one")
-    job = await service.jobs.submit(  # `pop`: no reference to the encoded images is left here
-        images["content"].pop(), images["style"].pop(), options, client=client, deadline=context.deadline
-    )
+    options, client = request.parameters(OptimiseOptions), client_of(request)
+    await jobs.admit(options, client)
+    images = only(await read_images(request, ("content", "style")))
+    job = await jobs.submit(images, options, client=client, deadline=request.context.deadline)
     answer = json_response(_answer(job), 202)
     answer.headers["Location"] = f"/v1/jobs/{job.id}"
     return answer
 
 
-@router.get("/jobs/{id}", response_model=JobAnswer, **documented(*ERRORS, example=RUNNING))
-async def job(id: Id, jobs: Jobs, owner: Owner) -> Response:  # noqa: A002 (the path's name for it)
+@ROUTES.add("GET", "/v1/jobs/{id}", tag="jobs", answer=JobAnswer, example=RUNNING, errors=ERRORS)
+async def job(request: Request) -> Response:
     """How far a job is."""
-    return json_response(_answer(await jobs.job(id, owner)))
+    return json_response(_answer(await _job(request)))
 
 
-@router.delete("/jobs/{id}", response_model=JobAnswer, **documented(*ERRORS, JobFinished, example=RUNNING))
-async def cancel(id: Id, jobs: Jobs, owner: Owner) -> Response:  # noqa: A002
+@ROUTES.add(
+    "DELETE",
+    "/v1/jobs/{id}",
+    tag="jobs",
+    answer=JobAnswer,
+    example=RUNNING,
+    errors=(*ERRORS, JobFinished),
+)
+async def cancel(request: Request) -> Response:
     """Cancels a job that waits or runs; its work has stopped when this answers."""
-    return json_response(_answer(await jobs.cancel(id, owner)))
+    found = await _job(request)
+    return json_response(_answer(await _jobs(request).cancel(found.id)))
 
 
-@router.get(
-    "/jobs/{id}/result",
-    response_class=Response,
-    **documented(*ERRORS, JobUnfinished, JobFinished, Overloaded, media=MEDIA),
-)
-async def result(request: Request, id: Id, jobs: Jobs, owner: Owner) -> Response:  # noqa: A002
+@ROUTES.add("GET", "/v1/jobs/{id}/result", tag="jobs", media=FORMATS, errors=IMAGE_ERRORS)
+async def result(request: Request) -> Response:
     """The image: JPEG, or what `Accept` asks for (PNG, WebP)."""
-    kind = wanted_image(request, default="jpeg") or "jpeg"
-    return image_response(await jobs.result(id, kind, owner), kind)
+    kind = request.wanted_image(default="jpeg") or "jpeg"
+    return image_response(await _jobs(request).result(await _job(request), kind), kind)
 
 
-@router.get(
-    "/jobs/{id}/preview",
-    response_class=Response,
-    **documented(*ERRORS, JobUnfinished, JobFinished, Overloaded, media=MEDIA),
-)
-async def preview(request: Request, id: Id, jobs: Jobs, owner: Owner) -> Response:  # noqa: A002
+@ROUTES.add("GET", "/v1/jobs/{id}/preview", tag="jobs", media=FORMATS, errors=IMAGE_ERRORS)
+async def preview(request: Request) -> Response:
     """The image so far, small as long as the work is coarse: JPEG, or what `Accept` asks for."""
-    kind = wanted_image(request, default="jpeg") or "jpeg"
-    answer = image_response(await jobs.preview(id, kind, owner), kind)
-    answer.headers["Cache-Control"] = "no-store"
-    return answer
+    kind = request.wanted_image(default="jpeg") or "jpeg"
+    image = await _jobs(request).preview(await _job(request), kind)
+    return image_response(image, kind, **{"Cache-Control": "no-store"})
 
 
-@router.get(
-    "/jobs/{id}/events",
-    response_class=Response,
-    **documented(*ERRORS, ParameterInvalid, Overloaded, media=["text/event-stream"]),
+@ROUTES.add(
+    "GET",
+    "/v1/jobs/{id}/events",
+    tag="jobs",
+    media=["text/event-stream"],
+    errors=(*ERRORS, ParameterInvalid, Overloaded),
+    takes={LAST: (SEEN["description"], SEEN, 12)},
 )
-async def events(
-    request: Request,
-    service: State,
-    id: Id,  # noqa: A002
-    jobs: Jobs,
-    owner: Owner,
-    last_event_id: Annotated[
-        int, Header(ge=-1, le=2**62, description="the last event that was seen; later ones follow")
-    ] = -1,
-) -> Response:
+async def events(request: Request) -> Response:
     """A job's changes as server-sent events, each with the job as its data; the last names its end.
 
     Events are called by the job's state. After the end the stream ends; a reconnecting client gets 204, at
     which an EventSource stops. Changes that come faster than four a second are sent together.
     """
-    found = await jobs.job(id, owner)
-    if found.final and found.revision <= last_event_id:
+    after = EventsHeaders.of({LAST: request.headers[LAST]} if LAST in request.headers else {}).seen
+    found = await _job(request)
+    if found.final and found.revision <= after:
         return Response(status_code=204)
-    changes = jobs.watch(found, last_event_id, client_of(request, service))
+    changes = _jobs(request).watch(found, after, client_of(request))
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}  # nginx hands events on as they come
     return StreamingResponse(_events(changes), headers=headers, media_type="text/event-stream")
 
@@ -244,14 +237,13 @@ def _when(seconds: float | None) -> datetime | None:
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
 
 
-def client_of(request: Request, service: Service) -> str:
+def client_of(request: Request) -> str:
     """Whose share a request counts to: its key's, or where none is needed its address's.
 
     An IPv6 address counts as its /64, which is what one customer gets (RFC 6177).
     """
-    if service.auth.required:
-        headers = request.headers
-        digest = service.auth.check(headers.get("authorization"), headers.get("x-api-key"))
+    if request.service.auth.required:
+        digest = request.service.auth.check(*request.credentials)
         return f"key {digest.hex() if digest else ''}"
     host = request.client.host if request.client else ""
     try:

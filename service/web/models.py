@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from fastapi import APIRouter, Path, Response
+from starlette.responses import Response
 
 from models.errors import ModelUnknown, StyleUnknown
 from service import cards
 from service.cards import ModelDetailAnswer, ModelsAnswer, StylesAnswer
-from service.web.context import State
-from service.web.openapi import documented
+from service.web.request import Request
 from service.web.responses import image_response, json_response
+from service.web.route import Routes
 
-router = APIRouter(prefix="/v1")
-Model = Annotated[str, Path(description="a served model's name")]
+ROUTES = Routes()
 
 MODEL = {
     "name": "lenet5",
@@ -29,60 +26,47 @@ MODEL = {
     "input": {"width": 32, "height": 32},
 }
 DETAIL = MODEL | {"labels": [*"0123456789"], "details": {"architecture": "LeNet-5"}}
-STYLES = {
-    "styles": [
-        {
-            "name": "great_wave",
-            "title": "The Great Wave off Kanagawa",
-            "artist": "Katsushika Hokusai",
-            "thumbnail": "/v1/styles/great_wave/thumbnail",
-        }
-    ]
+STYLE = {
+    "name": "great_wave",
+    "title": "The Great Wave off Kanagawa",
+    "artist": "Katsushika Hokusai",
+    "thumbnail": "/v1/styles/great_wave/thumbnail",
 }
 
 
-@router.get(
-    "/models", response_model=ModelsAnswer, tags=["models"], **documented(example={"models": [MODEL]})
-)
-async def models(service: State) -> Response:
+@ROUTES.add("GET", "/v1/models", tag="models", answer=ModelsAnswer, example={"models": [MODEL]})
+async def models(request: Request) -> Response:
     """Every model that is served."""
-    return json_response(cards.models_answer(service.engine))
+    return json_response(cards.models_answer(request.service.engine))
 
 
-@router.get(
-    "/models/{name}",
-    response_model=ModelDetailAnswer,
-    tags=["models"],
-    **documented(ModelUnknown, example=DETAIL),
+@ROUTES.add(
+    "GET",
+    "/v1/models/{name}",
+    tag="models",
+    answer=ModelDetailAnswer,
+    example=DETAIL,
+    errors=(ModelUnknown,),
 )
-async def model(name: Model, service: State) -> Response:
+async def model(request: Request) -> Response:
     """One model's card."""
-    return json_response(cards.model_detail(service.engine, name))
+    return json_response(cards.model_detail(request.service.engine, request.path_params["name"]))
 
 
-@router.get(
-    "/models/{name}/filters",
-    tags=["models"],
-    response_class=Response,
-    **documented(ModelUnknown, media=["image/png"]),
-)
-async def filters(name: Model, service: State) -> Response:
+@ROUTES.add("GET", "/v1/models/{name}/filters", tag="models", media=["image/png"], errors=(ModelUnknown,))
+async def filters(request: Request) -> Response:
     """An image (PNG) of the first layer's filters."""
-    return image_response(await cards.filters(service.engine, name), "png")
+    sheet = await cards.filters(request.service.engine, request.path_params["name"])
+    return image_response(sheet, "png")
 
 
-@router.get("/styles", response_model=StylesAnswer, tags=["style"], **documented(example=STYLES))
-async def styles(service: State) -> Response:
+@ROUTES.add("GET", "/v1/styles", tag="style", answer=StylesAnswer, example={"styles": [STYLE]})
+async def styles(request: Request) -> Response:
     """Every style that can be asked for."""
-    return json_response(cards.styles_answer(service.engine))
+    return json_response(cards.styles_answer(request.service.engine))
 
 
-@router.get(
-    "/styles/{name}/thumbnail",
-    tags=["style"],
-    response_class=Response,
-    **documented(StyleUnknown, media=["image/jpeg"]),
-)
-async def thumbnail(name: Annotated[str, Path(description="a style's name")], service: State) -> Response:
+@ROUTES.add("GET", "/v1/styles/{name}/thumbnail", tag="style", media=["image/jpeg"], errors=(StyleUnknown,))
+async def thumbnail(request: Request) -> Response:
     """A small image (JPEG) of the painting."""
-    return image_response(cards.thumbnail(service.engine, name), "jpeg")
+    return image_response(cards.thumbnail(request.service.engine, request.path_params["name"]), "jpeg")

@@ -1,18 +1,17 @@
-"""The API's own document: FastAPI's, from what each route says of itself by `documented`."""
+"""The API's own document (OpenAPI 3.1), from what each route says of itself."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from fastapi import FastAPI, Response
-from fastapi.openapi.utils import get_openapi
-from pydantic import BaseModel
-from pydantic.json_schema import models_json_schema
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from pydantic import BaseModel, TypeAdapter
 
 from models.errors import ImageInvalid, ImageTooLarge, MediaTypeUnsupported, ModelUnknown, ParameterInvalid
-from models.parameters import Parameters, properties
+from models.parameters import properties
+from service import __version__
 from service.errors import (
     INTERNAL,
     TABLE,
@@ -28,9 +27,10 @@ from service.errors import (
     Unauthenticated,
 )
 from service.tasks import TASKS
-from service.tasks.task import Task
-from service.web.requests import images_body
-from service.web.responses import FORMATS
+from service.web.images import FORM, JSON, RAW
+from service.web.request import FORMATS as ACCEPTED
+from service.web.route import Headers, Route, is_plain
+from service.web.v2.codec import InferBody
 
 Node = dict[str, Any]
 Errors = tuple[type[Exception], ...]
@@ -47,26 +47,19 @@ BODY: Final[Errors] = (
     DeadlineExceeded,
 )
 IMAGE: Final[Errors] = (*BODY, ImageInvalid, Overloaded, NotReady)
+FORMATS: Final = tuple(kind for kind in ACCEPTED if "*" not in kind)
+"""Of answers that are images."""
 
-SECURITY: Final[list[dict[str, list[str]]]] = [{}, {"bearer": []}, {"key": []}]
 SCHEMES: Final = {
     "bearer": {"type": "http", "scheme": "bearer"},
     "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
 }
-REQUEST_HEADERS: Final = {
-    "X-Timeout-Ms": (
-        "the client's deadline in milliseconds; the server's own limit if later",
-        "number",
-        250,
-    ),
-    "X-Request-ID": (
-        "printable, at most 128 characters; comes back, and stands in the log",
-        "string",
-        "mine-1",
-    ),
+TAKEN: Final[Headers] = {
+    "X-Timeout-Ms": ("the client's deadline in milliseconds; the server's own limit if later", "number", 250),
+    "X-Request-ID": ("printable, at most 128 characters; in the answer and the log", "string", "mine-1"),
 }
-ID: Final = {"X-Request-ID": ("the client's, or a new one", "string", "mine-1")}
-TIMING: Final = {
+ID: Final[Headers] = {"X-Request-ID": ("the client's, or a new one", "string", "mine-1")}
+TIMING: Final[Headers] = {
     "Server-Timing": (
         "decode, queue and compute in ms",
         "string",
@@ -74,11 +67,17 @@ TIMING: Final = {
     ),
     "X-Batch-Size": ("images in the batch that computed the answer", "integer", 2),
 }
-LOCATION: Final = {"Location": ("the job", "string", "/v1/jobs/0f8fad5bd9cb469fa165708674f0bd3e")}
-RETRY: Final = {"Retry-After": ("seconds in which trying again makes sense", "integer", 1)}
-EXAMPLE: Final = "x-example"
-"""Where an operation carries its example as text, until the document is made."""
-BINARY: Final[Node] = {"schema": {"type": "string", "format": "binary"}}
+RETRY: Final[Headers] = {"Retry-After": ("seconds in which trying again makes sense", "integer", 1)}
+PATHS: Final = {
+    "id": "a job's id",
+    "model": "a served model's name",
+    "name": "the model's name, or the style's",
+    "version": "always 1",
+}
+"""What stands in a path, by name."""
+BINARY: Final[Node] = {"type": "string", "format": "binary"}
+PROTOCOL: Final = (Descriptor, FieldDescriptor)
+REFERENCE: Final = "#/components/schemas/{model}"
 
 
 class ProblemAnswer(BaseModel):
@@ -99,158 +98,156 @@ class ErrorAnswer(BaseModel):
     error: str
 
 
-def documented(
-    *errors: type[Exception],
-    example: Any = None,
-    media: Iterable[str] = (),
-    status: int = 200,
-    computes: bool = False,
-    plain: bool = False,
-    is_open: bool = False,
-    headers: Mapping[str, tuple[str, str, Any]] | None = None,
-    request_headers: Mapping[str, tuple[str, str | Node, Any]] | None = None,
-    params: type[Parameters] | None = None,
-    body: Mapping[str, Any] | None = None,
-) -> Node:
-    """FastAPI's arguments for a route's decorator.
+def images_body(*fields: str) -> Node:
+    """The body of a request that holds images under these names."""
 
-    Args:
-        errors: that it gives besides those of a missing key.
-        example: of its JSON answer.
-        media: types of other answers.
-        status: of the good answer.
-        computes: a model answers: deadlines and timing headers.
-        plain: errors as the Open Inference Protocol has them, `{"error": ...}`.
-        is_open: needs no key.
-        headers: of the good answer, besides.
-        request_headers: that it takes, besides.
-        params: of its query.
-        body: OpenAPI's request body.
-    """
-    good: Node = {"headers": _headers(ID | (TIMING if computes else {}) | dict(headers or {}))}
-    content = dict.fromkeys(media, BINARY)
-    if content:
-        good["content"] = content
-    parameters = [] if params is None else query_parameters(params)
-    taken = dict(request_headers or {}) | (REQUEST_HEADERS if computes else {})
-    parameters += [
-        {
-            "name": name,
-            "in": "header",
-            "required": False,
-            "description": what,
-            "schema": {"type": kind} if isinstance(kind, str) else kind,
-            "example": value,
+    def form(image: Node) -> Node:
+        return {
+            "schema": {"type": "object", "properties": dict.fromkeys(fields, image), "required": list(fields)}
         }
-        for name, (what, kind, value) in taken.items()
-    ]
-    extra: Node = {"parameters": parameters}
-    if example is not None:
-        extra[EXAMPLE] = json.dumps(example)
-    if body is not None:
-        extra["requestBody"] = body
-    if is_open:
-        return {"responses": {status: good}, "openapi_extra": extra}
-    extra["security"] = SECURITY
+
+    several: Node = {"type": "array", "items": BINARY}
+    content = {
+        FORM: form(several if len(fields) == 1 else BINARY),
+        JSON: form({"type": "string", "format": "byte"}),
+    }
+    if len(fields) == 1:
+        content |= {kind: {"schema": BINARY} for kind in RAW[:4]}
+    return {"required": True, "content": content}
+
+
+def json_body(schema: str, **others: Node) -> Node:
+    """The body of a request that is JSON of a schema, or of another type."""
+    content = {JSON: {"schema": {"$ref": REFERENCE.format(model=schema)}}} | others
+    return {"required": True, "content": content}
+
+
+def document(routes: Sequence[Route]) -> Node:
+    """The OpenAPI document of these routes."""
+    shown = [route for route in routes if route.tag]
+    bodies: list[type[BaseModel]] = [ProblemAnswer, ErrorAnswer, InferBody]
+    bodies += [task.body for task in TASKS if task.body is not None]
+    typed = [one for one in enumerate(shown) if not isinstance(one[1].answer, PROTOCOL)]
+    answers, schemas = TypeAdapter.json_schemas(
+        [
+            *((index, "serialization", TypeAdapter(route.answer)) for index, route in typed),
+            *((body.__name__, "validation", TypeAdapter(body)) for body in bodies),
+        ],
+        ref_template=REFERENCE,
+    )
+    paths: Node = {}
+    for index, route in enumerate(shown):
+        is_protocol = isinstance(route.answer, PROTOCOL)
+        schema = protocol_schema(route.answer) if is_protocol else answers[index, "serialization"]
+        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, schema)
     return {
-        "responses": {status: good, **_problems((*OPEN, *errors), plain=plain)},
-        "openapi_extra": extra,
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Lynceus",
+            "summary": "Batched vision models behind typed endpoints.",
+            "version": __version__,
+        },
+        "paths": paths,
+        "components": {"schemas": schemas["$defs"], "securitySchemes": SCHEMES},
     }
 
 
-def task_route(task: Task[Any, Any]) -> Node:
-    """The same of a task's route."""
-    errors = (*(IMAGE if task.images else BODY), *task.errors)
-    body: Node = {"$ref": f"#/components/schemas/{task.body.__name__}"} if task.body is not None else {}
-    return documented(
-        *errors,
-        example=task.example or None,
-        media=[kind for kind in FORMATS if "*" not in kind] if task.draw is not None else (),
-        computes=True,
-        params=task.params,
-        body={"required": True, "content": {"application/json": {"schema": body}}}
-        if task.body is not None
-        else images_body(*task.images),
-    ) | ({"response_class": Response} if task.answer is None else {"response_model": task.answer})
-
-
-def query_parameters(params: type[Parameters]) -> list[Node]:
-    """OpenAPI's parameters of a query."""
-    return [
-        {
-            "name": name,
-            "in": "query",
-            "required": False,
-            "description": one["description"],
-            "schema": {key: value for key, value in one.items() if key != "description"},
-        }
-        for name, one in properties(params).items()
-    ]
-
-
-def document(app: FastAPI) -> Node:
-    """The OpenAPI document of an application, made once."""
-    if app.openapi_schema is None:
-        made = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
-        components = made.setdefault("components", {})
-        components["securitySchemes"] = SCHEMES
-        schemas = components.setdefault("schemas", {})
-        for name in ("HTTPValidationError", "ValidationError"):  # FastAPI's own, which no route answers
-            schemas.pop(name, None)
-        for operations in made["paths"].values():
-            for operation in operations.values():
-                _complete(operation)
-        from service.web.v2.schemas import InferIn
-
-        bodies: list[type[BaseModel]] = [ProblemAnswer, ErrorAnswer, InferIn]
-        bodies += [task.body for task in TASKS if task.body is not None]
-        _, ours = models_json_schema(
-            [(body, "validation") for body in bodies],
-            ref_template="#/components/schemas/{model}",
-        )
-        schemas.update(ours["$defs"])
-        app.openapi_schema = made
-    return app.openapi_schema
-
-
-def _complete(operation: Node) -> None:
-    """Drops FastAPI's own error, and puts the example in whole: FastAPI leaves out what is null in it."""
-    responses = operation["responses"]
-    content = responses.get("422", {}).get("content", {}).get("application/json", {})
-    if "HTTPValidationError" in content.get("schema", {}).get("$ref", ""):
-        del responses["422"]
-    if EXAMPLE in operation:
-        (good,) = (answer for status, answer in responses.items() if status.startswith("2"))
-        good["content"]["application/json"]["example"] = json.loads(operation.pop(EXAMPLE))
-
-
-def _problems(raised: Iterable[type[Exception]], *, plain: bool) -> dict[int | str, Node]:
-    """The error answers by status, each with an example for every code."""
-    media = "application/json" if plain else "application/problem+json"
-    schema = "ErrorAnswer" if plain else "ProblemAnswer"
-    found: dict[int | str, Node] = {}
-    for kind in (*(TABLE[error] for error in raised), INTERNAL):
-        answer = found.setdefault(kind.http, {"headers": _headers(ID), "content": {}, "description": ""})
-        answer["description"] = "; ".join(
-            filter(None, (answer["description"], f"`{kind.code}`: {kind.title}"))
-        )
-        body = answer["content"].setdefault(
-            media, {"schema": {"$ref": f"#/components/schemas/{schema}"}, "examples": {}}
-        )
-        body["examples"][kind.code] = {"value": {"error": kind.title} if plain else _example(kind)}
-        if kind.http in (429, 503):
-            answer["headers"] |= _headers(RETRY)
+def _operation(route: Route, schema: Node) -> Node:
+    good: Node = {
+        "description": "The answer",
+        "headers": _headers({**ID, **(TIMING if route.task else {}), **route.gives}),
+        "content": {kind: {"schema": BINARY} for kind in route.media},
+    }
+    if route.answer is not None:
+        good["content"][JSON] = {"schema": schema, "example": route.example}
+    found: Node = {
+        "operationId": route.name,
+        "summary": route.name.replace("_", " ").capitalize(),
+        "description": route.about,
+        "tags": [route.tag],
+        "parameters": _parameters(route),
+        "responses": {str(route.status): good},
+    }
+    if not route.is_open:
+        found["responses"] |= _problems((*OPEN, *route.errors), plain=is_plain(route.path))
+        found["security"] = [{}, *({name: []} for name in SCHEMES)]
+    if route.body is not None:
+        found["requestBody"] = route.body
     return found
 
 
-def _example(kind: ErrorKind) -> Node:
+def _parameters(route: Route) -> list[Node]:
+    def one(name: str, where: str, about: str, schema: Node) -> Node:
+        required = where == "path"
+        return {"name": name, "in": where, "required": required, "description": about, "schema": schema}
+
+    names = re.findall(r"{(\w+)}", route.path)
+    found = [one(name, "path", PATHS[name], {"type": "string"}) for name in names]
+    for name, schema in ({} if route.params is None else properties(route.params)).items():
+        found.append(one(name, "query", schema.pop("description"), schema))
+    for name, (about, kind, example) in {**route.takes, **(TAKEN if route.task else {})}.items():
+        schema = {"type": kind} if isinstance(kind, str) else kind
+        found.append(one(name, "header", about, schema) | {"example": example})
+    return found
+
+
+_TYPES: Final = {
+    FieldDescriptor.CPPTYPE_BOOL: "boolean",
+    FieldDescriptor.CPPTYPE_STRING: "string",
+    FieldDescriptor.CPPTYPE_FLOAT: "number",
+    FieldDescriptor.CPPTYPE_DOUBLE: "number",
+}
+
+
+def protocol_schema(kind: Descriptor | FieldDescriptor) -> Node:
+    """The JSON Schema of a protobuf message or field, with the fields' own names and integers as numbers."""
+    if isinstance(kind, Descriptor):
+        fields = {field.name: protocol_schema(field) for field in kind.fields}
+        return {"title": kind.name, "type": "object", "properties": fields}
+    inner = kind.message_type
+    if inner is not None and inner.GetOptions().map_entry:
+        return {"type": "object", "additionalProperties": protocol_schema(inner.fields_by_name["value"])}
+    if inner is not None:
+        schema = protocol_schema(inner)
+    elif kind.enum_type is not None:
+        schema = {"type": "string", "enum": [value.name for value in kind.enum_type.values]}
+    else:
+        schema = {"type": _TYPES.get(kind.cpp_type, "integer")}
+    return {"type": "array", "items": schema} if kind.is_repeated else schema
+
+
+def _problems(raised: Iterable[type[Exception]], *, plain: bool) -> Node:
+    """The error answers by status, each with an example for every code."""
+    media = JSON if plain else "application/problem+json"
+    schema = ErrorAnswer if plain else ProblemAnswer
+    found: Node = {}
+    for kind in (*(TABLE[error] for error in raised), INTERNAL):
+        answer = found.setdefault(
+            str(kind.http),
+            {
+                "description": "",
+                "headers": _headers({**ID, **(RETRY if kind.http in (429, 503) else {})}),
+                "content": {
+                    media: {"schema": {"$ref": REFERENCE.format(model=schema.__name__)}, "examples": {}}
+                },
+            },
+        )
+        about = f"`{kind.code}`: {kind.title}"
+        answer["description"] = "; ".join(filter(None, (answer["description"], about)))
+        answer["content"][media]["examples"][kind.code] = {
+            "value": {"error": kind.title} if plain else _example(kind)
+        }
+    return found
+
+
+def _example(kind: ErrorKind) -> Mapping[str, object]:
     parameter = "top_k" if kind.code == "parameter_invalid" else None
     image = "a" if kind.code.startswith("face") else None
-    return dict(Problem(kind, kind.title, parameter=parameter, image=image).body())
+    return Problem(kind, kind.title, parameter=parameter, image=image).body()
 
 
-def _headers(headers: Mapping[str, tuple[str, str, Any]]) -> Node:
+def _headers(headers: Headers) -> Node:
     return {
-        name: {"description": what, "schema": {"type": kind}, "example": example}
-        for name, (what, kind, example) in headers.items()
+        name: {"description": about, "schema": {"type": kind}, "example": example}
+        for name, (about, kind, example) in headers.items()
     }

@@ -6,18 +6,18 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
-from fastapi import APIRouter, Request, Response
+from starlette.responses import Response
 
-from models.errors import ParameterInvalid
+from models.errors import MediaTypeUnsupported, echoed
 from models.parameters import checked
 from service.tasks import TASKS
-from service.tasks.render import ImageFormat
 from service.tasks.task import Task
-from service.web.context import begin, service_of, while_connected
+from service.web.images import JSON, kind_of, only, read_images
 from service.web.json_text import Structure, check_structure
-from service.web.openapi import task_route
-from service.web.requests import parsed, read_images, read_json, read_parameters
-from service.web.responses import image_response, json_response, results_response, wanted_image
+from service.web.openapi import BODY, FORMATS, IMAGE, images_body, json_body
+from service.web.request import Request
+from service.web.responses import image_response, json_response, results_response
+from service.web.route import Route
 
 BODY_BYTES = 1024 * 1024
 """Of a task's JSON body."""
@@ -25,68 +25,69 @@ BODY_BYTES = 1024 * 1024
 STRUCTURE = Structure(values=16 * 1024, lists=256, objects=256, names=4096)
 """Of the same: two faces with embeddings of up to 4,096 numbers."""
 
-Handler = Callable[[Request], Awaitable[Response]]
 
-
-def _handler(task: Task[Any, Any]) -> Handler:
+def _handler(task: Task[Any, Any]) -> Callable[[Request], Awaitable[Response]]:
     """Answers requests for one task."""
 
     async def handle(request: Request) -> Response:
-        context = begin(request, task.name)
-        service = service_of(request)
-        params = read_parameters(request, task.params)
+        service, context = request.service, request.context
+        params = request.parameters(task.params)
         service.check_models(task, params)  # before the body is read
-        default: ImageFormat | None = "jpeg" if task.image_first else None
-        image_format = wanted_image(request, default=default) if task.draw is not None else None
-        if task.run is None:
-            image_format = image_format or "jpeg"
+        present = partial(task.presented, params=params)
         if task.body is not None:
-            body = await read_json(request, BODY_BYTES)
-            given = await parsed(request, body, partial(_validated, task, body))
-            answer = await service.run(task, given, params, context)
-            return json_response(_present(task, params, answer))
+            given = await _body(task, request)
+            return json_response(present(await service.run(task, given, params, context)))
+        image_format = None
+        if task.draw is not None:
+            image_format = request.wanted_image(default="jpeg" if task.image_first else None)
+            if task.run is None:
+                image_format = image_format or "jpeg"
         found = await read_images(request, task.images)
         if task.several and (image_format is None or len(found["image"]) > 1):
             images = [{"image": image} for image in found["image"]]
-            async with while_connected(request):
+            with request.watched():
                 answers = await service.run_each(task, images, params, context)
-            return results_response(request, answers, partial(_present, task, params))
-        for name, images_of_name in found.items():
-            if len(images_of_name) > 1:
-                raise ParameterInvalid(name, f"{len(images_of_name)} images named {name!r}; send one")
-        one = {name: images_of_name[0] for name, images_of_name in found.items()}
-        async with while_connected(request):
+            return results_response(context, answers, present)
+        one = only(found)
+        with request.watched():
             if image_format is not None:
                 drawn = await service.draw(task, one, params, image_format, context)
                 return image_response(drawn.result.data, image_format)
-            answer = await service.run(task, one, params, context)
-        return json_response(_present(task, params, answer))
+            return json_response(present(await service.run(task, one, params, context)))
 
     return handle
 
 
-def _present(task: Task[Any, Any], params: Any, answer: Any) -> object:
-    assert task.present is not None  # noqa: S101 (a task that is run is presented)
-    return task.present(answer, params)
+async def _body(task: Task[Any, Any], request: Request) -> Any:
+    """The JSON body of a task without images."""
+    kind = kind_of(request.headers.get("content-type", JSON))
+    if kind != JSON:
+        raise MediaTypeUnsupported(f"the content type {echoed(kind)} is not accepted; send {JSON}")
+    body = await request.read(BODY_BYTES)
+
+    def parse() -> Any:
+        assert task.body is not None  # noqa: S101
+        check_structure(body, STRUCTURE)
+        return checked(task.body, body)
+
+    return await request.parse(body, parse)
 
 
-def _validated(task: Task[Any, Any], body: bytes) -> Any:
-    assert task.body is not None  # noqa: S101
-    check_structure(body, STRUCTURE)
-    return checked(task.body, body)
-
-
-def make_router() -> APIRouter:
-    """The routes of all tasks."""
-    router = APIRouter(prefix="/v1")
-    for task in TASKS:
-        router.add_api_route(
-            f"/{task.path}",
-            _handler(task),
-            methods=["POST"],
-            name=task.name,
-            description=task.summary,
-            tags=[task.path.split("/")[0]],
-            **task_route(task),
-        )
-    return router
+ROUTES = [
+    Route(
+        method="POST",
+        path=f"/v1/{task.path}",
+        handle=_handler(task),
+        name=task.name,
+        about=task.summary,
+        tag=task.path.split("/")[0],
+        task=task.name,
+        answer=task.answer,
+        example=task.example or None,
+        media=FORMATS if task.draw is not None else (),
+        errors=(*(IMAGE if task.images else BODY), *task.errors),
+        params=task.params,
+        body=images_body(*task.images) if task.body is None else json_body(task.body.__name__),
+    )
+    for task in TASKS
+]

@@ -21,7 +21,8 @@ from loadtests.hostile.case import Case
 from loadtests.hostile.cases import all_cases
 from loadtests.hostile.jpeg import Frame
 from loadtests.hostile.run import pod_limit
-from service.rpc.stubs import open_inference_pb2, vision_pb2
+from service.oip.stubs import open_inference_pb2
+from service.rpc.stubs import vision_pb2
 
 SIZE = (120, 88)
 

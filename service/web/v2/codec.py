@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import Response
+from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import to_json
 
-from models.errors import ECHO, ImageTooLarge, ParameterInvalid, echoed
-from service.errors import Problem
+from models.errors import ImageTooLarge, ParameterInvalid, echoed
+from models.parameters import checked
 from service.oip.adapter import IMAGE
 from service.oip.request import InferRequest, InferResponse, RequestedOutput, Value
 from service.oip.tensors import BYTES, DEPTH, InputTensor
 from service.web.json_text import Structure, parse_json
-from service.web.responses import problem_response
 
 HEADER = "Inference-Header-Content-Length"
 """Length of the JSON, where bytes follow it; 0: there is no JSON, the body is one image."""
@@ -34,8 +33,79 @@ TEXT_BYTES = 8 * 1024 * 1024
 LONG_STRUCTURE = Structure(values=4096, lists=1024, objects=512, names=4096, advice=ADVICE)
 """Of what is longer, as only images in base64 make it."""
 
-INPUTS, OUTPUTS = 8, 64
-"""Most inputs and most outputs of a request."""
+Size = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+class Body(BaseModel):
+    """A part of a request; what the protocol does not name is ignored."""
+
+    model_config = ConfigDict(strict=True, protected_namespaces=())
+
+
+class InputParameters(Body):
+    """`binary_data_size`: how many of the bytes behind the JSON are this input's."""
+
+    model_config = ConfigDict(extra="allow")
+    binary_data_size: Size | None = None
+
+
+class InputBody(Body):
+    """An input; `parameters.binary_data_size` in place of `data` where its bytes follow the JSON."""
+
+    name: str = Field(examples=["image"])
+    shape: list[Size] = Field(max_length=DEPTH)
+    datatype: str = Field(examples=["BYTES"])
+    parameters: InputParameters = InputParameters()
+    data: list[Any] | None = Field(None, description="values, nested or flat; elements of BYTES in base64")
+
+
+class OutputParameters(Body):
+    """How an output is given: in binary; the best classes as text in place of the numbers."""
+
+    binary_data: bool | None = None
+    classification: int | None = None
+
+
+class RequestedOutputBody(Body):
+    """An output that is asked for."""
+
+    name: str = Field(examples=["scores"])
+    parameters: OutputParameters = OutputParameters()
+
+
+class InferBody(Body):
+    """A request for an inference."""
+
+    id: str = ""
+    parameters: dict[str, Value] = {}
+    inputs: list[InputBody] = Field(max_length=8)
+    outputs: list[RequestedOutputBody] = Field([], max_length=64)
+
+
+class ReadyAnswer(Body):
+    """The model answers."""
+
+    name: str
+    ready: bool
+
+
+class OutputAnswer(Body):
+    """An output; `parameters.binary_data_size` in place of `data` where its bytes follow the JSON."""
+
+    name: str
+    shape: list[int]
+    datatype: str
+    parameters: dict[str, Any] = {}
+    data: list[Any] = []
+
+
+class InferAnswer(Body):
+    """The outputs."""
+
+    model_name: str
+    model_version: str
+    id: str = ""
+    outputs: list[OutputAnswer]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,38 +147,32 @@ def parse(
     if most is not None and (len(body) if length is None else length) > most:
         raise ImageTooLarge(f"the JSON has more than {most} bytes{ADVICE}")
     document = _json(body if length is None else body[:length])
-    binary = None if length is None else memoryview(body)[length:]
+    binary = memoryview(body)[len(body) if length is None else length :]
     inputs, position = [], 0
-    for entry in _objects(document, "inputs", INPUTS):
-        name = _text(entry, "name")
-        size = _object(entry, "parameters").get("binary_data_size")
-        for key in _object(entry, "parameters"):
-            if key.startswith("shared_memory"):
-                raise ParameterInvalid(key, "tensors in shared memory are not accepted")
-        data: memoryview | list[Any]
-        if size is None:
-            data = _list(entry, "data")
-        else:
-            if not _is_size(size):
-                raise _wrong("binary_data_size", "must be a number of bytes")
-            if "data" in entry:
-                raise _wrong("binary_data_size", f"the input {echoed(name)} has data in the JSON as well")
-            if binary is None or position + size > len(binary):
-                left = 0 if binary is None else len(binary) - position
-                claim = f"the input {echoed(name)} claims {size} bytes, {left} are left"
-                raise _wrong("binary_data_size", claim)
-            data = binary[position : position + size]
-            position += size
-        inputs.append(InputTensor(name, _text(entry, "datatype"), _shape(entry), data))
-    if binary is not None and position != len(binary):
-        raise _wrong("binary_data_size", f"{len(binary) - position} bytes belong to no input")
-    parameters = _parameters(_object(document, "parameters"))
-    usual = parameters.pop("binary_data_output", False)
-    outputs, named = _outputs(document)
-    identity = document.get("id", "")
-    if not isinstance(identity, str):
-        raise _wrong("id", "must be text")
-    request = InferRequest(model, version, inputs, outputs, parameters, identity)
+    for entry in document.inputs:
+        size, data = entry.parameters.binary_data_size, entry.data
+        if any(key.startswith("shared_memory") for key in entry.parameters.model_extra or ()):
+            raise ParameterInvalid("shared_memory", "tensors in shared memory are not accepted")
+        if (size is None) == (data is None):
+            what = f"the input {echoed(entry.name)} has either data in the JSON or a binary_data_size"
+            raise ParameterInvalid("data", what)
+        if size is not None and position + size > len(binary):
+            left = len(binary) - position
+            claim = f"the input {echoed(entry.name)} claims {size} bytes, {left} are left"
+            raise ParameterInvalid("binary_data_size", claim)
+        held = binary[position : position + (size or 0)] if data is None else data
+        position += size or 0
+        inputs.append(InputTensor(entry.name, entry.datatype, tuple(entry.shape), held))
+    if position != len(binary):
+        raise ParameterInvalid("binary_data_size", f"{len(binary) - position} bytes belong to no input")
+    usual = document.parameters.pop("binary_data_output", False)
+    outputs = [RequestedOutput(one.name, one.parameters.classification) for one in document.outputs]
+    named = {
+        one.name: one.parameters.binary_data
+        for one in document.outputs
+        if one.parameters.binary_data is not None
+    }
+    request = InferRequest(model, version, inputs, outputs, document.parameters, document.id)
     return request, Layout(usual is True, named)
 
 
@@ -131,15 +195,6 @@ def render(response: InferResponse, layout: Layout) -> tuple[bytes, int | None]:
     return (b"".join((text, *parts)), len(text)) if parts else (text, None)
 
 
-def error_response(problem: Problem) -> Response:
-    """Any error on these routes: `{"error": "..."}`, with the table's status and headers."""
-    response = problem_response(problem)
-    response.body = to_json({"error": problem.detail})
-    response.headers["Content-Length"] = str(len(response.body))
-    response.headers["Content-Type"] = "application/json"
-    return response
-
-
 def _header_length(header: str | None, most: int) -> int | None:
     if header is None:
         return None
@@ -148,83 +203,10 @@ def _header_length(header: str | None, most: int) -> int | None:
     return int(header)
 
 
-def _json(text: bytes) -> dict[str, Any]:
+def _json(text: bytes) -> InferBody:
     try:
         document = parse_json(text, STRUCTURE if len(text) <= TEXT_BYTES else LONG_STRUCTURE)
     except ValueError as exc:
         hint = f"; with {HEADER}: 0 the whole body is an image" if text[:1] != b"{" else ""
         raise ParameterInvalid("body", f"the body is not JSON: {exc}{hint}") from None
-    if not isinstance(document, dict):
-        raise ParameterInvalid("body", "the body must be a JSON object")
-    return document
-
-
-def _outputs(document: dict[str, Any]) -> tuple[list[RequestedOutput], dict[str, bool]]:
-    if "outputs" not in document:
-        return [], {}
-    wanted, named = [], {}
-    for entry in _objects(document, "outputs", OUTPUTS):
-        name, parameters = _text(entry, "name"), _object(entry, "parameters")
-        classes, binary = parameters.get("classification"), parameters.get("binary_data")
-        if classes is not None and (not isinstance(classes, int) or isinstance(classes, bool)):
-            raise _wrong("classification", "must be a whole number")
-        if binary is not None:
-            if not isinstance(binary, bool):
-                raise _wrong("binary_data", "must be true or false")
-            named[name] = binary
-        wanted.append(RequestedOutput(name, classes))
-    return wanted, named
-
-
-def _parameters(given: dict[str, Any]) -> dict[str, Value]:
-    for name, value in given.items():
-        if not isinstance(value, bool | int | float | str):
-            raise _wrong(name, "must be a number, a text, true or false")
-    return given
-
-
-def _shape(entry: dict[str, Any]) -> tuple[int, ...]:
-    shape = _list(entry, "shape")
-    if len(shape) > DEPTH:
-        raise _wrong("shape", f"{len(shape)} sizes; at most {DEPTH}")
-    if not all(_is_size(size) for size in shape):
-        raise _wrong("shape", "must be whole numbers, none of them negative")
-    return tuple(shape)
-
-
-def _is_size(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
-
-
-def _objects(document: dict[str, Any], name: str, most: int) -> list[dict[str, Any]]:
-    entries = _list(document, name)
-    if len(entries) > most:
-        raise _wrong(name, f"{len(entries)} of them; at most {most}")
-    if not all(isinstance(entry, dict) for entry in entries):
-        raise _wrong(name, "must be a list of objects")
-    return entries
-
-
-def _object(document: dict[str, Any], name: str) -> dict[str, Any]:
-    value = document.get(name, {})
-    if not isinstance(value, dict):
-        raise _wrong(name, "must be an object")
-    return value
-
-
-def _list(document: dict[str, Any], name: str) -> list[Any]:
-    value = document.get(name)
-    if not isinstance(value, list):
-        raise _wrong(name, "must be a list")
-    return value
-
-
-def _text(document: dict[str, Any], name: str) -> str:
-    value = document.get(name)
-    if not isinstance(value, str):
-        raise _wrong(name, "must be text")
-    return value
-
-
-def _wrong(name: str, what: str) -> ParameterInvalid:
-    return ParameterInvalid(name, f"{name[:ECHO]}: {what}")
+    return checked(InferBody, document)

@@ -3,224 +3,169 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from functools import partial
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Path, Request, Response
+from starlette.responses import Response
 
 from models.errors import ImageTooLarge, ModelUnknown, ParameterInvalid
-from service import __version__
-from service.app import Service
 from service.errors import RequestTimeout
 from service.inflater import Inflater
-from service.oip.service import EXTENSIONS
+from service.oip.documents import SERVER
+from service.oip.stubs import open_inference_pb2 as pb
 from service.web.compression import compressed
-from service.web.context import State, begin, while_connected
 from service.web.json_text import Structure, parse_json
-from service.web.openapi import IMAGE, documented
-from service.web.requests import INLINE as SMALL
-from service.web.requests import in_decoder, read_bounded, reserve
+from service.web.openapi import BINARY, IMAGE, json_body
+from service.web.request import INLINE as SMALL
+from service.web.request import Request
 from service.web.responses import json_response
-from service.web.v2.codec import ADVICE, HEADER, Layout, most_text, parse, render
-from service.web.v2.schemas import (
-    EXAMPLES,
-    ConfigOut,
-    InferOut,
-    LiveOut,
-    ModelMetadataOut,
-    ModelReadyOut,
-    ReadyOut,
-    RepositoryEntryOut,
-    ServerMetadataOut,
-    StatisticsOut,
-)
+from service.web.route import Handler, Routes
+from service.web.v2.codec import ADVICE, HEADER, InferAnswer, Layout, ReadyAnswer, most_text, parse, render
+from service.web.v2.examples import EXAMPLES
 
-health = APIRouter(prefix="/v2/health", tags=["open inference"])
-router = APIRouter(prefix="/v2", tags=["open inference"])
-BINARY = "application/octet-stream"
+ROUTES = Routes()
+OCTETS = "application/octet-stream"
 INDEX_BYTES = 64 * 1024
 INDEX = Structure(values=1024, lists=64, objects=64, names=1024)
-SERVER = {
-    "name": "lynceus",
-    "version": __version__,
-    "extensions": list(EXTENSIONS),
-}
-INDEX_EXAMPLE = [{"name": "lenet5", "version": "1", "state": "READY", "reason": ""}]
-TASK = "infer"
-"""Label that inferences are counted under."""
 INLINE = 100_000
 """Bytes that are compressed in the event loop, in a millisecond or two; more in a decoding thread."""
 
-Model = Annotated[str, Path(description="a served model's name")]
-Version = Annotated[str, Path(description="always 1")]
-Handler = Callable[[Request, Service, str, str], Awaitable[Response]]
+
+def _route(method: str, path: str, **others: Any) -> Callable[[Handler], Handler]:
+    example = EXAMPLES[path.replace("/versions/{version}", "")]
+    return ROUTES.add(method, f"/v2{path}", tag="open inference", example=example, **others)
 
 
-@health.get("/live", response_model=LiveOut, **documented(is_open=True, example={"live": True}))
-async def live(service: State) -> Response:
-    """Whether the process can answer at all."""
-    service.oip.check_live()
-    return json_response({"live": True})
+def _of_model(method: str, path: str, **others: Any) -> Callable[[Handler], Handler]:
+    """Of one model: `/models/{model}` and `/models/{model}/versions/{version}`."""
 
-
-@health.get("/ready", response_model=ReadyOut, **documented(is_open=True, example={"ready": True}))
-async def ready(service: State) -> Response:
-    """Whether every model answers."""
-    service.oip.check_ready()
-    return json_response({"ready": True})
-
-
-@router.get("", response_model=ServerMetadataOut, **documented(plain=True, example=SERVER))
-async def server(service: State) -> Response:
-    """The server and the protocol's extensions that it has."""
-    return json_response(service.oip.server())
-
-
-@router.post(
-    "/repository/index",
-    response_model=list[RepositoryEntryOut],
-    **documented(ImageTooLarge, ParameterInvalid, RequestTimeout, plain=True, example=INDEX_EXAMPLE),
-)
-async def index(request: Request, service: State) -> Response:
-    """Every model and its state; `{"ready": true}` asks for those that answer now."""
-    body = await read_bounded(request, INDEX_BYTES)
-    try:
-        wish = parse_json(body, INDEX).get("ready", False) if body else False
-    except (ValueError, AttributeError):
-        raise ParameterInvalid("body", "the body must be a JSON object, or empty") from None
-    return json_response(service.oip.index(ready=wish is True))
-
-
-@router.get(
-    "/models/stats", response_model=StatisticsOut, **documented(plain=True, example=EXAMPLES["/stats"])
-)
-async def all_statistics(service: State) -> Response:
-    """Counts and times of every model since the start, of all workers."""
-    return json_response(service.oip.statistics())
-
-
-def _versions(path: str, method: str, **options: Any) -> Callable[[Handler], Handler]:
-    """Registers a handler for `/models/{model}` and for `/models/{model}/versions/{version}`."""
-
-    def register(handler: Handler) -> Handler:
-        async def plain(request: Request, service: State, model: Model) -> Response:
-            return await handler(request, service, model, "")
-
-        async def versioned(request: Request, service: State, model: Model, version: Version) -> Response:
-            return await handler(request, service, model, version)
-
-        for prefix, function, suffix in (
-            ("/models/{model}", plain, ""),
-            ("/models/{model}/versions/{version}", versioned, "_of_version"),
-        ):
-            router.add_api_route(
-                prefix + path,
-                function,
-                methods=[method],
-                name=handler.__name__ + suffix,
-                description=handler.__doc__,
-                **options,
-            )
-        return handler
+    def register(handle: Handler) -> Handler:
+        others.setdefault("errors", (ModelUnknown,))
+        for versioned in ("", "/versions/{version}"):
+            _route(method, f"/models/{{model}}{versioned}{path}", **others)(handle)
+        return handle
 
     return register
 
 
-def _of_a_model(path: str) -> dict[str, Any]:
-    return documented(ModelUnknown, plain=True, example=EXAMPLES[path])
+def _model(request: Request) -> tuple[str, str]:
+    """The model that the path names, and its version or an empty text."""
+    return request.path_params["model"], request.path_params.get("version", "")
 
 
-@_versions("", "GET", response_model=ModelMetadataOut, **_of_a_model(""))
-async def metadata(request: Request, service: Service, model: str, version: str) -> Response:
-    """What a model takes and gives."""
-    return json_response(service.oip.metadata(model, version))
+@_route("GET", "/health/live", is_open=True, answer=pb.ServerLiveResponse.DESCRIPTOR)
+async def live(request: Request) -> Response:
+    """Whether the process can answer at all."""
+    request.service.oip.check_live()
+    return json_response({"live": True})
 
 
-@_versions(
-    "/ready",
-    "GET",
-    response_model=ModelReadyOut,
-    **_of_a_model("/ready"),
+@_route("GET", "/health/ready", is_open=True, answer=pb.ServerReadyResponse.DESCRIPTOR)
+async def ready(request: Request) -> Response:
+    """Whether every model answers."""
+    request.service.oip.check_ready()
+    return json_response({"ready": True})
+
+
+@_route("GET", "", answer=pb.ServerMetadataResponse.DESCRIPTOR)
+async def server(request: Request) -> Response:
+    """The server and the protocol's extensions that it has."""
+    return json_response(SERVER)
+
+
+@_route(
+    "POST",
+    "/repository/index",
+    answer=pb.RepositoryIndexResponse.DESCRIPTOR.fields_by_name["models"],
+    errors=(ImageTooLarge, ParameterInvalid, RequestTimeout),
 )
-async def model_ready(request: Request, service: Service, model: str, version: str) -> Response:
+async def index(request: Request) -> Response:
+    """Every model and its state; `{"ready": true}` asks for those that answer now."""
+    body = await request.read(INDEX_BYTES)
+    try:
+        ready = parse_json(body, INDEX).get("ready", False) if body else False
+    except (ValueError, AttributeError):
+        raise ParameterInvalid("body", "the body must be a JSON object, or empty") from None
+    return json_response(request.service.oip.index(ready=ready is True))
+
+
+@_route("GET", "/models/stats", answer=pb.ModelStatisticsResponse.DESCRIPTOR)
+async def all_statistics(request: Request) -> Response:
+    """Counts and times of every model since the start, of all workers."""
+    return json_response(request.service.oip.statistics())
+
+
+@_of_model("GET", "", answer=pb.ModelMetadataResponse.DESCRIPTOR)
+async def metadata(request: Request) -> Response:
+    """What a model takes and gives."""
+    return json_response(request.service.oip.metadata(*_model(request)))
+
+
+@_of_model("GET", "/ready", answer=ReadyAnswer)
+async def model_ready(request: Request) -> Response:
     """Whether a model answers."""
-    service.oip.check_ready(model, version)
+    model, version = _model(request)
+    request.service.oip.check_ready(model, version)
     return json_response({"name": model, "ready": True})
 
 
-@_versions("/config", "GET", response_model=ConfigOut, **_of_a_model("/config"))
-async def configuration(request: Request, service: Service, model: str, version: str) -> Response:
+@_of_model("GET", "/config", answer=pb.ModelConfig.DESCRIPTOR)
+async def configuration(request: Request) -> Response:
     """A model's configuration, as Triton's clients read it."""
-    return json_response(service.oip.configuration(model, version))
+    return json_response(request.service.oip.configuration(*_model(request)))
 
 
-@_versions(
-    "/stats",
-    "GET",
-    response_model=StatisticsOut,
-    **_of_a_model("/stats"),
-)
-async def statistics(request: Request, service: Service, model: str, version: str) -> Response:
+@_of_model("GET", "/stats", answer=pb.ModelStatisticsResponse.DESCRIPTOR)
+async def statistics(request: Request) -> Response:
     """Counts and times of one model since the start, of all workers."""
-    return json_response(service.oip.statistics(model, version))
+    return json_response(request.service.oip.statistics(*_model(request)))
 
 
-@_versions(
-    "/infer",
+@_of_model(
     "POST",
-    response_model=InferOut,
-    **documented(
-        *IMAGE,
-        plain=True,
-        computes=True,
-        example=EXAMPLES["/infer"],
-        body={
-            "required": True,
-            "content": {
-                "application/json": {"schema": {"$ref": "#/components/schemas/InferIn"}},
-                BINARY: {"schema": {"type": "string", "format": "binary"}},
-            },
-        },
-        request_headers={
-            HEADER: (
-                "length of the JSON, where bytes follow it; 0: the body is one image",
-                {"type": "integer", "minimum": 0},
-                0,
-            )
-        },
-    ),
+    "/infer",
+    task="infer",
+    answer=InferAnswer,
+    errors=IMAGE,
+    body=json_body("InferBody", **{OCTETS: {"schema": BINARY}}),
+    takes={
+        HEADER: (
+            "length of the JSON, where bytes follow it; 0: the body is one image",
+            {"type": "integer", "minimum": 0},
+            0,
+        )
+    },
 )
-async def infer(request: Request, service: Service, model: str, version: str) -> Response:
+async def infer(request: Request) -> Response:
     """Tensors in, tensors out: JSON, JSON with binary tensors behind it, or one image as the whole body."""
-    context = begin(request, TASK)
-    most, headers = service.settings.max_body_bytes, request.headers
+    service, headers = request.service, request.headers
+    model, version = _model(request)
     service.oip.check_known(model, version)
-    length, most_json = headers.get(HEADER), most_text(service.settings.max_image_bytes)
-    body = await read_bounded(request, most)
-    async with while_connected(request):
+    most, most_json = service.settings.max_body_bytes, most_text(service.settings.max_image_bytes)
+    length = headers.get(HEADER)
+    body = await request.read(most)
+    with request.watched():
         encoding = headers.get("content-encoding", "identity").strip().lower()
         if encoding not in ("", "identity"):
             # without the header all of it is JSON
             limit, advice = (min(most, most_json), ADVICE) if length is None else (most, "")
             body = await _inflated(request, Inflater(body, encoding, limit, "Content-Encoding", advice))
-        reserve(request, len(body))  # what is made of it
+        request.reserve(len(body))  # what is made of it
         work = partial(parse, body, length, model, version, most_json)
         small = _text_length(body, length) <= SMALL
-        wanted, layout = work() if small else await in_decoder(request, work)
+        wanted, layout = work() if small else await request.in_decoder(work)
         del body, work
-        if BINARY in headers.get("accept", ""):
+        if OCTETS in headers.get("accept", ""):
             layout = Layout(True, layout.named)
-        answer = await service.oip.infer(wanted, context)
+        answer = await service.oip.infer(wanted, request.context)
         made = partial(render, answer, layout)
         size = sum(tensor.size for tensor in answer.outputs)
-        content, json_length = made() if size <= SMALL else await in_decoder(request, made)
-    accepted = headers.get("accept-encoding", "")
-    if len(content) > INLINE:  # as long as other requests can wait
-        content, coding = await service.engine.in_decoder(partial(compressed, content, accepted))
-    else:
-        content, coding = compressed(content, accepted)
-    response = Response(content, media_type="application/json" if json_length is None else BINARY)
+        content, json_length = made() if size <= SMALL else await request.in_decoder(made)
+    pack = partial(compressed, content, headers.get("accept-encoding", ""))
+    # in the loop as long as other requests can wait
+    content, coding = pack() if len(content) <= INLINE else await service.engine.in_decoder(pack)
+    response = Response(content, media_type="application/json" if json_length is None else OCTETS)
     if json_length is not None:
         response.headers[HEADER] = str(json_length)
     if coding is not None:
@@ -239,7 +184,7 @@ def _text_length(body: bytes, header: str | None) -> int:
 async def _inflated(request: Request, inflater: Inflater) -> bytes:
     """A body as it was before its Content-Encoding, its memory reserved piece by piece."""
     whole = io.BytesIO()
-    while data := await in_decoder(request, inflater.piece):
-        reserve(request, len(data))
+    while data := await request.in_decoder(inflater.piece):
+        request.reserve(len(data))
         whole.write(data)
     return whole.getvalue()

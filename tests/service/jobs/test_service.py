@@ -15,8 +15,8 @@ from typing import Any
 
 import httpx
 import pytest
-from fastapi import Request
 from PIL import Image
+from starlette.requests import empty_receive
 
 from models.errors import ParameterInvalid
 from models.style.optimise import OptimiseOptions
@@ -27,10 +27,12 @@ from service.jobs.liveness import WorkerRegistry
 from service.jobs.scheduler import JobScheduler
 from service.jobs.service import JobService
 from service.jobs.store import JobStore
+from service.request import RequestContext
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 from service.web.app import make_app
 from service.web.jobs import client_of
+from service.web.request import Request
 from tests.service.jobs.small import CONTENT, STYLE, gone, random_network, until
 
 SMALL = {"size": 64, "steps": 4, "preview_every": 1}
@@ -445,7 +447,8 @@ def test_without_keys_a_client_is_an_address(
 ) -> None:
     def client(address: str | None) -> str:
         found = None if address is None else [address, 1234]
-        return client_of(Request({"type": "http", "client": found, "headers": []}), quiet.service)
+        scope = {"type": "http", "client": found, "headers": []}
+        return client_of(Request(scope, empty_receive, quiet.service, RequestContext("http", "one")))
 
     assert (client(one) == client(other)) == same
 

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from service.rpc.stubs import open_inference_pb2 as pb
-from service.rpc.stubs.open_inference_pb2_grpc import GRPCInferenceServiceStub
+from service.oip.stubs import open_inference_pb2 as pb
+from service.oip.stubs.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from tests.paths import SHARED, needs_shared
 from tests.service.rpc.test_vision import digit
 from tests.service.transports import Transports, open_transports, pipeline, style_pipeline

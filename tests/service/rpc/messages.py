@@ -19,7 +19,8 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescri
 from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2
 
-from service.rpc.stubs import open_inference_pb2, vision_pb2
+from service.oip.stubs import open_inference_pb2
+from service.rpc.stubs import vision_pb2
 from tests.service.transports import Transports, open_transports, pipeline, style_pipeline
 
 SERVICES = (

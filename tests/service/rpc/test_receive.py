@@ -20,8 +20,8 @@ from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2
 from grpc_status import rpc_status
 
+from service.oip.stubs import open_inference_pb2 as oi
 from service.rpc.receive import COPIES, is_compressed
-from service.rpc.stubs import open_inference_pb2 as oi
 from service.rpc.stubs import vision_pb2 as pb
 from service.rpc.stubs.vision_pb2_grpc import VisionStub
 from service.rpc.wire import FRAMING

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from service.rpc.stubs import open_inference_pb2 as oip
+from service.oip.stubs import open_inference_pb2 as oip
+from service.oip.stubs.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from service.rpc.stubs import vision_pb2 as pb
-from service.rpc.stubs.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from tests.service.transports import Transports, open_transports, pipeline
 
 BODY = {"Inference-Header-Content-Length": "0", "Content-Type": "application/octet-stream"}

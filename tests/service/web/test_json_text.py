@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from models.errors import ImageTooLarge
 from service.web import json_text
+from service.web.images import STRUCTURE as IMAGES
 from service.web.json_text import Structure, check_structure, parse_json
-from service.web.requests import STRUCTURE as IMAGES
 from service.web.v2.codec import STRUCTURE as TENSORS
 
 SMALL = Structure(values=5, lists=3, objects=2, names=4, advice="; do otherwise")

@@ -26,8 +26,8 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 
 from models.errors import ModelError, ParameterInvalid
 from service.web import multipart
+from service.web.images import TEXTS, images_of, images_plan
 from service.web.multipart import AROUND, HEADERS, LINES, PADDING, Malformed, boundary_of, split
-from service.web.requests import TEXTS, images_of, images_plan
 
 TYPE = "multipart/form-data; boundary=b"
 HEAD = b'Content-Disposition: form-data; name="image"; filename="a.jpg"\r\n'

@@ -1,0 +1,226 @@
+"""One HTTP request: its service and context, its parameters, and its body within bounds of size and time.
+
+All of a body is bounded before it is read; what grows with a body is not done in the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final, TypeVar
+
+from starlette import requests
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope
+
+from models.errors import ImageTooLarge, ParameterInvalid
+from models.parameters import SEPARATOR, Parameters, groups
+from service.app import Service
+from service.errors import DeadlineExceeded, RequestTimeout
+from service.request import RequestContext
+from service.tasks.render import ImageFormat
+from service.web.negotiation import weighted
+
+T = TypeVar("T")
+P = TypeVar("P", bound=Parameters)
+
+INLINE: Final = 64 * 1024
+"""Bytes of a body that are parsed in the event loop, in a millisecond; more in a decoding thread."""
+
+WATCHED_AFTER: Final = 0.05
+"""Seconds until a client is watched for its leaving: most answers are there before."""
+
+FORMATS: Final[dict[str, ImageFormat]] = {
+    "image/jpeg": "jpeg",
+    "image/png": "png",
+    "image/webp": "webp",
+    "image/*": "jpeg",
+}
+
+
+class Request(requests.Request):
+    """What a route is given.
+
+    Attributes:
+        service: that answers.
+        context: of the request.
+    """
+
+    def __init__(self, scope: Scope, receive: Receive, service: Service, context: RequestContext) -> None:
+        super().__init__(scope, receive)
+        self.service, self.context = service, context
+
+    def begin(self) -> None:
+        """Sets the deadline: the server's limit or `X-Timeout-Ms`, whichever is sooner.
+
+        Raises:
+            ParameterInvalid: `X-Timeout-Ms` is not a positive number.
+        """
+        stated = self.headers.get("x-timeout-ms")
+        if stated is None:
+            return
+        try:
+            seconds = float(stated) / 1000
+        except ValueError:
+            seconds = -1.0
+        if not 0 < seconds < float("inf"):
+            raise ParameterInvalid("X-Timeout-Ms", "X-Timeout-Ms must be a positive number of milliseconds")
+        self.context.deadline = min(self.context.deadline, self.context.started + seconds)
+
+    def authorize(self) -> None:
+        """Checks the key, where keys are set; the request counts as one of the key's.
+
+        Raises:
+            Unauthenticated: there is none that fits.
+            KeyBusy: it has as many requests under way as it may.
+        """
+        auth = self.service.auth
+        if auth.required:
+            self.context.key = auth.acquire(*self.credentials)
+
+    @property
+    def credentials(self) -> tuple[str | None, str | None]:
+        """The headers that may hold a key."""
+        return self.headers.get("authorization"), self.headers.get("x-api-key")
+
+    def parameters(self, kind: type[P]) -> P:
+        """The parameters in the query; a name that comes again makes a list, others are ignored.
+
+        Raises:
+            ParameterInvalid: one is of another type or out of its range.
+        """
+        inner = groups(kind)
+        given: dict[str, Any] = {}
+        for name, text in self.query_params.multi_items():
+            group, separator, own = name.partition(SEPARATOR)
+            if separator and group in inner:
+                place, key, known = given.setdefault(group, {}), own, inner[group].model_fields
+            else:
+                place, key, known = given, name, kind.model_fields
+            if key in known and key not in inner:
+                before = place.get(key)
+                place[key] = (
+                    text if before is None else [*(before if isinstance(before, list) else [before]), text]
+                )
+        for group in inner.keys() & given.keys():
+            try:
+                given[group] = inner[group].of(given[group])
+            except ParameterInvalid as error:
+                name = f"{group}{SEPARATOR}{error.parameter}"
+                raise ParameterInvalid(name, f"{group}{SEPARATOR}{error}") from None
+        return kind.of(given)
+
+    def wanted_image(self, *, default: ImageFormat | None = None) -> ImageFormat | None:
+        """The image format that `Accept` prefers, or None for JSON; ties go to what stands first.
+
+        Args:
+            default: what `*/*` or no header means.
+        """
+        best: tuple[float, ImageFormat | None] = (0.0, default)
+        choices = {**FORMATS, "application/json": None, "application/*": None, "*/*": default}
+        for kind, weight in weighted(self.headers.get("accept", "*/*")):
+            if kind in choices and weight > best[0]:
+                best = (weight, choices[kind])
+        return best[1]
+
+    async def read(self, most: int) -> bytes:
+        """The body as received; its memory is reserved as it comes, until the request has ended.
+
+        Args:
+            most: bytes.
+
+        Raises:
+            ImageTooLarge: it is longer, as declared or as counted.
+            ClientDisconnect: the client left before its end.
+            DeadlineExceeded: the body was not there in time.
+            RequestTimeout: its sender paused for too long.
+            OutOfMemory: the bodies of this worker have no more room.
+        """
+        declared = self.headers.get("content-length", "")
+        if declared.isdigit() and int(declared) > most:
+            raise ImageTooLarge(f"the body has {declared} bytes; at most {most} are accepted")
+        whole, more = io.BytesIO(), True
+        while more:
+            message = await self._next()
+            if message["type"] == "http.disconnect":
+                raise ClientDisconnect
+            chunk, more = message.get("body", b""), message.get("more_body", False)
+            if whole.tell() + len(chunk) > most:
+                raise ImageTooLarge(f"the body has more than {most} bytes, which is the most accepted")
+            self.reserve(len(chunk))
+            if not more and not whole.tell():
+                return bytes(chunk)
+            whole.write(chunk)
+        return whole.getvalue()  # without a copy: the buffer itself
+
+    async def parse(self, body: bytes, work: Callable[[], T]) -> T:
+        """What a parser makes of a body: at once if that is small, else in a decoding thread.
+
+        Raises:
+            DeadlineExceeded: it was not done in time.
+        """
+        if len(body) <= INLINE:
+            return work()
+        with self.watched():
+            return await self.in_decoder(work)
+
+    async def in_decoder(self, work: Callable[[], T]) -> T:
+        """Work that grows with a body, in a decoding thread; cancelled if it has not begun in time.
+
+        Raises:
+            DeadlineExceeded: it was not done by the request's deadline.
+        """
+        try:
+            async with asyncio.timeout(self.context.deadline - time.monotonic()):
+                return await self.service.engine.in_decoder(work)
+        except TimeoutError:
+            raise DeadlineExceeded("the deadline passed before the request was parsed") from None
+
+    def reserve(self, size: int) -> None:
+        """Counts so many more bytes as the request's, until it has ended.
+
+        Raises:
+            OutOfMemory: the bodies of this worker have no more room.
+        """
+        if self.context.body is None:
+            self.context.body = self.service.engine.memory.body()
+        self.context.body.grow(size)
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Cancels the request when its client leaves, so that its image leaves the queue. Needs a read body.
+
+        The cancellation ends in the application, which distinguishes it from the server's own by
+        `client_gone`.
+        """
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        watchers: list[asyncio.Task[None]] = []
+
+        async def watch() -> None:
+            while (await self.receive())["type"] != "http.disconnect":
+                pass
+            self.context.client_gone = True
+            if task is not None:
+                task.cancel()
+
+        timer = loop.call_later(WATCHED_AFTER, lambda: watchers.append(loop.create_task(watch())))
+        try:
+            yield
+        finally:
+            timer.cancel()
+            for watcher in watchers:
+                watcher.cancel()
+
+    async def _next(self) -> Any:
+        """What comes next of the request, within the deadline and the longest pause."""
+        left, pause = self.context.deadline - time.monotonic(), self.service.settings.body_timeout_seconds
+        try:
+            async with asyncio.timeout(min(left, pause)):
+                return await self.receive()
+        except TimeoutError:
+            if pause < left:
+                raise RequestTimeout(f"nothing more of the body came in {pause:g} s") from None
+            raise DeadlineExceeded("the deadline passed before the request was complete") from None
