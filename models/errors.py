@@ -36,19 +36,21 @@ class ModelError(Exception):
 
 
 class ImageInvalid(ModelError):
-    """The bytes are of an accepted format and do not decode, or the image has no pixels."""
+    """The bytes do not decode, are cut short, are no base64, hold no pixels, or are a JPEG of a kind that is
+    not supported (lossless, arithmetic-coded, hierarchical, 12-bit)."""
 
 
 class ImageTooLarge(ModelError):
-    """More bytes or more pixels than the limits allow; raised before any pixel is decoded."""
+    """Over a limit of bytes, pixels or memory, determined from the header before any pixel is decoded; or a
+    JSON text past its limits, which binary tensors are not."""
 
 
 class MediaTypeUnsupported(ModelError):
-    """The bytes are of no accepted format."""
+    """No accepted format, by declaration or by the bytes."""
 
 
 class ParameterInvalid(ModelError, ValueError):
-    """A parameter is out of its range or names something unknown.
+    """A parameter, named in `parameter`, is unknown, missing, of another type or out of its range.
 
     Attributes:
         parameter: the parameter's public name, such as ``top_k``; cut to `ECHO` characters, since it may be
@@ -61,7 +63,7 @@ class ParameterInvalid(ModelError, ValueError):
 
 
 class FaceNotFound(ModelError):
-    """No face was found in an image that must have one."""
+    """No face in an image that must have one; `image` says which."""
 
     def __init__(self, detail: str, image: str | None = None) -> None:
         super().__init__(detail)
@@ -69,7 +71,7 @@ class FaceNotFound(ModelError):
 
 
 class FacesMany(ModelError):
-    """Several faces where ``face_select=only`` asked for exactly one."""
+    """Several faces in an image where exactly one was asked for; `image` says which."""
 
     def __init__(self, detail: str, image: str | None = None) -> None:
         super().__init__(detail)
@@ -77,14 +79,14 @@ class FacesMany(ModelError):
 
 
 class ModelUnknown(ModelError, KeyError):
-    """No model of that name is in the catalogue."""
+    """No such model is served or in the catalogue, or it is of another kind."""
 
     def __str__(self) -> str:  # KeyError would show the repr
         return str(self.args[0])
 
 
 class StyleUnknown(ModelError, KeyError):
-    """A network has no style of that name; lists those it has."""
+    """The network has no style of that name."""
 
     def __str__(self) -> str:  # KeyError would show the repr
         return str(self.args[0])

@@ -8,93 +8,14 @@ status codes. This module imports `models.errors` alone, so that the batcher may
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
+from typing import ClassVar
 
 from models import errors as science
 
-
-class ServiceError(Exception):
-    """Base of the service's own errors. `detail` is public."""
-
-    retry_after: float | None = None
-
-    def __init__(self, detail: str) -> None:
-        super().__init__(detail)
-        self.detail = detail
-
-
-class Overloaded(ServiceError):
-    """The queue is full. `retry_after`: seconds until it should have drained, as measured."""
-
-    def __init__(self, detail: str, retry_after: float) -> None:
-        super().__init__(detail)
-        self.retry_after = retry_after
-
-
-class NotReady(ServiceError):
-    """Starting, draining, or this model's runner failed. `retry_after` in seconds."""
-
-    def __init__(self, detail: str, retry_after: float = 1.0) -> None:
-        super().__init__(detail)
-        self.retry_after = retry_after
-
-
-class OutOfMemory(ServiceError, MemoryError):
-    """One image alone does not fit into the device's free memory. `retry_after` in seconds."""
-
-    retry_after = 1.0
-
-
-class DeadlineExceeded(ServiceError):
-    """The client's or the server's deadline passed before the answer was there."""
-
-
-class RequestTimeout(ServiceError):
-    """The client paused for too long in the middle of its request."""
-
-
-class HeaderTooLarge(ServiceError):
-    """The line and the headers of a request are longer than any client needs."""
-
-
-class KeyBusy(ServiceError):
-    """The API key has as many requests under way as it may. `retry_after` in seconds."""
-
-    def __init__(self, detail: str, retry_after: float = 1.0) -> None:
-        super().__init__(detail)
-        self.retry_after = retry_after
-
-
-class Unauthenticated(ServiceError):
-    """API keys are set and the request carries none that fits."""
-
-
-class JobUnknown(ServiceError):
-    """No job of that id."""
-
-
-class JobUnfinished(ServiceError):
-    """The job has no result yet."""
-
-
-class JobFinished(ServiceError):
-    """The job is over: there is nothing to cancel, or there will be no result."""
-
-
-class StorageFailed(ServiceError):
-    """Jobs cannot be stored on the disk. `retry_after` in seconds."""
-
-    def __init__(self, detail: str, retry_after: float = 10.0) -> None:
-        super().__init__(detail)
-        self.retry_after = retry_after
-
-
-class NotFound(ServiceError):
-    """No such route."""
-
-
-class MethodNotAllowed(ServiceError):
-    """The route exists, the method does not."""
+DETAIL = 2000
+"""Characters of an error's text: the last bound, where a client's text is repeated elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,181 +27,134 @@ class ErrorKind:
         title: the same for every occurrence (RFC 9457).
         http: status.
         grpc: name of the canonical status code.
-        when: it happens, for the documents.
     """
 
     code: str
     title: str
     http: int
     grpc: str
-    when: str
 
 
-DETAIL = 2000
-"""Characters of an error's text: the last bound, where a client's text is repeated elsewhere."""
+INTERNAL = ErrorKind("internal", "Internal error", 500, "INTERNAL")
+"""Anything else: logged with its trace and the request's id."""
 
-INTERNAL = ErrorKind(
-    "internal", "Internal error", 500, "INTERNAL", "anything else: logged with its trace and the request's id"
-)
+
+class ServiceError(Exception):
+    """Base of the service's own errors; the docstring of each says when it happens, for clients too.
+
+    Attributes:
+        detail: public.
+        retry_after: seconds in which trying again makes sense, or None.
+    """
+
+    kind: ClassVar[ErrorKind]
+    retry_after: float | None = None
+
+    def __init__(self, detail: str, retry_after: float | None = None) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        if retry_after is not None:
+            self.retry_after = retry_after
+
+
+class Overloaded(ServiceError):
+    """The model's queue is full, or the client holds its share of the jobs or of the event streams."""
+
+    kind = ErrorKind("overloaded", "Overloaded", 429, "RESOURCE_EXHAUSTED")
+
+
+class NotReady(ServiceError):
+    """Starting or draining, or the model's runner failed."""
+
+    kind = ErrorKind("not_ready", "Not ready", 503, "UNAVAILABLE")
+    retry_after = 1.0
+
+
+class OutOfMemory(ServiceError, MemoryError):
+    """One image does not fit into the device's free memory, or the worker's memory for requests is taken."""
+
+    kind = ErrorKind("out_of_memory", "Out of memory", 503, "RESOURCE_EXHAUSTED")
+    retry_after = 1.0
+
+
+class DeadlineExceeded(ServiceError):
+    """The client's or the server's time ran out."""
+
+    kind = ErrorKind("deadline_exceeded", "Deadline exceeded", 504, "DEADLINE_EXCEEDED")
+
+
+class RequestTimeout(ServiceError):
+    """The client paused for too long in the middle of its body."""
+
+    kind = ErrorKind("request_timeout", "Request timeout", 408, "DEADLINE_EXCEEDED")
+
+
+class HeaderTooLarge(ServiceError):
+    """The request line and the headers have more than 32 KiB."""
+
+    kind = ErrorKind("header_too_large", "Request header too large", 431, "RESOURCE_EXHAUSTED")
+
+
+class KeyBusy(ServiceError):
+    """The API key has `LYNCEUS_KEY_CONCURRENCY` requests under way."""
+
+    kind = ErrorKind("key_busy", "The API key is busy", 429, "RESOURCE_EXHAUSTED")
+    retry_after = 1.0
+
+
+class Unauthenticated(ServiceError):
+    """API keys are set and the request carries none of them."""
+
+    kind = ErrorKind("unauthenticated", "Unauthenticated", 401, "UNAUTHENTICATED")
+
+
+class JobUnknown(ServiceError):
+    """No job of that id: it has expired, or belongs to another API key."""
+
+    kind = ErrorKind("job_unknown", "Unknown job", 404, "NOT_FOUND")
+
+
+class JobUnfinished(ServiceError):
+    """There is no result or preview yet."""
+
+    kind = ErrorKind("job_unfinished", "Unfinished job", 409, "FAILED_PRECONDITION")
+
+
+class JobFinished(ServiceError):
+    """The job is over: nothing to cancel, or there will be no result."""
+
+    kind = ErrorKind("job_finished", "Finished job", 409, "FAILED_PRECONDITION")
+
+
+class StorageFailed(ServiceError):
+    """The disk of `LYNCEUS_STATE_DIR` refuses to keep jobs."""
+
+    kind = ErrorKind("storage_failed", "Jobs cannot be stored", 503, "UNAVAILABLE")
+    retry_after = 10.0
+
+
+class NotFound(ServiceError):
+    """No such route."""
+
+    kind = ErrorKind("not_found", "Not found", 404, "NOT_FOUND")
+
+
+class MethodNotAllowed(ServiceError):
+    """The route has no such method."""
+
+    kind = ErrorKind("method_not_allowed", "Method not allowed", 405, "UNIMPLEMENTED")
+
 
 TABLE: dict[type[Exception], ErrorKind] = {
-    science.ImageInvalid: ErrorKind(
-        "image_invalid",
-        "The image does not decode",
-        400,
-        "INVALID_ARGUMENT",
-        "the bytes do not decode, are cut short, are no base64, hold no pixels, or are of a kind of JPEG "
-        "that is not supported (lossless, arithmetic-coded, hierarchical, 12-bit)",
-    ),
-    science.ImageTooLarge: ErrorKind(
-        "image_too_large",
-        "The image is too large",
-        413,
-        "INVALID_ARGUMENT",
-        "over a limit of bytes, pixels or memory, determined from the header before decoding; "
-        "a JSON text of `/v2` past its limits, which binary tensors are not",
-    ),
-    science.MediaTypeUnsupported: ErrorKind(
-        "media_type",
-        "Unsupported media type",
-        415,
-        "INVALID_ARGUMENT",
-        "no accepted format, by declaration or by the bytes",
-    ),
-    science.ParameterInvalid: ErrorKind(
-        "parameter_invalid",
-        "Invalid parameter",
-        422,
-        "INVALID_ARGUMENT",
-        "a parameter, named in `parameter`, is unknown, missing, of another type or out of its range",
-    ),
-    science.FaceNotFound: ErrorKind(
-        "face_not_found",
-        "No face found",
-        422,
-        "FAILED_PRECONDITION",
-        "no face in an image that must have one; `image` says whether `a` or `b`",
-    ),
-    science.FacesMany: ErrorKind(
-        "faces_many",
-        "More than one face found",
-        422,
-        "FAILED_PRECONDITION",
-        "several faces with `face_select=only`; `image` says whether `a` or `b`",
-    ),
-    science.ModelUnknown: ErrorKind(
-        "model_unknown",
-        "Unknown model",
-        404,
-        "NOT_FOUND",
-        "no such model is served, or it is of another kind",
-    ),
-    science.StyleUnknown: ErrorKind(
-        "style_unknown",
-        "Unknown style",
-        404,
-        "NOT_FOUND",
-        "the network has no such style",
-    ),
-    JobUnknown: ErrorKind(
-        "job_unknown",
-        "Unknown job",
-        404,
-        "NOT_FOUND",
-        "no job of that id: it has expired, or belongs to another API key",
-    ),
-    JobUnfinished: ErrorKind(
-        "job_unfinished",
-        "Unfinished job",
-        409,
-        "FAILED_PRECONDITION",
-        "there is no result or preview yet",
-    ),
-    JobFinished: ErrorKind(
-        "job_finished",
-        "Finished job",
-        409,
-        "FAILED_PRECONDITION",
-        "the job is over: nothing to cancel, or there will be no result",
-    ),
-    StorageFailed: ErrorKind(
-        "storage_failed",
-        "Jobs cannot be stored",
-        503,
-        "UNAVAILABLE",
-        "the disk of `LYNCEUS_STATE_DIR` refuses to keep jobs",
-    ),
-    NotFound: ErrorKind(
-        "not_found",
-        "Not found",
-        404,
-        "NOT_FOUND",
-        "no such route",
-    ),
-    MethodNotAllowed: ErrorKind(
-        "method_not_allowed",
-        "Method not allowed",
-        405,
-        "UNIMPLEMENTED",
-        "the route has no such method",
-    ),
-    Overloaded: ErrorKind(
-        "overloaded",
-        "Overloaded",
-        429,
-        "RESOURCE_EXHAUSTED",
-        "the model's queue is full, or the client holds its share of the jobs or of the event streams",
-    ),
-    NotReady: ErrorKind(
-        "not_ready",
-        "Not ready",
-        503,
-        "UNAVAILABLE",
-        "starting or draining, or the model's runner failed",
-    ),
-    OutOfMemory: ErrorKind(
-        "out_of_memory",
-        "Out of memory",
-        503,
-        "RESOURCE_EXHAUSTED",
-        "one image alone does not fit into the device's free memory, or the worker's "
-        "memory for bodies and decoded images is taken",
-    ),
-    DeadlineExceeded: ErrorKind(
-        "deadline_exceeded",
-        "Deadline exceeded",
-        504,
-        "DEADLINE_EXCEEDED",
-        "the client's or the server's time ran out",
-    ),
-    RequestTimeout: ErrorKind(
-        "request_timeout",
-        "Request timeout",
-        408,
-        "DEADLINE_EXCEEDED",
-        "the client paused for too long in the middle of its body",
-    ),
-    HeaderTooLarge: ErrorKind(
-        "header_too_large",
-        "Request header too large",
-        431,
-        "RESOURCE_EXHAUSTED",
-        "the request line and the headers have more than 32 KiB",
-    ),
-    KeyBusy: ErrorKind(
-        "key_busy",
-        "The API key is busy",
-        429,
-        "RESOURCE_EXHAUSTED",
-        "the API key has `LYNCEUS_KEY_CONCURRENCY` requests under way",
-    ),
-    Unauthenticated: ErrorKind(
-        "unauthenticated",
-        "Unauthenticated",
-        401,
-        "UNAUTHENTICATED",
-        "API keys are set and the request carries none of them",
-    ),
+    science.ImageInvalid: ErrorKind("image_invalid", "The image does not decode", 400, "INVALID_ARGUMENT"),
+    science.ImageTooLarge: ErrorKind("image_too_large", "The image is too large", 413, "INVALID_ARGUMENT"),
+    science.MediaTypeUnsupported: ErrorKind("media_type", "Unsupported media type", 415, "INVALID_ARGUMENT"),
+    science.ParameterInvalid: ErrorKind("parameter_invalid", "Invalid parameter", 422, "INVALID_ARGUMENT"),
+    science.FaceNotFound: ErrorKind("face_not_found", "No face found", 422, "FAILED_PRECONDITION"),
+    science.FacesMany: ErrorKind("faces_many", "More than one face found", 422, "FAILED_PRECONDITION"),
+    science.ModelUnknown: ErrorKind("model_unknown", "Unknown model", 404, "NOT_FOUND"),
+    science.StyleUnknown: ErrorKind("style_unknown", "Unknown style", 404, "NOT_FOUND"),
+    **{error: error.kind for error in ServiceError.__subclasses__()},
 }
 
 
@@ -339,8 +213,11 @@ def problem_of(exc: BaseException) -> Problem:
 def main() -> None:
     """Prints the table in Markdown."""
     print("| code | HTTP | gRPC | when |\n| --- | --- | --- | --- |")
-    for kind in (*TABLE.values(), INTERNAL):
-        print(f"| `{kind.code}` | {kind.http} | {kind.grpc} | {kind.when} |")
+    for error, kind in TABLE.items():
+        when = " ".join(inspect.cleandoc(error.__doc__ or "").partition("\n\n")[0].split())
+        print(f"| `{kind.code}` | {kind.http} | {kind.grpc} | {when} |")
+    when = "Anything else: logged with its trace and the request's id."
+    print(f"| `{INTERNAL.code}` | {INTERNAL.http} | {INTERNAL.grpc} | {when} |")
 
 
 if __name__ == "__main__":

@@ -387,7 +387,9 @@ def test_nothing_refers_to_what_was_sent_once_it_is_decoded(
         return CONTENT
 
     monkeypatch.setattr("service.jobs.service.encode", encoded)
-    job = quiet.run(quiet.jobs.submit(Sent(CONTENT), Sent(STYLE), OptimiseOptions.of(SMALL)))
+    job = quiet.run(
+        quiet.jobs.submit({"content": Sent(CONTENT), "style": Sent(STYLE)}, OptimiseOptions.of(SMALL))
+    )
     assert seen == [1, 2]
     quiet.run(quiet.jobs.cancel(job.id))
 
