@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -50,6 +50,17 @@ def check_range(name: str, value: float, low: float, high: float) -> None:
     """
     if not low <= value <= high:  # NaN fails too
         raise ValueError(f"options.{name} is {value!r}, not from {low} to {high}")
+
+
+def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    """For the dataclasses' own checks.
+
+    Raises:
+        ValueError: the option `name` is none of `choices`.
+    """
+    if value not in choices:
+        known = ", ".join(choice for choice in choices if choice)
+        raise ValueError(f"options.{name} is {value!r}, none of {known}")
 
 
 def _typed(name: str, value: Any, hint: Any) -> Any:

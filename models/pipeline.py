@@ -206,6 +206,10 @@ class Pipeline(ABC):
             may be called.
         styles: of a style network; the first is its default.
         perceptual: the file of a network whose features separate content and style; None for others.
+        convert: gives the network as an `openvino.Model` with the inputs and outputs of `module`, its batch
+            free or `batch`; None: an executor traces `module`.
+        batch: images that the network always takes at once; an executor pads to it. 0: any number.
+        runtime: what runs `module`: ``torch`` itself, or ``onnxruntime`` within it.
     """
 
     card: Card
@@ -218,6 +222,9 @@ class Pipeline(ABC):
     takes_pixels: bool = False
     styles: Sequence[Style] = ()
     perceptual: WeightsFile | None = None
+    convert: Callable[[], Any] | None = None
+    batch: int = 0
+    runtime: str = "torch"
 
     @property
     def explainer(self) -> Explainer | None:

@@ -18,7 +18,7 @@ from models.weights import Catalogue, Entry, Store
 Builder = Callable[[Entry, Mapping[str, Path]], Pipeline]
 
 BUILDERS: dict[str, str] = {
-    "efficientnet_lite0": "models.classification.efficientnet:build",
+    "efficientnet_lite": "models.classification.efficientnet:build",
     "lenet5": "models.classification.lenet:build",
     "torchvision_classifier": "models.classification.torchvision:build",
     "yolo": "models.detection.yolo:build",
@@ -26,6 +26,7 @@ BUILDERS: dict[str, str] = {
     "torchvision_rcnn": "models.detection.rcnn:build",
     "mtcnn": "models.faces.mtcnn.pipeline:build",
     "dlib_resnet": "models.faces.dlib_resnet:build",
+    "export": "models.exported.pipeline:build",
     "style": "models.style.transfer:build",
 }
 """Builder name (as catalogues use it) -> "module:function"."""

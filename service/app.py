@@ -183,7 +183,7 @@ def build(settings: Settings) -> Service:
     runners = []
     for name in settings.models:
         pipeline = registry.build(name, catalogue, store)
-        limit = settings.batch_limit(cuda)
+        limit = pipeline.batch or settings.batch_limit(cuda)
         runners.append(
             Runner(
                 pipeline,

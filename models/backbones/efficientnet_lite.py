@@ -1,20 +1,22 @@
-"""EfficientNet-Lite0 without its head: backbone of the classifier, the detector and the style losses.
+"""EfficientNet-Lite without its head: backbone of the classifiers, the detector and the style losses.
 
 Tan and Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks" (ICML 2019,
 https://arxiv.org/abs/1905.11946), table 1; the Lite variant drops squeeze-and-excitation and has ReLU6 for
-swish, and keeps stem and head at their width (https://github.com/tensorflow/tpu, efficientnet/lite).
+swish, and keeps stem and head at their width and the first and the last stage at their depth
+(https://github.com/tensorflow/tpu, efficientnet/lite).
 The weights were converted from TensorFlow, so strided convolutions pad as TensorFlow does, more at the end.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 MEAN, SCALE = 127.0, 128.0  # of a byte: the network sees (x - 127) / 128
-PYRAMID = (4, 10, 15)  # the last blocks of strides 8, 16 and 32
+PYRAMID = (4, 10, 15)  # of Lite0: the last blocks of strides 8, 16 and 32
 PYRAMID_CHANNELS = (40, 112, 320)
 
 # expansion, kernel, stride of the first, channels, repeats: the rows of table 1
@@ -76,29 +78,47 @@ class InvertedResidual(nn.Module):
         return outputs + inputs if self.residual else outputs
 
 
-class Backbone(nn.Module):
-    """The stem and the sixteen blocks; `stages[0]` is the stem, `stages[i + 1]` block i."""
+def scaled(channels: int, width: float) -> int:
+    """Channels times `width`, to the nearest multiple of 8 that is not more than a tenth below."""
+    exact = channels * width
+    rounded = max(8, int(exact + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * exact else rounded
 
-    def __init__(self) -> None:
+
+class Backbone(nn.Module):
+    """The stem and the blocks, sixteen of Lite0.
+
+    Args:
+        width: factor of the channels.
+        depth: factor of the blocks of a stage, but for the first and the last one.
+
+    Attributes:
+        channels: of the last block.
+    """
+
+    def __init__(self, width: float = 1.0, depth: float = 1.0) -> None:
         super().__init__()
         self.stem = ConvNorm(3, 32, kernel=3, stride=2)
         blocks: list[nn.Module] = []
         inputs = 32
-        for expansion, kernel, stride, outputs, repeats in STAGES:
+        for index, (expansion, kernel, stride, channels, least) in enumerate(STAGES):
+            outputs = scaled(channels, width)
+            repeats = least if index in (0, len(STAGES) - 1) else math.ceil(least * depth)
             for repeat in range(repeats):
                 blocks.append(
                     InvertedResidual(inputs, outputs, expansion, kernel, stride if repeat == 0 else 1)
                 )
                 inputs = outputs
         self.blocks = nn.ModuleList(blocks)
+        self.channels = inputs
 
     def forward(self, images: Tensor, out_indices: Sequence[int] = PYRAMID) -> list[Tensor]:
         """Feature maps of chosen blocks, in the order of the network; nothing behind the last one is run.
 
         Args:
             images: float Tensor[N, 3, H, W], RGB, (byte - 127) / 128.
-            out_indices: rising block indices, 0 to 15; -1 is the stem. The default gives the pyramid of
-                strides 8, 16 and 32 (`PYRAMID_CHANNELS` channels).
+            out_indices: rising block indices; -1 is the stem. The default gives Lite0's pyramid of strides 8,
+                16 and 32 (`PYRAMID_CHANNELS` channels).
         """
         maps: list[Tensor] = []
         hidden = self.stem(images)

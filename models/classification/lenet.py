@@ -184,4 +184,4 @@ def build(entry: Entry, files: Mapping[str, Path]) -> DigitPipeline:
         details={"architecture": "LeNet-5", "input": "one digit; dark ink on paper is inverted"},
     )
     module = Classifier(load(files["weights"]), mean=(0.0,), scale=(255.0,))
-    return DigitPipeline(card, module, digit_crop, min_side=8 * SIZE)
+    return DigitPipeline(card, module, digit_crop, min_side=8 * SIZE, features=module.features)

@@ -86,10 +86,11 @@ class ClassifierPipeline(Pipeline):
 
     Args:
         card: the public card; its `labels` name the classes and its `input` is the crop's height and width.
-        module: uint8 Tensor[N, H, W, 3] -> probabilities and features.
+        module: uint8 Tensor[N, H, W, 3] -> probabilities and, where there are any, features.
         crop: decoded image -> uint8 [H, W, 3] (or [H, W, 1]), always of one shape.
         min_side: shortest side that a decoder may reduce an image to without loss for `crop`.
         channels: of what `crop` gives.
+        features: length of the features; None where the module gives none.
     """
 
     takes_pixels = True
@@ -97,22 +98,23 @@ class ClassifierPipeline(Pipeline):
     def __init__(
         self,
         card: Card,
-        module: Classifier,
+        module: nn.Module,
         crop: Callable[[Image], NDArray[np.uint8]],
         *,
         min_side: int | None,
         channels: int = 3,
+        features: int | None = None,
     ) -> None:
         if card.input is None or not card.labels:
             raise ValueError("a classifier's card has a fixed input and labels")
-        self.card = replace(card, features=module.features)
+        self.card = replace(card, features=features)
         self.module = module.eval().requires_grad_(False)
         self.min_side = min_side
         self.shapes = ((*card.input, channels),)
         self._crop = crop
 
     @property
-    def explainer(self) -> Explainer:
+    def explainer(self) -> Explainer | None:
         from models.classification.explainer import ClassifierExplainer  # it needs this module
 
         return ClassifierExplainer(self)

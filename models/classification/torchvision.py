@@ -72,7 +72,7 @@ def build(entry: Entry, files: Mapping[str, Path]) -> ClassifierPipeline:
         details={"architecture": arch, "weights": weights.name, "crop_fraction": fraction},
     )
     crop = partial(preset_crop, size=size, resized=resized, interpolation=transforms.interpolation.value)
-    return ClassifierPipeline(card, module, crop, min_side=resized)
+    return ClassifierPipeline(card, module, crop, min_side=resized, features=module.features)
 
 
 def preset_crop(

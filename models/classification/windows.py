@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from torchvision.models import VGG, AlexNet, DenseNet, GoogLeNet, Inception3, MobileNetV2, ResNet
 
 from models.boxes import batched_nms
-from models.classification.efficientnet import EfficientNetLite0
+from models.classification.efficientnet import EfficientNetLite
 from models.classification.explain import find_label
 from models.classification.lenet import LeNet5, light_ink
 from models.classification.pipeline import Classifier, ClassifierPipeline
@@ -136,12 +136,8 @@ def _halves(network: nn.Module) -> tuple[Callable[[Tensor], Tensor], Iterable[nn
     match network:
         case LeNet5():
             return lambda inputs: network.features(network.levels(inputs)), network.classify
-        case EfficientNetLite0():
-            trunk = network.features
-            return lambda inputs: network.head(trunk(inputs, (15,))[0]), (
-                nn.AdaptiveAvgPool2d(1),
-                network.classify,
-            )
+        case EfficientNetLite():
+            return network.trunk, (nn.AdaptiveAvgPool2d(1), network.classify)
         case AlexNet() | VGG():
             return network.features, (network.avgpool, *network.classifier)
         case MobileNetV2():

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from models import boxes as box_ops
 from models.detection.result import Detection, Detections, DetectOptions
 from models.errors import ECHO, ParameterInvalid
-from models.image import Image, Letterbox, letterbox
+from models.image import Image, Letterbox, Pixels, letterbox
 from models.options import check_range
 from models.pipeline import Card, Pipeline, Prepared, check_tensor
 
@@ -85,14 +85,18 @@ class DetectorPipeline(Pipeline):
         self._index = {label: index for index, label in enumerate(card.labels)}
 
     def preprocess(self, image: Image, options: DetectOptions | None = None) -> Prepared:
-        """Letterboxes one image and checks its options.
+        """Fits one image onto the canvas and checks its options.
 
         Raises:
             ParameterInvalid: a class that the model does not have.
         """
         context = self._context(options)
-        canvas, geometry = letterbox(image, self.height, self.width, fill=self.fill)
+        canvas, geometry = self.fit(image)
         return Prepared((canvas,), context(geometry))
+
+    def fit(self, image: Image) -> tuple[Pixels, Letterbox]:
+        """An image on the canvas, uint8 [H, W, 3], and where it lies there: a letterbox."""
+        return letterbox(image, self.height, self.width, fill=self.fill)
 
     def prepare_tensor(self, pixels: NDArray[np.uint8], options: DetectOptions | None = None) -> Prepared:
         """The canvas itself, uint8 [H, W, 3] as `shapes` has it; boxes are then in its pixels.

@@ -21,10 +21,10 @@ class Verdict:
 
     Attributes:
         verified: whether the distance is at most the threshold.
-        distance: Euclidean, 0 or more; smaller is more alike.
+        distance: as `metric` has it, 0 or more; smaller is more alike.
         similarity: the cosine, -1 to 1; for information only.
         threshold: the distance that decided.
-        metric: what `distance` is.
+        metric: what `distance` is: ``euclidean``, or ``cosine``: 1 - the cosine.
         model: hex SHA-256 of the weights that both embeddings came from.
     """
 
@@ -79,9 +79,10 @@ def compare(a: Embedding, b: Embedding, card: Card, threshold: float | None = No
         _check(name, side, card)
     # in float64: the square of a large float32 must not overflow
     first, second = a.vector.astype(np.float64), b.vector.astype(np.float64)
-    distance = float(np.linalg.norm(first - second))
     cosine = float(first @ second / (np.linalg.norm(first) * np.linalg.norm(second)))
-    return Verdict(distance <= limit, distance, max(-1.0, min(1.0, cosine)), limit, space.metric, card.sha256)
+    cosine = max(-1.0, min(1.0, cosine))
+    distance = 1 - cosine if space.metric == "cosine" else float(np.linalg.norm(first - second))
+    return Verdict(distance <= limit, distance, cosine, limit, space.metric, card.sha256)
 
 
 def _check(name: str, side: Embedding, card: Card) -> None:

@@ -67,7 +67,7 @@ class TorchExecutor:
         capture: whether the module can be captured, that is, does not branch on data.
     """
 
-    name = "torch"
+    name: str = "torch"
     stages: Mapping[str, RunStage] = MappingProxyType({})
 
     def __init__(
@@ -235,21 +235,61 @@ def pick_device(setting: str) -> str:
 def make_executor(pipeline: Pipeline, settings: Settings) -> Executor:
     """Chooses and makes the executor of a pipeline; see `Settings.executor`."""
     device = pick_device(settings.device)
+    executor = _executor(pipeline, settings, device)
+    return FixedBatch(executor, pipeline.batch) if pipeline.batch else executor
+
+
+def _executor(pipeline: Pipeline, settings: Settings, device: str) -> Executor:
     kind = settings.executor
     if kind is ExecutorKind.AUTO:
         openvino = device == "cpu" and importlib.util.find_spec("openvino") is not None
         kind = ExecutorKind.OPENVINO if openvino else ExecutorKind.TORCH
     if kind is ExecutorKind.OPENVINO and device != "cpu":
         raise ValueError("LYNCEUS_EXECUTOR=openvino runs on a CPU; set LYNCEUS_DEVICE=cpu")
-    if kind is ExecutorKind.OPENVINO and pipeline.exportable:
+    if kind is ExecutorKind.OPENVINO and (pipeline.exportable or pipeline.convert is not None):
         return OpenVINOExecutor(
             pipeline.module,
             settings.thread_count(cuda=False),
             settings.precision,
             dynamic_size=pipeline.dynamic_size,
             stages=pipeline.stages,
+            convert=pipeline.convert,
+            batch=pipeline.batch,
         )
+    if pipeline.runtime != "torch":  # it has the precision that its file has
+        executor = TorchExecutor(pipeline.module, device, Precision.FLOAT32, capture=False)
+        executor.name = pipeline.runtime
+        return executor
     return TorchExecutor(pipeline.module, device, settings.precision, capture=pipeline.exportable)
+
+
+class FixedBatch:
+    """An executor of a network that always takes the same number of items: a smaller batch is padded with
+    its last item, a larger one is cut.
+
+    Args:
+        inner: runs batches of exactly `size` items.
+        size: of a batch.
+    """
+
+    def __init__(self, inner: Executor, size: int) -> None:
+        self._inner, self._size = inner, size
+        self.name, self.device, self.precision = inner.name, inner.device, inner.precision
+        self.stages: Mapping[str, RunStage] = inner.stages
+
+    def scope(self) -> AbstractContextManager[None]:
+        return self._inner.scope()
+
+    def warm(self, example: Inputs, batches: Sequence[int]) -> None:
+        self._inner.warm(example, [self._size])
+
+    def run(self, items: Sequence[Inputs]) -> tuple[Tensor, ...]:
+        parts = []
+        for start in range(0, len(items), self._size):
+            part = list(items[start : start + self._size])
+            outputs = self._inner.run(part + part[-1:] * (self._size - len(part)))
+            parts.append([output[: len(part)] for output in outputs])
+        return tuple(torch.cat(column) for column in zip(*parts, strict=True))
 
 
 def is_device_lost(error: BaseException) -> bool:

@@ -6,7 +6,7 @@ import contextlib
 import sys
 import threading
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -42,6 +42,8 @@ class OpenVINOExecutor:
         precision: of the arithmetic.
         dynamic_size: whether one conversion serves all sizes; see `Pipeline.dynamic_size`.
         stages: the networks that the pipeline calls directly; compiled at once, in float32.
+        convert: see `Pipeline.convert`.
+        batch: see `Pipeline.batch`.
     """
 
     name = "openvino"
@@ -55,9 +57,13 @@ class OpenVINOExecutor:
         *,
         dynamic_size: bool = False,
         stages: Mapping[str, Stage] | None = None,
+        convert: Callable[[], Any] | None = None,
+        batch: int = 0,
     ) -> None:
         self._module = module.eval()
         self._dynamic_size = dynamic_size
+        self._source = convert
+        self._rows = batch or -1
         half = precision is not Precision.AUTO and precision is not Precision.FLOAT32
         self.precision = "bfloat16" if half else "float32"
         self._config = {
@@ -104,7 +110,7 @@ class OpenVINOExecutor:
         with self._compiling:
             if shapes not in self._compiled:
                 network = self._network(batch)
-                network.reshape({index: [-1, *shape] for index, shape in enumerate(shapes)})
+                network.reshape({index: [self._rows, *shape] for index, shape in enumerate(shapes)})
                 self._compiled[shapes] = openvino.Core().compile_model(network, "CPU", self._config)
             return self._compiled[shapes]
 
@@ -117,6 +123,8 @@ class OpenVINOExecutor:
         return self._converted.clone()
 
     def _convert(self, batch: Sequence[NDArray[Any]]) -> Any:
+        if self._source is not None:
+            return self._source()
         import openvino
 
         with warnings.catch_warnings(), torch.inference_mode():

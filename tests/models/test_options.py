@@ -16,7 +16,7 @@ from models.weights import Entry, File
 
 ROLES = ("weights", "config", "labels", "pnet", "rnet")
 KNOWN = {
-    "efficientnet_lite0": "fraction, size",
+    "efficientnet_lite": "fraction, size, variant",
     "lenet5": "none",
     "torchvision_classifier": "arch, weights",
     "yolo": "iou_threshold, score_threshold",
@@ -25,12 +25,22 @@ KNOWN = {
     "mtcnn": "candidates, factor, height, min_face, thresholds, width",
     "dlib_resnet": "threshold",
     "style": "buckets",
+    "export": "batch, colour, dtype, fill, fraction, interpolation, labels, layout, mean, outputs, resize, "
+    "scale, scores, size, std",
 }
 WRONG: list[tuple[str, dict[str, Any]]] = [
-    ("efficientnet_lite0", {"size": "224"}),
-    ("efficientnet_lite0", {"size": 224.0}),
-    ("efficientnet_lite0", {"fraction": 0.0}),
-    ("efficientnet_lite0", {"fraction": 1.5}),
+    ("efficientnet_lite", {"variant": "lite9"}),
+    ("export", {"size": [224]}),
+    ("export", {"mean": [0.5, 0.5]}),
+    ("export", {"std": [0.0]}),
+    ("export", {"colour": "cmyk"}),
+    ("export", {"resize": "squash"}),
+    ("export", {"scores": "odds"}),
+    ("export", {"batch": -1}),
+    ("efficientnet_lite", {"size": "224"}),
+    ("efficientnet_lite", {"size": 224.0}),
+    ("efficientnet_lite", {"fraction": 0.0}),
+    ("efficientnet_lite", {"fraction": 1.5}),
     ("torchvision_classifier", {"arch": 18}),
     ("yolo", {"iou_threshold": -0.1}),
     ("yolo", {"score_threshold": float("nan")}),
@@ -60,8 +70,8 @@ def test_every_builder_is_tried() -> None:
 @pytest.mark.parametrize("builder", BUILDERS)
 def test_an_unknown_option_is_refused_with_those_that_exist(builder: str, tmp_path: Path) -> None:
     with pytest.raises(WeightsError) as caught:
-        attempt(builder, {"colour": "bgr"}, tmp_path)
-    assert str(caught.value) == f"model 'tried': unknown options ['colour']; known: {KNOWN[builder]}"
+        attempt(builder, {"hue": "bgr"}, tmp_path)
+    assert str(caught.value) == f"model 'tried': unknown options ['hue']; known: {KNOWN[builder]}"
 
 
 @pytest.mark.parametrize(("builder", "options"), WRONG)

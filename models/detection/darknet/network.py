@@ -20,11 +20,10 @@ from models.detection.darknet import cfg as cfg
 from models.detection.darknet.layers import Shape, build_layer, sources
 from models.detection.darknet.weights import load_weights
 from models.detection.pipeline import DetectorOptions, DetectorPipeline
-from models.detection.result import DetectOptions
 from models.errors import WeightsError
-from models.image import Image, Letterbox, resize
+from models.image import Image, Letterbox, Pixels, resize
 from models.options import check_range, read_options
-from models.pipeline import Kind, Prepared
+from models.pipeline import Kind
 from models.weights import Entry
 
 # exp(8) times an anchor is beyond any canvas already; untrained outputs must not become infinite,
@@ -165,15 +164,13 @@ class DarknetPipeline(DetectorPipeline):
 
     letter_box = False
 
-    def preprocess(self, image: Image, options: DetectOptions | None = None) -> Prepared:
-        """As `DetectorPipeline.preprocess`."""
+    def fit(self, image: Image) -> tuple[Pixels, Letterbox]:
+        """As `DetectorPipeline.fit`, or stretched."""
         if self.letter_box:
-            return super().preprocess(image, options)
-        stretched = resize(image.pixels, self.height, self.width)
-        prepared = super().preprocess(Image(stretched, self.width, self.height), options)
+            return super().fit(image)
         scale_x, scale_y = self.width / image.width, self.height / image.height
         geometry = Letterbox(scale_x, scale_y, 0, 0, image.width, image.height)
-        return Prepared(prepared.inputs, replace(prepared.context, geometry=geometry))
+        return resize(image.pixels, self.height, self.width), geometry
 
 
 @dataclass(frozen=True)

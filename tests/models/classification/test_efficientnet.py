@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.backbones.efficientnet_lite import PYRAMID_CHANNELS, ConvNorm
-from models.classification.efficientnet import EfficientNetLite0, build, load
+from models.classification.efficientnet import EfficientNetLite, build, load
 from models.classification.pipeline import ClassifierPipeline
 from models.classification.result import ClassifyOptions
 from models.errors import ParameterInvalid, WeightsError
@@ -62,7 +62,7 @@ def test_padding_is_tensorflows(kernel: int, stride: int, size: int) -> None:
 
 
 def test_features_are_a_pyramid() -> None:
-    network = EfficientNetLite0(classes=10).eval()
+    network = EfficientNetLite(classes=10).eval()
     with torch.no_grad():
         maps = network.features(torch.randn(2, 3, 64, 96))
         assert [tuple(map_.shape) for map_ in maps] == [

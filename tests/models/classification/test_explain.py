@@ -14,7 +14,7 @@ import torchvision.models as tv
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
 
-from models.classification.efficientnet import EfficientNetLite0
+from models.classification.efficientnet import EfficientNetLite
 from models.classification.explain import HeatMap, filter_sheet, find_label, grad_cam, overlay
 from models.classification.lenet import LABELS, DigitPipeline, LeNet5, digit_crop, load, place
 from models.classification.pipeline import Classifier, ClassifierPipeline
@@ -74,7 +74,7 @@ def by_hooks(pipeline: ClassifierPipeline, layer: nn.Module, image: Image, index
 
 # Each with the name of its last feature layer.
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], str]] = {
-    "efficientnet_lite0": (lambda: EfficientNetLite0(10), "head"),
+    "efficientnet_lite0": (lambda: EfficientNetLite(10), "head"),
     "resnet18": (lambda: tv.resnet18(num_classes=10), "layer4"),
     "alexnet": (lambda: tv.alexnet(num_classes=10), "features.11"),
     "googlenet": (lambda: tv.googlenet(num_classes=10, aux_logits=False, init_weights=False), "inception5b"),

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
 
-from models.classification.efficientnet import EfficientNetLite0
+from models.classification.efficientnet import EfficientNetLite
 from models.classification.lenet import LeNet5, load
 from models.classification.pipeline import Classifier
 from models.classification.windows import Sliding, sliding, windows
@@ -26,7 +26,7 @@ from tests.paths import SHARED, needs_shared
 
 # Torchvision's classes, shallow or narrow where they let themselves be made so.
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
-    "efficientnet_lite0": lambda: EfficientNetLite0(10),
+    "efficientnet_lite0": lambda: EfficientNetLite(10),
     "alexnet": lambda: tv.AlexNet(num_classes=10),
     "resnet": lambda: tv.ResNet(BasicBlock, [1, 1, 1, 1], num_classes=10),
     "mobilenet_v2": lambda: tv.MobileNetV2(width_mult=0.25, num_classes=10),
@@ -138,7 +138,7 @@ def test_a_score_is_that_of_the_window_cropped_with_what_it_sees(name: str) -> N
 def by_hand(network: nn.Module, features: Tensor) -> Tensor:
     """The network's own head, as its class writes it, on the features of one window."""
     match network:
-        case EfficientNetLite0():
+        case EfficientNetLite():
             logits = network.classify(features.mean((2, 3)))
         case tv.ResNet():
             logits = network.fc(features.mean((2, 3)))

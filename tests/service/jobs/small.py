@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from models.classification.efficientnet import EfficientNetLite0
+from models.classification.efficientnet import EfficientNetLite
 from models.image import encode
 from models.pipeline import WeightsFile
 from models.weights import sha256_of
@@ -19,7 +19,7 @@ CONTENT, STYLE = encode(picture(48, 70, 1), "png"), encode(picture(90, 80, 2), "
 
 def random_network(folder: Path) -> WeightsFile:
     """A checkpoint as the catalogue's, but untrained."""
-    network = EfficientNetLite0(classes=2)
+    network = EfficientNetLite(classes=2)
     network.backbone = random_backbone()
     path = folder / "random.pth"
     torch.save(network.state_dict(), path)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.classification.efficientnet import EfficientNetLite0
+from models.classification.efficientnet import EfficientNetLite
 from models.errors import ParameterInvalid
 from models.image import decode, encode
 from models.pipeline import Style
@@ -226,7 +226,7 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
         path.write_bytes(encode(pixels, "png"))
     common = ["--data", str(tmp_path / "photos"), "--trunk", "unused.pth", "--size", "32", "--batch", "2"]
     common += ["--shortest", "40", "--painting-size", "48", "--steps", "2"]
-    classifier = EfficientNetLite0()
+    classifier = EfficientNetLite()
     classifier.backbone = random_backbone()
     with patch.object(command, "load_classifier", return_value=classifier):
         small = ["--channels", "8", "--quarter-channels", "12", "--blocks", "1", "--sheet-size", "40"]

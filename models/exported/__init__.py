@@ -1,0 +1,1 @@
+"""Networks that were exported elsewhere: `torch.export` archives, TorchScript and ONNX, with any head."""

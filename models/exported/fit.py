@@ -1,0 +1,72 @@
+"""An image onto a network's input, and the way back: crop, letterbox or stretch, as one function each."""
+
+from __future__ import annotations
+
+from typing import Literal, cast
+
+import numpy as np
+
+from models.exported.options import InputOptions
+from models.image import Image, Letterbox, Pixels, resize
+
+Interpolation = Literal["bilinear", "bicubic"]
+
+
+def fit(image: Image, height: int, width: int, options: InputOptions) -> tuple[Pixels, Letterbox]:
+    """Makes an input of an image.
+
+    Args:
+        image: decoded; may be smaller than its original.
+        height, width: of the input.
+        options: `resize`, `fraction`, `fill`, `interpolation`.
+
+    Returns:
+        uint8 [height, width, 3], RGB, and where the original lies on it.
+    """
+    if options.resize == "crop":
+        return _crop(image, height, width, options)
+    scale_x, scale_y = width / image.width, height / image.height
+    inner_height, inner_width, top, left = height, width, 0, 0
+    if options.resize != "stretch":
+        scale = min(scale_x, scale_y)
+        inner_height = max(1, round(image.height * scale))
+        inner_width = max(1, round(image.width * scale))
+        if options.resize == "letterbox":
+            top, left = (height - inner_height) // 2, (width - inner_width) // 2
+    interpolation = cast(Interpolation, options.interpolation)
+    inner = resize(image.pixels, inner_height, inner_width, interpolation=interpolation)
+    canvas = inner
+    if (inner_height, inner_width) != (height, width):
+        canvas = np.full((height, width, 3), options.fill, np.uint8)
+        canvas[top : top + inner_height, left : left + inner_width] = inner
+    return canvas, Letterbox(
+        inner_width / image.width, inner_height / image.height, left, top, image.width, image.height
+    )
+
+
+def _crop(image: Image, height: int, width: int, options: InputOptions) -> tuple[Pixels, Letterbox]:
+    """The centre, as much of it as `fraction` says, in the input's proportions."""
+    rows, columns = image.pixels.shape[:2]
+    zoom = min(rows / height, columns / width) * options.fraction  # image pixels per input pixel
+    part_rows, part_columns = max(1, round(height * zoom)), max(1, round(width * zoom))
+    top, left = (rows - part_rows) // 2, (columns - part_columns) // 2
+    part = image.pixels[top : top + part_rows, left : left + part_columns]
+    pixels = resize(part, height, width, interpolation=cast(Interpolation, options.interpolation))
+    # of the input's pixels for each of the original's, which the decoder may have reduced
+    scale_x = width / part_columns * columns / image.width
+    scale_y = height / part_rows * rows / image.height
+    geometry = Letterbox(
+        scale_x,
+        scale_y,
+        -left * width / part_columns,
+        -top * height / part_rows,
+        image.width,
+        image.height,
+    )
+    return pixels, geometry
+
+
+def min_side(height: int, width: int, options: InputOptions) -> int:
+    """The shortest side that a decoder may reduce an image to without loss."""
+    longest = max(height, width)
+    return -int(-longest // options.fraction) if options.resize == "crop" else longest
