@@ -51,11 +51,9 @@ def pack(pixels: Pixels, convert: Callable[[Pixels], Pixels]) -> Pixels:
 
 def over_white(pixels: Pixels) -> Pixels:
     """uint8 [h, w, 4], three colours and alpha -> uint8 [h, w, 3] laid over white, rounded as Pillow does."""
-    *colours, alpha = cv2.split(pixels)
-    merged: Pixels = cv2.merge(
-        [cv2.bitwise_not(_times(cv2.bitwise_not(colour), alpha)) for colour in colours]
-    )
-    return merged
+    dark = _times_last(cv2.bitwise_not(cv2.cvtColor(pixels, cv2.COLOR_BGRA2BGR)), pixels)
+    over: Pixels = cv2.bitwise_not(dark, dark)
+    return over
 
 
 def light(cmyk: Pixels) -> Pixels:
@@ -63,16 +61,11 @@ def light(cmyk: Pixels) -> Pixels:
 
     Adobe's convention, which all writers follow: ink is stored inverted, so the product is the light left.
     """
-    *inks, black = cv2.split(cmyk)
-    merged: Pixels = cv2.merge([_times(ink, black) for ink in inks])
-    return merged
+    return _times_last(cv2.cvtColor(cmyk, cv2.COLOR_BGRA2BGR), cmyk)
 
 
-def _times(a: Pixels, b: Pixels) -> Pixels:
-    """round(a * b / 255), uint8."""
-    product = a.astype(np.uint16)
-    product *= b
-    product += 128
-    product += product >> 8
-    product >>= 8
-    return product.astype(np.uint8)
+def _times_last(colours: Pixels, pixels: Pixels) -> Pixels:
+    """round(colours * last / 255) in place, the last being the fourth channel of `pixels`."""
+    last = cv2.cvtColor(cv2.extractChannel(pixels, 3), cv2.COLOR_GRAY2BGR)
+    product: Pixels = cv2.multiply(colours, last, colours, scale=1 / 255)
+    return product

@@ -82,7 +82,9 @@ def _decode(data: bytes, image: WebpImage) -> Pixels:
     shape = image.height, image.width, 4 if image.alpha else 3
     if pixels is None or pixels.shape != shape or pixels.dtype != np.uint8:
         raise ImageInvalid("the WebP is truncated or corrupt")
-    return pack(pixels, lambda bgra: over_white(bgra)[..., ::-1]) if image.alpha else pixels
+    if not image.alpha:
+        return pixels
+    return pack(pixels, lambda bgra: cv2.cvtColor(over_white(bgra), cv2.COLOR_BGR2RGB))
 
 
 def _file(data: bytes, image: WebpImage) -> bytes:
