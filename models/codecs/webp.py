@@ -82,9 +82,10 @@ def _decode(data: bytes, image: WebpImage) -> Pixels:
     shape = image.height, image.width, 4 if image.alpha else 3
     if pixels is None or pixels.shape != shape or pixels.dtype != np.uint8:
         raise ImageInvalid("the WebP is truncated or corrupt")
-    if not image.alpha:
-        return pixels
-    return pack(pixels, lambda bgra: cv2.cvtColor(over_white(bgra), cv2.COLOR_BGR2RGB))
+    if image.alpha:
+        pixels = pack(pixels, lambda bgra: cv2.cvtColor(over_white(bgra), cv2.COLOR_BGR2RGB))
+    decoded: Pixels = pixels
+    return decoded
 
 
 def _file(data: bytes, image: WebpImage) -> bytes:
