@@ -21,7 +21,6 @@ from service.engine.memory import MemoryBudget
 from service.engine.runner import Runner
 from service.host.auth import Auth
 from service.jobs.service import JobService, make_jobs
-from service.oip.service import OipService
 from service.request import RequestContext, RequestLog
 from service.settings import Settings
 from service.tasks.render import ImageFormat, Rendered
@@ -52,7 +51,6 @@ class Service:
         engine: the models.
         auth: API keys.
         log: records every request at its end.
-        oip: the Open Inference Protocol.
         jobs: style jobs; None where no served model can compute them.
     """
 
@@ -76,7 +74,6 @@ class Service:
         keys = [key.get_secret_value() for key in settings.api_keys]
         self.auth = Auth(keys, settings.api_keys_file, concurrency=settings.key_concurrency)
         self.log = RequestLog(metrics, self.auth, enabled=settings.access_log)
-        self.oip = OipService(self.engine, metrics, settings.max_images)
         self.jobs: JobService | None = None
 
     async def run(

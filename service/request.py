@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import sys
 import time
-import uuid
 from dataclasses import dataclass, field
-from typing import Literal
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Literal, TextIO
 
 from service.engine.memory import BodyReservation
 from service.host.auth import Auth
-from service.telemetry.access_log import AccessLog
 from service.telemetry.metrics import Metrics
 from service.telemetry.timing import Timing
 from service.telemetry.tracing import RequestSpan
@@ -60,7 +63,7 @@ class RequestContext:
 
 def request_id(given: str | None) -> str:
     """The client's id if it is printable and of at most 128 characters, else a new one."""
-    return given if given is not None and ID.fullmatch(given) else uuid.uuid4().hex
+    return given if given is not None and ID.fullmatch(given) else os.urandom(16).hex()
 
 
 class RequestLog:
@@ -69,13 +72,17 @@ class RequestLog:
     Args:
         metrics: where it is counted.
         auth: whose key it used.
-        enabled: whether there is an access log.
+        enabled: whether there is an access log: a line of JSON for each request, never an image's content.
+        out: where to; the standard output by default, one write a line, so that workers do not mix theirs.
     """
 
-    def __init__(self, metrics: Metrics, auth: Auth, *, enabled: bool) -> None:
-        self._requests, self._seconds = metrics.requests, metrics.request_seconds
+    def __init__(self, metrics: Metrics, auth: Auth, *, enabled: bool, out: TextIO | None = None) -> None:
+        # their values are few: looked up once
+        self._requests = lru_cache(maxsize=None)(metrics.requests.labels)
+        self._seconds = lru_cache(maxsize=None)(metrics.request_seconds.labels)
         self._auth = auth
-        self._access_log = AccessLog(enabled)
+        self._enabled = enabled
+        self._out = out or sys.stdout
 
     def finish(self, context: RequestContext, what: str, status: str, *, logged: bool = True) -> None:
         """The answer has been sent, or its client has disconnected.
@@ -91,17 +98,30 @@ class RequestLog:
         if context.key is not None:
             self._auth.release(context.key)
         seconds = time.monotonic() - context.started
-        if logged and self._access_log.enabled:
-            self._access_log.record(
-                context.transport,
-                what,
-                status,
-                context.code,
-                context.request_id,
-                seconds,
-                context.timing,
-                None if context.span is None else context.span.trace_id,
-            )
+        if logged and self._enabled:
+            self._write(context, what, status, seconds)
         if context.task is not None:
-            self._requests.labels(context.task, context.transport, context.code).inc()
-            self._seconds.labels(context.task, context.transport).observe(seconds)
+            self._requests(context.task, context.transport, context.code).inc()
+            self._seconds(context.task, context.transport).observe(seconds)
+
+    def _write(self, context: RequestContext, what: str, status: str, seconds: float) -> None:
+        line: dict[str, object] = {
+            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "transport": context.transport,
+            "request": what,
+            "status": status,
+            "code": context.code,
+            "request_id": context.request_id,
+            "ms": round(seconds * 1000, 2),
+        }
+        if (timing := context.timing) is not None:
+            for stage in ("decode", "queue", "compute"):
+                line[f"{stage}_ms"] = round(getattr(timing, stage) * 1000, 2)
+            line["batch_size"] = timing.batch_size
+        if context.span is not None:
+            line["trace_id"] = context.span.trace_id
+        try:
+            self._out.write(json.dumps(line) + "\n")
+            self._out.flush()
+        except OSError:  # a full disk or a closed pipe must not cost an answer
+            self._enabled = False

@@ -56,12 +56,15 @@ class KeptImage:
         min_side, max_pixels: how far the decoder may reduce it, see `models.image.decode`.
         copies: of its size, that are made of it later: their memory is reserved with its own. A request that
             holds memory never waits for more, or several of them could wait for each other.
+        only_large: an image that is quickly decoded is not kept, but reduced as far as the model allows.
 
     Attributes:
         image: once `Engine.infer` has decoded it.
+        plan: what decoding it takes.
     """
 
     image: Image
+    plan: DecodePlan
 
     def __init__(
         self,
@@ -70,7 +73,9 @@ class KeptImage:
         min_side: int | None = None,
         max_pixels: int | None = None,
         copies: int = 0,
+        only_large: bool = False,
     ) -> None:
+        self.only_large = only_large
         self.min_side = min_side
         self.max_pixels = max_pixels
         self.copies = copies
@@ -205,11 +210,9 @@ class Engine:
         """Runs short work that grows with a body in a decoding thread."""
         return await asyncio.get_running_loop().run_in_executor(self._decoders, work)
 
-    def kept(
-        self, *, min_side: int | None = None, max_pixels: int | None = None, copies: int = 0
-    ) -> KeptImage:
+    def kept(self, **options: Any) -> KeptImage:
         """What `infer` is given so that the decoded image outlives the batch; see `KeptImage`."""
-        return KeptImage(self.memory, min_side=min_side, max_pixels=max_pixels, copies=copies)
+        return KeptImage(self.memory, **options)
 
     async def plan(
         self, data: bytes, *, min_side: int | None = None, max_pixels: int | None = None
@@ -252,15 +255,13 @@ class Engine:
             if keep is not None:
                 keep.image = image
             return await self.infer_prepared(runner, partial(pipeline.preprocess, image, options), deadline)
-        min_side = pipeline.min_side if keep is None else keep.min_side
-        max_pixels = None if keep is None else keep.max_pixels
         began = decoded = 0.0
 
         def prepare(check: Callable[[], None]) -> Prepared:
             nonlocal began, decoded
             check()
             began = time.perf_counter()
-            image = decode(data, self.limits, min_side=min_side, max_pixels=max_pixels, plan=plan)
+            image = decode(data, self.limits, plan=plan)
             check()
             if keep is not None:
                 keep.image = image
@@ -270,7 +271,11 @@ class Engine:
             return prepared
 
         with runner.admit():
-            plan = await self.plan(data, min_side=min_side, max_pixels=max_pixels)
+            if keep is not None:
+                keep.plan = await self.plan(data, min_side=keep.min_side, max_pixels=keep.max_pixels)
+                if keep.only_large and not keep.plan.large:
+                    keep = None
+            plan = await self.plan(data, min_side=pipeline.min_side) if keep is None else keep.plan
             kept = 0 if keep is None else (1 + keep.copies) * plan.result
             if plan.large:
                 prepared = await self.offload.run(

@@ -1,4 +1,4 @@
-"""The protocol's documents on a model, as JSON has them: metadata, configuration, statistics."""
+"""The protocol's documents, as JSON has them: metadata, configuration, statistics, the repository's index."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ import json
 from typing import Any, Final
 
 from service import __version__
-from service.oip.adapter import PIXELS, ModelAdapter
+from service.app import Service
+from service.engine.runner import State
+from service.oip.adapter import PIXELS, VERSION, ModelAdapter, find
 from service.tasks.task import TensorSpec
-from service.telemetry.statistics import Stage, Statistics
-
-VERSION: Final = "1"
-"""Of every model: a number in a string, as perf_analyzer wants it. Weights are identified by their digest."""
+from service.telemetry.statistics import Stage, Statistics, read
 
 Document = dict[str, Any]
 
@@ -41,12 +40,10 @@ def metadata(adapter: ModelAdapter) -> Document:
     }
 
 
-def configuration(adapter: ModelAdapter, max_batch: int) -> Document:
+def configuration(adapter: ModelAdapter) -> Document:
     """`GET v2/models/{model}/config`: Triton's ModelConfig, as far as it says something here.
 
-    Args:
-        adapter: the model.
-        max_batch: most images of one request. The batches of the device are formed by the batcher.
+    `max_batch_size` is that of a request: the batches of the device are formed by the batcher.
     """
     card, executor = adapter.card, adapter.runner.executor
     inputs = [{**_entry(spec), "optional": len(adapter.inputs) > 1} for spec in adapter.inputs]
@@ -63,7 +60,7 @@ def configuration(adapter: ModelAdapter, max_batch: int) -> Document:
         "platform": executor.name,
         "backend": executor.name,
         "version_policy": {"latest": {"num_versions": 1}},
-        "max_batch_size": max_batch,
+        "max_batch_size": adapter.service.settings.max_images,
         "input": inputs,
         "output": [_entry(spec) for spec in adapter.outputs.values()],
         "instance_group": [
@@ -78,8 +75,29 @@ def configuration(adapter: ModelAdapter, max_batch: int) -> Document:
     }
 
 
-def statistics(name: str, figures: Statistics, *, inline: bool) -> Document:
-    """One entry of `GET v2/models/stats`. Each image of a request is counted by itself.
+def index(service: Service, *, ready: bool = False) -> list[Document]:
+    """`POST v2/repository/index`: all models, or those that answer now."""
+    entries = []
+    for name, runner in service.engine.runners.items():
+        state, reason = _STATES[runner.state]
+        if state == "READY" or not ready:
+            entries.append({"name": name, "version": VERSION, "state": state, "reason": reason})
+    return entries
+
+
+def statistics(service: Service, model: str = "", version: str = "") -> Document:
+    """`GET v2/models[/{model}]/stats`, of all workers.
+
+    Raises:
+        ModelUnknown: there is no such model or version.
+    """
+    names = [find(service, model, version).card.name] if model else list(service.engine.runners)
+    figures, inline = read(service.metrics), service.engine.inline
+    return {"model_stats": [model_statistics(name, figures[name], inline=inline) for name in names]}
+
+
+def model_statistics(name: str, figures: Statistics, *, inline: bool) -> Document:
+    """One entry of the statistics. Each image of a request is counted by itself.
 
     Args:
         name: of the model.
@@ -113,6 +131,12 @@ def statistics(name: str, figures: Statistics, *, inline: bool) -> Document:
     }
 
 
+_STATES: Final = {
+    State.STARTING: ("LOADING", ""),
+    State.READY: ("READY", ""),
+    State.DRAINING: ("UNLOADING", ""),
+    State.FAILED: ("UNAVAILABLE", "the model has failed"),
+}
 _STAGES: Final[dict[str, Stage]] = {
     "compute_input": "prepare",
     "compute_infer": "compute",

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from pydantic import BaseModel, ConfigDict
+
 from models.errors import ParameterInvalid, echoed
 from service.oip.tensors import InputTensor, Tensor
 
@@ -35,6 +37,14 @@ def take_parameters(given: Mapping[str, Value]) -> dict[str, Value]:
     return {key: value for key, value in given.items() if not key.startswith(_IGNORED)}
 
 
+class OutputParameters(BaseModel):
+    """How an output is given: in binary (over HTTP); the best classes as text in place of the numbers."""
+
+    model_config = ConfigDict(strict=True)
+    binary_data: bool | None = None
+    classification: int | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class RequestedOutput:
     """An output that is asked for.
@@ -53,15 +63,12 @@ class InferRequest:
     """What a client asks for.
 
     Attributes:
-        model, version: that it asks; an empty version is the only one there is.
         inputs: in the order in which they came.
         outputs: none means all but those that are given only where they are named.
         parameters: of the request.
         id: comes back in the answer.
     """
 
-    model: str
-    version: str
     inputs: Sequence[InputTensor]
     outputs: Sequence[RequestedOutput] = ()
     parameters: Mapping[str, Value] = field(default_factory=dict)

@@ -13,13 +13,46 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, TypeAlias
 
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
+import grpc
+from google.protobuf.descriptor import Descriptor, FieldDescriptor, ServiceDescriptor
 from google.protobuf.json_format import ParseDict
 from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+from pydantic_core import to_jsonable_python
 
 from models.errors import ParameterInvalid, echoed
+from service.rpc.context import Call
 
 Fill: TypeAlias = Callable[[Any, Any], None]
+
+
+def handlers(
+    service: ServiceDescriptor,
+    methods: Mapping[str, Callable[[Any, Call], Any]],
+    documents: Mapping[str, Callable[[Any], Any]],
+) -> grpc.GenericRpcHandler:
+    """What a gRPC server is given.
+
+    Args:
+        service: that the methods are of.
+        methods: by name: request, call -> reply, or a stream of replies to a stream of requests.
+        documents: by name: request -> the reply's fields: plain data, or a pydantic model.
+    """
+
+    def told(tell: Callable[[Any], Any], reply: type[Message]) -> Callable[[Any, Call], Any]:
+        async def answer(request: Any, call: Call) -> Message:
+            return ParseDict(to_jsonable_python(tell(request)), reply(), ignore_unknown_fields=True)
+
+        return answer
+
+    found = {}
+    for name, method in service.methods_by_name.items():
+        reply = GetMessageClass(method.output_type)
+        answer = methods[name] if name in methods else told(documents[name], reply)
+        streamed = method.client_streaming
+        make = grpc.stream_stream_rpc_method_handler if streamed else grpc.unary_unary_rpc_method_handler
+        found[name] = make(answer, GetMessageClass(method.input_type).FromString, reply.SerializeToString)
+    return grpc.method_handlers_generic_handler(service.full_name, found)
 
 
 def given(message: Message) -> dict[str, Any]:
@@ -58,8 +91,6 @@ def fill(message: Any, source: Any) -> Any:
 @cache
 def _filler(kind: Descriptor) -> Fill:
     """Compiled once for each message type: replies are made for every request."""
-    if kind.full_name == "google.protobuf.Struct":
-        return lambda message, source: ParseDict(source, message)
     parts = [(field.name, _setter(field)) for field in kind.fields]
     in_order = [(field.name, field.is_repeated) for field in kind.fields]
 

@@ -4,36 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import grpc
-from google.protobuf.json_format import ParseDict
 
 from models.errors import ModelUnknown, ParameterInvalid, echoed
-from service.errors import INTERNAL, NotReady, Problem, problem_of
-from service.oip.documents import SERVER
-from service.oip.request import InferRequest, InferResponse, RequestedOutput, Value
-from service.oip.service import OipService
+from models.parameters import checked
+from service.app import Service
+from service.errors import INTERNAL, Problem, problem_of
+from service.oip import documents
+from service.oip.adapter import ModelAdapter, find
+from service.oip.infer import infer
+from service.oip.request import InferRequest, InferResponse, OutputParameters, RequestedOutput, Value
 from service.oip.stubs import open_inference_pb2 as pb
-from service.oip.stubs.open_inference_pb2_grpc import GRPCInferenceServiceServicer
-from service.oip.tensors import InputTensor
+from service.oip.tensors import DEPTH, InputTensor
 from service.request import RequestContext
-from service.rpc.context import current, deadline_of
+from service.rpc.codec import handlers
+from service.rpc.context import Call, current, deadline_of
 from service.rpc.receive import Frames
 from service.rpc.streams import in_order
 
-Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
-
+SERVICE: Final = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 TASKS: Final = {"ModelInfer": "infer", "ModelStreamInfer": "infer_stream"}
 """Label for the metrics by method; other methods are not counted."""
 
 AHEAD: Final = 64
 """Requests of one stream that may be under way."""
-
-DIMENSIONS: Final = 8
-"""Most dimensions of a tensor."""
 
 FEW: Final = 4096
 """Numbers that are looked at one by one whatever the shape."""
@@ -54,89 +52,59 @@ _CONTENTS: Final = {
 }
 
 
-class Inference(GRPCInferenceServiceServicer):
+class Inference:
     """Errors are raised unchanged: the interceptor maps them to statuses.
 
     Args:
-        oip: answers.
-        timeout: longest that a call, or a request of a stream, may take, seconds.
+        service: that answers.
         stopping: once set, streams answer what they have read and end.
     """
 
-    def __init__(self, oip: OipService, timeout: float, stopping: asyncio.Event) -> None:
-        self._oip = oip
-        self._timeout = timeout
+    def __init__(self, service: Service, stopping: asyncio.Event) -> None:
+        self._service = service
         self._stopping = stopping
 
-    async def ServerLive(  # noqa: N802
-        self, request: pb.ServerLiveRequest, context: Context
-    ) -> pb.ServerLiveResponse:
-        try:
-            self._oip.check_live()
-        except NotReady:
-            return pb.ServerLiveResponse(live=False)
-        return pb.ServerLiveResponse(live=True)
+    def handlers(self) -> grpc.GenericRpcHandler:
+        """What a gRPC server is given."""
+        service, engine = self._service, self._service.engine
 
-    async def ServerReady(  # noqa: N802
-        self, request: pb.ServerReadyRequest, context: Context
-    ) -> pb.ServerReadyResponse:
-        try:
-            self._oip.check_ready()
-        except NotReady:
-            return pb.ServerReadyResponse(ready=False)
-        return pb.ServerReadyResponse(ready=True)
+        def model(request: Any) -> ModelAdapter:
+            return find(service, request.name, request.version)
 
-    async def ModelReady(  # noqa: N802
-        self, request: pb.ModelReadyRequest, context: Context
-    ) -> pb.ModelReadyResponse:
-        try:
-            self._oip.check_ready(request.name, request.version)
-        except NotReady:
-            return pb.ModelReadyResponse(ready=False)
-        return pb.ModelReadyResponse(ready=True)
+        told: dict[str, Callable[[Any], Any]] = {
+            "ServerLive": lambda request: {"live": engine.alive},
+            "ServerReady": lambda request: {"ready": engine.ready},
+            "ModelReady": lambda request: {"ready": engine.is_ready(model(request).card.name)},
+            "ServerMetadata": lambda request: documents.SERVER,
+            "ModelMetadata": lambda request: documents.metadata(model(request)),
+            "ModelConfig": lambda request: {"config": documents.configuration(model(request))},
+            "ModelStatistics": lambda request: documents.statistics(service, request.name, request.version),
+            "RepositoryIndex": self._index,
+        }
+        methods: dict[str, Callable[[Any, Call], Any]] = {
+            "ModelInfer": self._single,
+            "ModelStreamInfer": self._stream,
+        }
+        return handlers(SERVICE, methods, told)
 
-    async def ServerMetadata(  # noqa: N802
-        self, request: pb.ServerMetadataRequest, context: Context
-    ) -> pb.ServerMetadataResponse:
-        return ParseDict(SERVER, pb.ServerMetadataResponse())
-
-    async def ModelMetadata(  # noqa: N802
-        self, request: pb.ModelMetadataRequest, context: Context
-    ) -> pb.ModelMetadataResponse:
-        return ParseDict(self._oip.metadata(request.name, request.version), pb.ModelMetadataResponse())
-
-    async def ModelConfig(  # noqa: N802
-        self, request: pb.ModelConfigRequest, context: Context
-    ) -> pb.ModelConfigResponse:
-        config = self._oip.configuration(request.name, request.version)
-        return ParseDict({"config": config}, pb.ModelConfigResponse())
-
-    async def ModelStatistics(  # noqa: N802
-        self, request: pb.ModelStatisticsRequest, context: Context
-    ) -> pb.ModelStatisticsResponse:
-        figures = self._oip.statistics(request.name, request.version)
-        return ParseDict(figures, pb.ModelStatisticsResponse())
-
-    async def RepositoryIndex(  # noqa: N802
-        self, request: pb.RepositoryIndexRequest, context: Context
-    ) -> pb.RepositoryIndexResponse:
+    def _index(self, request: pb.RepositoryIndexRequest) -> Mapping[str, Any]:
         if request.repository_name:
             raise ModelUnknown(
                 f"there is no repository {echoed(request.repository_name)}; leave the name out"
             )
-        return ParseDict({"models": self._oip.index(ready=request.ready)}, pb.RepositoryIndexResponse())
+        return {"models": documents.index(self._service, ready=request.ready)}
 
-    async def ModelInfer(  # noqa: N802
-        self, request: pb.ModelInferRequest, context: Context
-    ) -> pb.ModelInferResponse:
+    async def _single(self, request: pb.ModelInferRequest, call: Call) -> pb.ModelInferResponse:
         return _response(await self._infer(request, current.get()))
 
-    async def ModelStreamInfer(  # noqa: N802
-        self, frames: Frames[pb.ModelInferRequest], context: Context
+    async def _stream(
+        self, frames: Frames[pb.ModelInferRequest], call: Call
     ) -> AsyncIterator[pb.ModelStreamInferResponse]:
+        limit = self._service.settings.timeout_seconds
+
         async def one(request: pb.ModelInferRequest) -> pb.ModelStreamInferResponse:
             try:
-                own = replace(current.get(), deadline=deadline_of(context, self._timeout))
+                own = replace(current.get(), deadline=deadline_of(call, limit))
                 answer = await self._infer(request, own)
             except Exception as exc:
                 problem = problem_of(exc)
@@ -149,12 +117,12 @@ class Inference(GRPCInferenceServiceServicer):
             yield _failed(outcome) if isinstance(outcome, Problem) else outcome
 
     async def _infer(self, request: pb.ModelInferRequest, context: RequestContext) -> InferResponse:
-        self._oip.check_known(request.model_name, request.model_version)  # before anything is copied
-        return await self._oip.infer(_request(request), context)
+        model = find(self._service, request.model_name, request.model_version)  # before anything is copied
+        return await infer(model, _request(request), context)
 
     def _ahead(self, request: pb.ModelInferRequest) -> int:
         """Requests of one stream that may be under way."""
-        return min(AHEAD, self._oip.window(request.model_name, request.model_version))
+        return min(AHEAD, find(self._service, request.model_name, request.model_version).runner.window)
 
 
 def _request(message: pb.ModelInferRequest) -> InferRequest:
@@ -170,8 +138,8 @@ def _request(message: pb.ModelInferRequest) -> InferRequest:
         )
     inputs = []
     for index, tensor in enumerate(message.inputs):
-        if len(tensor.shape) > DIMENSIONS:
-            raise ParameterInvalid(tensor.name, f"{len(tensor.shape)} dimensions; at most {DIMENSIONS}")
+        if len(tensor.shape) > DEPTH:
+            raise ParameterInvalid(tensor.name, f"{len(tensor.shape)} dimensions; at most {DEPTH}")
         if any(name.startswith("shared_memory") for name in tensor.parameters):
             raise ParameterInvalid(tensor.name, "tensors in shared memory are not accepted")
         if any(size < 0 for size in tensor.shape):
@@ -182,10 +150,11 @@ def _request(message: pb.ModelInferRequest) -> InferRequest:
             )
         data = raw[index] if raw else _typed(tensor)
         inputs.append(InputTensor(tensor.name, tensor.datatype, tuple(tensor.shape), data))
-    outputs = [RequestedOutput(output.name, _classes(output.parameters)) for output in message.outputs]
-    return InferRequest(
-        message.model_name, message.model_version, inputs, outputs, _values(message.parameters), message.id
-    )
+    outputs = [
+        RequestedOutput(output.name, checked(OutputParameters, _values(output.parameters)).classification)
+        for output in message.outputs
+    ]
+    return InferRequest(inputs, outputs, _values(message.parameters), message.id)
 
 
 def _typed(tensor: pb.ModelInferRequest.InferInputTensor) -> Sequence[Any]:
@@ -201,13 +170,6 @@ def _typed(tensor: pb.ModelInferRequest.InferInputTensor) -> Sequence[Any]:
             tensor.name, f"{len(values)} values, but the shape {list(tensor.shape)} has another number"
         )
     return values
-
-
-def _classes(parameters: Mapping[str, pb.InferParameter]) -> int | None:
-    classes = _values(parameters).get("classification")
-    if classes is not None and (not isinstance(classes, int) or isinstance(classes, bool)):
-        raise ParameterInvalid("classification", "classification must be a whole number")
-    return classes
 
 
 def _values(parameters: Mapping[str, pb.InferParameter]) -> dict[str, Value]:

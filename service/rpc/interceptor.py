@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Final, TypeAlias
 
 import grpc
@@ -109,9 +110,7 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
 
     def _single(self, name: str, places: Places, method: Method, behaviour: Any) -> Any:
         async def answer(_: object, call: Call) -> Any:
-            context = self._begin(name, call)
-            status = "OK"
-            try:
+            with self._call(name, call) as context:
                 with places.taken():
                     self._authorize(name, context, call)
                     with self._receiver.body() as body:
@@ -119,38 +118,43 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
                         reply = await behaviour(message, call)
                 held = self._held(reply)
                 call.add_done_callback(lambda _: held.__exit__())  # type: ignore[arg-type]
-                call.set_trailing_metadata(trailers(context))
                 return reply
-            except asyncio.CancelledError:
-                status = _cancelled(context, call)
-                raise
-            except Exception as exc:
-                status = self._refuse(context, call, exc)
-            finally:
-                self._end(name, context, status)
 
         return answer
 
     def _stream(self, name: str, places: Places, replies: Callable[[Call], AsyncIterator[Any]]) -> Any:
         async def answer(_: object, call: Call) -> AsyncIterator[Any]:
-            context = self._begin(name, call)
-            status = "OK"
-            try:
-                with places.taken():
-                    self._authorize(name, context, call)
-                    async for reply in replies(call):
-                        with self._held(reply):
-                            yield reply
-                call.set_trailing_metadata(trailers(context))
-            except (asyncio.CancelledError, GeneratorExit):
-                status = _cancelled(context, call)
-                raise
-            except Exception as exc:
-                status = self._refuse(context, call, exc)
-            finally:
-                self._end(name, context, status)
+            with self._call(name, call) as context, places.taken():
+                self._authorize(name, context, call)
+                async for reply in replies(call):
+                    with self._held(reply):
+                        yield reply
 
         return answer
+
+    @contextmanager
+    def _call(self, name: str, call: Call) -> Iterator[RequestContext]:
+        """Around a call: its context, trailers and record; an error ends it with its status."""
+        context = RequestContext("grpc", request_id(_header(call, "x-request-id")), self._tasks.get(name))
+        context.deadline = deadline_of(call, self._service.settings.timeout_seconds)
+        current.set(context)
+        is_open, status = name.startswith(OPEN), "OK"
+        if self._service.tracing is not None and not is_open:
+            context.span = self._service.tracing.rpc(name, call.invocation_metadata() or ())
+        try:
+            yield context
+            call.set_trailing_metadata(trailers(context))
+        except (asyncio.CancelledError, GeneratorExit):
+            # gRPC cancels a call both when its client leaves and when the client's deadline passes
+            context.code = "deadline_exceeded" if call.time_remaining() == 0 else "cancelled"
+            status = context.code.upper()
+            raise
+        except Exception as exc:
+            status = self._refuse(context, call, exc)
+        finally:
+            if context.span is not None:
+                context.span.end_rpc(status, context.code, context.request_id)
+            self._service.log.finish(context, name, status, logged=not is_open)
 
     def _held(self, reply: Any) -> BodyReservation:
         """The memory of a large reply, which gRPC keeps until its client has read it.
@@ -162,14 +166,6 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
         if size > UNCOUNTED:
             body.grow(COPIES * size)
         return body
-
-    def _begin(self, name: str, call: Call) -> RequestContext:
-        context = RequestContext("grpc", request_id(_header(call, "x-request-id")), self._tasks.get(name))
-        context.deadline = deadline_of(call, self._service.settings.timeout_seconds)
-        current.set(context)
-        if self._service.tracing is not None and not name.startswith(OPEN):
-            context.span = self._service.tracing.rpc(name, call.invocation_metadata() or ())
-        return context
 
     def _authorize(self, name: str, context: RequestContext, call: Call) -> None:
         auth = self._service.auth
@@ -187,23 +183,12 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
         call.set_trailing_metadata([*trailers(context), details_of(problem, context)])
         return problem.kind.grpc
 
-    def _end(self, name: str, context: RequestContext, status: str) -> None:
-        if context.span is not None:
-            context.span.end_rpc(status, context.code, context.request_id)
-        self._service.log.finish(context, name, status, logged=not name.startswith(OPEN))
-
 
 async def _no_replies(call: Call) -> AsyncIterator[Any]:
     """Handler for unauthorized calls, which `_authorize` refuses."""
     replies: tuple[Any, ...] = ()
     for reply in replies:
         yield reply
-
-
-def _cancelled(context: RequestContext, call: Call) -> str:
-    """gRPC cancels a call both when its client leaves and when the client's deadline passes."""
-    context.code = "deadline_exceeded" if call.time_remaining() == 0 else "cancelled"
-    return context.code.upper()
 
 
 def _header(call: Call, name: str) -> str | None:

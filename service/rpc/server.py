@@ -14,13 +14,13 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from service.app import Service
-from service.oip.stubs import open_inference_pb2, open_inference_pb2_grpc
 from service.rpc.health import Health
+from service.rpc.inference import SERVICE as INFERENCE
 from service.rpc.inference import TASKS as INFERENCE_TASKS
 from service.rpc.inference import Inference
 from service.rpc.interceptor import RequestInterceptor
 from service.rpc.receive import Receiver
-from service.rpc.stubs import vision_pb2
+from service.rpc.vision import SERVICE as VISION
 from service.rpc.vision import Vision, labels
 from service.rpc.wire import FRAMING
 from service.settings import Settings
@@ -46,9 +46,7 @@ class Server:
     def __init__(self, service: Service, *, shared: bool) -> None:
         self._settings = settings = service.settings
         self.port = 0
-        vision = vision_pb2.DESCRIPTOR.services_by_name["Vision"].full_name
-        tensors = open_inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
-        services = (vision, tensors)
+        services = vision, tensors = VISION.full_name, INFERENCE.full_name
         tasks = {f"/{vision}/{method}": task for method, task in labels().items()}
         tasks |= {f"/{tensors}/{method}": task for method, task in INFERENCE_TASKS.items()}
         receiver = Receiver(service.engine, settings)
@@ -56,10 +54,8 @@ class Server:
             interceptors=(RequestInterceptor(service, tasks, receiver),), options=_options(settings, shared)
         )
         self._stopping = stopping = asyncio.Event()
-        self._server.add_generic_rpc_handlers((Vision(service, stopping).handlers(),))
-        open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(  # type: ignore[no-untyped-call]
-            Inference(service.oip, settings.timeout_seconds, stopping), self._server
-        )
+        own = (Vision(service, stopping).handlers(), Inference(service, stopping).handlers())
+        self._server.add_generic_rpc_handlers(own)
         health_pb2_grpc.add_HealthServicer_to_server(Health(service.engine, services, stopping), self._server)
         health = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
         reflection.enable_server_reflection((*services, health, reflection.SERVICE_NAME), self._server)

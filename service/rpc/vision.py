@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final
@@ -16,7 +16,7 @@ from service import cards
 from service.app import Service
 from service.errors import Problem
 from service.request import RequestContext
-from service.rpc.codec import fill, given
+from service.rpc.codec import fill, given, handlers
 from service.rpc.context import Call, current, deadline_of
 from service.rpc.receive import Frames
 from service.rpc.streams import in_order
@@ -49,31 +49,20 @@ class Vision:
 
     def handlers(self) -> grpc.GenericRpcHandler:
         """What a gRPC server is given."""
-        found = {}
-        for task in TASKS:
-            found[task.method] = _unary(task.method, partial(self._call, task))
-            if task.stream:
-                name = f"{task.method}Stream"
-                found[name] = grpc.stream_stream_rpc_method_handler(
-                    partial(self._frames, task),
-                    GetMessageClass(SERVICE.methods_by_name[name].input_type).FromString,
-                    GetMessageClass(SERVICE.methods_by_name[name].output_type).SerializeToString,
-                )
         engine = self._service.engine
+        methods: dict[str, Callable[[Any, Call], Any]] = {
+            task.method: partial(self._call, task) for task in TASKS
+        }
+        methods |= {f"{task.method}Stream": partial(self._frames, task) for task in TASKS if task.stream}
+        methods["ListStyles"] = self._styles  # with their thumbnails
+        documents: dict[str, Callable[[Any], Any]] = {
+            "ListModels": lambda request: cards.models_answer(engine),
+            "GetModel": lambda request: cards.model_detail(engine, request.name),
+        }
+        return handlers(SERVICE, methods, documents)
 
-        async def list_models(request: pb.ListModelsRequest, call: Call) -> Any:
-            return fill(pb.ListModelsReply(), cards.models_answer(engine))
-
-        async def get_model(request: pb.GetModelRequest, call: Call) -> Any:
-            return fill(pb.Model(), cards.model_detail(engine, request.name))
-
-        async def list_styles(request: pb.ListStylesRequest, call: Call) -> Any:
-            return fill(pb.ListStylesReply(), {"styles": cards.styles(engine)})
-
-        found["ListModels"] = _unary("ListModels", list_models)
-        found["GetModel"] = _unary("GetModel", get_model)
-        found["ListStyles"] = _unary("ListStyles", list_styles)
-        return grpc.method_handlers_generic_handler(SERVICE.full_name, found)
+    async def _styles(self, request: pb.ListStylesRequest, call: Call) -> Any:
+        return fill(pb.ListStylesReply(), {"styles": cards.styles(self._service.engine)})
 
     async def _call(self, task: Task[Any, Any], request: Any, call: Call) -> Any:
         return await self._answer(task, request, current.get())
@@ -94,8 +83,7 @@ class Vision:
             size = {"width": drawn.result.width, "height": drawn.result.height}
             return fill(reply, {"model": drawn.model, "image": size, "picture": drawn.result.data})
         answer = await service.run(task, taken, params, context)
-        assert task.present is not None  # noqa: S101 (a task that is run is presented)
-        return fill(reply, (task.reply or task.present)(answer, params))
+        return fill(reply, (task.reply or task.presented)(answer, params))
 
     async def _frames(self, task: Task[Any, Any], frames: Frames[Any], call: Call) -> AsyncIterator[Any]:
         frame = GetMessageClass(SERVICE.methods_by_name[f"{task.method}Stream"].output_type)
@@ -112,12 +100,3 @@ class Vision:
                 yield frame(problem=problem)
             else:
                 yield frame(result=outcome)
-
-
-def _unary(method: str, answer: Callable[[Any, Call], Awaitable[Any]]) -> Any:
-    described = SERVICE.methods_by_name[method]
-    return grpc.unary_unary_rpc_method_handler(
-        answer,
-        GetMessageClass(described.input_type).FromString,
-        GetMessageClass(described.output_type).SerializeToString,
-    )

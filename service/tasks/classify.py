@@ -9,9 +9,8 @@ from pydantic import Field
 
 from models.classification.result import Classification, ClassifyOptions
 from models.pipeline import Card, Kind
-from service.engine.engine import Answer, Engine
-from service.request import RequestContext
-from service.tasks.task import AnswerModel, Arrays, Images, Size, Task, Tensors, TensorSpec
+from service.engine.engine import Answer
+from service.tasks.task import AnswerModel, Arrays, ImageAnswer, Task, Tensors, TensorSpec, one_inference
 
 
 class ClassifyParams(ClassifyOptions):
@@ -26,31 +25,14 @@ class LabelAnswer(AnswerModel):
     score: float = Field(description="probability, 0 to 1")
 
 
-class ClassifyAnswer(AnswerModel):
+class ClassifyAnswer(ImageAnswer):
     """Labels of one image, the likeliest first."""
 
-    model: str
-    image: Size
     labels: list[LabelAnswer]
 
 
-async def run(
-    engine: Engine, images: Images, params: ClassifyParams, context: RequestContext
-) -> Answer[Classification]:
-    return await engine.infer(
-        engine.find(Kind.CLASSIFY, params.model), images["image"], params, context.deadline
-    )
-
-
 def present(answer: Answer[Classification], params: ClassifyParams) -> ClassifyAnswer:
-    result = answer.result
-    return ClassifyAnswer(
-        model=answer.model,
-        image=Size(width=result.width, height=result.height),
-        labels=[
-            LabelAnswer(index=label.index, label=label.label, score=label.score) for label in result.labels
-        ],
-    )
+    return ClassifyAnswer.of(answer, labels=answer.result.labels)
 
 
 def outputs(card: Card) -> tuple[TensorSpec, ...]:
@@ -86,7 +68,7 @@ CLASSIFY = Task(
             {"index": 249, "label": "malamute", "score": 0.1889},
         ],
     },
-    run=run,
+    run=one_inference(Kind.CLASSIFY),
     present=present,
     tensors=Tensors(outputs, collect, fixed={"top_k": 1}),
     stream=True,

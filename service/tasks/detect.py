@@ -11,19 +11,17 @@ from pydantic import Field
 from models.detection.draw import draw_detections
 from models.detection.result import Detections, DetectOptions
 from models.pipeline import Card, Kind
-from service.engine.engine import Answer, Engine
-from service.request import RequestContext
-from service.tasks.render import ImageFormat, Rendered, draw_result
+from service.engine.engine import Answer
+from service.tasks.render import drawing
 from service.tasks.task import (
     AnswerModel,
     Arrays,
-    Encoded,
-    Images,
-    Size,
+    ImageAnswer,
     Task,
     Tensors,
     TensorSpec,
     counts,
+    one_inference,
     padded,
     table,
 )
@@ -54,39 +52,20 @@ class DetectionAnswer(AnswerModel):
     box: Box = Field(description="in the format asked for; pixels unless normalized")
 
 
-class DetectAnswer(AnswerModel):
+class DetectAnswer(ImageAnswer):
     """Objects of one image, the surest first."""
 
-    model: str
-    image: Size
     detections: list[DetectionAnswer]
 
 
-async def run(
-    engine: Engine, images: Images, params: DetectParams, context: RequestContext
-) -> Answer[Detections]:
-    runner = engine.find(Kind.DETECT, params.model)
-    return await engine.infer(runner, images["image"], params, context.deadline)
-
-
-async def draw(
-    engine: Engine, images: Encoded, params: DetectParams, image_format: ImageFormat, context: RequestContext
-) -> Answer[Rendered]:
-    runner = engine.find(Kind.DETECT, params.model)
-    return await draw_result(engine, runner, images["image"], params, draw_detections, image_format, context)
-
-
 def present(answer: Answer[Detections], params: DetectParams) -> DetectAnswer:
-    result = answer.result
-    boxes = written([item.box for item in result.items], result, params)
-    return DetectAnswer(
-        model=answer.model,
-        image=Size(width=result.width, height=result.height),
-        detections=[
-            DetectionAnswer(class_id=item.class_id, label=item.label, score=item.score, box=box)
-            for item, box in zip(result.items, boxes, strict=True)
-        ],
-    )
+    items = answer.result.items
+    boxes = written([item.box for item in items], answer.result, params)
+    detections = [
+        DetectionAnswer(class_id=item.class_id, label=item.label, score=item.score, box=box)
+        for item, box in zip(items, boxes, strict=True)
+    ]
+    return DetectAnswer.of(answer, detections=detections)
 
 
 def written(boxes: Sequence[Box], result: Detections, params: DetectParams) -> list[Box]:
@@ -144,9 +123,9 @@ DETECT = Task(
             {"class_id": 0, "label": "person", "score": 0.9201, "box": [193.74, 98.54, 271.48, 381.87]}
         ],
     },
-    run=run,
+    run=one_inference(Kind.DETECT),
     present=present,
-    draw=draw,
+    draw=drawing(Kind.DETECT, draw_detections),
     tensors=Tensors(outputs, collect),
     stream=True,
 )

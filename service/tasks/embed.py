@@ -14,19 +14,17 @@ from models.parameters import Parameters
 from models.pipeline import Kind
 from service.engine.engine import Answer, Engine
 from service.request import RequestContext
-from service.tasks.task import AnswerModel, Images, Size, Task
+from service.tasks.task import ImageAnswer, Images, Task
 
 
 class EmbedParams(Parameters):
     model: str | None = Field(None, description="a served classifier; the default one if left out")
 
 
-class EmbedAnswer(AnswerModel):
+class EmbedAnswer(ImageAnswer):
     """A vector of length 1: the cosine of two of one model is their dot product."""
 
-    model: str
     sha256: str = Field(description="of the weights: vectors of different ones are not compared")
-    image: Size
     dimensions: int
     embedding: list[float]
 
@@ -64,14 +62,8 @@ async def run(
 
 
 def present(answer: Answer[ImageVector], params: EmbedParams) -> EmbedAnswer:
-    found = answer.result
-    return EmbedAnswer(
-        model=answer.model,
-        sha256=found.sha256,
-        image=Size(width=found.width, height=found.height),
-        dimensions=len(found.vector),
-        embedding=found.vector.tolist(),
-    )
+    vector = answer.result.vector.tolist()
+    return EmbedAnswer.of(answer, sha256=answer.result.sha256, dimensions=len(vector), embedding=vector)
 
 
 EMBED = Task(

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import Field
 
@@ -22,7 +22,7 @@ from service.engine.engine import Answer, Engine
 from service.engine.offload import Call
 from service.request import RequestContext
 from service.tasks.render import ImageFormat, Rendered
-from service.tasks.task import AnswerModel, Encoded, Size, Task
+from service.tasks.task import AnswerModel, Encoded, ImageAnswer, Task
 from service.telemetry.timing import Timing
 
 Box = tuple[float, float, float, float]
@@ -46,11 +46,9 @@ class ExplainParams(Parameters):
     score_threshold: float = Field(0.2, ge=0, le=1, description="least score of a box")
 
 
-class HeatAnswer(AnswerModel):
+class HeatAnswer(ImageAnswer):
     """Where a classifier looked: Grad-CAM, 0 to 1, rows from the top of the region that the network saw."""
 
-    model: str
-    image: Size
     index: int
     label: str
     score: float
@@ -65,11 +63,9 @@ class WindowAnswer(AnswerModel):
     box: Box
 
 
-class WindowsAnswer(AnswerModel):
+class WindowsAnswer(ImageAnswer):
     """A label's score in every window of the image."""
 
-    model: str
-    image: Size
     index: int
     label: str
     window: tuple[float, float] = Field(description="width and height of a window in pixels")
@@ -128,8 +124,6 @@ async def _explained(
     explainer = runner.pipeline.explainer
     if explainer is None:
         raise ParameterInvalid("model", f"the model {runner.card.name!r} cannot be explained")
-    with runner.admit():
-        plan = await engine.plan(data, max_pixels=EXPLAINED_PIXELS)
 
     def work(call: Call) -> Answer[T]:
         began = time.perf_counter()
@@ -148,32 +142,20 @@ async def _explained(
         result = then(image, Explained(image.width, image.height, found), call)
         return Answer(runner.card.name, result, timing)
 
-    return await engine.offload.run(work, context.deadline, memory=plan.memory + 3 * plan.result)
+    with runner.admit():
+        plan = await engine.plan(data, max_pixels=EXPLAINED_PIXELS)
+        return await engine.offload.run(work, context.deadline, memory=plan.memory + 3 * plan.result)
 
 
 def present(answer: Answer[Explained], params: ExplainParams) -> HeatAnswer | WindowsAnswer:
     found = answer.result.map
-    size = Size(width=answer.result.width, height=answer.result.height)
+    label: dict[str, Any] = {"index": found.index, "label": found.label}
     if isinstance(found, HeatMap):
-        return HeatAnswer(
-            model=answer.model,
-            image=size,
-            index=found.index,
-            label=found.label,
-            score=found.score,
-            region=found.region,
-            heat=found.grid.tolist(),
-        )
-    return WindowsAnswer(
-        model=answer.model,
-        image=size,
-        index=found.index,
-        label=found.label,
-        window=found.window,
-        step=found.step,
-        scores=found.scores.tolist(),
-        boxes=[WindowAnswer(score=item.score, box=item.box) for item in found.boxes],
-    )
+        heat = found.grid.tolist()
+        return HeatAnswer.of(answer, score=found.score, region=found.region, heat=heat, **label)
+    scores = found.scores.tolist()
+    boxes, window, step = found.boxes, found.window, found.step
+    return WindowsAnswer.of(answer, window=window, step=step, scores=scores, boxes=boxes, **label)
 
 
 EXPLAIN = Task(

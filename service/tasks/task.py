@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from models.parameters import Parameters
 from models.pipeline import Card, Kind
 from service.engine.engine import Answer, Engine, KeptImage
 from service.request import RequestContext
-from service.tasks.render import ImageFormat, Rendered
+from service.tasks.render import Draw
 
 P = TypeVar("P", bound=Parameters)
 R = TypeVar("R")
@@ -32,9 +32,9 @@ Document = Mapping[str, Any]
 
 
 class AnswerModel(BaseModel):
-    """Base of every answer: a field that is not declared is a bug."""
+    """Base of every answer: fields may be results with attributes of those names; others are a bug."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, from_attributes=True, protected_namespaces=())
 
 
 class Size(AnswerModel):
@@ -42,6 +42,18 @@ class Size(AnswerModel):
 
     width: int
     height: int
+
+
+class ImageAnswer(AnswerModel):
+    """Base of a model's answer on one image."""
+
+    model: str
+    image: Size
+
+    @classmethod
+    def of(cls, answer: Answer[Any], **fields: object) -> Self:
+        """Of a result that has the image's size."""
+        return cls(model=answer.model, image=answer.result, **fields)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,9 +135,7 @@ class Task(Generic[P, R]):
     run: Callable[[Engine, Any, P, RequestContext], Awaitable[Answer[R]]] | None = None
     present: Callable[[Answer[R], P], AnswerModel] | None = None
     reply: Callable[[Answer[R], P], Document] | None = None
-    draw: Callable[[Engine, Encoded, P, ImageFormat, RequestContext], Awaitable[Answer[Rendered]]] | None = (
-        None
-    )
+    draw: Draw | None = None
     image_first: bool = False
     tensors: Tensors[P, R] | None = None
     errors: tuple[type[Exception], ...] = ()
@@ -135,6 +145,16 @@ class Task(Generic[P, R]):
         """The answer to a request; of a task that is run."""
         assert self.present is not None  # noqa: S101
         return self.present(answer, params)
+
+
+def one_inference(kind: Kind) -> Callable[[Engine, Images, Any, RequestContext], Awaitable[Answer[Any]]]:
+    """The `run` of a task that is one inference, by the model of a kind that `model` names."""
+
+    async def run(engine: Engine, images: Images, params: Any, context: RequestContext) -> Answer[Any]:
+        runner = engine.find(kind, params.model)
+        return await engine.infer(runner, images["image"], params, context.deadline)
+
+    return run
 
 
 def table(rows: Sequence[Any], *dims: int) -> NDArray[np.float32]:

@@ -7,42 +7,18 @@ from collections.abc import Sequence
 from models.detection.draw import draw_faces
 from models.faces.result import FaceOptions, Faces
 from models.pipeline import Card, Kind
-from service.engine.engine import Answer, Engine
-from service.request import RequestContext
-from service.tasks.faces.shared import DetectorName, FacesAnswer, face_answer
-from service.tasks.render import ImageFormat, Rendered, draw_result
-from service.tasks.task import Arrays, Encoded, Images, Size, Task, Tensors, TensorSpec, counts, padded, table
+from service.engine.engine import Answer
+from service.tasks.faces.shared import DetectorName, FacesAnswer
+from service.tasks.render import drawing
+from service.tasks.task import Arrays, Task, Tensors, TensorSpec, counts, one_inference, padded, table
 
 
 class FacesDetectParams(FaceOptions):
     model: DetectorName = None
 
 
-async def run(
-    engine: Engine, images: Images, params: FacesDetectParams, context: RequestContext
-) -> Answer[Faces]:
-    runner = engine.find(Kind.FACES, params.model)
-    return await engine.infer(runner, images["image"], params, context.deadline)
-
-
-async def draw(
-    engine: Engine,
-    images: Encoded,
-    params: FacesDetectParams,
-    image_format: ImageFormat,
-    context: RequestContext,
-) -> Answer[Rendered]:
-    runner = engine.find(Kind.FACES, params.model)
-    return await draw_result(engine, runner, images["image"], params, draw_faces, image_format, context)
-
-
 def present(answer: Answer[Faces], params: FacesDetectParams) -> FacesAnswer:
-    found = answer.result
-    return FacesAnswer(
-        model=answer.model,
-        image=Size(width=found.width, height=found.height),
-        faces=[face_answer(face) for face in found.items],
-    )
+    return FacesAnswer.of(answer, faces=answer.result.items)
 
 
 def outputs(card: Card) -> tuple[TensorSpec, ...]:
@@ -93,8 +69,8 @@ FACES_DETECT = Task(
             }
         ],
     },
-    run=run,
+    run=one_inference(Kind.FACES),
     present=present,
-    draw=draw,
+    draw=drawing(Kind.FACES, draw_faces),
     tensors=Tensors(outputs, collect),
 )

@@ -22,10 +22,9 @@ from service.tasks.faces.shared import (
     embed_faces,
 )
 from service.tasks.task import (
-    AnswerModel,
     Arrays,
+    ImageAnswer,
     Images,
-    Size,
     Task,
     Tensors,
     TensorSpec,
@@ -51,11 +50,9 @@ class EmbeddedFaceAnswer(FaceAnswer):
     model: ModelVersion
 
 
-class EmbeddedFacesAnswer(AnswerModel):
+class EmbeddedFacesAnswer(ImageAnswer):
     """Faces of one image with their embeddings."""
 
-    model: str
-    image: Size
     faces: list[EmbeddedFaceAnswer]
 
 
@@ -87,20 +84,17 @@ def whole_chip(card: Card, embedding: Embedding, width: int, height: int) -> Emb
 def present(answer: Answer[Embedded], params: FacesEmbedParams) -> EmbeddedFacesAnswer:
     result = answer.result
     version = ModelVersion(name=result.embedder, sha256=result.sha256)
-    return EmbeddedFacesAnswer(
-        model=answer.model,
-        image=Size(width=result.faces.width, height=result.faces.height),
-        faces=[
-            EmbeddedFaceAnswer(
-                box=face.box,
-                score=face.score,
-                landmarks=list(face.landmarks),
-                embedding=embedding.vector.tolist(),
-                model=version,
-            )
-            for face, embedding in zip(result.faces.items, result.embeddings, strict=True)
-        ],
-    )
+    faces = [
+        EmbeddedFaceAnswer(
+            box=face.box,
+            score=face.score,
+            landmarks=face.landmarks,
+            embedding=embedding.vector.tolist(),
+            model=version,
+        )
+        for face, embedding in zip(result.faces.items, result.embeddings, strict=True)
+    ]
+    return EmbeddedFacesAnswer(model=answer.model, image=result.faces, faces=faces)
 
 
 def reply(answer: Answer[Embedded], params: FacesEmbedParams) -> Mapping[str, Any]:

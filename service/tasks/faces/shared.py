@@ -22,7 +22,7 @@ from models.pipeline import Prepared
 from service.engine.engine import Engine, together
 from service.engine.runner import Runner
 from service.request import RequestContext
-from service.tasks.task import AnswerModel, Size
+from service.tasks.task import AnswerModel, ImageAnswer
 from service.telemetry.timing import Timing
 
 CHIP_SIDE = 1440
@@ -53,11 +53,9 @@ class FaceAnswer(AnswerModel):
     landmarks: list[tuple[float, float]]
 
 
-class FacesAnswer(AnswerModel):
+class FacesAnswer(ImageAnswer):
     """Faces of one image, the surest first."""
 
-    model: str
-    image: Size
     faces: list[FaceAnswer]
 
 
@@ -69,10 +67,6 @@ class Embedded:
     embeddings: tuple[Embedding, ...]
     embedder: str
     sha256: str
-
-
-def face_answer(face: Face) -> FaceAnswer:
-    return FaceAnswer(box=face.box, score=face.score, landmarks=list(face.landmarks))
 
 
 async def embed_faces(

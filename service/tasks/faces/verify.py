@@ -26,7 +26,6 @@ from service.tasks.faces.shared import (
     FaceAnswer,
     Threshold,
     embed_faces,
-    face_answer,
 )
 from service.tasks.task import Images, Task
 from service.telemetry.timing import Timing
@@ -94,8 +93,7 @@ async def run(
 
 def present(answer: Answer[Verified], params: FacesVerifyParams) -> VerifyAnswer:
     verdict = verdict_answer(answer.model, answer.result.verdict)
-    faces = {name: face_answer(face) for name, face in answer.result.faces.items()}
-    return VerifyAnswer(**dict(verdict), faces=faces)
+    return VerifyAnswer(**dict(verdict), faces=answer.result.faces)
 
 
 def reply(answer: Answer[Verified], params: FacesVerifyParams) -> Mapping[str, Any]:

@@ -12,7 +12,7 @@ from pydantic_core import to_json
 from models.errors import ImageTooLarge, ParameterInvalid, echoed
 from models.parameters import checked
 from service.oip.adapter import IMAGE
-from service.oip.request import InferRequest, InferResponse, RequestedOutput, Value
+from service.oip.request import InferRequest, InferResponse, OutputParameters, RequestedOutput, Value
 from service.oip.tensors import BYTES, DEPTH, InputTensor
 from service.web.json_text import Structure, parse_json
 
@@ -57,13 +57,6 @@ class InputBody(Body):
     datatype: str = Field(examples=["BYTES"])
     parameters: InputParameters = InputParameters()
     data: list[Any] | None = Field(None, description="values, nested or flat; elements of BYTES in base64")
-
-
-class OutputParameters(Body):
-    """How an output is given: in binary; the best classes as text in place of the numbers."""
-
-    binary_data: bool | None = None
-    classification: int | None = None
 
 
 class RequestedOutputBody(Body):
@@ -126,15 +119,12 @@ def most_text(max_image: int) -> int:
     return max(TEXT_BYTES, max_image * 4 // 3 + 4096)
 
 
-def parse(
-    body: bytes, header: str | None, model: str, version: str, most: int | None = None
-) -> tuple[InferRequest, Layout]:
+def parse(body: bytes, header: str | None, most: int | None = None) -> tuple[InferRequest, Layout]:
     """A request's body.
 
     Args:
         body: decompressed.
         header: `Inference-Header-Content-Length`.
-        model, version: of the path.
         most: bytes of the JSON; None: any number.
 
     Raises:
@@ -143,7 +133,7 @@ def parse(
     """
     length = _header_length(header, len(body))
     if length == 0:
-        return InferRequest(model, version, [InputTensor(IMAGE, BYTES, (1,), [body])]), Layout()
+        return InferRequest([InputTensor(IMAGE, BYTES, (1,), [body])]), Layout()
     if most is not None and (len(body) if length is None else length) > most:
         raise ImageTooLarge(f"the JSON has more than {most} bytes{ADVICE}")
     document = _json(body if length is None else body[:length])
@@ -172,7 +162,7 @@ def parse(
         for one in document.outputs
         if one.parameters.binary_data is not None
     }
-    request = InferRequest(model, version, inputs, outputs, document.parameters, document.id)
+    request = InferRequest(inputs, outputs, document.parameters, document.id)
     return request, Layout(usual is True, named)
 
 

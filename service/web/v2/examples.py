@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from service.oip.documents import SERVER, statistics
+from service.oip.documents import SERVER, model_statistics
 from service.telemetry.statistics import Batches, Spent, Statistics
 
 FIGURES = Statistics(
@@ -13,7 +13,7 @@ FIGURES = Statistics(
     decode=Spent(12, 0.007),
     queue=Spent(12, 0.002),
 )
-STATISTICS = {"model_stats": [statistics("lenet5", FIGURES, inline=False)]}
+STATISTICS = {"model_stats": [model_statistics("lenet5", FIGURES, inline=False)]}
 EXAMPLES: dict[str, Any] = {
     "": SERVER,
     "/health/live": {"live": True},

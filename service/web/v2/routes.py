@@ -10,9 +10,11 @@ from typing import Any
 from starlette.responses import Response
 
 from models.errors import ImageTooLarge, ModelUnknown, ParameterInvalid
-from service.errors import RequestTimeout
+from service.errors import NotReady, RequestTimeout
 from service.inflater import Inflater
-from service.oip.documents import SERVER
+from service.oip import documents
+from service.oip.adapter import ModelAdapter, find
+from service.oip.infer import infer as run
 from service.oip.stubs import open_inference_pb2 as pb
 from service.web.compression import compressed
 from service.web.json_text import Structure, parse_json
@@ -49,29 +51,31 @@ def _of_model(method: str, path: str, **others: Any) -> Callable[[Handler], Hand
     return register
 
 
-def _model(request: Request) -> tuple[str, str]:
-    """The model that the path names, and its version or an empty text."""
-    return request.path_params["model"], request.path_params.get("version", "")
+def _model(request: Request) -> ModelAdapter:
+    """The model and version that the path names."""
+    return find(request.service, request.path_params["model"], request.path_params.get("version", ""))
 
 
 @_route("GET", "/health/live", is_open=True, answer=pb.ServerLiveResponse.DESCRIPTOR)
 async def live(request: Request) -> Response:
     """Whether the process can answer at all."""
-    request.service.oip.check_live()
+    if not request.service.engine.alive:
+        raise NotReady("a model has failed; the process must start anew")
     return json_response({"live": True})
 
 
 @_route("GET", "/health/ready", is_open=True, answer=pb.ServerReadyResponse.DESCRIPTOR)
 async def ready(request: Request) -> Response:
     """Whether every model answers."""
-    request.service.oip.check_ready()
+    if not request.service.engine.ready:
+        raise NotReady("the service is starting or stopping")
     return json_response({"ready": True})
 
 
 @_route("GET", "", answer=pb.ServerMetadataResponse.DESCRIPTOR)
 async def server(request: Request) -> Response:
     """The server and the protocol's extensions that it has."""
-    return json_response(SERVER)
+    return json_response(documents.SERVER)
 
 
 @_route(
@@ -87,39 +91,41 @@ async def index(request: Request) -> Response:
         ready = parse_json(body, INDEX).get("ready", False) if body else False
     except (ValueError, AttributeError):
         raise ParameterInvalid("body", "the body must be a JSON object, or empty") from None
-    return json_response(request.service.oip.index(ready=ready is True))
+    return json_response(documents.index(request.service, ready=ready is True))
 
 
 @_route("GET", "/models/stats", answer=pb.ModelStatisticsResponse.DESCRIPTOR)
 async def all_statistics(request: Request) -> Response:
     """Counts and times of every model since the start, of all workers."""
-    return json_response(request.service.oip.statistics())
+    return json_response(documents.statistics(request.service))
 
 
 @_of_model("GET", "", answer=pb.ModelMetadataResponse.DESCRIPTOR)
 async def metadata(request: Request) -> Response:
     """What a model takes and gives."""
-    return json_response(request.service.oip.metadata(*_model(request)))
+    return json_response(documents.metadata(_model(request)))
 
 
 @_of_model("GET", "/ready", answer=ReadyAnswer)
 async def model_ready(request: Request) -> Response:
     """Whether a model answers."""
-    model, version = _model(request)
-    request.service.oip.check_ready(model, version)
-    return json_response({"name": model, "ready": True})
+    runner = _model(request).runner
+    if not request.service.engine.is_ready(runner.card.name):
+        raise NotReady(f"the model {runner.card.name} is {runner.state.value}")
+    return json_response({"name": runner.card.name, "ready": True})
 
 
 @_of_model("GET", "/config", answer=pb.ModelConfig.DESCRIPTOR)
 async def configuration(request: Request) -> Response:
     """A model's configuration, as Triton's clients read it."""
-    return json_response(request.service.oip.configuration(*_model(request)))
+    return json_response(documents.configuration(_model(request)))
 
 
 @_of_model("GET", "/stats", answer=pb.ModelStatisticsResponse.DESCRIPTOR)
 async def statistics(request: Request) -> Response:
     """Counts and times of one model since the start, of all workers."""
-    return json_response(request.service.oip.statistics(*_model(request)))
+    name = _model(request).card.name
+    return json_response(documents.statistics(request.service, name))
 
 
 @_of_model(
@@ -140,8 +146,7 @@ async def statistics(request: Request) -> Response:
 async def infer(request: Request) -> Response:
     """Tensors in, tensors out: JSON, JSON with binary tensors behind it, or one image as the whole body."""
     service, headers = request.service, request.headers
-    model, version = _model(request)
-    service.oip.check_known(model, version)
+    adapter = _model(request)
     most, most_json = service.settings.max_body_bytes, most_text(service.settings.max_image_bytes)
     length = headers.get(HEADER)
     body = await request.read(most)
@@ -152,13 +157,13 @@ async def infer(request: Request) -> Response:
             limit, advice = (min(most, most_json), ADVICE) if length is None else (most, "")
             body = await _inflated(request, Inflater(body, encoding, limit, "Content-Encoding", advice))
         request.reserve(len(body))  # what is made of it
-        work = partial(parse, body, length, model, version, most_json)
+        work = partial(parse, body, length, most_json)
         small = _text_length(body, length) <= SMALL
         wanted, layout = work() if small else await request.in_decoder(work)
         del body, work
         if OCTETS in headers.get("accept", ""):
             layout = Layout(True, layout.named)
-        answer = await service.oip.infer(wanted, request.context)
+        answer = await run(adapter, wanted, request.context)
         made = partial(render, answer, layout)
         size = sum(tensor.size for tensor in answer.outputs)
         content, json_length = made() if size <= SMALL else await request.in_decoder(made)

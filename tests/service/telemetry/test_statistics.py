@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from service.engine.observer import BatcherMetrics
-from service.oip.documents import statistics
+from service.oip.documents import model_statistics as statistics
 from service.telemetry.metrics import BatchTimes, Metrics
 from service.telemetry.statistics import Statistics, read
 from tests.paths import ROOT

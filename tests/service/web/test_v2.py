@@ -26,7 +26,7 @@ def image(**parameters: object) -> dict[str, Any]:
 
 
 def test_a_raw_body_is_one_picture() -> None:
-    request, layout = parse(b"\xff\xd8 picture", "0", "m", "1")
+    request, layout = parse(b"\xff\xd8 picture", "0")
     (tensor,) = request.inputs
     assert (tensor.name, tensor.datatype, tensor.shape) == ("image", "BYTES", (1,))
     assert tensor.elements() == [b"\xff\xd8 picture"]
@@ -47,7 +47,7 @@ def test_binary_tensors_follow_in_order_and_json_ones_stand_between() -> None:
         "outputs": outputs,
         "parameters": {"timeout": 5, "binary_data_output": True},
     }
-    request, layout = parse(*body(document, b"\x01\x02\x03", b"\x01\x01"), "m", "")
+    request, layout = parse(*body(document, b"\x01\x02\x03", b"\x01\x01"))
     assert [tensor.array().tolist() for tensor in request.inputs] == [[1, 2, 3], [7, 8], [], [257]]
     assert [(output.name, output.classes) for output in request.outputs] == [("x", 3), ("y", None)]
     assert (request.id, request.parameters) == ("mine", {"timeout": 5})
@@ -86,38 +86,38 @@ def test_binary_tensors_follow_in_order_and_json_ones_stand_between() -> None:
 )
 def test_contradictions_are_refused(document: Any, parts: tuple[bytes, ...], words: str) -> None:
     with pytest.raises(ParameterInvalid, match=words):
-        parse(*body(document, *parts), "m", "")
+        parse(*body(document, *parts))
 
 
 def test_text_beyond_the_megabytes_of_numbers_is_images_in_base64() -> None:
     """As many lists and numbers as a short text may have are too many for a long one."""
     numbers, padding = [[1] * 10] * 2000, "A" * TEXT_BYTES
     entries = [{"name": name, "shape": [1], "datatype": "BYTES", "data": [padding]} for name in ("a", "b")]
-    request, _ = parse(*body({"inputs": entries}), "m", "", most_text(20 * 1024 * 1024))
+    request, _ = parse(*body({"inputs": entries}), most_text(20 * 1024 * 1024))
     assert [tensor.data for tensor in request.inputs] == [[padding]] * 2
     more = {**entries[0], "data": numbers}
-    parse(*body({"inputs": [more]}), "m", "", most_text(1))
+    parse(*body({"inputs": [more]}), most_text(1))
     with pytest.raises(ImageTooLarge, match="binary form"):
-        parse(*body({"inputs": [entries[0], more]}), "m", "", most_text(20 * 1024 * 1024))
+        parse(*body({"inputs": [entries[0], more]}), most_text(20 * 1024 * 1024))
     with pytest.raises(ImageTooLarge, match="binary form"):
-        parse(*body({"inputs": entries}), "m", "", most_text(1))
+        parse(*body({"inputs": entries}), most_text(1))
 
 
 @pytest.mark.parametrize("header", ["-1", "abc", "1e3", "100000", "", "٣"])
 def test_a_header_that_is_no_length_of_the_json(header: str) -> None:
     with pytest.raises(ParameterInvalid, match="Inference-Header-Content-Length"):
-        parse(b'{"inputs": []}', header, "m", "")
+        parse(b'{"inputs": []}', header)
 
 
 def test_binary_sizes_without_the_header() -> None:
     text, _ = body({"inputs": [image(binary_data_size=4)]})
     with pytest.raises(ParameterInvalid, match="claims 4 bytes, 0 are left"):
-        parse(text, None, "m", "")
+        parse(text, None)
 
 
 def test_a_picture_without_the_header_is_told_of_it() -> None:
     with pytest.raises(ParameterInvalid, match="Inference-Header-Content-Length: 0"):
-        parse(b"\xff\xd8\xff", None, "m", "")
+        parse(b"\xff\xd8\xff", None)
 
 
 def test_an_answer_in_json_and_in_binary() -> None:

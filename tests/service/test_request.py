@@ -12,9 +12,10 @@ import grpc
 import numpy as np
 import pytest
 
+from service.host.auth import Auth
+from service.request import RequestContext, RequestLog
 from service.rpc.stubs import vision_pb2 as pb
-from service.telemetry.access_log import AccessLog
-from service.telemetry.timing import Timing
+from service.telemetry.metrics import Metrics
 from tests.service.transports import open_transports, pipeline
 
 PNG = bytes(cv2.imencode(".png", np.zeros((28, 28, 3), np.uint8))[1])
@@ -54,8 +55,11 @@ def test_a_full_disk_costs_no_answer() -> None:
     if not Path("/dev/full").exists():
         pytest.skip("there is no /dev/full")
     out = io.TextIOWrapper(io.FileIO("/dev/full", "w"))
-    log = AccessLog(True, out)
-    log.record("http", "GET /", "200", "ok", "one", 0.1, Timing(0, 0, 0, 1))
-    assert not log.enabled
+    metrics = Metrics()
+    log = RequestLog(metrics, Auth(), enabled=True, out=out)
+    for _ in range(2):
+        log.finish(RequestContext("http", "one", "classify"), "POST /v1/classify", "200")
+    labels = {"task": "classify", "transport": "http", "code": "ok"}
+    assert metrics.registry.get_sample_value("lynceus_requests_total", labels) == 2
     with contextlib.suppress(OSError):
         out.close()
