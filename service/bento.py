@@ -96,7 +96,7 @@ class Lynceus:
         claim(SETTINGS.device, bentoml.server_context.worker_index or 1, os.environ)
         from service.app import build  # torch, which looks for its GPU now
         from service.rpc.server import Server
-        from service.web.app import make_app
+        from service.web.app import Application
 
         logging.getLogger("service").setLevel(SETTINGS.log_level)
         connections = raise_open_files(SETTINGS.max_connections, 1 + bool(SETTINGS.grpc_port))
@@ -104,7 +104,7 @@ class Lynceus:
             logger.warning("the limit of open files allows %d connections of each kind", connections)
         layout = {"workers": WORKERS, "slots": SETTINGS.slot_count(GPUS)}  # it sees only its own GPU
         service = build(SETTINGS.model_copy(update={**layout, "max_connections": connections}))
-        app = make_app(service)
+        app = Application(service)
         await service.start()
         if SETTINGS.grpc_port:
             self.server = Server(service, shared=WORKERS > 1)

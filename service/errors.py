@@ -178,18 +178,16 @@ class Problem:
 
     def body(self) -> dict[str, object]:
         """The members of an `application/problem+json` document."""
-        members: dict[str, object] = {
+        members = {
             "type": f"urn:lynceus:problem:{self.kind.code}",
             "title": self.kind.title,
             "status": self.kind.http,
             "code": self.kind.code,
             "detail": self.detail,
+            "parameter": self.parameter,
+            "image": self.image,
         }
-        if self.parameter is not None:
-            members["parameter"] = self.parameter
-        if self.image is not None:
-            members["image"] = self.image
-        return members
+        return {name: value for name, value in members.items() if value is not None}
 
 
 def problem_of(exc: BaseException) -> Problem:

@@ -12,8 +12,6 @@ import contextlib
 import ctypes
 import time
 from collections import deque
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 from models.errors import ImageTooLarge
 from service.errors import DeadlineExceeded, OutOfMemory
@@ -37,26 +35,17 @@ class MemoryBudget:
         self._peak = 0
         self._waiters: deque[tuple[int, asyncio.Future[None]]] = deque()
 
-    @asynccontextmanager
-    async def reserve(self, size: int, deadline: float | None = None) -> AsyncIterator[None]:
-        """Holds `size` bytes within the block; waits for them until `deadline` (monotonic seconds).
-
-        Raises:
-            ImageTooLarge: more than the whole budget.
-            DeadlineExceeded: they were not free in time.
-        """
-        await self.acquire(size, deadline)
-        try:
-            yield
-        finally:
-            self.release(size)
-
     def body(self) -> BodyReservation:
         """The memory of one request's body, which grows as the body arrives."""
         return BodyReservation(self)
 
     async def acquire(self, size: int, deadline: float | None = None) -> None:
-        """Holds `size` bytes until `release`; waits and raises as `reserve` does."""
+        """Holds `size` bytes until `release`; waits for them until `deadline` (monotonic seconds).
+
+        Raises:
+            ImageTooLarge: more than the whole budget.
+            DeadlineExceeded: they were not free in time.
+        """
         if size > self.total:
             raise ImageTooLarge(f"the image takes {size} bytes to decode; at most {self.total} are available")
         # a small image does not wait behind large ones, which leave room for it

@@ -24,7 +24,7 @@ from service.rpc.context import (
     in_trailers,
     trailers,
 )
-from service.rpc.receive import COPIES, Method, Receiver
+from service.rpc.receive import COPIES, Frames, Method
 
 logger = logging.getLogger(__name__)
 
@@ -46,12 +46,10 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
     Args:
         service: whose settings, keys, metrics and log are used.
         tasks: label of metrics by full method name; others are not counted.
-        receiver: takes the messages in.
     """
 
-    def __init__(self, service: Service, tasks: Mapping[str, str], receiver: Receiver) -> None:
+    def __init__(self, service: Service, tasks: Mapping[str, str]) -> None:
         self._service = service
-        self._receiver = receiver
         self._handlers: dict[str, Handler] = {}
         limit = service.settings.max_connections  # and as many again of calls that need no key
         self._calls, self._open_calls, self._open_streams = Places(limit), Places(limit), Places(OPEN_STREAMS)
@@ -79,20 +77,21 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
     def _wrapped(self, name: str, handler: Any) -> Handler:
         """Every method is registered as taking a stream: so this code controls when a message is read."""
         is_open = name.startswith(OPEN)
-        receiver, write = self._receiver, handler.response_serializer
-        method = receiver.method(name, handler.request_deserializer, is_open=is_open)
+        service, write = self._service, handler.response_serializer
+        parse = handler.request_deserializer
+        method = Method(service.engine, service.settings, name, parse, is_open=is_open)
         if not handler.response_streaming:
             places = self._open_calls if is_open else self._calls
             answer = self._single(name, places, method, handler.unary_unary)
             return grpc.stream_unary_rpc_method_handler(answer, None, write)
 
         async def one_message(call: Call) -> AsyncIterator[Any]:
-            with receiver.body() as body:
-                async for reply in handler.unary_stream(await receiver.single(call, method, body), call):
+            with method.memory.body() as body:
+                async for reply in handler.unary_stream(await method.single(call, body), call):
                     yield reply
 
         async def messages(call: Call) -> AsyncIterator[Any]:
-            with receiver.stream(call, method) as frames:
+            with Frames[Any](method, call) as frames:
                 async for reply in handler.stream_stream(frames.messages() if is_open else frames, call):
                     yield reply
 
@@ -113,8 +112,8 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
             with self._call(name, call) as context:
                 with places.taken():
                     self._authorize(name, context, call)
-                    with self._receiver.body() as body:
-                        message = await self._receiver.single(call, method, body)
+                    with method.memory.body() as body:
+                        message = await method.single(call, body)
                         reply = await behaviour(message, call)
                 held = self._held(reply)
                 call.add_done_callback(lambda _: held.__exit__())  # type: ignore[arg-type]
@@ -162,7 +161,7 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
         Raises:
             OutOfMemory: too much of it has not been read.
         """
-        body, size = self._receiver.body(), reply.ByteSize()
+        body, size = self._service.engine.memory.body(), reply.ByteSize()
         if size > UNCOUNTED:
             body.grow(COPIES * size)
         return body

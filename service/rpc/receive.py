@@ -8,24 +8,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, Generic, TypeAlias, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
-import grpc
 from google.protobuf import descriptor_pool
 from google.protobuf.message import DecodeError
 
 from models.errors import ImageTooLarge, ParameterInvalid
 from service.engine.engine import Engine
-from service.engine.memory import BodyReservation, MemoryBudget
+from service.engine.memory import BodyReservation
 from service.errors import DeadlineExceeded, RequestTimeout
 from service.inflater import Inflater
-from service.rpc.wire import FRAMING, Layout, check, data_fields, layout_of
+from service.rpc.context import Call
+from service.rpc.wire import FRAMING, check, data_fields, layout_of
 from service.settings import Settings
 
 M = TypeVar("M")
-Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 COPIES: Final = 2
 """Copies of a message's bytes held at once: as received or in protobuf's memory, and as Python's."""
@@ -38,23 +36,6 @@ TENSORS: Final = ("inference.InferTensorContents",)
 
 INLINE: Final = 64 * 1024
 """Bytes of a message that are inflated in the event loop; the others in a thread."""
-
-
-@dataclass(frozen=True, slots=True)
-class Method:
-    """What a method takes.
-
-    Attributes:
-        parse: bytes -> message.
-        layout: of its message.
-        most: bytes that a message may have, inflated.
-        seconds: that its only message may take to arrive.
-    """
-
-    parse: Callable[[bytes | bytearray], Any]
-    layout: Layout
-    most: int
-    seconds: float
 
 
 class Frame(Generic[M]):
@@ -80,43 +61,43 @@ class Frame(Generic[M]):
         self._release()
 
 
-class Receiver:
-    """Takes in the messages of every call of a worker.
+class Method:
+    """What a method takes, and how its messages are taken in.
 
     Args:
         engine: of the worker: its memory, and threads that inflate.
         settings: the limits.
+        name: as gRPC has it, `/package.Service/Method`.
+        parse: the generated deserializer, bytes -> message.
+        is_open: it needs no key.
+
+    Attributes:
+        memory: where messages are counted.
     """
 
-    def __init__(self, engine: Engine, settings: Settings) -> None:
-        self._engine = engine
-        self._memory = engine.memory
-        self._settings = settings
-
-    def method(self, name: str, parse: Callable[[bytes | bytearray], Any], *, is_open: bool) -> Method:
-        """What is known of a method by its request's descriptor.
-
-        Args:
-            name: as gRPC has it, `/package.Service/Method`.
-            parse: the generated deserializer.
-            is_open: it needs no key.
-        """
-        settings = self._settings
+    def __init__(
+        self,
+        engine: Engine,
+        settings: Settings,
+        name: str,
+        parse: Callable[[bytes | bytearray], Any],
+        *,
+        is_open: bool,
+    ) -> None:
+        self._engine, self.memory = engine, engine.memory
+        self._parse = parse
         taken = descriptor_pool.Default().FindMethodByName(name[1:].replace("/", ".")).input_type
+        self._layout = layout_of(taken, TENSORS)
         single, several = data_fields(taken)
         data = settings.max_body_bytes
         if not several:
             data = min(single * settings.max_image_bytes, data)
-        seconds = settings.timeout_seconds
+        self._most = data + FRAMING
+        self._seconds = settings.timeout_seconds
         if is_open:
-            seconds = min(seconds, settings.header_timeout_seconds)
-        return Method(parse, layout_of(taken, TENSORS), data + FRAMING, seconds)
+            self._seconds = min(self._seconds, settings.header_timeout_seconds)
 
-    def body(self) -> BodyReservation:
-        """The memory of one call's message."""
-        return self._memory.body()
-
-    async def single(self, context: Context, method: Method, body: BodyReservation) -> Any:
+    async def single(self, call: Call, body: BodyReservation) -> Any:
         """The message of a call that has one.
 
         Raises:
@@ -124,27 +105,22 @@ class Receiver:
             ParameterInvalid, ImageTooLarge, OutOfMemory, DeadlineExceeded: as `open` does.
         """
         try:
-            async with asyncio.timeout(method.seconds):
-                raw = await context.read()
+            async with asyncio.timeout(self._seconds):
+                raw = await call.read()
         except TimeoutError:
             raise RequestTimeout("the message took too long to arrive") from None
         if not isinstance(raw, bytes):
-            if context.cancelled():
+            if call.cancelled():
                 raise asyncio.CancelledError
             raise ParameterInvalid("message", "the call has no message")
-        return await self.open(raw, context, method, body)
+        return await self.open(raw, call, body)
 
-    def stream(self, context: Context, method: Method) -> Frames[Any]:
-        """The messages of a call that has a stream of them."""
-        return Frames(self, self._memory, context, method)
-
-    async def open(self, raw: bytes, context: Context, method: Method, body: BodyReservation) -> Any:
+    async def open(self, raw: bytes, call: Call, body: BodyReservation) -> Any:
         """Bytes -> message.
 
         Args:
             raw: as received.
-            context: of the call.
-            method: that is called.
+            call: whose message it is.
             body: where the memory is counted.
 
         Raises:
@@ -153,24 +129,24 @@ class Receiver:
             OutOfMemory: the worker's messages hold as much as they may.
             DeadlineExceeded: the deadline has passed.
         """
-        if len(raw) > method.most:
-            raise _too_large(method)
+        if len(raw) > self._most:
+            raise ImageTooLarge(f"the message has more bytes than the {self._most} that this method takes")
         body.grow(COPIES * len(raw))
-        whole = await self._inflated(raw, method, body) if is_compressed(raw) else raw
-        numbers = check(whole, method.layout)
+        whole = await self._inflated(raw, body) if is_compressed(raw) else raw
+        numbers = check(whole, self._layout)
         if numbers:
             body.grow(EXPANSION * numbers)
-        left = context.time_remaining()
+        left = call.time_remaining()
         if left is not None and left <= 0:
             raise DeadlineExceeded("the deadline passed before the message was there")
         try:
-            return method.parse(whole)
+            return self._parse(whole)
         except DecodeError:
             raise ParameterInvalid("message", "the bytes are no message of this method") from None
 
-    async def _inflated(self, raw: bytes, method: Method, body: BodyReservation) -> bytearray:
+    async def _inflated(self, raw: bytes, body: BodyReservation) -> bytearray:
         encoding = "gzip" if raw[:1] == b"\x1f" else "deflate"
-        inflater, whole = Inflater(raw, encoding, method.most, "message"), bytearray()
+        inflater, whole = Inflater(raw, encoding, self._most, "message"), bytearray()
         part = inflater.piece(INLINE)
         while part:
             body.grow(COPIES * len(part))
@@ -186,11 +162,8 @@ class Frames(Generic[M]):
     of its messages that are under way is always read, and then refused if there is no room for it.
     """
 
-    def __init__(self, receiver: Receiver, memory: MemoryBudget, context: Context, method: Method) -> None:
-        self._receiver = receiver
-        self._memory = memory
-        self._context = context
-        self._method = method
+    def __init__(self, method: Method, call: Call) -> None:
+        self._method, self._call, self._memory = method, call, method.memory
         self._open: set[BodyReservation] = set()
 
     @property
@@ -212,14 +185,14 @@ class Frames(Generic[M]):
         return self
 
     async def __anext__(self) -> Frame[M]:
-        raw = await self._context.read()
+        raw = await self._call.read()
         if not isinstance(raw, bytes):
             raise StopAsyncIteration
         body = self._memory.body()
         self._open.add(body)
         outcome: M | Exception
         try:
-            outcome = await self._receiver.open(raw, self._context, self._method, body)
+            outcome = await self._method.open(raw, self._call, body)
         except Exception as error:
             self._release(body)
             outcome = error
@@ -249,7 +222,3 @@ def is_compressed(raw: bytes) -> bool:
     here like zlib with its usual window, which would be a field of the number 15.
     """
     return raw[:2] == b"\x1f\x8b" or (raw[:1] == b"\x78" and int.from_bytes(raw[:2]) % 31 == 0)
-
-
-def _too_large(method: Method) -> ImageTooLarge:
-    return ImageTooLarge(f"the message has more bytes than the {method.most} that this method takes")

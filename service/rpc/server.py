@@ -19,7 +19,6 @@ from service.rpc.inference import SERVICE as INFERENCE
 from service.rpc.inference import TASKS as INFERENCE_TASKS
 from service.rpc.inference import Inference
 from service.rpc.interceptor import RequestInterceptor
-from service.rpc.receive import Receiver
 from service.rpc.vision import SERVICE as VISION
 from service.rpc.vision import Vision, labels
 from service.rpc.wire import FRAMING
@@ -49,9 +48,8 @@ class Server:
         services = vision, tensors = VISION.full_name, INFERENCE.full_name
         tasks = {f"/{vision}/{method}": task for method, task in labels().items()}
         tasks |= {f"/{tensors}/{method}": task for method, task in INFERENCE_TASKS.items()}
-        receiver = Receiver(service.engine, settings)
         self._server = grpc.aio.server(
-            interceptors=(RequestInterceptor(service, tasks, receiver),), options=_options(settings, shared)
+            interceptors=(RequestInterceptor(service, tasks),), options=_options(settings, shared)
         )
         self._stopping = stopping = asyncio.Event()
         own = (Vision(service, stopping).handlers(), Inference(service, stopping).handlers())
@@ -92,7 +90,7 @@ def _options(settings: Settings, shared: bool) -> list[tuple[str, int]]:
         # every stream, be it read or not
         ("grpc.http2.bdp_probe", 0),
         ("grpc.http2.lookahead_bytes", LOOKAHEAD),
-        # what is compressed is inflated by the receiver, within bounds
+        # what is compressed is inflated by `Method`, within bounds
         ("grpc.per_message_decompression", 0),
         ("grpc.max_send_message_length", -1),
         ("grpc.so_reuseport", int(shared)),

@@ -8,9 +8,8 @@ the first bound that is passed. The format: https://protobuf.dev/programming-gui
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import Final
+from typing import Final, TypeAlias
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
@@ -41,15 +40,9 @@ class _Holds(Enum):
     MESSAGE = auto()
 
 
-@dataclass(slots=True, eq=False)
-class Layout:
-    """The fields of a message that are not plain framing.
-
-    Attributes:
-        fields: what each holds, by its tag; of messages also their layout and whether there may be several.
-    """
-
-    fields: dict[int, tuple[_Holds, Layout | None, bool]] = field(default_factory=dict)
+Layout: TypeAlias = "dict[int, tuple[_Holds, Layout | None, bool]]"
+"""The fields of a message that are not plain framing: what each holds, by its tag; of messages also their
+layout and whether there may be several."""
 
 
 def layout_of(descriptor: Descriptor, tensors: Collection[str] = ()) -> Layout:
@@ -59,15 +52,15 @@ def layout_of(descriptor: Descriptor, tensors: Collection[str] = ()) -> Layout:
         descriptor: of the message type, which does not contain itself.
         tensors: full names of the message types whose repeated numbers are a tensor's values.
     """
-    layout = Layout()
+    layout: Layout = {}
     for one in descriptor.fields:
         tag = one.number << 3 | _BYTES
         if one.message_type is not None:
-            layout.fields[tag] = (_Holds.MESSAGE, layout_of(one.message_type, tensors), one.is_repeated)
+            layout[tag] = (_Holds.MESSAGE, layout_of(one.message_type, tensors), one.is_repeated)
         elif one.type == FieldDescriptor.TYPE_BYTES:
-            layout.fields[tag] = (_Holds.DATA, None, one.is_repeated)
+            layout[tag] = (_Holds.DATA, None, one.is_repeated)
         elif one.is_repeated and one.type != FieldDescriptor.TYPE_STRING and descriptor.full_name in tensors:
-            layout.fields[tag] = (_Holds.NUMBERS, None, True)
+            layout[tag] = (_Holds.NUMBERS, None, True)
     return layout
 
 
@@ -111,7 +104,7 @@ class _Walk:
 
     def enter(self, position: int, end: int, layout: Layout) -> None:
         """Walks over the fields of one message, and over those of the messages in it."""
-        message, fields = self._message, layout.fields
+        message, fields = self._message, layout
         entries: dict[int, int] = {}
         while position < end:
             self._left -= 1

@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Iterable, Mapping
 from importlib.metadata import entry_points
-from typing import Final
+from typing import Any, Final
 
 from opentelemetry import context as contexts
 from opentelemetry import propagate, trace
@@ -110,29 +110,14 @@ class Tracing:
         self._tracer = provider.get_tracer("lynceus")
         self._fields = propagate.get_global_textmap().fields
 
-    def http(
-        self,
-        method: str,
-        path: str,
-        scheme: str,
-        version: str,
-        headers: Iterable[tuple[bytes, bytes]],
-        server: tuple[str, int | None] | None,
-        client: tuple[str, int] | None,
-    ) -> RequestSpan:
-        """Begins the span of an HTTP request, below the caller's if its headers name one.
-
-        Args:
-            method, path, scheme, version: as in an ASGI scope; the path without its query.
-            headers: names in lower case.
-            server: address and port that were asked.
-            client: address and port that ask.
-        """
+    def http(self, scope: Mapping[str, Any]) -> RequestSpan:
+        """Begins the span of an HTTP request (an ASGI scope), below the caller's if its headers name one."""
+        method, server, client = _method(scope["method"]), scope["server"], scope["client"]
         attributes: dict[str, Value] = {
-            http_attributes.HTTP_REQUEST_METHOD: _method(method),
-            url_attributes.URL_PATH: path,
-            url_attributes.URL_SCHEME: scheme,
-            network_attributes.NETWORK_PROTOCOL_VERSION: version,
+            http_attributes.HTTP_REQUEST_METHOD: method,
+            url_attributes.URL_PATH: scope["path"],
+            url_attributes.URL_SCHEME: scope["scheme"],
+            network_attributes.NETWORK_PROTOCOL_VERSION: scope["http_version"],
         }
         if server is not None:
             attributes[server_attributes.SERVER_ADDRESS] = server[0]
@@ -141,13 +126,13 @@ class Tracing:
         if client is not None:
             attributes[client_attributes.CLIENT_ADDRESS] = client[0]
         carrier: dict[str, str] = {}
-        for raw, value in headers:
+        for raw, value in scope["headers"]:
             name = raw.decode("latin-1")
             if name in self._fields:
                 carrier[name] = value.decode("latin-1")
             elif name == "user-agent":
                 attributes[user_agent_attributes.USER_AGENT_ORIGINAL] = value.decode("latin-1")
-        return self._begin(_method(method), carrier, attributes)
+        return self._begin(method, carrier, attributes)
 
     def rpc(self, name: str, metadata: Iterable[tuple[str, str | bytes]]) -> RequestSpan:
         """Begins the span of an RPC, below the caller's if the metadata name one.

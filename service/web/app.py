@@ -24,7 +24,6 @@ from models.errors import ECHO
 from service.app import Service
 from service.errors import INTERNAL, MethodNotAllowed, NotFound, problem_of
 from service.request import RequestContext, request_id
-from service.telemetry.tracing import RequestSpan, Tracing
 from service.web import jobs, models, tasks
 from service.web.openapi import document
 from service.web.request import Request
@@ -97,7 +96,7 @@ class Application:
         context.deadline = context.started + self._limit
         tracing = self._service.tracing
         if tracing is not None and not scope["path"].startswith(UNTRACED):
-            context.span = _span(tracing, scope)
+            context.span = tracing.http(scope)
         answered = False
         status = 499  # the client had disconnected
 
@@ -199,28 +198,11 @@ class Application:
         return to_json(document(ROUTES))
 
 
-def make_app(service: Service) -> ASGIApp:
-    """The HTTP API of a service."""
-    return Application(service)
-
-
 def _given_id(scope: Scope) -> str | None:
     for name, value in scope["headers"]:
         if name == b"x-request-id":
             return str(value, "latin-1")
     return None
-
-
-def _span(tracing: Tracing, scope: Scope) -> RequestSpan:
-    return tracing.http(
-        scope["method"],
-        scope["path"],
-        scope["scheme"],
-        scope["http_version"],
-        scope["headers"],
-        scope["server"],
-        scope["client"],
-    )
 
 
 def _headers(context: RequestContext) -> list[tuple[bytes, bytes]]:

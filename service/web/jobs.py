@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Literal
 
 from pydantic import Field
@@ -15,7 +15,7 @@ from models.errors import ModelUnknown, ParameterInvalid
 from models.parameters import Parameters, properties
 from models.style.optimise import OptimiseOptions
 from service.errors import JobFinished, JobUnfinished, JobUnknown, Overloaded, StorageFailed
-from service.jobs.service import Job, JobService
+from service.jobs.service import Job, JobService, State
 from service.tasks.task import AnswerModel
 from service.web.images import only, read_images
 from service.web.openapi import FORMATS, IMAGE, images_body
@@ -214,7 +214,7 @@ async def _events(changes: AsyncIterator[Job | None]) -> AsyncIterator[bytes]:
 
 def _answer(found: Job) -> JobAnswer:
     here = f"/v1/jobs/{found.id}"
-    content, style, variation = found.losses or (None, None, None)
+    done = found.state is State.SUCCEEDED
     return JobAnswer(
         id=found.id,
         state=found.state.value,
@@ -222,19 +222,15 @@ def _answer(found: Job) -> JobAnswer:
         step=found.step,
         steps=found.steps,
         eta_seconds=found.eta,
-        losses=LossesAnswer(content=content, style=style, variation=variation) if found.losses else None,
-        reason=found.reason.value if found.reason else None,
-        preview=f"{here}/preview" if found.preview or found.state == "succeeded" else None,
-        result=f"{here}/result" if found.state == "succeeded" else None,
-        created_at=_when(found.created),
-        started_at=_when(found.started),
-        finished_at=_when(found.finished),
-        expires_at=_when(found.expires),
+        losses=found.losses and dict(zip(LossesAnswer.model_fields, found.losses, strict=True)),
+        reason=found.reason,
+        preview=f"{here}/preview" if found.preview or done else None,
+        result=f"{here}/result" if done else None,
+        created_at=found.created,
+        started_at=found.started,
+        finished_at=found.finished,
+        expires_at=found.expires,
     )
-
-
-def _when(seconds: float | None) -> datetime | None:
-    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
 
 
 def client_of(request: Request) -> str:

@@ -24,7 +24,7 @@ from service.rpc.stubs.vision_pb2_grpc import VisionStub
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 from service.telemetry.tracing import Tracing
-from service.web.app import make_app
+from service.web.app import Application
 from tests.models.style.small import STYLES, random_network
 from tests.server import free_port
 
@@ -80,7 +80,7 @@ class Transports:
         self.service = Service(settings, runners, self.metrics, tracing=self._tracing)
         self.engine = self.service.engine
         await self.service.start()
-        transport = httpx.ASGITransport(make_app(self.service), raise_app_exceptions=False)
+        transport = httpx.ASGITransport(Application(self.service), raise_app_exceptions=False)
         self._client = httpx.AsyncClient(transport=transport, base_url="http://test")
         self._server = Server(self.service, shared=False)
         await self._server.start()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import numpy as np
 from pydantic import BaseModel, Field
 
@@ -65,14 +67,7 @@ def present(answer: Answer[Verdict], params: FacesCompareParams) -> VerdictAnswe
 
 def verdict_answer(model: str, verdict: Verdict) -> VerdictAnswer:
     """A verdict and the model whose embeddings were compared."""
-    return VerdictAnswer(
-        verified=verdict.verified,
-        distance=verdict.distance,
-        similarity=verdict.similarity,
-        threshold=verdict.threshold,
-        metric=verdict.metric,
-        model=ModelVersion(name=model, sha256=verdict.model),
-    )
+    return VerdictAnswer(**asdict(verdict) | {"model": ModelVersion(name=model, sha256=verdict.model)})
 
 
 FACES_COMPARE = Task(

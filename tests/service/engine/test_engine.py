@@ -21,6 +21,7 @@ from service.engine.runner import Runner
 from service.errors import DeadlineExceeded, NotReady
 from service.telemetry.metrics import Metrics
 from tests.service.doubles import MeanPipeline, item
+from tests.service.engine.reserve import reserve
 
 
 def png(value: int) -> bytes:
@@ -68,7 +69,7 @@ def test_large_images_are_decoded_apart_with_their_memory_reserved() -> None:
         await runner.start()
         large = bytes(cv2.imencode(".png", np.full((2000, 2000, 3), 7, np.uint8))[1])
         assert (await engine.plan(large)).large
-        async with memory.reserve(memory.total):  # a small one needs none of it
+        async with reserve(memory, memory.total):  # a small one needs none of it
             waiting = asyncio.create_task(engine.infer(runner, large, None, None))
             assert (await engine.infer(runner, png(3), None, None)).result == (None, 3.0)
             assert not waiting.done()

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from models.errors import ImageTooLarge
 from service.engine.memory import MemoryBudget
 from service.errors import DeadlineExceeded, OutOfMemory
+from tests.service.engine.reserve import reserve
 
 
 async def turns(count: int = 5) -> None:
@@ -24,7 +25,7 @@ def test_what_does_not_fit_waits_in_the_order_of_arrival() -> None:
         budget, order = MemoryBudget(320), []
 
         async def one(name: str, size: int, done: asyncio.Event) -> None:
-            async with budget.reserve(size):
+            async with reserve(budget, size):
                 order.append(name)
                 await done.wait()
 
@@ -53,7 +54,7 @@ def test_what_can_never_fit_is_refused_at_once() -> None:
         budget = MemoryBudget(100)
         with pytest.raises(ImageTooLarge):
             await budget.acquire(101)
-        async with budget.reserve(100):
+        async with reserve(budget, 100):
             pass
 
     asyncio.run(go())
@@ -62,7 +63,7 @@ def test_what_can_never_fit_is_refused_at_once() -> None:
 def test_waiting_ends_at_the_deadline_and_leaves_nothing_behind() -> None:
     async def go() -> None:
         budget = MemoryBudget(100)
-        async with budget.reserve(60):
+        async with reserve(budget, 60):
             with pytest.raises(DeadlineExceeded):
                 await budget.acquire(50, time.monotonic() - 1)
             waiting = asyncio.create_task(budget.acquire(50))
@@ -93,7 +94,7 @@ def test_a_grant_in_the_moment_of_a_cancellation_comes_back() -> None:
 def test_bodies_have_half_as_much_besides_and_are_refused_at_once() -> None:
     async def go() -> None:
         budget = MemoryBudget(100)
-        async with budget.reserve(100):  # decoding does not starve bodies
+        async with reserve(budget, 100):  # decoding does not starve bodies
             with budget.body() as one, budget.body() as other:
                 one.grow(30)
                 other.grow(20)
@@ -118,7 +119,7 @@ def test_never_more_than_the_budget_and_all_of_it_comes_back(
 
         async def one(size: int, steps: int) -> None:
             try:
-                async with budget.reserve(size):
+                async with reserve(budget, size):
                     assert budget.used <= total
                     await turns(steps)
             except ImageTooLarge:

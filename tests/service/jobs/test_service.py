@@ -30,7 +30,7 @@ from service.jobs.store import JobStore
 from service.request import RequestContext
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
-from service.web.app import make_app
+from service.web.app import Application
 from service.web.jobs import client_of
 from service.web.request import Request
 from tests.service.jobs.small import CONTENT, STYLE, gone, random_network, until
@@ -68,7 +68,7 @@ class Studio:
         )
         self.jobs = JobService(self.store, self.scheduler, self.engine)
         self.service.jobs = self.jobs if jobs else None
-        self.app = make_app(self.service)
+        self.app = Application(self.service)
         transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)
         self.client = httpx.AsyncClient(transport=transport, base_url="http://test")
 

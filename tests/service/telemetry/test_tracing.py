@@ -22,7 +22,14 @@ UNSAMPLED = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"
 
 def http(traces: Tracing, **headers: str) -> tracing.RequestSpan:
     raw = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
-    return traces.http("POST", "/v1/classify", "http", "1.1", raw, ("10.0.0.1", 3000), ("10.0.0.2", 999))
+    scope = {
+        "method": "POST",
+        "path": "/v1/classify",
+        "scheme": "http",
+        "http_version": "1.1",
+        "headers": raw,
+    }
+    return traces.http(scope | {"server": ("10.0.0.1", 3000), "client": ("10.0.0.2", 999)})
 
 
 def told(exporter: InMemorySpanExporter, traces: Tracing) -> list[ReadableSpan]:

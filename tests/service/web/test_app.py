@@ -17,7 +17,7 @@ from service.engine.executor import TorchExecutor
 from service.engine.runner import Runner
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
-from service.web.app import make_app
+from service.web.app import Application
 from tests.service.doubles import MeanPipeline
 
 PNG = bytes(cv2.imencode(".png", np.zeros((8, 8, 3), np.uint8))[1])
@@ -32,7 +32,7 @@ def with_client(test: Callable[[httpx.AsyncClient], Awaitable[None]]) -> Metrics
         runner = Runner(pipeline, TorchExecutor(pipeline.module, "cpu"), metrics, max_batch=2, max_queue=8)
         service = Service(Settings(), [runner], metrics)
         await service.start()
-        app = make_app(service)
+        app = Application(service)
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
             await test(client)

@@ -26,7 +26,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 
 from models.errors import ModelError, ParameterInvalid
 from service.web import multipart
-from service.web.images import TEXTS, images_of, images_plan
+from service.web.images import TEXTS, images_of
 from service.web.multipart import AROUND, HEADERS, LINES, PADDING, Malformed, boundary_of, split
 
 TYPE = "multipart/form-data; boundary=b"
@@ -40,9 +40,7 @@ def parts(body: bytes, content_type: str = TYPE, most: int = 100) -> list[tuple[
 
 
 def images(body: bytes, content_type: str = TYPE, *, fields: tuple[str, ...] = ("image",)) -> list[bytes]:
-    headers = {"content-type": content_type}
-    plan = images_plan(headers, fields, max_image=1000, max_body=10**9, max_images=4)
-    return [image for field in fields for image in images_of(body, plan)[field]]
+    return [image for field in fields for image in images_of(body, content_type, fields, 4)[field]]
 
 
 FILES = [
