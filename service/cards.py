@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
 from pydantic import Field
+from pydantic_core import to_jsonable_python
 
 from models.classification.explain import filter_sheet
 from models.errors import StyleUnknown, echoed
@@ -59,11 +59,6 @@ class StylesAnswer(AnswerModel):
     styles: list[StyleAnswer]
 
 
-def model_answer(engine: Engine, name: str) -> ModelAnswer:
-    """A served model's card, in short."""
-    return ModelAnswer(**_short(engine, name))
-
-
 def model_detail(engine: Engine, name: str) -> ModelDetailAnswer:
     """A served model's whole card.
 
@@ -71,13 +66,13 @@ def model_detail(engine: Engine, name: str) -> ModelDetailAnswer:
         ModelUnknown: it is not served.
     """
     card = engine.named(name).card
-    details = json.loads(json.dumps(dict(card.details)))  # tuples as lists
-    return ModelDetailAnswer(**_short(engine, name), labels=list(card.labels), details=details)
+    details = to_jsonable_python(dict(card.details))
+    return ModelDetailAnswer(**_short(engine, name), labels=card.labels, details=details)
 
 
 def models_answer(engine: Engine) -> ModelsAnswer:
     """Every served model."""
-    return ModelsAnswer(models=[model_answer(engine, name) for name in engine.runners])
+    return ModelsAnswer(models=[_short(engine, name) for name in engine.runners])
 
 
 def styles(engine: Engine) -> Sequence[Style]:

@@ -211,7 +211,7 @@ class JobService:
             raise JobFinished(f"the job is {job.state}: there is no preview")
         raise JobUnfinished(f"there is no preview yet at step {job.step} of {job.steps}")
 
-    def watch(self, job: Job, after: int = -1, client: str = "") -> AsyncGenerator[Job | None, None]:
+    async def watch(self, job: Job, after: int = -1, client: str = "") -> AsyncGenerator[Job | None, None]:
         """A job as it changes: its state after each change that is seen, until it is over or the worker ends.
 
         Args:
@@ -220,28 +220,19 @@ class JobService:
             client: the watching client.
 
         Yields:
-            The job, or None when nothing has changed for a quarter of a minute.
+            None at once, and when nothing has changed for a quarter of a minute; else the job.
 
         Raises:
             Overloaded: too many watch already, or this client watches too much.
         """
         if self._watchers.total() >= WATCHERS:
             raise Overloaded("too many clients watch their jobs", 5.0)
-        if self._watches_its_share(client):
-            raise Overloaded(
-                f"{self._watchers[client]} event streams of this client are open, which is its share", 5.0
-            )
-        return self._changes(job, after, client)
-
-    def _watches_its_share(self, client: str) -> bool:
-        return self._watchers[client] >= -(-WATCHERS // 4)
-
-    async def _changes(self, job: Job, after: int, client: str) -> AsyncGenerator[Job | None, None]:
-        # Counted where it certainly ends. Others may have begun since `watch` looked: then it ends at once.
-        if self._watchers.total() >= WATCHERS or self._watches_its_share(client):
-            return
+        if (open_already := self._watchers[client]) >= -(-WATCHERS // 4):
+            what = f"{open_already} event streams of this client are open, which is its share"
+            raise Overloaded(what, 5.0)
         self._watchers[client] += 1
         try:
+            yield None
             quiet = 0
             while True:
                 if job.revision > after:

@@ -8,8 +8,6 @@ where trying again makes sense.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any, TypeAlias
@@ -19,7 +17,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2 as details
 from google.rpc.status_pb2 import Status
 
-from service.errors import Overloaded, Problem
+from service.errors import Problem
 from service.request import RequestContext
 
 DOMAIN = "lynceus"
@@ -31,29 +29,6 @@ DETAIL = 300
 Call: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 current: ContextVar[RequestContext] = ContextVar("context")
-
-
-class Places:
-    """Room for so many calls at once."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._taken = 0
-
-    @contextmanager
-    def taken(self) -> Iterator[None]:
-        """Takes one of the places for the duration of the block.
-
-        Raises:
-            Overloaded: there is no room.
-        """
-        if self._taken >= self._most:
-            raise Overloaded("this server answers as many calls as it may", 1.0)
-        self._taken += 1
-        try:
-            yield
-        finally:
-            self._taken -= 1
 
 
 def deadline_of(call: Call, limit: float) -> float:

@@ -36,10 +36,7 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc] # the packag
         self._engine = engine
         self._services = {"", *services}
         self._stopping = stopping
-        self._ready = engine.ready
-        self._change = asyncio.Event()
-        self._watchers = 0
-        self._looking: asyncio.Task[None] | None = None
+        self._pause: asyncio.Task[None] | None = None
 
     async def Check(  # noqa: N802
         self, request: pb.HealthCheckRequest, context: Context
@@ -57,21 +54,15 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc] # the packag
         self, request: pb.HealthCheckRequest, context: Context
     ) -> AsyncIterator[pb.HealthCheckResponse]:
         """The state now and whenever it changes; an unknown service is SERVICE_UNKNOWN."""
-        self._watchers += 1
-        try:
-            if self._looking is None:
-                self._looking = asyncio.create_task(self._look_now_and_then())
-            sent = None
-            while not self._stopping.is_set():
-                self._look()
-                change = self._change
-                now = self._status(request.service)
-                if now != sent:
-                    yield pb.HealthCheckResponse(status=now)
-                    sent = now
-                await change.wait()
-        finally:
-            self._watchers -= 1
+        sent = None
+        while not self._stopping.is_set():
+            now = self._status(request.service)
+            if now != sent:
+                yield pb.HealthCheckResponse(status=now)
+                sent = now
+            if self._pause is None or self._pause.done():  # one timer for all watchers
+                self._pause = asyncio.create_task(self._wait())
+            await asyncio.shield(self._pause)
 
     def _status(self, service: str) -> int:
         answer = pb.HealthCheckResponse
@@ -79,21 +70,6 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc] # the packag
             return int(answer.SERVICE_UNKNOWN)
         return int(answer.SERVING if self._engine.ready else answer.NOT_SERVING)
 
-    async def _look_now_and_then(self) -> None:
-        """One task for all watchers, while there are any."""
-        while self._watchers and not self._stopping.is_set():
-            self._look()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), LOOK_EVERY)
-        self._looking = None
-        self._wake()
-
-    def _look(self) -> None:
-        """Wakes the watchers if readiness is another than it was."""
-        if self._engine.ready != self._ready:
-            self._ready = self._engine.ready
-            self._wake()
-
-    def _wake(self) -> None:
-        self._change.set()
-        self._change = asyncio.Event()
+    async def _wait(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._stopping.wait(), LOOK_EVERY)

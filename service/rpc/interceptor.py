@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from asyncio import Semaphore
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final, TypeAlias
@@ -12,11 +13,10 @@ import grpc
 
 from service.app import Service
 from service.engine.memory import BodyReservation
-from service.errors import INTERNAL, Unauthenticated, problem_of
+from service.errors import INTERNAL, Overloaded, Unauthenticated, problem_of
 from service.request import RequestContext, request_id
 from service.rpc.context import (
     Call,
-    Places,
     code_of,
     current,
     deadline_of,
@@ -52,7 +52,11 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
         self._service = service
         self._handlers: dict[str, Handler] = {}
         limit = service.settings.max_connections  # and as many again of calls that need no key
-        self._calls, self._open_calls, self._open_streams = Places(limit), Places(limit), Places(OPEN_STREAMS)
+        self._calls, self._open_calls, self._open_streams = (
+            Semaphore(limit),
+            Semaphore(limit),
+            Semaphore(OPEN_STREAMS),
+        )
         self._tasks = tasks
         for task in tasks.values():  # created at the start, so that a rate sees its first rise
             service.metrics.requests.labels(task, "grpc", INTERNAL.code)
@@ -107,10 +111,10 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
             return False
         return True
 
-    def _single(self, name: str, places: Places, method: Method, behaviour: Any) -> Any:
+    def _single(self, name: str, places: Semaphore, method: Method, behaviour: Any) -> Any:
         async def answer(_: object, call: Call) -> Any:
             with self._call(name, call) as context:
-                with places.taken():
+                async with _place(places):
                     self._authorize(name, context, call)
                     with method.memory.body() as body:
                         message = await method.single(call, body)
@@ -121,13 +125,14 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
 
         return answer
 
-    def _stream(self, name: str, places: Places, replies: Callable[[Call], AsyncIterator[Any]]) -> Any:
+    def _stream(self, name: str, places: Semaphore, replies: Callable[[Call], AsyncIterator[Any]]) -> Any:
         async def answer(_: object, call: Call) -> AsyncIterator[Any]:
-            with self._call(name, call) as context, places.taken():
-                self._authorize(name, context, call)
-                async for reply in replies(call):
-                    with self._held(reply):
-                        yield reply
+            with self._call(name, call) as context:
+                async with _place(places):
+                    self._authorize(name, context, call)
+                    async for reply in replies(call):
+                        with self._held(reply):
+                            yield reply
 
         return answer
 
@@ -181,6 +186,17 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
         call.set_details(problem.detail)
         call.set_trailing_metadata([*trailers(context), details_of(problem, context)])
         return problem.kind.grpc
+
+
+def _place(places: Semaphore) -> Semaphore:
+    """Room for one more call, which does not wait for it.
+
+    Raises:
+        Overloaded: there is none.
+    """
+    if places.locked():
+        raise Overloaded("this server answers as many calls as it may", 1.0)
+    return places
 
 
 async def _no_replies(call: Call) -> AsyncIterator[Any]:

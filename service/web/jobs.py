@@ -194,6 +194,7 @@ async def events(request: Request) -> Response:
     if found.final and found.revision <= after:
         return Response(status_code=204)
     changes = _jobs(request).watch(found, after, client_of(request))
+    await anext(changes)  # or there are too many already
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}  # nginx hands events on as they come
     return StreamingResponse(_events(changes), headers=headers, media_type="text/event-stream")
 

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import gzip
+import zlib
 from collections.abc import Iterator
 from typing import Final
 
 CHOICES: Final = 32
 """Members of a header, and parameters of a member, that are looked at."""
+
+SMALL: Final = 1024
+"""Bytes that are not worth compressing: gzip and deflate are for answers of numbers, not for images."""
+
+_LEVEL: Final = 1  # more effort gains little
 
 
 def weighted(header: str) -> Iterator[tuple[str, float]]:
@@ -22,3 +29,19 @@ def weighted(header: str) -> Iterator[tuple[str, float]]:
                 except ValueError:
                     weight = 0.0
         yield name, weight
+
+
+def compressed(body: bytes, accepted: str) -> tuple[bytes, str | None]:
+    """A body in the encoding that the client's Accept-Encoding prefers, and the encoding, if any.
+
+    Of several with equal weight, the first. A small body is not compressed.
+    """
+    best, encoding = 0.0, None
+    for name, weight in weighted(accepted):
+        if name in ("gzip", "deflate") and weight > best:
+            best, encoding = weight, name
+    if encoding is None or len(body) < SMALL:
+        return body, None
+    if encoding == "gzip":
+        return gzip.compress(body, _LEVEL, mtime=0), encoding
+    return zlib.compress(body, _LEVEL), encoding

@@ -16,8 +16,8 @@ from service.oip import documents
 from service.oip.adapter import ModelAdapter, find
 from service.oip.infer import infer as run
 from service.oip.stubs import open_inference_pb2 as pb
-from service.web.compression import compressed
 from service.web.json_text import Structure, parse_json
+from service.web.negotiation import compressed
 from service.web.openapi import BINARY, IMAGE, json_body
 from service.web.request import INLINE as SMALL
 from service.web.request import Request

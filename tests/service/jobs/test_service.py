@@ -9,7 +9,7 @@ import json
 import os
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from models.errors import ParameterInvalid
 from models.style.optimise import OptimiseOptions
 from service.app import Service
 from service.errors import Overloaded
-from service.jobs.job import State
+from service.jobs.job import Job, State
 from service.jobs.liveness import WorkerRegistry
 from service.jobs.scheduler import JobScheduler
 from service.jobs.service import JobService
@@ -293,23 +293,25 @@ def test_one_client_has_a_quarter_of_the_event_streams(
 
     async def open_streams() -> list[Any]:
         found = await quiet.jobs.job(job)
-        own = [quiet.jobs.watch(found, client="one") for _ in range(3)]  # all before any has begun
-        seen = [
-            [state async for state in stream] if i == 2 else await anext(stream)
-            for i, stream in enumerate(own)
-        ]
+
+        async def begun(client: str) -> AsyncGenerator[Job | None, None]:
+            stream = quiet.jobs.watch(found, client=client)
+            assert await anext(stream) is None
+            return stream
+
+        own = [await begun("one") for _ in range(2)]
         with pytest.raises(Overloaded, match="this client"):
-            quiet.jobs.watch(found, client="one")
-        others = [quiet.jobs.watch(found, client=client) for client in ("two", "two", "three", "three")]
-        seen += [await anext(stream) for stream in others]
+            await begun("one")
+        others = [await begun(client) for client in ("two", "two", "three", "three")]
         with pytest.raises(Overloaded, match="too many clients"):
-            quiet.jobs.watch(found, client="four")
+            await begun("four")
+        seen = [await anext(stream) for stream in (*own, *others)]
         for stream in (*own, *others):
             await stream.aclose()
         return seen
 
     seen = quiet.run(open_streams())
-    assert [getattr(state, "id", state) for state in seen] == [job, job, [], job, job, job, job]
+    assert [state.id for state in seen] == [job] * 6
     assert not quiet.jobs._watchers
     quiet.ask("DELETE", f"/v1/jobs/{job}")
 
@@ -474,10 +476,10 @@ def test_a_stream_says_that_it_lives(quiet: Studio, monkeypatch: pytest.MonkeyPa
 
     async def watch() -> list[Any]:
         changes = quiet.jobs.watch(await quiet.jobs.job(job))
-        return [await anext(changes), await anext(changes)]
+        return [await anext(changes) for _ in range(3)]
 
-    first, second = quiet.run(watch())
-    assert (first.state, second) == (State.QUEUED, None)
+    begun, first, second = quiet.run(watch())
+    assert (begun, first.state, second) == (None, State.QUEUED, None)
     quiet.ask("DELETE", f"/v1/jobs/{job}")
 
 

@@ -12,7 +12,7 @@ from models.errors import ImageTooLarge, MediaTypeUnsupported, ParameterInvalid
 from service.inflater import Inflater
 from service.oip.request import InferResponse, take_parameters
 from service.oip.tensors import Tensor
-from service.web.compression import compressed
+from service.web.negotiation import compressed
 from service.web.v2.codec import TEXT_BYTES, Layout, most_text, parse, render
 
 
