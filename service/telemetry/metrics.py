@@ -13,6 +13,7 @@ import os
 import re
 import time
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, Summary, generate_latest
@@ -89,118 +90,91 @@ class Metrics:
 
     def __init__(self) -> None:
         registry = self.registry = CollectorRegistry()
-        self.requests = Counter(
+        counter, summary = partial(Counter, registry=registry), partial(Summary, registry=registry)
+        gauge, histogram = partial(Gauge, registry=registry), partial(Histogram, registry=registry)
+        self.requests = counter(
             "lynceus_requests_total",
             "Requests by task, transport and outcome (`ok` or an error's code).",
             ["task", "transport", "code"],
-            registry=registry,
         )
-        self.request_seconds = Histogram(
+        self.request_seconds = histogram(
             "lynceus_request_seconds",
             "From a request's first byte to its answer.",
             ["task", "transport"],
             buckets=SECONDS,
-            registry=registry,
         )
-        self.stage_seconds = Histogram(
+        self.stage_seconds = histogram(
             "lynceus_stage_seconds",
             "Seconds by stage: decode, queue (per image), compute, postprocess (per batch).",
             ["model", "stage"],
             buckets=SECONDS,
-            registry=registry,
         )
-        self.batch_size = Histogram(
-            "lynceus_batch_size", "Images per batch.", ["model"], buckets=SIZES, registry=registry
+        self.batch_size = histogram("lynceus_batch_size", "Images per batch.", ["model"], buckets=SIZES)
+        self.queue_depth = gauge(
+            "lynceus_queue_depth", "Images waiting for the device.", ["model"], multiprocess_mode="livesum"
         )
-        self.queue_depth = Gauge(
-            "lynceus_queue_depth",
-            "Images waiting for the device.",
-            ["model"],
-            multiprocess_mode="livesum",
-            registry=registry,
+        self.inflight_batches = gauge(
+            "lynceus_inflight_batches", "Batches on the device.", ["model"], multiprocess_mode="livesum"
         )
-        self.inflight_batches = Gauge(
-            "lynceus_inflight_batches",
-            "Batches on the device.",
-            ["model"],
-            multiprocess_mode="livesum",
-            registry=registry,
-        )
-        self.dropped = Counter(
+        self.dropped = counter(
             "lynceus_dropped_total",
             "Images that never got a result: full (refused), expired, cancelled (the client disconnected).",
             ["model", "reason"],
-            registry=registry,
         )
-        self.batches = Counter(
-            "lynceus_batches_total",
-            "Batches that gave results, by size.",
-            ["model", "size"],
-            registry=registry,
+        self.batches = counter(
+            "lynceus_batches_total", "Batches that gave results, by size.", ["model", "size"]
         )
-        self.batch_seconds = Counter(
+        self.batch_seconds = counter(
             "lynceus_batch_seconds_total",
             "Their seconds by stage: prepare (in the model's own thread, if there), compute, postprocess.",
             ["model", "size", "stage"],
-            registry=registry,
         )
-        self.last_batch = Gauge(
+        self.last_batch = gauge(
             "lynceus_last_batch_timestamp_seconds",
             "When the latest batch gave results, seconds since 1970.",
             ["model"],
             multiprocess_mode="max",
-            registry=registry,
         )
-        self.failed_seconds = Summary(
+        self.failed_seconds = summary(
             "lynceus_failed_seconds",
             "Images that got no result, refused ones too: from their admission to their failure.",
             ["model"],
-            registry=registry,
         )
-        self.model_info = Gauge(
+        self.model_info = gauge(
             "lynceus_model_info",
             "1 for each loaded model.",
             ["model", "executor", "device", "weights"],
             multiprocess_mode="livemax",
-            registry=registry,
         )
 
-        self.gpu_memory = Gauge(
+        self.gpu_memory = gauge(
             "lynceus_gpu_memory_bytes",
             "Memory of each GPU that models are on: used (by all processes) and total. Only with a GPU.",
             ["gpu", "kind"],
             multiprocess_mode="livemostrecent",  # one GPU's workers all report the same
-            registry=registry,
         )
-        self.gpu_utilization = Gauge(
+        self.gpu_utilization = gauge(
             "lynceus_gpu_utilization",
             "Share of the last moment in which the GPU computed anything, 0 to 1. Only with a GPU.",
             ["gpu"],
             multiprocess_mode="livemostrecent",
-            registry=registry,
         )
 
-        self.worker_deaths = Counter(*WORKER_DEATHS, ["signal"], registry=registry)
+        self.worker_deaths = counter(*WORKER_DEATHS, ["signal"])
 
-        self.jobs = Gauge(
+        self.jobs = gauge(
             "lynceus_jobs",
             "Jobs that wait (`queued`) and run (`running`).",
             ["state"],
             multiprocess_mode="livemostrecent",
-            registry=registry,
         )
-        self.jobs_ended = Counter(
+        self.jobs_ended = counter(
             "lynceus_jobs_ended_total",
             "Jobs that were begun and are over, by outcome (`succeeded`, `failed`, `cancelled`).",
             ["outcome"],
-            registry=registry,
         )
-        self.job_seconds = Histogram(
-            "lynceus_job_seconds",
-            "How long they ran.",
-            ["outcome"],
-            buckets=JOB_SECONDS,
-            registry=registry,
+        self.job_seconds = histogram(
+            "lynceus_job_seconds", "How long they ran.", ["outcome"], buckets=JOB_SECONDS
         )
 
     def render(self) -> bytes:

@@ -10,10 +10,7 @@ import asyncio
 import logging
 import re
 from collections.abc import Mapping
-from functools import cached_property
-from typing import Any
 
-from pydantic_core import to_json
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.responses import RedirectResponse, Response
@@ -24,8 +21,7 @@ from models.errors import ECHO
 from service.app import Service
 from service.errors import INTERNAL, MethodNotAllowed, NotFound, problem_of
 from service.request import RequestContext, request_id
-from service.web import jobs, models, tasks
-from service.web.openapi import document
+from service.web import jobs, models, pages, tasks
 from service.web.request import Request
 from service.web.responses import problem_response
 from service.web.route import Route, is_plain
@@ -34,7 +30,7 @@ from service.web.v2 import routes as v2
 logger = logging.getLogger(__name__)
 
 KEY = "lynceus.context"
-ROUTES = (*tasks.ROUTES, *jobs.ROUTES, *models.ROUTES, *v2.ROUTES)
+ROUTES = (*tasks.ROUTES, *jobs.ROUTES, *models.ROUTES, *v2.ROUTES, *pages.ROUTES)
 METHODS = ("GET", "POST", "DELETE")
 REQUEST_HEADERS = (
     "Authorization",
@@ -73,7 +69,7 @@ class Application:
         self._service, self._limit = service, service.settings.timeout_seconds
         self._exact: dict[str, dict[str, Route]] = {}
         self._patterns: dict[re.Pattern[str], dict[str, Route]] = {}
-        for route in (*ROUTES, *self._own_routes()):
+        for route in ROUTES:
             if "{" in route.path:
                 self._patterns.setdefault(compile_path(route.path)[0], {})[route.method] = route
             else:
@@ -167,35 +163,6 @@ class Application:
         if problem.kind is INTERNAL:
             logger.error("request %s failed", context.name, exc_info=exc)
         return problem_response(problem, plain=is_plain(scope["path"]))
-
-    def _own_routes(self) -> list[Route]:
-        handlers = {
-            "/metrics": self._metrics,
-            "/openapi.json": self._openapi,
-            "/docs": self._docs,
-            "/redoc": self._docs,
-        }
-        about: dict[str, Any] = {"name": "", "about": "", "is_open": True}
-        return [Route(method="GET", path=path, handle=handlers[path], **about) for path in handlers]
-
-    async def _metrics(self, request: Request) -> Response:
-        """Prometheus text."""
-        metrics = self._service.metrics
-        text = await asyncio.to_thread(metrics.render)  # reads the files of every worker
-        return Response(text, media_type=metrics.content_type)
-
-    async def _openapi(self, request: Request) -> Response:
-        return Response(self._document, media_type="application/json")
-
-    async def _docs(self, request: Request) -> Response:
-        from fastapi.openapi import docs  # pages around the document, for people
-
-        page = docs.get_redoc_html if request.scope["path"] == "/redoc" else docs.get_swagger_ui_html
-        return page(openapi_url="/openapi.json", title="Lynceus")
-
-    @cached_property
-    def _document(self) -> bytes:
-        return to_json(document(ROUTES))
 
 
 def _given_id(scope: Scope) -> str | None:

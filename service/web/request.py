@@ -105,12 +105,6 @@ class Request(requests.Request):
                 place[key] = (
                     text if before is None else [*(before if isinstance(before, list) else [before]), text]
                 )
-        for group in inner.keys() & given.keys():
-            try:
-                given[group] = inner[group].of(given[group])
-            except ParameterInvalid as error:
-                name = f"{group}{SEPARATOR}{error.parameter}"
-                raise ParameterInvalid(name, f"{group}{SEPARATOR}{error}") from None
         return kind.of(given)
 
     def wanted_image(self, *, default: ImageFormat | None = None) -> ImageFormat | None:
