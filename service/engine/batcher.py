@@ -86,7 +86,6 @@ class Batcher(Generic[T, R]):
         max_queue: int,
         slots: int = 1,
         linger: float = 0.0,
-        fit: Callable[[int], int] | None = None,
         is_oom: Callable[[BaseException], bool] = lambda error: isinstance(error, MemoryError),
         clock: Clock | None = None,
         observer: Observer | None = None,
@@ -100,7 +99,6 @@ class Batcher(Generic[T, R]):
             slots: batches on the device at once; 2 lets the next batch be staged while one computes.
             linger: seconds that a batch which is not full waits for more, from its first item's arrival.
                 It adds as much latency at low load, so 0 unless the device gains more by larger batches.
-            fit: how many of so many waiting items to take at once, where some sizes cost less per item.
             is_oom: whether an exception of `run` is the device's out-of-memory.
         """
         if max_batch < 1 or slots < 1 or max_queue < 0 or linger < 0:
@@ -109,7 +107,6 @@ class Batcher(Generic[T, R]):
         self._max_queue = max_queue
         self._slots = slots
         self._linger = linger
-        self._fit = fit
         self._is_oom = is_oom
         self._clock: Clock = clock or LoopClock()
         self._observer = observer or Observer()
@@ -273,8 +270,6 @@ class Batcher(Generic[T, R]):
     def _gather(self, lane: Lane[T, BatchResult[R]], now: float) -> list[Entry[T, BatchResult[R]]]:
         """Takes the next batch off a lane, leaving out items that have expired or were cancelled."""
         size = min(len(lane), self._cap.size)
-        if self._fit is not None:
-            size = min(size, max(1, self._fit(size)))
         batch: list[Entry[T, BatchResult[R]]] = []
         while lane and len(batch) < size:
             entry = head(lane)

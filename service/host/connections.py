@@ -12,7 +12,9 @@ from __future__ import annotations
 import asyncio
 import resource
 from collections.abc import Callable, Collection
-from typing import Any, Final, Protocol
+from typing import Any, Final
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.errors import NotReady
 from service.host.protocol import Refusal, bounded, refusal
@@ -25,21 +27,6 @@ NOTHING_YET: Final = object()
 
 SPARE: Final = 1024
 """Files besides connections: models, gRPC, metrics, libraries."""
-
-
-class Cycle(Protocol):
-    """One request and its answer, as uvicorn keeps them."""
-
-    response_complete: bool
-
-
-class Connection(Protocol):
-    """What is looked at of uvicorn's protocols (`HttpToolsProtocol`, `H11Protocol`), once connected."""
-
-    transport: asyncio.Transport
-    connections: set[Connection]
-    cycle: Cycle | None
-    timeout_keep_alive_task: asyncio.TimerHandle | None
 
 
 class ConnectionGuard:
@@ -56,8 +43,8 @@ class ConnectionGuard:
         self._seconds = seconds
         self._most = most
         self._loop = loop
-        self._connections: Collection[Connection] = ()
-        self._waiting: dict[Connection, tuple[object, float]] = {}
+        self._connections: Collection[HttpToolsProtocol] = ()
+        self._waiting: dict[HttpToolsProtocol, tuple[object, float]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._refusal = refusal(NotReady("this server holds as many connections as it may"))
 
@@ -92,7 +79,7 @@ class ConnectionGuard:
     def look(self) -> None:
         """Aborts every connection whose client has exceeded the time limit."""
         now = self._loop.time()
-        waiting: dict[Connection, tuple[object, float]] = {}
+        waiting: dict[HttpToolsProtocol, tuple[object, float]] = {}
         for connection in self._connections:
             reason = _awaited(connection)
             if reason is not None:
@@ -115,13 +102,13 @@ class ConnectionGuard:
             self._later()
 
 
-def _awaited(connection: Connection) -> object | None:
+def _awaited(connection: HttpToolsProtocol) -> Any:
     """What a connection waits for its client to do, as a thing that is another when that has been done."""
     transport = connection.transport
     unread = transport.get_write_buffer_size()
     if unread or transport.is_closing():
         return unread >> 16  # to read 64 KiB more of it
-    cycle = connection.cycle
+    cycle: Any = connection.cycle  # None before the first request
     if cycle is None:
         return NOTHING_YET
     if cycle.response_complete and connection.timeout_keep_alive_task is None:

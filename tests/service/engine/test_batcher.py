@@ -197,18 +197,6 @@ def test_a_burst_that_the_slots_and_the_queue_can_hold_is_not_refused(max_queue:
     run_clean(main())
 
 
-def test_fit_takes_the_sizes_that_the_device_likes() -> None:
-    async def main() -> None:
-        bench = Bench(max_batch=8, fit=lambda waiting: 1 << waiting.bit_length() - 1)
-        await bench.send(*range(7))
-        while bench.device.busy:
-            await bench.device.finish()
-        assert bench.device.batches == [[0, 1, 2, 3], [4, 5], [6]]
-        bench.check_idle()
-
-    run_clean(main())
-
-
 def test_a_batch_runs_in_the_batchers_context_and_not_in_a_clients() -> None:
     request: contextvars.ContextVar[str] = contextvars.ContextVar("request", default="none")
     seen: list[str] = []
