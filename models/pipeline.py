@@ -128,6 +128,7 @@ class Card:
         details: anything else worth showing: source, metrics, thresholds. No code reads it.
         face_space: of a network that embeds faces; None for others.
         features: length of the vector by which a classifier distinguishes images; None for others.
+        crop_fraction: of the image's shorter side that the centre crop of a classifier shows.
     """
 
     name: str
@@ -139,6 +140,7 @@ class Card:
     details: Mapping[str, Any] = field(default_factory=dict)
     face_space: FaceSpace | None = None
     features: int | None = None
+    crop_fraction: float = 1.0
 
     @property
     def space(self) -> FaceSpace:

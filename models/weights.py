@@ -99,9 +99,19 @@ class Entry:
         labels: Iterable[str] = (),
         input: tuple[int, int] | None = None,  # noqa: A002 (the card's field)
         details: Mapping[str, Any] | None = None,
+        crop_fraction: float = 1.0,
     ) -> Card:
         """The card of the pipeline that a builder makes of this entry; `task` is the builder's."""
-        return Card(self.name, task, self.license, self.sha256, tuple(labels), input, details or {})
+        return Card(
+            self.name,
+            task,
+            self.license,
+            self.sha256,
+            tuple(labels),
+            input,
+            details or {},
+            crop_fraction=crop_fraction,
+        )
 
 
 class Catalogue:
@@ -144,7 +154,7 @@ def _read(path: Path) -> list[Entry]:
                 name=name,
                 task=Kind(table["task"]),
                 builder=table["builder"],
-                license=table["licence"],
+                license=table["license"] if "license" in table else table["licence"],  # 0.1's spelling
                 files=files,
                 options=table.get("options", {}),
                 max_batch=table.get("max_batch", 0),

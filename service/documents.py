@@ -60,12 +60,12 @@ def job_parameters() -> None:
 
 
 def notice() -> None:
-    """Prints NOTICE: the licence and the source of every entry of the catalogue, and the texts to pass on."""
+    """Prints NOTICE: the license and the source of every entry of the catalogue, and the texts to pass on."""
     print("Lynceus\n\nThis product is licensed under the Apache License, Version 2.0 (the file LICENSE).")
     print("It is distributed with, or fetches, the weights of these models (models/weights/catalogue.toml):")
     entries: list[Entry] = list(standard_catalogue())
     for entry in entries:
-        print(f"\n{entry.name}\n    licence: {entry.license}")
+        print(f"\n{entry.name}\n    license: {entry.license}")
         for source in dict.fromkeys(_source(file) for file in entry.files.values()):
             print(f"    source: {source}")
     for entry in entries:

@@ -157,6 +157,7 @@ def build(entry: Entry, files: Mapping[str, Path]) -> ClassifierPipeline:
         labels=labels,
         input=(size, size),
         details={"architecture": f"EfficientNet-{options.variant.title()}", "crop_fraction": fraction},
+        crop_fraction=fraction,
     )
     module = Classifier(network, mean=(MEAN,), scale=(SCALE,))
     # the crop is `fraction` of the shorter side: an image may shrink until that part still fills `size`

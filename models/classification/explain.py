@@ -178,7 +178,7 @@ def find_label(card: Card, label: str) -> int:
 
 
 def _centre(card: Card, image: Image) -> Box:
-    side = min(image.width, image.height) * float(card.details.get("crop_fraction", 1.0))
+    side = min(image.width, image.height) * card.crop_fraction
     left, top = (image.width - side) / 2, (image.height - side) / 2
     return left, top, left + side, top + side
 

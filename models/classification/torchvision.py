@@ -70,6 +70,7 @@ def build(entry: Entry, files: Mapping[str, Path]) -> ClassifierPipeline:
         labels=labels,
         input=(size, size),
         details={"architecture": arch, "weights": weights.name, "crop_fraction": fraction},
+        crop_fraction=fraction,
     )
     crop = partial(preset_crop, size=size, resized=resized, interpolation=transforms.interpolation.value)
     return ClassifierPipeline(card, module, crop, min_side=resized, features=module.features)

@@ -153,7 +153,7 @@ def catalogue(folder: Path, weights: Path, sha256: str, source: str = 'source = 
     """An operator's own catalogue with one model."""
     path = folder / "own.toml"
     path.write_text(
-        '[mine]\ntask = "classify"\nbuilder = "lenet5"\nlicence = "MIT"\n'
+        '[mine]\ntask = "classify"\nbuilder = "lenet5"\nlicense = "MIT"\n'
         f'[mine.files.weights]\n{source} = "{weights}"\nsha256 = "{sha256}"\n'
     )
     return path

@@ -51,7 +51,7 @@ def test_sigterm_under_load_turns_readiness_off_and_loses_no_request(tmp_path: P
 
 def test_a_model_that_cannot_load_is_one_clear_line_and_the_server_never_ready(tmp_path: Path) -> None:
     (tmp_path / "own.toml").write_text(
-        '[mine]\ntask = "classify"\nbuilder = "lenet5"\nlicence = "MIT"\n'
+        '[mine]\ntask = "classify"\nbuilder = "lenet5"\nlicense = "MIT"\n'
         f'[mine.files.weights]\nsource = "file"\npath = "lost.safetensors"\nsha256 = "{"0" * 64}"\n'
     )
     server = Server(tmp_path / "log", models="mine", catalogue=tmp_path / "own.toml", workers=1)

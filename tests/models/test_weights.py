@@ -21,7 +21,7 @@ def catalogue(folder: Path, sha256: str = DIGEST, **lines: str) -> Path:
     table = "\n".join(f'{key} = "{value}"' for key, value in spec.items())
     path = folder / "own.toml"
     path.write_text(
-        '[net]\ntask = "classify"\nbuilder = "lenet5"\nlicence = "MIT"\n'
+        '[net]\ntask = "classify"\nbuilder = "lenet5"\nlicense = "MIT"\n'
         f'[net.files.weights]\nsha256 = "{sha256}"\n{table}\n'
     )
     return path

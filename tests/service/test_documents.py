@@ -1,4 +1,4 @@
-"""The documents say what the code says; licences go with the weights."""
+"""The documents say what the code says; licenses go with the weights."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ def test_the_text_around_a_part_stays() -> None:
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
-def test_every_model_has_a_licence_that_travels(entry: Entry) -> None:
-    name, licence = entry.name, entry.license
+def test_every_model_has_a_license_that_travels(entry: Entry) -> None:
+    name, terms = entry.name, entry.license
     notice = (ROOT / "NOTICE").read_text(encoding="utf-8")
-    assert licence
-    assert f"\n{name}\n    licence: {licence}\n    source: " in notice
+    assert terms
+    assert f"\n{name}\n    license: {terms}\n    source: " in notice
     third_party = any(file.source != "repo" for file in entry.files.values())
     if third_party:  # its notice goes with every copy
         assert (LICENSES / f"{name}.txt").read_text(encoding="utf-8").strip() in notice
     (label,) = re.findall(r'image\.licenses="([^"]+)"', " ".join(rest for _, rest in stages()["runtime"][1]))
-    assert licence in label.split(" AND ")
+    assert terms in label.split(" AND ")
 
 
 def test_notice_is_in_the_container_and_in_the_bento() -> None:
@@ -52,7 +52,7 @@ def test_notice_is_in_the_container_and_in_the_bento() -> None:
     assert '  - "/LICENSE"\n' in bento
 
 
-def test_a_licence_text_is_of_a_model() -> None:
+def test_a_license_text_is_of_a_model() -> None:
     assert {path.stem for path in LICENSES.iterdir()} <= {entry.name for entry in ENTRIES}
 
 

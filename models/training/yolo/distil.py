@@ -24,7 +24,7 @@ from torchvision.ops import box_convert
 
 from models import boxes, registry
 from models.detection.darknet.cfg import Yolo as YoloSection
-from models.detection.darknet.network import Darknet
+from models.detection.darknet.network import Darknet, build
 from models.detection.yolo import STRIDES
 from models.training.precision import autocast
 from models.weights import CATALOGUE, Catalogue, Store
@@ -101,7 +101,7 @@ def load_teacher(name: str, catalogue: Path | None, size: int, labels: Sequence[
     """
     entry = Catalogue([CATALOGUE, catalogue] if catalogue else [CATALOGUE])[name]
     entry = replace(entry, options={**entry.options, "width": size, "height": size})
-    if entry.builder != "darknet":
+    if registry.builder(entry.builder) is not build:
         raise ValueError(f"{name} is no darknet model")
     pipeline = registry.build_entry(entry, Store().files(entry))
     network = cast(Darknet, pipeline.module)

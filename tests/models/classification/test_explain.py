@@ -30,7 +30,7 @@ def pipeline_of(
     network: nn.Module, size: int = 96, classes: int = 10, fraction: float = 0.875
 ) -> ClassifierPipeline:
     labels = tuple(f"class {index}" for index in range(classes))
-    card = Card("net", Kind.CLASSIFY, "none", "0" * 64, labels, (size, size), {"crop_fraction": fraction})
+    card = Card("net", Kind.CLASSIFY, "none", "0" * 64, labels, (size, size), crop_fraction=fraction)
     crop = partial(center_crop, size=size, fraction=fraction)
     return ClassifierPipeline(card, Classifier(network, (127.0,), (60.0,)), crop, min_side=None)
 

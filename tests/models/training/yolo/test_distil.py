@@ -46,7 +46,7 @@ def catalogue(network: Darknet, tmp_path: Path) -> Path:
     """The network as an operator's own model."""
     (tmp_path / "a.cfg").write_text(TEXT)
     (tmp_path / "a.names").write_text(NAMES)
-    lines = ['[wise]\ntask = "detect"\nbuilder = "darknet"\nlicence = "ours"\n[wise.files]']
+    lines = ['[wise]\ntask = "detect"\nbuilder = "darknet"\nlicense = "ours"\n[wise.files]']
     for role, name in (("weights", "a.weights"), ("config", "a.cfg"), ("labels", "a.names")):
         digest = sha256_of(tmp_path / name)
         lines.append(f'{role} = {{source = "file", path = "{name}", sha256 = "{digest}"}}')
@@ -170,7 +170,7 @@ def test_the_command_takes_a_teacher_from_a_catalogue(catalogue: Path, tmp_path:
 @needs_shared
 def test_yolo_fastest_sees_the_people_of_a_photo(tmp_path: Path) -> None:
     """A real teacher on the canvas that ours was taught on, larger than its own."""
-    lines = ['[t]\ntask = "detect"\nbuilder = "darknet"\nlicence = ""\n[t.files]']
+    lines = ['[t]\ntask = "detect"\nbuilder = "darknet"\nlicense = ""\n[t.files]']
     stem = "yolo-fastest-1.1-xl"
     for role, name in (("weights", f"{stem}.weights"), ("config", f"{stem}.cfg"), ("labels", "coco.names")):
         path = SHARED / "weights" / name
