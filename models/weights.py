@@ -92,6 +92,11 @@ class Entry:
         """Hex digest of the main file."""
         return self.files["weights"].sha256
 
+    @property
+    def of_operator(self) -> bool:
+        """Whether a file of it is an operator's own, which no test of this project has seen."""
+        return any(file.source in ("file", "url") for file in self.files.values())
+
     def card(
         self,
         task: Kind,

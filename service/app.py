@@ -134,8 +134,11 @@ class Service:
         Raises:
             ModelUnknown: the model that is asked for is not served.
         """
-        for name, kind in task.models.items():
-            return self.engine.find(kind, getattr(params, name) or None).window
+        named = {kind: getattr(params, name) or None for name, kind in task.models.items()}
+        # the first that is served: an aligned chip goes past the detector, which may be missing
+        served = [kind for kind, model in named.items() if model is not None or self.engine.serves(kind)]
+        for kind in served or named:
+            return self.engine.find(kind, named[kind]).window
         return min(runner.window for runner in self.engine.runners.values())
 
     async def start(self) -> None:

@@ -12,7 +12,9 @@ import asyncio
 import logging
 import os
 import signal
+import subprocess
 import sys
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, cast
 
@@ -77,7 +79,8 @@ class Lynceus:
     def check() -> None:
         """Once, before there are workers: a wrong model or file ends the server with one line and status 1.
 
-        Each worker verifies what it loads again; but a worker that dies is restarted for ever.
+        Each worker verifies what it loads again; but a worker that dies is restarted for ever. Models of an
+        operator's own files are also built and run once, in a process of its own, since that takes torch.
         """
         try:
             catalogue = standard_catalogue(SETTINGS.catalogue)
@@ -86,6 +89,18 @@ class Lynceus:
                 store.originals(catalogue[name])
         except ModelError as error:
             sys.exit(f"lynceus cannot start: {error}")
+        own = [name for name in SETTINGS.models if catalogue[name].of_operator]
+        if own:
+            code = str(Path(__file__).resolve().parents[1])
+            tried = subprocess.run(
+                [sys.executable, "-m", "service.check", *own],
+                env={**os.environ, "PYTHONPATH": code},
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            if tried.returncode:
+                told = tried.stdout.strip() or f"the check of {', '.join(own)} ended with {tried.returncode}"
+                sys.exit(f"lynceus cannot start: {told}")
         from service.host.supervisor import watch_workers  # circus, which a worker does not need
 
         watch_workers()

@@ -92,6 +92,8 @@ ARROWS = {
     "app": ("engine", "host", "jobs", "request", "settings", "tasks", "telemetry"),
     "oip": ("app", "engine", "errors", "request", "tasks", "telemetry"),
     "cards": ("engine", "tasks"),
+    "check": ("engine", "settings"),
+    "inspect": ("engine", "settings"),
     "web": ("app", "cards", "engine", "errors", "inflater", "jobs", "oip", "request", "tasks", "telemetry"),
     "rpc": ("app", "cards", "engine", "errors", "inflater", "oip", "request", "settings", "tasks"),
     "documents": ("errors", "settings", "tasks", "telemetry", "web"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -17,7 +17,7 @@ from models.style.pipeline import StylePipeline
 from models.style.transfer import ServedStyleNetwork
 from models.weights import CATALOGUE, Catalogue, Store
 from service.app import Service
-from service.engine.executor import TorchExecutor
+from service.engine.executor import Executor, TorchExecutor
 from service.engine.runner import Runner
 from service.rpc.server import Server
 from service.rpc.stubs.vision_pb2_grpc import VisionStub
@@ -64,14 +64,14 @@ class Transports:
         self.address = f"127.0.0.1:{settings.grpc_port}"
         self.metrics = Metrics()
 
-    async def open(self, pipelines: Sequence[Pipeline]) -> None:
+    async def open(self, pipelines: Sequence[Pipeline], executor: Callable[[Pipeline], Executor]) -> None:
         settings = self.settings
         runners = [
             Runner(
                 one,
-                TorchExecutor(one.module, "cpu"),
+                executor(one),
                 self.metrics,
-                max_batch=2,
+                max_batch=one.batch or 2,
                 max_queue=settings.max_queue,
                 tracing=self._tracing,
             )
@@ -113,9 +113,17 @@ class Transports:
         return self.metrics.registry.get_sample_value("lynceus_requests_total", labels) or 0.0
 
 
+def in_torch(pipeline: Pipeline) -> Executor:
+    return TorchExecutor(pipeline.module, "cpu")
+
+
 @contextmanager
 def open_transports(
-    pipelines: Sequence[Pipeline], *, tracing: Tracing | None = None, **settings: Any
+    pipelines: Sequence[Pipeline],
+    *,
+    tracing: Tracing | None = None,
+    executor: Callable[[Pipeline], Executor] = in_torch,
+    **settings: Any,
 ) -> Iterator[Transports]:
     """Serves pipelines in a thread of its own until the block ends."""
     loop = asyncio.new_event_loop()
@@ -124,7 +132,7 @@ def open_transports(
     chosen = Settings(**{"grpc_port": free_port(), "grpc_host": "127.0.0.1"} | settings)
     transports = Transports(loop, chosen, tracing)
     try:
-        transports.run(transports.open(pipelines))
+        transports.run(transports.open(pipelines, executor))
         yield transports
         if hasattr(transports, "_channel"):
             transports._channel.close()

@@ -152,6 +152,19 @@ def test_real_pictures_are_told_apart(pipeline: ClassifierPipeline) -> None:
     assert sum(right) >= 0.85 * len(right)
 
 
+@needs_shared
+@pytest.mark.parametrize("name", ["efficientnet-lite1", "efficientnet-lite2"])
+def test_larger_variants_tell_pictures_apart(name: str) -> None:
+    try:
+        files = Store().files(Catalogue()[name])
+    except WeightsError as error:
+        pytest.skip(f"{error}")
+    pipeline = build(Catalogue()[name], files)
+    assert pipeline.card.input == {"efficientnet-lite1": (240, 240), "efficientnet-lite2": (260, 260)}[name]
+    assert pipeline.perceptual is None  # style jobs measure with Lite0
+    test_real_pictures_are_told_apart(pipeline)
+
+
 @pytest.mark.parametrize("names", [999, 1001])
 def test_as_many_labels_as_classes(files: Mapping[str, Path], tmp_path: Path, names: int) -> None:
     labels = tmp_path / "labels.txt"
