@@ -19,7 +19,7 @@ from typing import Any
 from models.errors import ModelError, WeightsError
 from models.exported.guess import Guess, guess
 from models.exported.network import Network, TensorInfo
-from models.exported.pipeline import open_network
+from models.exported.opener import open_network
 from models.image import Image, decode, encode
 from models.pipeline import Kind
 from models.registry import build

@@ -256,11 +256,13 @@ def _executor(pipeline: Pipeline, settings: Settings, device: str) -> Executor:
             convert=pipeline.convert,
             batch=pipeline.batch,
         )
-    if pipeline.runtime != "torch":  # it has the precision that its file has
-        executor = TorchExecutor(pipeline.module, device, Precision.FLOAT32, capture=False)
-        executor.name = pipeline.runtime
-        return executor
-    return TorchExecutor(pipeline.module, device, settings.precision, capture=pipeline.exportable)
+    precision = settings.precision
+    # of its file: what another runtime runs, and an exported network that no gate of ours has seen
+    if pipeline.runtime != "torch" or (precision is Precision.AUTO and pipeline.convert is not None):
+        precision = Precision.FLOAT32
+    executor = TorchExecutor(pipeline.module, device, precision, capture=pipeline.exportable)
+    executor.name = pipeline.runtime
+    return executor
 
 
 class FixedBatch:

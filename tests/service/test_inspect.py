@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from models.exported.guess import guess
-from models.exported.pipeline import open_network
+from models.exported.opener import open_network
 from models.pipeline import Kind
 from models.registry import build
 from models.weights import Catalogue, Store, sha256_of

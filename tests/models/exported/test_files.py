@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from models.errors import WeightsError
 from models.exported.network import Network
-from models.exported.pipeline import open_network
+from models.exported.opener import open_network
 from models.image import Image
 from models.pipeline import Kind
 from service.engine.executor import Executor, make_executor
