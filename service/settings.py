@@ -154,6 +154,7 @@ class Settings(BaseSettings):
         (),
         description="origins allowed by CORS, separated by commas, or *; none: same origin only",
     )
+    ui: bool = Field(True, description="whether / is a page to try the service in a browser")
     tracing: Literal["off", "console", "otlp"] = Field(
         "off", description="OpenTelemetry traces: off, console or otlp; the rest by OTEL_* variables"
     )

@@ -173,6 +173,8 @@ def _operation(route: Route, schema: Node) -> Node:
         found["security"] = [{}, *({name: []} for name in SCHEMES)]
     if route.body is not None:
         found["requestBody"] = route.body
+    if route.image_first:
+        found["x-image-first"] = True
     return found
 
 
@@ -185,6 +187,8 @@ def _parameters(route: Route) -> list[Node]:
     found = [one(name, "path", PATHS[name], {"type": "string"}) for name in names]
     for name, schema in ({} if route.params is None else properties(route.params)).items():
         found.append(one(name, "query", schema.pop("description"), schema))
+        if name in route.models:
+            found[-1]["x-model-kind"] = route.models[name].value
     for name, (about, kind, example) in {**route.takes, **(TAKEN if route.task else {})}.items():
         schema = {"type": kind} if isinstance(kind, str) else kind
         found.append(one(name, "header", about, schema) | {"example": example})

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 from starlette.responses import Response
 
 from models.parameters import Parameters
+from models.pipeline import Kind
 from service.web.request import Request
 
 Handler: TypeAlias = Callable[[Request], Awaitable[Response]]
@@ -35,6 +36,8 @@ class Route:
         media: types of other answers.
         errors: that it gives besides those of a missing key.
         params: of the query.
+        models: those of them that name a model -> its kind.
+        image_first: of JSON and an image, the image is what it answers if not asked.
         body: OpenAPI's request body.
         takes, gives: headers of the request and of the good answer, besides those of every route.
     """
@@ -53,6 +56,8 @@ class Route:
     media: Iterable[str] = ()
     errors: tuple[type[Exception], ...] = ()
     params: type[Parameters] | None = None
+    models: Mapping[str, Kind] = field(default_factory=dict)
+    image_first: bool = False
     body: Mapping[str, Any] | None = None
     takes: Headers = field(default_factory=dict)
     gives: Headers = field(default_factory=dict)

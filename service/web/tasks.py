@@ -87,6 +87,8 @@ ROUTES = [
         media=FORMATS if task.draw is not None else (),
         errors=(*(IMAGE if task.images else BODY), *task.errors),
         params=task.params,
+        models=task.models,
+        image_first=task.image_first,
         body=images_body(*task.images) if task.body is None else json_body(task.body.__name__),
     )
     for task in TASKS

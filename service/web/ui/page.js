@@ -257,7 +257,7 @@ function begin() {
 
 byId("samples").append(
   ...SAMPLES.map((name) => {
-    const image = element("img", { src: `ui/samples/${name}.jpg`, alt: `sample: ${name}` });
+    const image = element("img", { src: `ui/sample-${name}.jpg`, alt: `sample: ${name}` });
     const button = element("button", { type: "button", className: "sample" }, image);
     button.addEventListener("click", async () => {
       const blob = await (await fetch(image.src)).blob();
