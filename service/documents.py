@@ -24,6 +24,8 @@ from service.web import jobs, models
 ROOT: Final = Path(__file__).resolve().parent.parent
 LICENSES: Final = COMMITTED / "licenses"
 """Texts that must travel with weights that are not this project's, a file for each entry: `NAME.txt`."""
+PAGES: Final = ROOT / "service" / "web" / "ui" / "README.md"
+"""Says what the files of the pages are, and whose."""
 
 
 def routes() -> None:
@@ -60,7 +62,7 @@ def job_parameters() -> None:
 
 
 def notice() -> None:
-    """Prints NOTICE: the license and the source of every entry of the catalogue, and the texts to pass on."""
+    """Prints NOTICE: licenses and sources of weights and of the pages' files, and the texts to pass on."""
     print("Lynceus\n\nThis product is licensed under the Apache License, Version 2.0 (the file LICENSE).")
     print("It is distributed with, or fetches, the weights of these models (models/weights/catalogue.toml):")
     entries: list[Entry] = list(standard_catalogue())
@@ -68,6 +70,8 @@ def notice() -> None:
         print(f"\n{entry.name}\n    license: {entry.license}")
         for source in dict.fromkeys(_source(file) for file in entry.files.values()):
             print(f"    source: {source}")
+    pages = PAGES.read_text(encoding="utf-8").partition("\n\n")[2]
+    print(f"\nIts pages hold what others made:\n{pages.rstrip()}")
     for entry in entries:
         text = LICENSES / f"{entry.name}.txt"
         if text.is_file():

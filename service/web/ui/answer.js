@@ -72,7 +72,8 @@ function embedding(numbers, name) {
   });
   const chart = svg("svg", { viewBox: `0 0 ${some.length} 60`, preserveAspectRatio: "none", role: "img" }, ...bars);
   chart.setAttribute("aria-label", "the embedding as bars");
-  const text = `${name ? `${name}: ` : ""}${numbers.length} numbers, the first ${some.length}:`;
+  const part = name && Number.isNaN(Number(name)) ? `${name}: ` : "";
+  const text = `${part}${numbers.length} numbers, the first ${some.length}:`;
   return element("figure", {}, element("figcaption", { className: "muted", textContent: text }), chart);
 }
 

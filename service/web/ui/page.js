@@ -84,7 +84,8 @@ function clear() {
 /** A place for an image: dropped, chosen or pasted. */
 function slot(name) {
   const input = element("input", { type: "file", accept: "image/*", ariaLabel: `image ${name}` });
-  const shown = element("div", { className: "shown" });
+  const hint = element("p", { className: "muted", textContent: "or drop or paste an image here" });
+  const shown = element("div", { className: "shown" }, hint);
   const box = element("div", { className: "slot" }, element("h2", { textContent: name }), input, shown);
   box.dataset.name = name;
   input.addEventListener("change", () => input.files[0] && put(name, input.files[0]));
