@@ -105,12 +105,19 @@ class Outputs:
                     "options.batch to the number of images that the network was exported for"
                 )
             self.shapes.append(shape[1:])
-        self.asked: tuple[int, ...] = ()
-        for wanted in options.outputs:
-            index = names.index(wanted) if wanted in names else int(wanted) if wanted.isdecimal() else -1
-            if not 0 <= index < len(names):
-                raise WeightsError(f"options.outputs names {wanted!r}; there are: {', '.join(names)}")
-            self.asked += (index,)
+        self.asked = tuple(self.index(wanted, "outputs") for wanted in options.outputs)
+
+    def index(self, wanted: str, option: str) -> int:
+        """Which output a name or a number is.
+
+        Raises:
+            WeightsError: there is none; names the option.
+        """
+        names = self.names
+        index = names.index(wanted) if wanted in names else int(wanted) if wanted.isdecimal() else -1
+        if not 0 <= index < len(names):
+            raise WeightsError(f"options.{option} names {wanted!r}; there are: {', '.join(names)}")
+        return index
 
     def described(self) -> str:
         """All, for messages."""
@@ -118,13 +125,14 @@ class Outputs:
             f"{name} {shown((None, *shape))}" for name, shape in zip(self.names, self.shapes, strict=True)
         )
 
-    def vector(self) -> tuple[int, int]:
-        """The one output of a classifier or an embedder, and its length.
+    def vector(self, index: int | None = None) -> tuple[int, int]:
+        """An output that is a vector, by default the one of a classifier or an embedder, and its length.
 
         Raises:
-            WeightsError: there is none of that shape.
+            WeightsError: it is of another shape.
         """
-        index = (self.asked or (0,))[0]
+        if index is None:
+            index = (self.asked or (0,))[0]
         shape = [size for size in self.shapes[index] if size != 1]
         if len(shape) != 1 or shape[0] is None:
             raise WeightsError(

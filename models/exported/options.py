@@ -82,6 +82,8 @@ class ExportedClassifierOptions(InputOptions):
     Attributes:
         labels: class names by index; or a file of the role ``labels``, one a line.
         scores: what the output is: ``logits`` (a softmax is applied) or ``probabilities``.
+        features: a second output, [N, D], an image's vector for similarity search: its name or number; empty:
+            the model gives no vectors.
 
     Raises:
         ValueError: a value out of its range.
@@ -91,6 +93,7 @@ class ExportedClassifierOptions(InputOptions):
     fraction: float = 0.875
     labels: tuple[str, ...] = ()
     scores: str = "logits"
+    features: str = ""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -55,24 +55,38 @@ def _labels(options: Any, files: Mapping[str, Path]) -> tuple[str, ...]:
 
 
 class ExportedClassifier(ClassifierPipeline):
-    """As every classifier, but for the softmax, which is here where the network has none."""
+    """As every classifier, but for the softmax, which is here where the network has none.
+
+    Args:
+        reads: the outputs with the scores and, where there are any, the features.
+        softmax: whether the scores are logits.
+        options: as of every classifier.
+    """
 
     @property
     def explainer(self) -> None:
         """A graph has no layers to look at."""
         return None
 
-    def __init__(self, card: Card, module: ExportedModule, crop: Any, **options: Any) -> None:
-        self.output: int = options.pop("output")
-        self.softmax: bool = options.pop("softmax")
+    def __init__(
+        self,
+        card: Card,
+        module: ExportedModule,
+        crop: Any,
+        *,
+        reads: Sequence[int],
+        softmax: bool,
+        **options: Any,
+    ) -> None:
         super().__init__(card, module, crop, **options)
+        self._reads, self._softmax = reads, softmax
 
     def postprocess(
         self, outputs: tuple[Tensor, ...], contexts: Sequence[ClassifyContext]
     ) -> list[Classification]:
         """The network's outputs -> one result a context."""
-        scores = outputs[self.output].flatten(1).float()
-        return super().postprocess((scores.softmax(1) if self.softmax else scores,), contexts)
+        scores, *features = (outputs[index].flatten(1).float() for index in self._reads)
+        return super().postprocess((scores.softmax(1) if self._softmax else scores, *features), contexts)
 
 
 class ExportedDetector(DetectorPipeline):
@@ -169,6 +183,10 @@ def _classifier(entry: Entry, files: Mapping[str, Path]) -> ExportedClassifier:
     options = read_options(ExportedClassifierOptions, entry.options)
     network, given, outputs, module, details = _opened(files, options)
     index, classes = outputs.vector()
+    reads, length = (index,), None
+    if options.features:
+        also, length = outputs.vector(outputs.index(options.features, "features"))
+        reads = (index, also)
     labels = _labels(options, files)
     if len(labels) != classes:
         raise WeightsError(
@@ -190,7 +208,8 @@ def _classifier(entry: Entry, files: Mapping[str, Path]) -> ExportedClassifier:
         crop,
         min_side=min_side(given.height, given.width, options),
         channels=given.channels,
-        output=index,
+        features=length,
+        reads=reads,
         softmax=options.scores == "logits",
     )
     return _finished(pipeline, network, given, module)

@@ -25,8 +25,8 @@ KNOWN = {
     "mtcnn": "candidates, factor, height, min_face, thresholds, width",
     "dlib_resnet": "threshold",
     "style": "buckets",
-    "export": "batch, colour, dtype, fill, fraction, interpolation, labels, layout, mean, outputs, resize, "
-    "scale, scores, size, std",
+    "export": "batch, colour, dtype, features, fill, fraction, interpolation, labels, layout, mean, outputs, "
+    "resize, scale, scores, size, std",
 }
 WRONG: list[tuple[str, dict[str, Any]]] = [
     ("efficientnet_lite", {"variant": "lite9"}),

@@ -206,6 +206,33 @@ def test_a_classifier_says_what_its_module_says(suffix: str, tmp_path: Path) -> 
             assert best["score"] == pytest.approx(float(wanted.max()), abs=0.03)
 
 
+class Featured(nn.Module):
+    """A classifier that gives what its last layer takes, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = Classifier(3)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.network.layers[:-1](images)
+        return self.network.layers[-1](features), features
+
+
+@needs_shared
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_a_second_output_is_the_vector_of_an_image(suffix: str, tmp_path: Path) -> None:
+    network = Featured()
+    path = export(network, tmp_path / f"mine.{suffix}", (3, 64, 64))
+    pipeline = served(Kind.CLASSIFY, path, size=[64, 64], labels=["a", "b", "c"], features="1")
+    with over_http(pipeline) as post, torch.inference_mode():
+        for photo in photos()[:2]:
+            answer = post("/v1/embed", photo)
+            pixels = pipeline.preprocess(decode(photo, min_side=pipeline.min_side)).inputs[0]
+            wanted = network(torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255)[1][0].numpy()
+            np.testing.assert_allclose(answer["embedding"], wanted / np.linalg.norm(wanted), atol=1e-4)
+            assert (answer["dimensions"], answer["sha256"]) == (32, pipeline.card.sha256)
+
+
 @needs_shared
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_a_detector_says_what_its_module_says(suffix: str, tmp_path: Path) -> None:
