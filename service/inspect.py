@@ -92,7 +92,7 @@ def show(text: str, name: str, photo: Path, drawn: Path, settings: Settings) -> 
         ValueError: the settings ask for a device or an executor that is not there.
     """
     from models.detection.draw import draw_detections
-    from service.engine.executor import make_executor  # torch, which printing an entry of ONNX does not need
+    from service.engine.executor import make_executor
 
     with tempfile.TemporaryDirectory() as folder:
         catalogue = Path(folder) / "catalogue.toml"

@@ -183,7 +183,8 @@ def _classifier(entry: Entry, files: Mapping[str, Path]) -> ExportedClassifier:
     options = read_options(ExportedClassifierOptions, entry.options)
     network, given, outputs, module, details = _opened(files, options)
     index, classes = outputs.vector()
-    reads, length = (index,), None
+    reads: tuple[int, ...] = (index,)
+    length = None
     if options.features:
         also, length = outputs.vector(outputs.index(options.features, "features"))
         reads = (index, also)
