@@ -93,6 +93,22 @@ def explanation(answer: Any) -> str | None:
     )
 
 
+def vector(answer: Any) -> str | None:
+    """Of `embed`: as many numbers as it says, of length 1."""
+    found = answer["embedding"]
+    length = sum(number * number for number in found)
+    if len(found) != answer["dimensions"] or not 0.99 < length < 1.01:
+        return f"a vector of {len(found)} numbers, of squared length {length}"
+    return None
+
+
+def analysis(answer: Any) -> str | None:
+    """Of `analyze`: parts, and none of them failed; gRPC's stand beside each other."""
+    parts = answer.get("results", answer)
+    failed = [name for name, part in parts.items() if isinstance(part, dict) and "problem" in part]
+    return f"{failed} failed" if failed or answer.get("problems") or not parts else None
+
+
 def styles(answer: Any) -> str | None:
     """Of `styles`: each has a name."""
     return None if all(style["name"] for style in answer["styles"]) else "a style without a name"

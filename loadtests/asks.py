@@ -13,6 +13,8 @@ from loadtests import answers
 from loadtests.answers import Check
 from loadtests.tasks import TASKS, Work, message, multipart, pictures_in
 
+JSON = "application/json"
+"""Explanations are images, unless JSON is asked for."""
 GRPC = "/grpc"
 """Ends the name of a task that is asked for over gRPC."""
 VARIABLES = {"imagenet-sample": "LYNCEUS_PICTURES", "faces": "LYNCEUS_FACES"}
@@ -24,6 +26,9 @@ CHECKS: Mapping[str, Check] = {
     "faces": answers.faces,
     "embed": answers.embeddings,
     "verify": answers.verdict,
+    "vectors": answers.vector,
+    "explain": answers.explanation,
+    "analyze": answers.analysis,
 }
 
 
@@ -98,9 +103,9 @@ def ask(name: str) -> Ask:
     check = CHECKS[name.removesuffix(GRPC)]
     if name.endswith(GRPC):
         body = message(pictures, work.asked)
-        return Ask(name, f"/lynceus.v1.Vision/{work.method}", body, check, {})
+        return Ask(name, work.method, body, check, {})
     body = pictures[0] if len(pictures) == 1 else multipart(work.fields, pictures)
-    return Ask(name, work.path, body, check, {"Content-Type": work.content_type})
+    return Ask(name, work.path, body, check, {"Content-Type": work.content_type, "Accept": JSON})
 
 
 def drawer(mix: Mapping[str, float], seed: int) -> Callable[[], str]:

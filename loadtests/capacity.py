@@ -25,14 +25,13 @@ from loadtests import plots
 from loadtests.asks import pictures_of
 from loadtests.limit import BATCHES, Job, Limit, layouts
 from loadtests.reference import accelerated
-from loadtests.tasks import TASKS
+from loadtests.tasks import EMBEDDER, LIMITED, TASKS
 
 NEAR = 0.95  # of the best rate is as good as the best
 GAIN = 1.25  # of batches over single images, from which waiting for more pays
 LONGEST = 0.010  # seconds
 CHIP = 150  # pixels, a side of an aligned face
-TASK_OF = dict(reversed({work.model: name for name, work in reversed(TASKS.items())}.items()))
-EMBEDDER = TASKS["embed"].embedder or ""
+TASK_OF = dict(reversed({work.model: name for name, work in reversed(LIMITED.items())}.items()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +72,7 @@ def job_of(model: str) -> Iterator[Job]:
     """A model's work with its task's images; the embedder's are as large as the faces that it is given."""
     if model != EMBEDDER:
         # alone, even where its task has a second model behind it
-        work = replace(TASKS[TASK_OF[model]], model=model, embedder=None, fields=("image",))
+        work = replace(TASKS[TASK_OF[model]], model=model, embedder=None)
         yield work, pictures_of(work)
         return
     work = replace(TASKS["faces"], model=model)

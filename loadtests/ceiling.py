@@ -27,7 +27,7 @@ from loadtests import loadgen
 from loadtests.limit import Limit, sweep
 from loadtests.loadgen import Load
 from loadtests.server import Server
-from loadtests.tasks import TASKS, Work, bodies_of, check_answer, messages_of, pictures_in
+from loadtests.tasks import LIMITED, Work, bodies_of, check_answer, messages_of, pictures_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +173,7 @@ def endpoints_of(
             check_answer(address, work, bodies[0])
         if "grpc" in transports:
             messages = stack.enter_context(messages_of(work, pictures))
-            endpoints.append(Endpoint("grpc", grpc_address, f"/lynceus.v1.Vision/{work.method}", messages))
+            endpoints.append(Endpoint("grpc", grpc_address, work.method, messages))
         yield address, endpoints
 
 
@@ -182,7 +182,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--task", choices=sorted(TASKS), default="classify")
+    parser.add_argument("--task", choices=sorted(LIMITED), default="classify")
     parser.add_argument("--pictures", type=Path, help="a folder of JPEGs; default: the task's")
     parser.add_argument("--seconds", type=float, default=10.0, help="for each round")
     parser.add_argument("--rounds", type=int, default=3, help="for each number of connections")
@@ -190,7 +190,7 @@ def main() -> None:
     parser.add_argument("--transports", default="http", help="http, grpc or both, separated by commas")
     parser.add_argument("--server-url", help="a running server on this machine; default: start one")
     options = parser.parse_args()
-    work = TASKS[options.task]
+    work = LIMITED[options.task]
     pictures = pictures_in(options.pictures or work.pictures)
     transports = options.transports.split(",")
     if not set(transports) <= {"http", "grpc"} or (options.server_url and transports != ["http"]):

@@ -27,7 +27,7 @@ from typing import Any
 from loadtests import loadgen
 from loadtests.limit import Layout, Limit
 from loadtests.server import Server
-from loadtests.tasks import TASKS, Work, bodies_of, check_answer, pictures_in, requests_of
+from loadtests.tasks import LIMITED, Work, bodies_of, check_answer, pictures_in, requests_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +141,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--tasks", default=",".join(TASKS), help="separated by commas")
+    parser.add_argument("--tasks", default=",".join(LIMITED), help="separated by commas")
     parser.add_argument("--model", help="a model of the catalogue, for one task; default: the task's")
     parser.add_argument("--device", default="cuda", help="cuda, or cpu to try this program")
     parser.add_argument("--batches", default="1,8,32")
@@ -151,12 +151,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="of the service, whose middle one counts")
     options = parser.parse_args()
     tasks = options.tasks.split(",")
-    if not set(tasks) <= set(TASKS) or (options.model and len(tasks) > 1):
-        parser.error(f"--tasks: of {', '.join(TASKS)}; one of them with --model")
+    if not set(tasks) <= set(LIMITED) or (options.model and len(tasks) > 1):
+        parser.error(f"--tasks: of {', '.join(LIMITED)}; one of them with --model")
     os.environ["LYNCEUS_DEVICE"] = options.device  # of all the processes that are started here
     rows = []
     for name in tasks:
-        work = TASKS[name]
+        work = LIMITED[name]
         rows += measure(name, replace(work, model=options.model or work.model), options)
     print(table(rows))
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from loadtests.tasks import TASKS, Work, pictures_in, requests_of
+from loadtests.tasks import LIMITED, Work, pictures_in, requests_of
 
 BATCHES = (1, 2, 4, 8, 16, 32)
 
@@ -175,12 +175,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--task", choices=sorted(TASKS), default="classify")
+    parser.add_argument("--task", choices=sorted(LIMITED), default="classify")
     parser.add_argument("--model", help="a model of the catalogue; default: the task's")
     parser.add_argument("--pictures", type=Path, help="a folder of JPEGs; default: the task's")
     parser.add_argument("--seconds", type=float, default=3.0, help="for each figure")
     options = parser.parse_args()
-    work = TASKS[options.task]
+    work = LIMITED[options.task]
     work = replace(work, model=options.model or work.model)
     rates = sweep(work, pictures_in(options.pictures or work.pictures), options.seconds)
     print(f"{', '.join(work.models)}, requests per second\n")

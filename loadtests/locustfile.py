@@ -49,7 +49,7 @@ class Classifier(Client):
 
     @task(2)
     def classify_best(self) -> None:
-        self.ask(_ask("classify, best", "/v1/classify?top_k=1", answers.labels(1)))
+        self.ask(_ask("classify, best", f"{TASKS['classify'].path}?top_k=1", answers.labels(1)))
 
 
 class Explainer(Client):
@@ -60,8 +60,7 @@ class Explainer(Client):
 
     @task
     def explain(self) -> None:
-        headers = JPEG | {"Accept": "application/json"}
-        self.ask(_ask("explain", "/v1/classify/explain", answers.explanation, headers))
+        self.ask(ask("explain"))
 
 
 class DigitReader(Client):
@@ -136,7 +135,7 @@ class Stylizer(Client):
 
     @task
     def stylize(self) -> None:
-        path = f"/v1/stylize?style={random.choice(self._styles)}"
+        path = f"{TASKS['stylize'].path}?style={random.choice(self._styles)}"
         body = album_of(TASKS["classify"]).pick()
         with self.client.post(
             path, name="stylize", data=body, headers=JPEG | {"Accept": "image/jpeg"}, catch_response=True

@@ -1,4 +1,4 @@
-"""What is measured: each task's models, its route, and the bodies that are posted."""
+"""What is measured: each task of the service with its models, and the bodies that are posted."""
 
 from __future__ import annotations
 
@@ -11,6 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from service.tasks.analyze import ANALYZE
+from service.tasks.classify import CLASSIFY
+from service.tasks.detect import DETECT
+from service.tasks.embed import EMBED
+from service.tasks.explain import EXPLAIN
+from service.tasks.faces.detect import FACES_DETECT
+from service.tasks.faces.embed import FACES_EMBED
+from service.tasks.faces.verify import FACES_VERIFY
+from service.tasks.stylize import STYLIZE
+from service.tasks.task import Task
+
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 PICTURES = DATA / "imagenet-sample"
 BOUNDARY = "lynceus-2b1f5c60a94e"
@@ -18,31 +29,42 @@ BOUNDARY = "lynceus-2b1f5c60a94e"
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """One task.
+    """What is asked of one task.
 
     Attributes:
-        path: the route.
-        method: the same task's gRPC method; its message has the images in the first fields.
+        task: the service's own definition: its route, its gRPC method, the names of its images.
         model: its model; of a composition the first, which sees the whole image.
-        members: what an answer must hold; nothing where the answer is an image.
         embedder: the model that sees the faces which the first found, where the route embeds them.
         largest: only the largest face of an image is embedded, and there must be one.
-        fields: names of a request's images; several make a multipart body.
         pictures: a folder of JPEGs to post, unless the caller names another.
-        asked: the model that a gRPC message names; the path does it for HTTP.
-        most: largest batch that is worth trying; canvases of painters are large.
+        asked: the model that a request names.
+        most: largest batch that is worth trying; canvases of style networks are large.
+        limited: there is an in-process limit of it, see `chains.py`.
     """
 
-    path: str
-    method: str
+    task: Task[Any, Any]
     model: str
-    members: tuple[str, ...]
     embedder: str | None = None
     largest: bool = False
-    fields: tuple[str, ...] = ("image",)
     pictures: Path = PICTURES
     asked: str = ""
     most: int = 32
+    limited: bool = True
+
+    @property
+    def path(self) -> str:
+        """The route, and the query that names the model."""
+        return f"/v1/{self.task.path}" + (f"?model={self.asked}" if self.asked else "")
+
+    @property
+    def method(self) -> str:
+        """The gRPC method's full name; its message has the images in the first fields, then the model."""
+        return f"/lynceus.v1.Vision/{self.task.method}"
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Names of a request's images; several make a multipart body."""
+        return self.task.images
 
     @property
     def models(self) -> list[str]:
@@ -58,26 +80,20 @@ class Work:
 
 
 FACES = DATA / "faces"
+NET, EMBEDDER = "efficientnet-lite0", "dlib-resnet"
 TASKS = {
-    "classify": Work("/v1/classify", "Classify", "efficientnet-lite0", ("image", "labels")),
-    "digits": Work("/v1/classify?model=lenet5", "Classify", "lenet5", ("image", "labels"), asked="lenet5"),
-    "detect": Work("/v1/detect", "Detect", "yolo-person", ("image", "detections")),
-    "faces": Work("/v1/faces/detect", "DetectFaces", "mtcnn", ("image", "faces"), pictures=FACES),
-    "embed": Work(
-        "/v1/faces/embed", "EmbedFaces", "mtcnn", ("image", "faces"), "dlib-resnet", pictures=FACES
-    ),
-    "verify": Work(
-        "/v1/faces/verify",
-        "VerifyFaces",
-        "mtcnn",
-        ("verified", "distance", "faces"),
-        "dlib-resnet",
-        largest=True,
-        fields=("a", "b"),
-        pictures=FACES,
-    ),
-    "stylize": Work("/v1/stylize", "Stylize", "paintings", (), most=4),
+    "classify": Work(CLASSIFY, NET),
+    "digits": Work(CLASSIFY, "lenet5", asked="lenet5"),
+    "detect": Work(DETECT, "yolo-person"),
+    "faces": Work(FACES_DETECT, "mtcnn", pictures=FACES),
+    "embed": Work(FACES_EMBED, "mtcnn", EMBEDDER, pictures=FACES),
+    "verify": Work(FACES_VERIFY, "mtcnn", EMBEDDER, largest=True, pictures=FACES),
+    "stylize": Work(STYLIZE, "paintings", most=4),
+    "vectors": Work(EMBED, NET),
+    "explain": Work(EXPLAIN, NET, limited=False),
+    "analyze": Work(ANALYZE, NET, limited=False),
 }
+LIMITED = {name: work for name, work in TASKS.items() if work.limited}
 
 
 def pictures_in(folder: Path) -> list[Path]:
@@ -170,8 +186,8 @@ def check_answer(address: str, work: Work, body: Path) -> None:
         text = response.read()
     finally:
         connection.close()
-    if not work.members and response.headers.get_content_maintype() == "image":
+    if work.task.image_first and response.headers.get_content_maintype() == "image":
         return
     answer: Any = json.loads(text) if response.status == 200 else {}
-    if not work.members or not all(member in answer for member in work.members):
+    if work.task.image_first or not answer.keys() >= work.task.example.keys():
         raise RuntimeError(f"POST {work.path} gave {response.status}: {text[:500]!r}")
