@@ -11,13 +11,13 @@ from pathlib import Path
 
 from loadtests import answers
 from loadtests.answers import Check
-from loadtests.tasks import TASKS, Work, message, multipart, pictures_in
+from loadtests.tasks import TASKS, Work, images_in, message, multipart
 
 JSON = "application/json"
 """Explanations are images, unless JSON is asked for."""
 GRPC = "/grpc"
 """Ends the name of a task that is asked for over gRPC."""
-VARIABLES = {"imagenet-sample": "LYNCEUS_PICTURES", "faces": "LYNCEUS_FACES"}
+VARIABLES = {"imagenet-sample": "LYNCEUS_IMAGES", "faces": "LYNCEUS_FACES"}
 
 CHECKS: Mapping[str, Check] = {
     "classify": answers.labels(5),
@@ -59,8 +59,8 @@ class Ask:
 class Album:
     """Images by size: most clients send a common one, some a small or a large one (6 : 2 : 2)."""
 
-    def __init__(self, pictures: Sequence[Path]) -> None:
-        contents = sorted((path.read_bytes() for path in pictures), key=len)
+    def __init__(self, images: Sequence[Path]) -> None:
+        contents = sorted((path.read_bytes() for path in images), key=len)
         third = max(1, len(contents) // 3)
         self._classes = [contents[third:-third] or contents, contents[:third], contents[-third:]]
 
@@ -81,30 +81,30 @@ def work_of(name: str) -> Work:
     return TASKS[task]
 
 
-def pictures_of(work: Work) -> list[Path]:
-    """A task's JPEGs: those of the folder that `LYNCEUS_PICTURES` or `LYNCEUS_FACES` names, or its own.
+def images_of(work: Work) -> list[Path]:
+    """A task's JPEGs: those of the folder that `LYNCEUS_IMAGES` or `LYNCEUS_FACES` names, or its own.
 
     Raises:
         FileNotFoundError: there are none.
     """
-    return pictures_in(Path(os.environ.get(VARIABLES.get(work.pictures.name, "")) or work.pictures))
+    return images_in(Path(os.environ.get(VARIABLES.get(work.images.name, "")) or work.images))
 
 
 @lru_cache
 def album_of(work: Work) -> Album:
     """Read once; tasks that share a folder pay twice, which is little."""
-    return Album(pictures_of(work))
+    return Album(images_of(work))
 
 
 def ask(name: str) -> Ask:
     """The next request of a task."""
     work = work_of(name)
-    pictures = [album_of(work).pick() for _ in work.fields]
+    images = [album_of(work).pick() for _ in work.fields]
     check = CHECKS[name.removesuffix(GRPC)]
     if name.endswith(GRPC):
-        body = message(pictures, work.asked)
+        body = message(images, work.asked)
         return Ask(name, work.method, body, check, {})
-    body = pictures[0] if len(pictures) == 1 else multipart(work.fields, pictures)
+    body = images[0] if len(images) == 1 else multipart(work.fields, images)
     return Ask(name, work.path, body, check, {"Content-Type": work.content_type, "Accept": JSON})
 
 

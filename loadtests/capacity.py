@@ -22,7 +22,7 @@ from pathlib import Path
 import cv2
 
 from loadtests import plots
-from loadtests.asks import pictures_of
+from loadtests.asks import images_of
 from loadtests.limit import BATCHES, Job, Limit, layouts
 from loadtests.reference import accelerated
 from loadtests.tasks import EMBEDDER, LIMITED, TASKS
@@ -31,7 +31,9 @@ NEAR = 0.95  # of the best rate is as good as the best
 GAIN = 1.25  # of batches over single images, from which waiting for more pays
 LONGEST = 0.010  # seconds
 CHIP = 150  # pixels, a side of an aligned face
-TASK_OF = dict(reversed({work.model: name for name, work in reversed(LIMITED.items())}.items()))
+TASK_OF: dict[str, str] = {}
+for _name, _work in LIMITED.items():
+    TASK_OF.setdefault(_work.model, _name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +75,14 @@ def job_of(model: str) -> Iterator[Job]:
     if model != EMBEDDER:
         # alone, even where its task has a second model behind it
         work = replace(TASKS[TASK_OF[model]], model=model, embedder=None)
-        yield work, pictures_of(work)
+        yield work, images_of(work)
         return
     work = replace(TASKS["faces"], model=model)
     with tempfile.TemporaryDirectory(prefix="lynceus-chips-") as folder:
         chips = []
-        for number, picture in enumerate(pictures_of(work)[:64]):
+        for number, image in enumerate(images_of(work)[:64]):
             chips.append(Path(folder) / f"{number:03d}.jpg")
-            pixels = cv2.imread(str(picture), cv2.IMREAD_COLOR)
+            pixels = cv2.imread(str(image), cv2.IMREAD_COLOR)
             cv2.imwrite(str(chips[-1]), cv2.resize(pixels, (CHIP, CHIP)))
         yield work, chips
 

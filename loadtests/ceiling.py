@@ -27,7 +27,7 @@ from loadtests import loadgen
 from loadtests.limit import Limit, sweep
 from loadtests.loadgen import Load
 from loadtests.server import Server
-from loadtests.tasks import LIMITED, Work, bodies_of, check_answer, messages_of, pictures_in
+from loadtests.tasks import LIMITED, Work, bodies_of, check_answer, images_in, messages_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +152,7 @@ def _ends(values: Sequence[float]) -> tuple[float, float]:
 
 @contextlib.contextmanager
 def endpoints_of(
-    work: Work, pictures: Sequence[Path], transports: Sequence[str], url: str | None
+    work: Work, images: Sequence[Path], transports: Sequence[str], url: str | None
 ) -> Iterator[tuple[str, list[Endpoint]]]:
     """A running server (HTTP alone), or a new one that loads only what the task needs.
 
@@ -168,11 +168,11 @@ def endpoints_of(
             address = url.removeprefix("http://").rstrip("/")
         endpoints = []
         if "http" in transports:
-            bodies = stack.enter_context(bodies_of(work, pictures))
+            bodies = stack.enter_context(bodies_of(work, images))
             endpoints.append(Endpoint("http", address, work.path, bodies, work.content_type))
             check_answer(address, work, bodies[0])
         if "grpc" in transports:
-            messages = stack.enter_context(messages_of(work, pictures))
+            messages = stack.enter_context(messages_of(work, images))
             endpoints.append(Endpoint("grpc", grpc_address, work.method, messages))
         yield address, endpoints
 
@@ -183,7 +183,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--task", choices=sorted(LIMITED), default="classify")
-    parser.add_argument("--pictures", type=Path, help="a folder of JPEGs; default: the task's")
+    parser.add_argument("--images", type=Path, help="a folder of JPEGs; default: the task's")
     parser.add_argument("--seconds", type=float, default=10.0, help="for each round")
     parser.add_argument("--rounds", type=int, default=3, help="for each number of connections")
     parser.add_argument("--connections", default="1,16,64")
@@ -191,17 +191,17 @@ def main() -> None:
     parser.add_argument("--server-url", help="a running server on this machine; default: start one")
     options = parser.parse_args()
     work = LIMITED[options.task]
-    pictures = pictures_in(options.pictures or work.pictures)
+    images = images_in(options.images or work.images)
     transports = options.transports.split(",")
     if not set(transports) <= {"http", "grpc"} or (options.server_url and transports != ["http"]):
         parser.error("--transports: http, grpc or both; of a running server http alone")
     connections = [int(count) for count in options.connections.split(",")]
 
-    rates = sweep(work, pictures, min(2.0, options.seconds))
+    rates = sweep(work, images, min(2.0, options.seconds))
     (layout, batch), _ = max(rates.items(), key=lambda item: item[1])
     with (
-        endpoints_of(work, pictures, transports, options.server_url) as (address, endpoints),
-        Limit([(work, pictures)], layout) as limit,
+        endpoints_of(work, images, transports, options.server_url) as (address, endpoints),
+        Limit([(work, images)], layout) as limit,
     ):
         before = _metrics(address)
         rounds = measure(limit, batch, endpoints, connections, options.seconds, options.rounds)

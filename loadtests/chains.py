@@ -28,7 +28,7 @@ LIMITS = Limits()
 class Chain(Protocol):
     """From the encoded images of requests to their results, in two steps."""
 
-    def prepare(self, pictures: Sequence[bytes]) -> Any:
+    def prepare(self, images: Sequence[bytes]) -> Any:
         """What is done for each request by itself; from several threads at once."""
         ...
 
@@ -57,10 +57,10 @@ class OneModel:
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
 
-    def prepare(self, pictures: Sequence[bytes]) -> Prepared:
-        (picture,) = pictures
+    def prepare(self, images: Sequence[bytes]) -> Prepared:
+        (image,) = images
         pipeline = self._stage.pipeline
-        return pipeline.preprocess(decode(picture, LIMITS, min_side=pipeline.min_side), None)
+        return pipeline.preprocess(decode(image, LIMITS, min_side=pipeline.min_side), None)
 
     def answer(self, requests: Sequence[Prepared]) -> None:
         self._stage.run(requests)
@@ -89,18 +89,18 @@ class FacesEmbedded:
         self._detector, self._embedder = detector, embedder
         self._largest, self._most = largest, most
 
-    def prepare(self, pictures: Sequence[bytes]) -> list[tuple[Image, Prepared]]:
-        images = [decode(picture, LIMITS, min_side=CHIP_SIDE) for picture in pictures]
-        return [(image, self._detector.pipeline.preprocess(image, None)) for image in images]
+    def prepare(self, images: Sequence[bytes]) -> list[tuple[Image, Prepared]]:
+        decoded = [decode(image, LIMITS, min_side=CHIP_SIDE) for image in images]
+        return [(image, self._detector.pipeline.preprocess(image, None)) for image in decoded]
 
     @torch.inference_mode()
     def answer(self, requests: Sequence[list[tuple[Image, Prepared]]]) -> None:
         """Raises FaceNotFound where there must be one and is none."""
-        pictures = [picture for request in requests for picture in request]
-        found = self._detector.run([prepared for _, prepared in pictures])
+        images = [image for request in requests for image in request]
+        found = self._detector.run([prepared for _, prepared in images])
         chips: list[Prepared] = []
         embedder = self._embedder.pipeline
-        for (image, _), faces in zip(pictures, found, strict=True):
+        for (image, _), faces in zip(images, found, strict=True):
             chosen = [select_face(faces)] if self._largest else faces.items
             crops = cut_faces(image, chosen, embedder.card.space.template)
             chips += [embedder.preprocess(crop, None) for crop in crops]

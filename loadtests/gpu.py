@@ -27,7 +27,7 @@ from typing import Any
 from loadtests import loadgen
 from loadtests.limit import Layout, Limit
 from loadtests.server import Server
-from loadtests.tasks import LIMITED, Work, bodies_of, check_answer, pictures_in, requests_of
+from loadtests.tasks import LIMITED, Work, bodies_of, check_answer, images_in, requests_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +43,13 @@ class Row:
 
 
 def model_rates(
-    work: Work, pictures: Sequence[Path], batches: Sequence[int], slots: int, seconds: float
+    work: Work, images: Sequence[Path], batches: Sequence[int], slots: int, seconds: float
 ) -> dict[int, float]:
     """Requests per second of prepared batches of each size; to be run in a process of its own."""
     from loadtests.chains import make_chain  # here, since the parent must not use the device
 
     chain = make_chain(work, len(os.sched_getaffinity(0)), batches)
-    requests = [[picture.read_bytes() for picture in request] for request in requests_of(work, pictures)]
+    requests = [[image.read_bytes() for image in request] for request in requests_of(work, images)]
     rates = {}
     for batch in batches:
         prepared = [chain.prepare(request) for request in islice(cycle(requests), batch)]
@@ -75,7 +75,7 @@ def rate_of(work: Callable[[Any], object], item: Any, threads: int, seconds: flo
 
 
 def served_rate(
-    work: Work, pictures: Sequence[Path], batch: int, connections: int, seconds: float, rounds: int
+    work: Work, images: Sequence[Path], batch: int, connections: int, seconds: float, rounds: int
 ) -> tuple[float, int]:
     """Requests per second of the middle round, and the errors of all rounds, of one worker."""
     settings = {
@@ -84,7 +84,7 @@ def served_rate(
         "LYNCEUS_WORKERS": "1",
         "LYNCEUS_DRAIN_SECONDS": "0",
     }
-    with bodies_of(work, pictures) as bodies, Server(settings) as server:
+    with bodies_of(work, images) as bodies, Server(settings) as server:
         check_answer(server.address, work, bodies[0])
         loads = [
             loadgen.run(
@@ -118,20 +118,20 @@ def table(rows: Sequence[Row]) -> str:
 
 def measure(name: str, work: Work, options: argparse.Namespace) -> list[Row]:
     """One task at every batch size. The device is released before the next size uses it."""
-    pictures = pictures_in(options.pictures or work.pictures)
+    images = images_in(options.images or work.images)
     batches = [size for size in map(int, options.batches.split(",")) if size <= work.most]
     slots = 1 if options.device == "cpu" else 2
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        model = pool.apply(model_rates, (work, pictures, batches, slots, options.seconds))
+        model = pool.apply(model_rates, (work, images, batches, slots, options.seconds))
     layout = Layout(1, len(os.sched_getaffinity(0)))
-    with Limit([(work, pictures)], layout, batches) as limit:
+    with Limit([(work, images)], layout, batches) as limit:
         process = {batch: limit.measure(batch, options.seconds) for batch in batches}
     rows = []
     for batch in batches:
         connections = options.connections or max(16, 4 * batch)
-        served, errors = served_rate(work, pictures, batch, connections, options.seconds, options.rounds)
-        images = len(work.fields)  # of a request
-        rows.append(Row(name, batch, images * model[batch], images * process[batch], images * served, errors))
+        served, errors = served_rate(work, images, batch, connections, options.seconds, options.rounds)
+        count = len(work.fields)  # of a request
+        rows.append(Row(name, batch, count * model[batch], count * process[batch], count * served, errors))
         print(rows[-1], file=sys.stderr)
     return rows
 
@@ -146,7 +146,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda", help="cuda, or cpu to try this program")
     parser.add_argument("--batches", default="1,8,32")
     parser.add_argument("--connections", type=int, help="default: four batches, at least 16")
-    parser.add_argument("--pictures", type=Path, help="a folder of JPEGs; default: the task's")
+    parser.add_argument("--images", type=Path, help="a folder of JPEGs; default: the task's")
     parser.add_argument("--seconds", type=float, default=10.0, help="for each figure")
     parser.add_argument("--rounds", type=int, default=3, help="of the service, whose middle one counts")
     options = parser.parse_args()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from loadtests import loadgen
 from loadtests.server import Server
-from loadtests.tasks import TASKS, bodies_of, check_answer, pictures_in
+from loadtests.tasks import TASKS, bodies_of, check_answer, images_in
 
 SETTINGS = ("workers", "threads", "slots", "max_batch")
 
@@ -23,7 +23,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--task", choices=sorted(TASKS), default="classify")
-    parser.add_argument("--pictures", type=Path, help="a folder of JPEGs; default: the task's")
+    parser.add_argument("--images", type=Path, help="a folder of JPEGs; default: the task's")
     parser.add_argument("--seconds", type=float, default=8.0, help="for each figure")
     parser.add_argument("--connections", default="1,16,64")
     parser.add_argument("--workers", default="1,2")
@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--max-batch", default="4,16")
     options = parser.parse_args()
     work = TASKS[options.task]
-    pictures = pictures_in(options.pictures or work.pictures)
+    images = images_in(options.images or work.images)
     connections = [int(count) for count in options.connections.split(",")]
     grid = list(itertools.product(*(getattr(options, name).split(",") for name in SETTINGS)))
 
@@ -48,7 +48,7 @@ def main() -> None:
     for values in grid:
         chosen = {f"LYNCEUS_{name.upper()}": value for name, value in zip(SETTINGS, values, strict=True)}
         settings = {**chosen, "LYNCEUS_MODELS": ",".join(work.models), "LYNCEUS_DRAIN_SECONDS": "0"}
-        with bodies_of(work, pictures) as bodies, Server(settings) as server:
+        with bodies_of(work, images) as bodies, Server(settings) as server:
             check_answer(server.address, work, bodies[0])
             loads = [
                 loadgen.run(

@@ -23,7 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from loadtests.tasks import LIMITED, Work, pictures_in, requests_of
+from loadtests.tasks import LIMITED, Work, images_in, requests_of
 
 BATCHES = (1, 2, 4, 8, 16, 32)
 
@@ -65,7 +65,7 @@ class Limit:
         self._processes = []
         for number in range(layout.processes):
             ours, theirs = context.Pipe()
-            shares = [(work, [*pictures[number:], *pictures[:number]]) for work, pictures in jobs]
+            shares = [(work, [*images[number:], *images[:number]]) for work, images in jobs]
             arguments = theirs, shares, layout.threads, batches
             process = context.Process(target=_work, args=arguments, daemon=True)
             process.start()
@@ -106,10 +106,10 @@ def _work(pipe: Connection, jobs: Sequence[Job], threads: int, batches: Sequence
     from loadtests.chains import make_chain  # here, since the parent needs none of the models' libraries
 
     chains, bodies = [], []
-    for work, pictures in jobs:
+    for work, images in jobs:
         chains.append(make_chain(work, threads, [size for size in batches if size <= work.most]))
-        encoded = {picture: picture.read_bytes() for picture in pictures}
-        bodies.append([[encoded[picture] for picture in request] for request in requests_of(work, pictures)])
+        encoded = {image: image.read_bytes() for image in images}
+        bodies.append([[encoded[image] for image in request] for request in requests_of(work, images)])
         chains[-1].answer([chains[-1].prepare(bodies[-1][0])])
     pipe.send("warm")
     while True:
@@ -159,11 +159,11 @@ def _preparing(prepare: Any, threads: int) -> Iterator[Any]:
         yield stream
 
 
-def sweep(work: Work, pictures: Sequence[Path], seconds: float) -> dict[tuple[Layout, int], float]:
+def sweep(work: Work, images: Sequence[Path], seconds: float) -> dict[tuple[Layout, int], float]:
     """The rate of each layout and batch size."""
     rates: dict[tuple[Layout, int], float] = {}
     for layout in layouts():
-        with Limit([(work, pictures)], layout) as limit:
+        with Limit([(work, images)], layout) as limit:
             for batch in BATCHES:
                 if batch <= work.most:
                     rates[layout, batch] = limit.measure(batch, seconds)
@@ -177,12 +177,12 @@ def main() -> None:
     )
     parser.add_argument("--task", choices=sorted(LIMITED), default="classify")
     parser.add_argument("--model", help="a model of the catalogue; default: the task's")
-    parser.add_argument("--pictures", type=Path, help="a folder of JPEGs; default: the task's")
+    parser.add_argument("--images", type=Path, help="a folder of JPEGs; default: the task's")
     parser.add_argument("--seconds", type=float, default=3.0, help="for each figure")
     options = parser.parse_args()
     work = LIMITED[options.task]
     work = replace(work, model=options.model or work.model)
-    rates = sweep(work, pictures_in(options.pictures or work.pictures), options.seconds)
+    rates = sweep(work, images_in(options.images or work.images), options.seconds)
     print(f"{', '.join(work.models)}, requests per second\n")
     print("| layout | " + " | ".join(f"batch {batch}" for batch in BATCHES) + " |")
     print("| --- |" + " --- |" * len(BATCHES))

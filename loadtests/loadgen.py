@@ -1,6 +1,6 @@
 """Builds and runs `loadgen.c`.
 
-python -m loadtests.loadgen 127.0.0.1:3000 /v1/classify -c 16 -s 10 -T image/jpeg pictures/*.jpg
+python -m loadtests.loadgen 127.0.0.1:3000 /v1/classify -c 16 -s 10 -T image/jpeg images/*.jpg
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
     locust -f loadtests/locustfile.py,loadtests/shapefile.py --host ... --headless -u 32 --shape ramp
 
 `slo.toml` has the share of each. Name classes after the options to have only those users
-(`... Classifier`). Environment: `LYNCEUS_PICTURES` and `LYNCEUS_FACES`, folders of JPEGs (default: the
+(`... Classifier`). Environment: `LYNCEUS_IMAGES` and `LYNCEUS_FACES`, folders of JPEGs (default: the
 samples beside the checkout); each image of the second must show a face. A closed loop sends less as the
 service gets slower: for percentiles take `openfile.py`, for the most that a machine can do
 `loadtests.ceiling`.

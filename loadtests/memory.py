@@ -11,7 +11,7 @@ from pathlib import Path
 
 from loadtests import loadgen
 from loadtests.server import Server
-from loadtests.tasks import TASKS, bodies_of, check_answer, pictures_in
+from loadtests.tasks import TASKS, bodies_of, check_answer, images_in
 
 SETTLED = 1000  # requests until caches and allocators have what they need
 
@@ -22,15 +22,15 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--task", choices=sorted(TASKS), default="classify")
-    parser.add_argument("--pictures", type=Path, help="a folder of JPEGs; default: the task's")
+    parser.add_argument("--images", type=Path, help="a folder of JPEGs; default: the task's")
     parser.add_argument("--requests", type=int, default=20_000)
     parser.add_argument("--connections", type=int, default=16)
     parser.add_argument("--most", type=float, default=1.1, help="largest ratio that passes")
     options = parser.parse_args()
     work = TASKS[options.task]
-    pictures = pictures_in(options.pictures or work.pictures)
+    images = images_in(options.images or work.images)
     models = ",".join(work.models)
-    with bodies_of(work, pictures) as bodies, Server({"LYNCEUS_MODELS": models}) as server:
+    with bodies_of(work, images) as bodies, Server({"LYNCEUS_MODELS": models}) as server:
         check_answer(server.address, work, bodies[0])
         figures = []
         errors = 0

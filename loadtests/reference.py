@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from loadtests.asks import GRPC, pictures_of, work_of
+from loadtests.asks import GRPC, images_of, work_of
 from loadtests.limit import Layout, Limit, layouts
 from loadtests.record import Pace
 
@@ -39,7 +39,7 @@ class Reference:
         self._tasks = list(dict.fromkeys(name.removesuffix(GRPC) for name in names))
         self._layout: Layout = layouts()[0 if accelerated() else -1]
         self._batches = (1, 8, 32) if accelerated() else (1, 2)
-        jobs = [(work, pictures_of(work)) for work in map(work_of, self._tasks)]
+        jobs = [(work, images_of(work)) for work in map(work_of, self._tasks)]
         self._limit = Limit(jobs, self._layout, self._batches)
 
     def __enter__(self) -> Self:

@@ -23,7 +23,7 @@ from service.tasks.stylize import STYLIZE
 from service.tasks.task import Task
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
-PICTURES = DATA / "imagenet-sample"
+IMAGES = DATA / "imagenet-sample"
 BOUNDARY = "lynceus-2b1f5c60a94e"
 
 
@@ -36,7 +36,7 @@ class Work:
         model: its model; of a composition the first, which sees the whole image.
         embedder: the model that sees the faces which the first found, where the route embeds them.
         largest: only the largest face of an image is embedded, and there must be one.
-        pictures: a folder of JPEGs to post, unless the caller names another.
+        images: a folder of JPEGs to post, unless the caller names another.
         asked: the model that a request names.
         most: largest batch that is worth trying; canvases of style networks are large.
         limited: there is an in-process limit of it, see `chains.py`.
@@ -46,7 +46,7 @@ class Work:
     model: str
     embedder: str | None = None
     largest: bool = False
-    pictures: Path = PICTURES
+    images: Path = IMAGES
     asked: str = ""
     most: int = 32
     limited: bool = True
@@ -85,9 +85,9 @@ TASKS = {
     "classify": Work(CLASSIFY, NET),
     "digits": Work(CLASSIFY, "lenet5", asked="lenet5"),
     "detect": Work(DETECT, "yolo-person"),
-    "faces": Work(FACES_DETECT, "mtcnn", pictures=FACES),
-    "embed": Work(FACES_EMBED, "mtcnn", EMBEDDER, pictures=FACES),
-    "verify": Work(FACES_VERIFY, "mtcnn", EMBEDDER, largest=True, pictures=FACES),
+    "faces": Work(FACES_DETECT, "mtcnn", images=FACES),
+    "embed": Work(FACES_EMBED, "mtcnn", EMBEDDER, images=FACES),
+    "verify": Work(FACES_VERIFY, "mtcnn", EMBEDDER, largest=True, images=FACES),
     "stylize": Work(STYLIZE, "paintings", most=4),
     "vectors": Work(EMBED, NET),
     "explain": Work(EXPLAIN, NET, limited=False),
@@ -96,7 +96,7 @@ TASKS = {
 LIMITED = {name: work for name, work in TASKS.items() if work.limited}
 
 
-def pictures_in(folder: Path) -> list[Path]:
+def images_in(folder: Path) -> list[Path]:
     """The JPEGs of a folder and of those in it, sorted.
 
     Raises:
@@ -104,38 +104,38 @@ def pictures_in(folder: Path) -> list[Path]:
     """
     found = sorted(folder.rglob("*.jpg"))
     if not found:
-        raise FileNotFoundError(f"no *.jpg in {folder}; name a folder with --pictures")
+        raise FileNotFoundError(f"no *.jpg in {folder}; name a folder with --images")
     return found
 
 
-def requests_of(work: Work, pictures: Sequence[Path]) -> list[tuple[Path, ...]]:
+def requests_of(work: Work, images: Sequence[Path]) -> list[tuple[Path, ...]]:
     """The images of each request: one for each image, which begins it and whose neighbours follow."""
-    count = len(pictures)
+    count = len(images)
     return [
-        tuple(pictures[(first + step) % count] for step in range(len(work.fields))) for first in range(count)
+        tuple(images[(first + step) % count] for step in range(len(work.fields))) for first in range(count)
     ]
 
 
 @contextlib.contextmanager
-def bodies_of(work: Work, pictures: Sequence[Path]) -> Iterator[list[Path]]:
+def bodies_of(work: Work, images: Sequence[Path]) -> Iterator[list[Path]]:
     """Files with the HTTP requests' bodies: the images as they are, or multipart ones made for a while."""
     if len(work.fields) == 1:
-        yield list(pictures)
+        yield list(images)
         return
-    with _written(multipart(work.fields, request) for request in _read(work, pictures)) as bodies:
+    with _written(multipart(work.fields, request) for request in _read(work, images)) as bodies:
         yield bodies
 
 
 @contextlib.contextmanager
-def messages_of(work: Work, pictures: Sequence[Path]) -> Iterator[list[Path]]:
+def messages_of(work: Work, images: Sequence[Path]) -> Iterator[list[Path]]:
     """Files that hold the gRPC calls' messages, made for a while."""
-    with _written(message(request, work.asked) for request in _read(work, pictures)) as messages:
+    with _written(message(request, work.asked) for request in _read(work, images)) as messages:
         yield messages
 
 
-def _read(work: Work, pictures: Sequence[Path]) -> Iterator[list[bytes]]:
-    for request in requests_of(work, pictures):
-        yield [picture.read_bytes() for picture in request]
+def _read(work: Work, images: Sequence[Path]) -> Iterator[list[bytes]]:
+    for request in requests_of(work, images):
+        yield [image.read_bytes() for image in request]
 
 
 @contextlib.contextmanager
@@ -148,11 +148,11 @@ def _written(contents: Iterable[bytes]) -> Iterator[list[Path]]:
         yield paths
 
 
-def message(pictures: Sequence[bytes], model: str = "") -> bytes:
+def message(images: Sequence[bytes], model: str = "") -> bytes:
     """A protobuf message whose fields 1, 2 ... are these bytes (https://protobuf.dev/programming-guides/encoding),
     and the next one the model's name, if there is one."""
     parts = []
-    for number, content in enumerate([*pictures, *([model.encode()] if model else [])], start=1):
+    for number, content in enumerate([*images, *([model.encode()] if model else [])], start=1):
         length, varint = len(content), bytearray()
         while length > 127:
             varint.append(length & 127 | 128)
@@ -161,14 +161,14 @@ def message(pictures: Sequence[bytes], model: str = "") -> bytes:
     return b"".join(parts)
 
 
-def multipart(fields: Sequence[str], pictures: Sequence[bytes]) -> bytes:
+def multipart(fields: Sequence[str], images: Sequence[bytes]) -> bytes:
     """A `multipart/form-data` body (RFC 7578) of JPEGs, bounded by `BOUNDARY`."""
     parts = [
         f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{field}"; filename="{field}.jpg"\r\n'
         "Content-Type: image/jpeg\r\n\r\n".encode()
-        + picture
+        + image
         + b"\r\n"
-        for field, picture in zip(fields, pictures, strict=True)
+        for field, image in zip(fields, images, strict=True)
     ]
     return b"".join([*parts, f"--{BOUNDARY}--\r\n".encode()])
 

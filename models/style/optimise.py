@@ -98,12 +98,12 @@ def optimise(
     """
     options = options or OptimiseOptions()
     painting_size = options.style_size or options.size * 3 // 2
-    picture = _resized(content, SMALLEST)
+    image = _resized(content, SMALLEST)
     done = 0
     for level in reversed(range(options.levels)):
         target = _resized(content, options.size >> level)
         costs = _Costs(perceptual, target, _resized(style, painting_size >> level), options)
-        start = target if done == 0 else _enlarged(picture, target)
+        start = target if done == 0 else _enlarged(image, target)
         descent = _Descent(start, costs)
         for _ in range((options.steps - done) // (level + 1)):  # as many steps on every level
             if cancelled():
@@ -111,10 +111,10 @@ def optimise(
             parts = descent.step(done)
             done += 1
             shown = options.preview_every > 0 and done % options.preview_every == 0
-            preview = _bytes(descent.picture) if shown else None
+            preview = _bytes(descent.image) if shown else None
             progress(Step(done, options.steps, *parts, preview))
-        picture = descent.picture
-    pixels = _bytes(picture)
+        image = descent.image
+    pixels = _bytes(image)
     return Stylized(pixels.shape[1], pixels.shape[0], pixels)
 
 
@@ -130,14 +130,14 @@ class _Costs:
             self.contents = [perceptual.content(content, shift) for shift in SHIFTS]
             self.grams = perceptual(painting)[1]
 
-    def __call__(self, picture: Tensor, step: int) -> Tensor:
+    def __call__(self, image: Tensor, step: int) -> Tensor:
         """Tensor[1, 3, H, W] -> Tensor[3]: content, style, variation."""
         turn = step % len(SHIFTS)
-        features, grams = self.perceptual(picture, SHIFTS[turn])
+        features, grams = self.perceptual(image, SHIFTS[turn])
         costs = (
             content_cost(features, self.contents[turn]),
             style_cost(grams, self.grams),
-            total_variation(picture),
+            total_variation(image),
         )
         return torch.cat(costs)
 
@@ -151,7 +151,7 @@ class _Descent:
         self.optimiser = torch.optim.Adam([self.levels], lr=0.02)
 
     @property
-    def picture(self) -> Tensor:
+    def image(self) -> Tensor:
         """Tensor[1, 3, H, W], 0..255."""
         return self.levels.detach() * 255
 
@@ -176,10 +176,10 @@ def _resized(image: Image, longest: int) -> Tensor:
     return torch.from_numpy(pixels).permute(2, 0, 1)[None].float()
 
 
-def _enlarged(picture: Tensor, like: Tensor) -> Tensor:
-    return F.interpolate(picture, like.shape[2:], mode="bicubic").clamp(0, 255)
+def _enlarged(image: Tensor, like: Tensor) -> Tensor:
+    return F.interpolate(image, like.shape[2:], mode="bicubic").clamp(0, 255)
 
 
-def _bytes(picture: Tensor) -> Pixels:
-    pixels: Pixels = picture[0].round().clamp(0, 255).byte().permute(1, 2, 0).contiguous().numpy()
+def _bytes(image: Tensor) -> Pixels:
+    pixels: Pixels = image[0].round().clamp(0, 255).byte().permute(1, 2, 0).contiguous().numpy()
     return np.array(pixels)

@@ -45,7 +45,7 @@ class Machine:
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(reference, "Limit", Machine)
-    monkeypatch.setattr(reference, "pictures_of", lambda work: [tmp_path / "a.jpg"])
+    monkeypatch.setattr(reference, "images_of", lambda work: [tmp_path / "a.jpg"])
 
 
 @pytest.mark.usefixtures("machine")

@@ -125,7 +125,7 @@ def test_our_own_limits_are_read_and_name_tasks_that_there_are() -> None:
     assert sum(slo.mix.values()) == 100
     assert {"classify", "classify/grpc", "detect", "faces", "embed", "verify"} <= set(slo.mix)
     for task in slo.mix:
-        assert work_of(task).members
+        assert work_of(task).task.example
     assert all(limits.p99 > limits.p50 > 1 for limits in slo.limits.values())
 
 

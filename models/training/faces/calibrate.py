@@ -114,13 +114,13 @@ def read_pairs(
         raise ParameterInvalid("pairs", f"{path.name} must have the columns a, b and same (1 or 0)")
     vectors: dict[Path, NDArray[np.float64]] = {}
     without: list[Path] = []
-    for picture in sorted({path.parent / row[side] for row in rows for side in ("a", "b")}):
+    for image in sorted({path.parent / row[side] for row in rows for side in ("a", "b")}):
         try:
-            vectors[picture] = embed(decode(picture.read_bytes()), detector, embedder)[0].vector.astype(
+            vectors[image] = embed(decode(image.read_bytes()), detector, embedder)[0].vector.astype(
                 np.float64
             )
         except FaceNotFound:
-            without.append(picture)
+            without.append(image)
     sides = [(path.parent / row["a"], path.parent / row["b"], row["same"] == "1") for row in rows]
     known = [(a, b, same) for a, b, same in sides if a in vectors and b in vectors]
     distances = np.array([np.linalg.norm(vectors[a] - vectors[b]) for a, b, _ in known], dtype=np.float64)

@@ -15,7 +15,7 @@ from models.faces.verify import FaceSelect, select_face
 from models.image import Image, decode
 from models.pipeline import Pipeline
 
-PICTURES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
+IMAGES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 
 
 def run(pipeline: Pipeline, images: Sequence[Image]) -> list[object]:
@@ -53,9 +53,9 @@ def people_of(folder: Path, skip: Iterable[str] = ()) -> dict[str, list[Path]]:
     left_out = set(skip)
     people = {}
     for person in sorted(path for path in folder.iterdir() if path.is_dir() and path.name not in left_out):
-        pictures = sorted(path for path in person.iterdir() if path.suffix.lower() in PICTURES)
-        if pictures:
-            people[person.name] = pictures
+        images = sorted(path for path in person.iterdir() if path.suffix.lower() in IMAGES)
+        if images:
+            people[person.name] = images
     return people
 
 
@@ -68,8 +68,8 @@ def embed_people(
         float32 Tensor[M, D], int64 Tensor[M] (the person's number in `people`), and images without a face.
     """
     vectors, labels, without = [], [], []
-    for label, pictures in enumerate(people.values()):
-        for path in pictures:
+    for label, images in enumerate(people.values()):
+        for path in images:
             try:
                 found = embed(decode(path.read_bytes()), detector, embedder, mirror=mirror)
             except FaceNotFound:

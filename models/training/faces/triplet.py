@@ -34,7 +34,7 @@ class Recipe:
 
     Attributes:
         steps: updates.
-        people, pictures: of a batch: so many people, so many embeddings of each, drawn with replacement.
+        people, images: of a batch: so many people, so many embeddings of each, drawn with replacement.
         margin: by which a stranger must be farther than a second image of oneself, in squared distance.
         learning_rate: of Adam.
         stay: weight of the squared change of the projection, which starts as the identity: a few
@@ -44,7 +44,7 @@ class Recipe:
 
     steps: int = 300
     people: int = 8
-    pictures: int = 4
+    images: int = 4
     margin: float = 0.4
     learning_rate: float = 1e-3
     stay: float = 1e-2
@@ -106,7 +106,7 @@ def train(vectors: Tensor, labels: Tensor, recipe: Recipe) -> Tensor:
         drawn = torch.randperm(len(members), generator=generator)[: recipe.people].tolist()
         batch = torch.cat(
             [
-                members[who][torch.randint(len(members[who]), (recipe.pictures,), generator=generator)]
+                members[who][torch.randint(len(members[who]), (recipe.images,), generator=generator)]
                 for who in drawn
             ]
         ).unique()  # an embedding is no positive of itself

@@ -1,6 +1,6 @@
 """Trains the style network for some paintings; made for a CPU and a fixed amount of time.
 
-    python -m models.training.style --data PICTURES [PICTURES ...] --paintings great_wave.jpg udnie.jpg \\
+    python -m models.training.style --data IMAGES [IMAGES ...] --paintings great_wave.jpg udnie.jpg \\
         --trunk efficientnet-lite0-57934424.pth --out run --minutes 90
 
 Writes to the output folder: `last.pt` (to go on with `--resume`), `last.safetensors` and `best.safetensors`

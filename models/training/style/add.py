@@ -1,6 +1,6 @@
 """Teaches a trained style network one more painting: only the new style's scales and shifts learn.
 
-    python -m models.training.style.add styles.safetensors painting.jpg --data PICTURES \\
+    python -m models.training.style.add styles.safetensors painting.jpg --data IMAGES \\
         --trunk efficientnet-lite0-57934424.pth --out more-styles.safetensors --steps 1000
 
 Dumoulin, Shlens and Kudlur (ICLR 2017, https://arxiv.org/abs/1610.07629), section 3.2 and figure 5: the
@@ -30,7 +30,7 @@ from models.training.style.trainer import PARTS, Costs, Recipe, Trainer, planes,
 
 
 def add(
-    network: StyleNetwork, style: Style, costs: Costs, pictures: Sequence[Pixels], recipe: Recipe
+    network: StyleNetwork, style: Style, costs: Costs, images: Sequence[Pixels], recipe: Recipe
 ) -> StyleNetwork:
     """Learns a style.
 
@@ -38,7 +38,7 @@ def add(
         network: a trained one; it is not changed.
         style: the new one's name, title and thumbnail.
         costs: with the new painting as its only one.
-        pictures: uint8 [h, w, 3] each, to paint.
+        images: uint8 [h, w, 3] each, to paint.
         recipe: `style_rate`, `batch`, `size`, the weights of the costs, and how long.
 
     Returns:
@@ -54,9 +54,9 @@ def add(
     optimiser = torch.optim.Adam([code], lr=recipe.style_rate)
     progress = Progress(recipe.steps, recipe.minutes, recipe.deadline)
     total, steps = torch.zeros(len(PARTS)), 0
-    for images, styles in data.batches(pictures, 1, recipe.size, recipe.batch, recipe.seed):
+    for batch, styles in data.batches(images, 1, recipe.size, recipe.batch, recipe.seed):
         optimiser.param_groups[0]["lr"] = recipe.style_rate * (1 - 0.95 * progress.value)
-        parts = _step(copied, code, costs, images, styles, shift_of(steps))
+        parts = _step(copied, code, costs, batch, styles, shift_of(steps))
         optimiser.step()
         progress.step()
         total, steps = total + parts, steps + 1
@@ -117,8 +117,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     costs = Costs(load_classifier(options["trunk"]).backbone, [painting.pixels], recipe)
     train, _ = data.split(data.files(options["data"]))
-    pictures = data.load(train, recipe.shortest)
-    save(add(load(options["weights"]), painting.style, costs, pictures, recipe), options["out"])
+    images = data.load(train, recipe.shortest)
+    save(add(load(options["weights"]), painting.style, costs, images, recipe), options["out"])
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """A contact sheet: images in all the styles of a network, an image a row, the image itself first.
 
-    python -m models.training.style.sheet models/weights/paintings.safetensors --pictures a.jpg b.jpg c.jpg \
+    python -m models.training.style.sheet models/weights/paintings.safetensors --images a.jpg b.jpg c.jpg \
         --paintings FOLDER --trunk efficientnet-lite0-57934424.pth --optimised 2 --out docs/styles.jpg
 
 With `--paintings` the sheet begins with a row of these, and under each of the first `--optimised` images
@@ -26,12 +26,12 @@ from models.style.result import StyleOptions
 from models.style.transfer import ServedStyleNetwork, StyleNetwork, load
 
 
-def sheet(network: StyleNetwork, pictures: Sequence[Pixels], longest: int) -> Pixels:
+def sheet(network: StyleNetwork, images: Sequence[Pixels], longest: int) -> Pixels:
     """Paints as the service does, bytes in and bytes out.
 
     Args:
         network: in eval mode.
-        pictures: uint8 [h, w, 3] each.
+        images: uint8 [h, w, 3] each.
         longest: side of a cell, pixels; the images are scaled to it.
 
     Returns:
@@ -41,13 +41,13 @@ def sheet(network: StyleNetwork, pictures: Sequence[Pixels], longest: int) -> Pi
     card = Card("sheet", Kind.STYLE, "", "")
     pipeline = StylePipeline(card, ServedStyleNetwork(network), network.config.styles, buckets=[(side, side)])
     rows = []
-    for pixels in pictures:
+    for pixels in images:
         scale = longest / max(pixels.shape[:2])
         height, width = (max(1, round(edge * scale)) for edge in pixels.shape[:2])
-        picture = resize(pixels, height, width)
-        cells = [picture]
+        image = resize(pixels, height, width)
+        cells = [image]
         for style in network.config.styles:
-            item = pipeline.preprocess(Image(picture, width, height), StyleOptions(style=style.name))
+            item = pipeline.preprocess(Image(image, width, height), StyleOptions(style=style.name))
             with torch.inference_mode():
                 outputs = pipeline.module(torch.from_numpy(item.inputs[0])[None])
             cells.append(pipeline.postprocess((outputs,), [item.context])[0].pixels)
@@ -66,11 +66,11 @@ def paintings_row(paintings: Sequence[Image], longest: int) -> Pixels:
 
 
 def optimised_row(
-    picture: Image, paintings: Sequence[Image], perceptual: Perceptual, longest: int, steps: int
+    image: Image, paintings: Sequence[Image], perceptual: Perceptual, longest: int, steps: int
 ) -> Pixels:
     """uint8 [longest, (1 + N) * longest, 3]: nothing, then the image in every painting's manner."""
     options = OptimiseOptions(steps=steps, size=longest, preview_every=0)
-    painted = (optimise(picture, painting, perceptual, options).pixels for painting in paintings)
+    painted = (optimise(image, painting, perceptual, options).pixels for painting in paintings)
     blank = np.full((longest, longest, 3), 255, np.uint8)
     return np.concatenate([blank, *(_centred(pixels, longest) for pixels in painted)], axis=1)
 
@@ -87,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The command; see the top of this file."""
     parser = argparse.ArgumentParser(prog="python -m models.training.style.sheet", description=main.__doc__)
     parser.add_argument("weights", type=Path, help="of `models.training.style`")
-    parser.add_argument("--pictures", type=Path, nargs="+", required=True)
+    parser.add_argument("--images", type=Path, nargs="+", required=True)
     parser.add_argument("--size", type=int, default=256, help="side of a cell, pixels")
     parser.add_argument("--paintings", type=Path, help="a folder with STYLE.jpg for each style")
     parser.add_argument("--trunk", type=Path, help="EfficientNet-Lite0's checkpoint, for the optimiser")
@@ -99,17 +99,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error("--optimised needs --paintings and --trunk")
 
     network = load(options.weights)
-    pictures = [decode(path.read_bytes()) for path in options.pictures]
+    images = [decode(path.read_bytes()) for path in options.images]
     paintings = []
     if options.paintings is not None:
         names = [style.name for style in network.config.styles]
         paintings = [decode((options.paintings / f"{name}.jpg").read_bytes()) for name in names]
     rows = [paintings_row(paintings, options.size)] if paintings else []
-    for index, picture in enumerate(pictures):
-        rows.append(sheet(network, [picture.pixels], options.size))
+    for index, image in enumerate(images):
+        rows.append(sheet(network, [image.pixels], options.size))
         if index < options.optimised:
             perceptual = Perceptual(load_classifier(options.trunk).backbone.eval())
-            rows.append(optimised_row(picture, paintings, perceptual, options.size, options.steps))
+            rows.append(optimised_row(image, paintings, perceptual, options.size, options.steps))
     options.out.write_bytes(encode(np.concatenate(rows), "jpeg", 88))
 
 
