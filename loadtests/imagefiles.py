@@ -108,3 +108,67 @@ def webp_of_groups(side: int) -> bytes:
     data += bytes(len(data) % 2)
     chunks = b"WEBPVP8L" + len(data).to_bytes(4, "little") + data
     return b"RIFF" + len(chunks).to_bytes(4, "little") + chunks
+
+
+def box(kind: bytes, content: bytes) -> bytes:
+    """A box of an ISO media file."""
+    return struct.pack(">I", 8 + len(content)) + kind + content
+
+
+def heif_grid(tile: bytes, rows: int, columns: int, width: int, height: int) -> bytes:
+    """An AVIF or HEIC of `width` by `height` pixels, whose tiles are all the only image of the file `tile`.
+
+    They share its data, so the file stays small.
+    """
+
+    def content(kind: bytes) -> bytes:
+        at = tile.index(kind)
+        return tile[at + 4 : at - 4 + int.from_bytes(tile[at - 4 : at], "big")]
+
+    coding = b"av01" if b"av01" in tile else b"hvc1"
+    properties, described, coded = content(b"ipco"), content(b"ipma")[10:], content(b"mdat")
+    count, total = 0, rows * columns
+    at = 0
+    while at < len(properties):
+        count, at = count + 1, at + int.from_bytes(properties[at : at + 4], "big")
+    properties += box(b"ispe", bytes(4) + struct.pack(">II", width, height))
+    told = struct.pack(">BBBBHH", 0, 0, rows - 1, columns - 1, width, height)
+    numbers = range(2, 2 + total)
+    kinds = [(1, b"grid"), *((number, coding) for number in numbers)]
+    entries = [
+        box(b"infe", b"\x02\x00\x00\x00" + struct.pack(">HH", *pair[:1], 0) + pair[1] + b"\x00")
+        for pair in kinds
+    ]
+    tiles = struct.pack(">HH", 1, total) + b"".join(struct.pack(">H", number) for number in numbers)
+    described_by = struct.pack(">HBB", 1, 1, count + 1)
+    described_by += b"".join(struct.pack(">H", number) + described for number in numbers)
+
+    def meta(place: int) -> bytes:
+        places = struct.pack(">HHHHII", 1, 1, 0, 1, 0, len(told))
+        places += b"".join(struct.pack(">HHHHII", number, 0, 0, 1, place, len(coded)) for number in numbers)
+        return box(
+            b"meta",
+            bytes(4)
+            + box(b"hdlr", bytes(8) + b"pict" + bytes(13))
+            + box(b"pitm", bytes(4) + struct.pack(">H", 1))
+            + box(b"iloc", b"\x01\x00\x00\x00\x44\x00" + struct.pack(">H", 1 + total) + places)
+            + box(b"iinf", bytes(4) + struct.pack(">H", 1 + total) + b"".join(entries))
+            + box(b"iref", bytes(4) + box(b"dimg", tiles))
+            + box(
+                b"iprp",
+                box(b"ipco", properties)
+                + box(b"ipma", bytes(4) + struct.pack(">I", 1 + total) + described_by),
+            )
+            + box(b"idat", told),
+        )
+
+    head = box(b"ftyp", tile[8:12] + bytes(4) + tile[8:12] + b"mif1")
+    return head + meta(len(head) + len(meta(0)) + 8) + box(b"mdat", coded)
+
+
+def bmp(bits: int, compression: int, width: int, height: int, body: bytes, palette: bytes = b"") -> bytes:
+    """A BMP with a header of 40 bytes; `palette` may be bit fields."""
+    start = 54 + len(palette)
+    colours = len(palette) // 4 if bits <= 8 else 0
+    head = struct.pack("<IiiHHIIiiII", 40, width, height, 1, bits, compression, len(body), 0, 0, colours, 0)
+    return b"BM" + struct.pack("<IHHI", start + len(body), 0, 0, start) + head + palette + body

@@ -21,9 +21,11 @@ from numpy.typing import NDArray
 from PIL import Image as PILImage
 from torch import Tensor
 
-from models.codecs import jpeg, pillow, webp
+from models.codecs import bmp, gif, heif, jpeg, pillow, tiff, webp
 from models.errors import ImageInvalid, ImageTooLarge
-from models.image_header import SCAN_NS_PER_PIXEL, Format, Header, read_header
+from models.headers.header import Format, Frame, Header
+from models.headers.jpeg import SCAN_NS_PER_PIXEL
+from models.headers.reader import read_header
 
 Pixels = NDArray[np.uint8]
 
@@ -51,11 +53,13 @@ class Image:
     Attributes:
         pixels: uint8, [h, w, 3], RGB, upright; may be smaller than the original.
         width, height: of the upright original, in pixels.
+        frames: of the animation whose first one it is, or pages of the TIFF; 1 for a still image.
     """
 
     pixels: Pixels
     width: int
     height: int
+    frames: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +96,10 @@ class DecodePlan:
 
 
 LARGE_SECONDS: Final = 0.02
-PNG_BYTES_PER_PIXEL: Final = 4
-"""Of the limit of pixels: a PNG of 16-bit colours may have fewer, as its filters take twice the time."""
+RAW_BYTES_PER_PIXEL: Final = 4
+"""Of the limit of pixels: a PNG or TIFF of 16-bit colours may have fewer, as they take twice the time."""
+NS_PER_PIXEL: Final = 24
+"""Of the limit of pixels: an AVIF or HEIC is refused whose decoding is estimated to take more (1.2 s)."""
 MAX_SIDE: Final = 65_535
 """Pixels; more than any JPEG has."""
 
@@ -134,17 +140,23 @@ def plan(
             f"the image is {header.width} by {header.height} pixels; "
             f"at most {MAX_SIDE} pixels a side are accepted"
         )
-    if header.raw > PNG_BYTES_PER_PIXEL * limits.max_pixels:
+    if header.raw > RAW_BYTES_PER_PIXEL * limits.max_pixels:
         raise ImageTooLarge(
-            f"the PNG's rows have {header.raw} bytes; "
-            f"at most {PNG_BYTES_PER_PIXEL * limits.max_pixels} are accepted"
+            f"the {header.format}'s rows have {header.raw} bytes; "
+            f"at most {RAW_BYTES_PER_PIXEL * limits.max_pixels} are accepted"
         )
     if not header.complete:
         raise ImageInvalid(f"the {header.format} is truncated")
-    if header.frame is not None and header.frame.scan_ns > SCAN_NS_PER_PIXEL * limits.max_pixels:
+    frame = header.layout
+    if isinstance(frame, Frame) and frame.scan_ns > SCAN_NS_PER_PIXEL * limits.max_pixels:
         raise ImageInvalid("the JPEG has too many scans for its size")
     reduction = _reduction(header, min_side, max_pixels)
     memory, seconds = _CODECS[header.format].cost(header, reduction, len(data))
+    if header.format in (Format.AVIF, Format.HEIC) and seconds > 1e-9 * NS_PER_PIXEL * limits.max_pixels:
+        raise ImageTooLarge(
+            f"the {header.format} of {header.width} by {header.height} pixels and {len(data)} bytes "
+            "would take too long to decode"
+        )
     reduced = -(-header.width // reduction) * -(-header.height // reduction)
     if max_pixels is not None and reduced > max_pixels:  # after the decoder has given its own memory back
         memory = max(memory, 4 * reduced + 3 * max_pixels)
@@ -164,12 +176,16 @@ _CODECS: Final[dict[Format, _Codec]] = {
     Format.JPEG: jpeg,
     Format.PNG: pillow,
     Format.WEBP: webp,
-    Format.BMP: pillow,
+    Format.GIF: gif,
+    Format.BMP: bmp,
+    Format.TIFF: tiff,
+    Format.AVIF: heif,
+    Format.HEIC: heif,
 }
 _ROWS = 256  # bytes for each pixel of the longer side: a decoder's own rows
 _STATE = 4 << 20  # bytes: a decoder's tables, bands of rows, rounding to pages
 
-# PNG, WebP and BMP are decoded whole; those of more pixels than this, more than a photograph has, are reduced
+# Other formats are decoded whole; those of more pixels than this, more than a photograph has, are reduced
 # in bands of rows, so that no full-size RGB copy is made.
 _WHOLE_PIXELS = 16_000_000
 
@@ -177,8 +193,8 @@ _WHOLE_PIXELS = 16_000_000
 def _reduction(header: Header, min_side: int | None, max_pixels: int | None) -> int:
     """The largest that leaves `min_side` or `max_pixels`."""
     side, pixels = min(header.width, header.height), header.width * header.height
-    if header.frame is not None:
-        if not jpeg.reducible(header.frame):
+    if isinstance(header.layout, Frame):
+        if not jpeg.reducible(header.layout):
             return 1
         for factor in (8, 4, 2):  # other ratios are slower than a full decode
             if min_side is not None and side // factor >= min_side:
@@ -202,10 +218,10 @@ def decode(
     max_pixels: int | None = None,
     plan: DecodePlan | None = None,
 ) -> Image:
-    """Decodes a JPEG, PNG, WebP or BMP, by its magic bytes, and turns it upright by its EXIF orientation.
+    """Decodes an image of any accepted format, by its magic bytes, and turns it upright by its orientation.
 
-    Of an animation, the first frame. 16-bit samples are scaled to 8 bits, CMYK is converted without a
-    profile, transparency is laid over white.
+    Of an animation, the first frame; of a TIFF, the first page. 16-bit samples are scaled to 8 bits, CMYK is
+    converted without a profile, transparency is laid over white.
 
     Args:
         data: the file.
@@ -231,7 +247,7 @@ def decode(
     width, height = header.width, header.height
     if header.orientation >= 5:
         width, height = height, width
-    return Image(_upright(pixels, header.orientation), width, height)
+    return Image(_upright(pixels, header.orientation), width, height, header.frames)
 
 
 _plan = plan  # where an argument has its name

@@ -29,8 +29,8 @@ from models.image import DecodePlan, Image, Limits, decode, plan
 LIMITS = Limits(max_bytes=1 << 20, max_pixels=200_000)
 SIDES = (None, None, 1, 4, 8, 16, 28, 64, 100, 224, 640, 1440)
 PIXELS = (None, None, None, 1, 50, 1_000, 10_000, 100_000)
-WEIGHTS = {"jpeg": 12, "png": 8, "webp": 8, "bmp": 2}
-MAGIC = {"jpeg": 3, "png": 16, "webp": 16, "bmp": 2}
+WEIGHTS = {"jpeg": 12, "png": 8, "webp": 8, "bmp": 4, "gif": 4, "tiff": 8, "avif": 6, "heic": 8}
+MAGIC = {"jpeg": 3, "png": 16, "webp": 16, "bmp": 2, "gif": 6, "tiff": 4, "avif": 12, "heic": 12}
 """Magic bytes of the formats."""
 SLACK_BYTES = 4 << 20  # of the measurement: the interpreter's own
 SECONDS = 0.5
@@ -49,11 +49,11 @@ class Case:
     max_pixels: int | None
 
 
-def case(seed: int, number: int) -> Case:
+def case(seed: int, number: int, kinds: Sequence[str] = tuple(WEIGHTS)) -> Case:
     """Case `number` of a run: a valid file after one to eight mutations of its format's kind, as a rule."""
     random = Random(f"{seed} {number}")
     files = seeds()
-    [kind] = random.choices(tuple(WEIGHTS), tuple(WEIGHTS.values()))
+    [kind] = random.choices(kinds, [WEIGHTS[kind] for kind in kinds])
     honest = data = random.choice(files[kind])
     for _ in range(random.choice((0, 1, 1, 1, 1, 2, 2, 3, 5))):
         others = files[random.choice(tuple(files)) if random.random() < 0.05 else kind]
@@ -121,7 +121,7 @@ class _Memory:
         return int(status[at : status.index(b"kB", at)]) * 1024
 
 
-def _child(seed: int, first: int, last: int, here: mmap.mmap, told: int) -> None:
+def _child(seed: int, kinds: Sequence[str], first: int, last: int, here: mmap.mmap, told: int) -> None:
     """Checks cases, writes failures to the pipe `told`, and keeps the current number in `here`."""
     space = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (space + ADDRESS_SPACE, space + ADDRESS_SPACE))
@@ -129,7 +129,7 @@ def _child(seed: int, first: int, last: int, here: mmap.mmap, told: int) -> None
     warnings.simplefilter("error")
     for number in range(first, last):
         here[:8] = number.to_bytes(8, "little")
-        one = case(seed, number)
+        one = case(seed, number, kinds)
         faulthandler.dump_traceback_later(HANGS_AFTER, exit=True)
         wrong = check(one)
         faulthandler.cancel_dump_traceback_later()
@@ -137,7 +137,7 @@ def _child(seed: int, first: int, last: int, here: mmap.mmap, told: int) -> None
             os.write(told, json.dumps([number, wrong[:300]]).encode() + b"\n")
 
 
-def batch(seed: int, first: int, last: int) -> list[tuple[int, str]]:
+def batch(seed: int, first: int, last: int, kinds: Sequence[str] = tuple(WEIGHTS)) -> list[tuple[int, str]]:
     """Checks cases in a child, and in another one those after a case that ended it."""
     here, found = mmap.mmap(-1, 8), []
     while first < last:
@@ -148,7 +148,7 @@ def batch(seed: int, first: int, last: int) -> list[tuple[int, str]]:
             status = 1
             try:
                 os.close(reading)
-                _child(seed, first, last, here, writing)
+                _child(seed, kinds, first, last, here, writing)
                 status = 0
             finally:
                 os._exit(status)
@@ -171,15 +171,17 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--count", type=int, default=20_000, help="cases")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--first", type=int, default=0, help="number of the first case")
+    parser.add_argument("--format", action="append", choices=WEIGHTS, help="only these")
     parser.add_argument("--keep", type=Path, help="folder for the files of failures")
     options = parser.parse_args(arguments)
     began, wrong = time.monotonic(), 0
     last = options.first + options.count
     seeds()
+    kinds = tuple(options.format or WEIGHTS)
     for first in range(options.first, last, BATCH):
-        found = batch(options.seed, first, min(first + BATCH, last))
+        found = batch(options.seed, first, min(first + BATCH, last), kinds)
         for number, text in found:
-            one = case(options.seed, number)
+            one = case(options.seed, number, kinds)
             print(f"case {number} ({len(one.data)} bytes, min_side {one.min_side}, ", end="")
             print(f"max_pixels {one.max_pixels}): {text}", flush=True)
             if options.keep is not None:

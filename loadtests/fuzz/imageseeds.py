@@ -7,6 +7,7 @@ import struct
 import zlib
 from collections.abc import Callable, Iterator
 from functools import cache
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -15,7 +16,18 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from loadtests.fuzz.mutate import INTERESTING, mutated
-from loadtests.imagefiles import COLOUR, PNG_MAGIC, Scan, chunk, empty_bands, entropy, jpeg, segment
+from loadtests.imagefiles import (
+    COLOUR,
+    PNG_MAGIC,
+    Scan,
+    bmp,
+    chunk,
+    empty_bands,
+    entropy,
+    heif_grid,
+    jpeg,
+    segment,
+)
 
 Pixels = NDArray[np.uint8]
 Mutation = Callable[[Random, bytes, bytes], bytes]
@@ -39,7 +51,16 @@ MOST = 1 << 17  # bytes of a mutated file
 @cache
 def seeds() -> dict[str, tuple[bytes, ...]]:
     """Files by format."""
-    return {"jpeg": tuple(_jpegs()), "png": tuple(_pngs()), "webp": tuple(_webps()), "bmp": tuple(_bmps())}
+    return {
+        "jpeg": tuple(_jpegs()),
+        "png": tuple(_pngs()),
+        "webp": tuple(_webps()),
+        "bmp": tuple(_bmps()),
+        "gif": tuple(_gifs()),
+        "tiff": tuple(_tiffs()),
+        "avif": tuple(_avifs()),
+        "heic": tuple(heics()),
+    }
 
 
 def _pixels(height: int, width: int) -> Pixels:
@@ -165,8 +186,118 @@ def _bmps() -> Iterator[bytes]:
         body = struct.pack("<III", *masks) + Random(bits).randbytes(row * 20)
         head = struct.pack("<IiiHHIIiiII", 40, 30, -20, 1, bits, 3, row * 20, 0, 0, 0, 0)
         yield b"BM" + struct.pack("<IHHI", 54 + len(body), 0, 0, 66) + head + body
+    palette = Random(1).randbytes(1024)
+    for number in range(3):
+        yield bmp(8, 1, 30, 20, _run_lengths(Random(number), 8), palette)
+        yield bmp(4, 2, 30, 20, _run_lengths(Random(number), 4), palette[:64])
     core = struct.pack("<IHHHH", 12, 17, 19, 1, 24)
     yield b"BM" + struct.pack("<IHHI", 26 + 52 * 19, 0, 0, 26) + core + Random(3).randbytes(52 * 19)
+
+
+def _run_lengths(random: Random, bits: int) -> bytes:
+    """Runs, literal pixels, jumps, ends of lines: of no certain number of rows."""
+    data = b""
+    for _ in range(60):
+        count = 4 * random.randrange(1, 5)
+        data += random.choice(
+            (
+                bytes([random.randrange(1, 40), random.randrange(256)]),
+                bytes([0, count]) + random.randbytes(count * bits // 8),
+                b"\x00\x02" + bytes([random.randrange(9), random.randrange(3)]),
+                b"\x00\x00",
+            )
+        )
+    return data + b"\x00\x01"
+
+
+def _gifs() -> Iterator[bytes]:
+    for pixels in (_pixels(43, 57), _pixels(9, 5)):
+        for colours in (2, 16, 256):
+            image = Image.fromarray(pixels).quantize(colours)
+            for interlace in (0, 1):
+                for options in ({}, {"transparency": 1}):
+                    stream = io.BytesIO()
+                    image.save(stream, "GIF", interlace=interlace, **options)
+                    yield stream.getvalue()
+        stream = io.BytesIO()
+        frames = [Image.fromarray(np.roll(pixels, shift, 1)).quantize(32) for shift in range(3)]
+        frames[0].save(stream, "GIF", save_all=True, append_images=frames[1:], comment=b"c" * 300)
+        data = stream.getvalue()
+        yield data
+        yield data[:6] + struct.pack("<HH", 99, 77) + data[10:]  # the canvas is larger than the frame
+
+
+def _tiffs() -> Iterator[bytes]:
+    pixels = _pixels(43, 57)
+    for compression in (None, "packbits", "tiff_lzw", "tiff_adobe_deflate", "jpeg"):
+        for mode in ("RGB", "L", "CMYK", "P", "1", "LA", "RGBA"):
+            if compression != "jpeg" or mode in ("RGB", "L"):
+                yield _saved(pixels, "TIFF", mode, compression=compression)
+        if compression != "jpeg":
+            stream = io.BytesIO()
+            Image.fromarray(pixels[..., 0].astype(np.uint16) << 8).save(
+                stream, "TIFF", compression=compression
+            )
+            yield stream.getvalue()
+    yield _saved(pixels, "TIFF", compression="tiff_lzw", tiffinfo={317: 2, 274: 6, 278: 5})
+    yield _saved(pixels, "TIFF", save_all=True, append_images=[Image.fromarray(pixels)])
+    noise = Random(5)
+    for order in "<>":
+        for tags in (
+            {258: (16,) * 3, 277: 3, 262: 2, 284: 2},
+            {258: (8,) * 4, 277: 4, 262: 2, 338: 1},
+            {258: (16,), 277: 1, 262: 1, 322: 16, 323: 16},
+            {258: (2,), 277: 1, 262: 0, 266: 2},
+        ):
+            yield tiff(order, 40, 30, tags, noise)
+
+
+def tiff(order: str, width: int, height: int, tags: dict[int, Any], random: Random) -> bytes:
+    """An uncompressed TIFF of noise, in strips of 7 rows or in tiles (tags 322, 323)."""
+    bits, samples = tags[258][0], tags.get(277, 1)
+    planes, each = (samples, 1) if tags.get(284) == 2 else (1, samples)
+    across, down = tags.get(322, width), tags.get(323, 7)
+    count = planes * -(-width // across) * -(-height // down)
+    part = (across * bits * each + 7) // 8 * down
+    offsets = [8 + index * part for index in range(count)]
+    tiled = 322 in tags
+    tags = {256: width, 257: height, 259: 1, **tags}
+    tags |= {324: offsets, 325: [part] * count} if tiled else {273: offsets, 279: [part] * count, 278: down}
+    at = 8 + part * count
+    entries, behind = [], b""
+    begin = at + 2 + 12 * len(tags) + 4
+    for tag, value in sorted(tags.items()):
+        numbers = value if isinstance(value, list | tuple) else [value]
+        packed = struct.pack(f"{order}{len(numbers)}I", *numbers)
+        if len(numbers) > 1:
+            packed, behind = struct.pack(f"{order}I", begin + len(behind)), behind + packed
+        entries.append(struct.pack(f"{order}HHI", tag, 4, len(numbers)) + packed)
+    directory = struct.pack(f"{order}H", len(entries)) + b"".join(entries) + bytes(4)
+    magic = b"II*\x00" if order == "<" else b"MM\x00*"
+    return magic + struct.pack(f"{order}I", at) + random.randbytes(part * count) + directory + behind
+
+
+def _avifs() -> Iterator[bytes]:
+    pixels = _pixels(64, 88)
+    for subsampling in ("4:0:0", "4:2:0", "4:2:2", "4:4:4"):
+        yield _saved(pixels, "AVIF", subsampling=subsampling, quality=40, speed=10)
+    plain = _saved(pixels, "AVIF", quality=60, speed=10)
+    yield plain
+    yield _saved(np.dstack([pixels, pixels[..., 0]]), "AVIF", "RGBA", quality=40, speed=10, exif=_exif(6)[6:])
+    yield _saved(_pixels(9, 5), "AVIF", quality=100, subsampling="4:4:4", speed=10)
+    stream = io.BytesIO()
+    frames = [Image.fromarray(np.roll(pixels, shift, 1)) for shift in range(3)]
+    frames[0].save(stream, "AVIF", save_all=True, append_images=frames[1:], quality=40, speed=10)
+    yield stream.getvalue()
+    yield heif_grid(plain, 2, 2, 170, 120)
+
+
+def heics() -> Iterator[bytes]:
+    """Files of 64 x 88 and of 45 x 61 pixels, written by pillow-heif 1.4: no HEVC encoder is installed."""
+    files = {path.stem: path.read_bytes() for path in sorted((Path(__file__).parent / "heic").iterdir())}
+    yield from files.values()
+    yield heif_grid(files["420"], 2, 2, 170, 120)
+    yield heif_grid(files["10bit"], 1, 3, 264, 64)
 
 
 TOKENS = [
@@ -176,6 +307,8 @@ TOKENS = [
     b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x02", b"\xff\xe1\x00\x08Exif\x00\x00", b"JFIF\x00\x02",
     b"IHDR", b"IDAT", b"IEND", b"tRNS", b"PLTE", b"acTL", b"eXIf", b"\x00\x00\x00\x00", b"\xff\xff\xff\xff",
     b"VP8 ", b"VP8L", b"VP8X", b"ALPH", b"ANIM", b"ANMF", b"EXIF", b"\x9d\x01\x2a", b"BM",
+    b"\x21\xf9\x04\x01\x00\x00\x05\x00", b"\x2c\x00\x00\x00\x00", b"II*\x00", b"ftyp", b"meta", b"hvcC",
+    b"av1C", b"ispe", b"clap", b"irot", b"imir", b"auxl", b"dimg", b"\x12\x00", b"\x00\x00\x01\x26",
 ]  # fmt: skip
 
 
@@ -348,9 +481,66 @@ def _bits(random: Random, data: bytes, other: bytes) -> bytes:
     return b"".join(pieces)
 
 
+def _anywhere(random: Random, data: bytes, other: bytes) -> bytes:
+    """A few bytes or bits, most often of the coded data."""
+    changed = bytearray(data)
+    for _ in range(random.choice((1, 1, 2, 4, 10))):
+        at = random.randrange(len(changed)) if changed else 0
+        if at < len(changed):
+            changed[at] = random.choice((changed[at] ^ 1 << random.randrange(8), random.randrange(256)))
+    return bytes(changed)
+
+
+def _entry(random: Random, data: bytes, other: bytes) -> bytes:
+    """A number of an entry of a TIFF's first directory."""
+    order = "<" if data[:2] == b"II" else ">"
+    at = int.from_bytes(data[4:8], "little" if order == "<" else "big") if len(data) > 8 else 0
+    if at + 14 > len(data):
+        return _head(random, data, other)
+    (count,) = struct.unpack_from(f"{order}H", data, at)
+    place = at + 2 + 12 * random.randrange(max(count, 1)) + random.choice((0, 2, 4, 8, 8, 8, 8))
+    value = random.choice(
+        (0, 1, 2, 3, 4, 5, 7, 8, 16, 32, 32773, random.randrange(70), random.choice(INTERESTING))
+    )
+    size = 2 if place % 12 in (0, 2) and random.random() < 0.5 else 4
+    packed = bytes((value & 256**size - 1).to_bytes(size, "little" if order == "<" else "big"))
+    return data[:place] + packed + data[place + size :]
+
+
+def _media(random: Random, data: bytes, other: bytes) -> bytes:
+    """A number or a box of the description of an AVIF or HEIC, or its place."""
+    kinds = (
+        b"ispe",
+        b"hvcC",
+        b"av1C",
+        b"ipma",
+        b"iloc",
+        b"iref",
+        b"infe",
+        b"pitm",
+        b"clap",
+        b"colr",
+        b"irot",
+        b"mdat",
+    )
+    found = [at for kind in kinds if (at := data.find(kind)) >= 0]
+    if not found:
+        return _head(random, data, other)
+    at = random.choice(found) + random.choice((-4, 4, 8, random.randrange(4, 60)))
+    if random.random() < 0.6:
+        value = random.choice((0, 1, 2, 63, 64, 255, random.randrange(256)))
+        return data[:at] + bytes([value]) + data[at + 1 :]
+    number = random.choice((random.randrange(700), random.choice(INTERESTING))) & 0xFFFFFFFF
+    return data[:at] + number.to_bytes(4, "big") + data[at + 4 :]
+
+
 MUTATIONS: dict[str, tuple[Mutation, ...]] = {
     "jpeg": (_bytes, _head, _frame, _frame, _frame, _scan, _scan, _pieces(segments), _pieces(segments)),
     "png": (_bytes, _head, _mended, _mended, _mended, _mended, _rows, _rows, _pieces(chunks)),
     "webp": (_bytes, _head, _head, _bits, _bits, _bits, _pieces(boxes)),
-    "bmp": (_bytes, _head, _head, _head),
+    "bmp": (_bytes, _head, _head, _head, _anywhere),
+    "gif": (_bytes, _head, _head, _anywhere, _anywhere),
+    "tiff": (_bytes, _anywhere, _entry, _entry, _entry, _entry),
+    "avif": (_bytes, _anywhere, _anywhere, _media, _media),
+    "heic": (_bytes, _anywhere, _anywhere, _anywhere, _media, _media),
 }

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from functools import cache, partial
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -12,6 +14,7 @@ from PIL import Image
 from loadtests.hostile import jpeg, png, webp
 from loadtests.hostile.documents import form, part
 from loadtests.hostile.jpeg import Frame
+from loadtests.imagefiles import bmp, heif_grid
 
 Maker = Callable[[], bytes]
 SIDE = 7_000
@@ -34,6 +37,14 @@ QUICK = (
     "webp alpha",
     "webp animated, frames",
     "bmp 1 bit",
+    "bmp runs of one pixel",
+    "avif rgb 4:4:4",
+    "avif grid of noise",
+    "heic flat12 24 megapixels",
+    "gif",
+    "gif blocks of a byte",
+    "tiff tiff_lzw CMYK",
+    "tiff strips of a row",
 )
 """Those of the reduced run."""
 
@@ -45,6 +56,7 @@ def all_images() -> dict[str, Maker]:
     _jpegs(makers)
     _pngs(makers)
     _others(makers)
+    _media(makers)
     return {name: cache(make) for name, make in makers.items()}
 
 
@@ -169,7 +181,44 @@ def _others(makers: dict[str, Maker]) -> None:
     makers["bmp 1 bit, from the top"] = partial(webp.bitmap, SIDE, -SIDE, bits=1)
     makers["bmp 1 x 2000000"] = partial(webp.bitmap, 1, 2_000_000, bits=1)
     makers["bmp a palette of 4 billion"] = partial(webp.bitmap, 100, 100, bits=8, colors=2**32 - 1)
+    makers["bmp run lengths, ended at once"] = partial(bmp, 8, 1, SIDE, SIDE, b"\x00\x01", bytes(1_024))
+    makers["bmp runs of one pixel"] = partial(bmp, 8, 1, SIDE, SIDE, b"\x01\x07" * 9_000_000, bytes(1_024))
     makers["noise 640"] = _noise
+
+
+def _media(makers: dict[str, Maker]) -> None:
+    for mode, chroma in (("RGB", "4:2:0"), ("RGB", "4:4:4"), ("RGBA", "4:4:4")):
+        name = f"avif {mode.lower()} {chroma}"
+        makers[name] = partial(_saved, mode, "AVIF", SIDE, speed=10, subsampling=chroma)
+    makers["avif 24 megapixels with alpha"] = partial(_saved, "RGBA", "AVIF", 4_900, speed=10)
+    makers["avif grid"] = partial(_avif_grid, 22)
+    makers["avif grid of noise"] = partial(_avif_grid, 22, noise=True)
+    makers["avif grid of 2500 tiles"] = partial(_avif_grid, 50)
+    for name in ("flat", "flat12"):
+        makers[f"heic {name} 24 megapixels"] = partial(_heic_grid, name, 19, (256, 256))
+        makers[f"heic {name} 31 megapixels"] = partial(_heic_grid, name, 22, (256, 256))
+    makers["heic of 400 small tiles"] = partial(_heic_grid, "444", 20, (88, 64))
+    makers["gif"] = partial(_saved, "P", "GIF", SIDE)
+    makers["gif 300000 frames"] = lambda: (
+        _saved("P", "GIF", 10)[:-1]
+        + (b"\x2c" + bytes(4) + b"\x01\x00\x01\x00\x00\x02\x02L\x01\x00") * 300_000
+    )
+    makers["gif blocks of a byte"] = lambda: (
+        _saved("P", "GIF", 10)[:-1] + b"\x21\xfe" + b"\x01\x00" * 9_000_000
+    )
+    for compression in ("tiff_lzw", "tiff_adobe_deflate", "jpeg"):
+        for mode in ("RGB",) if compression == "jpeg" else ("RGB", "CMYK", "1", "I;16"):
+            makers[f"tiff {compression} {mode}"] = partial(
+                _saved, mode, "TIFF", SIDE, compression=compression
+            )
+    makers["tiff one strip"] = partial(
+        _saved, "RGB", "TIFF", SIDE, compression="tiff_adobe_deflate", tiffinfo={278: SIDE}
+    )
+    makers["tiff strips of a row"] = partial(
+        _saved, "RGB", "TIFF", SIDE, compression="tiff_lzw", tiffinfo={278: 1}
+    )
+    makers["tiff directory of 65535 tags"] = lambda: b"II*\x00\x08\x00\x00\x00\xff\xff" + bytes(12 * 65_535)
+    makers["tiff pages in a ring"] = lambda: _ring(100_000)
 
 
 @cache
@@ -193,6 +242,48 @@ def _with(make: Callable[..., bytes], before: Callable[[], list[bytes]]) -> byte
 def _honest() -> bytes:
     """A complete grey baseline JPEG of 49 megapixels."""
     return _encoded(Image.new("L", (SIDE, SIDE), 128), "JPEG")
+
+
+def _saved(mode: str, kind: str, side: int, **options: Any) -> bytes:
+    out = io.BytesIO()
+    image = Image.new(
+        mode, (side, side), 7 if len(mode) < 3 or mode == "I;16" else (40, 90, 200, 128)[: len(mode)]
+    )
+    if mode == "P":
+        image.putpalette(bytes(768))
+    image.save(out, kind, **options)
+    return out.getvalue()
+
+
+def _avif_grid(count: int, *, noise: bool = False) -> bytes:
+    levels = np.random.default_rng(1).integers(0, 256 if noise else 1, (256, 256, 3), dtype=np.uint8)
+    out = io.BytesIO()
+    Image.fromarray(levels).save(out, "AVIF", quality=90, speed=10)
+    return heif_grid(out.getvalue(), count, count, 256 * count, 256 * count)
+
+
+def _heic_grid(name: str, count: int, tile: tuple[int, int]) -> bytes:
+    """`count` times `count` tiles of that width and height, each a file of the fuzzing."""
+    data = (Path(__file__).parents[1] / "fuzz" / "heic" / f"{name}.heic").read_bytes()
+    return heif_grid(data, count, count, tile[0] * count, tile[1] * count)
+
+
+def _ring(pages: int) -> bytes:
+    """A TIFF of many pages, the last of which is followed by the first."""
+    image = _saved("L", "TIFF", 10)
+    begin = int.from_bytes(image[4:8], "little")
+    count = int.from_bytes(image[begin : begin + 2], "little")
+    directory = image[begin : begin + 2 + 12 * count]
+    first = len(image) + len(image) % 2
+    size = len(directory) + 4
+    links = [(first + size * (page + 1)).to_bytes(4, "little") for page in range(pages - 1)]
+    links.append(first.to_bytes(4, "little"))
+    return (
+        image[:4]
+        + first.to_bytes(4, "little")
+        + image[8:].ljust(first - 8, b"\x00")
+        + b"".join(directory + link for link in links)
+    )
 
 
 def _webp(mode: str) -> bytes:

@@ -1,8 +1,8 @@
 """JPEG: libjpeg-turbo through simplejpeg, and through Pillow where TurboJPEG has no name for the sampling.
 
-The frame types are those of `image_header.Frame`: baseline, extended and progressive, Huffman-coded, 8 bits.
-Only their rows come reduced when a reduced size is asked for; those of a lossless frame are written at full
-size, past the end of the buffer.
+The frame types are those of `models.headers.header.Frame`: baseline, extended and progressive,
+Huffman-coded, 8 bits. Only their rows come reduced when a reduced size is asked for; those of a lossless
+frame are written at full size, past the end of the buffer.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from PIL.JpegImagePlugin import JpegImageFile
 from models.codecs import pillow
 from models.codecs.rows import Pixels, light, pack
 from models.errors import ImageInvalid
-from models.image_header import Frame, Header, jpeg_without_metadata
+from models.headers.header import Frame, Header
+from models.headers.jpeg import without_metadata
 
 # These samplings of the first component (and of the fourth), the others 1 x 1. TurboJPEG names no others.
 _TURBO_SAMPLINGS = frozenset({(1, 1), (2, 1), (2, 2), (1, 2), (4, 1), (1, 4)})
@@ -45,8 +46,7 @@ def reducible(frame: Frame) -> bool:
 
 def cost(header: Header, reduction: int, length: int) -> tuple[int, float]:
     """Bytes: the result, and, where there are several scans, all coefficients; and seconds."""
-    frame = header.frame
-    assert frame is not None  # noqa: S101 - it is a JPEG
+    frame = _layout(header)
     result = -(-header.width // reduction) * -(-header.height // reduction)
     memory = 2 * frame.coefficients + max(3, header.components) * result
     if not reducible(frame):
@@ -59,10 +59,9 @@ def cost(header: Header, reduction: int, length: int) -> tuple[int, float]:
 
 def decode(data: bytes, header: Header, reduction: int) -> Pixels:
     """uint8 RGB, divided by `reduction` and rounded up."""
-    frame = header.frame
-    assert frame is not None  # noqa: S101 - it is a JPEG
+    frame = _layout(header)
     if not reducible(frame):
-        return pillow.decode_with(_Jpeg, jpeg_without_metadata(data, header.components), header, 1)
+        return pillow.decode_with(_Jpeg, without_metadata(data, header.components), header, 1)
     height, width = -(-header.height // reduction), -(-header.width // reduction)
     pixels = np.empty((height, width, 4 if header.components == 4 else 3), np.uint8)
     try:
@@ -72,11 +71,16 @@ def decode(data: bytes, header: Header, reduction: int) -> Pixels:
             raise ImageInvalid("the JPEG is truncated or corrupt") from error
         if _warns_in_its_header(data):  # which ended the call before anything was decoded
             try:
-                _decompress(jpeg_without_metadata(data, header.components), pixels)
+                _decompress(without_metadata(data, header.components), pixels)
             except ValueError as second:
                 if not _is_harmless(second):
                     raise ImageInvalid("the JPEG is truncated or corrupt") from second
     return pack(pixels, light) if header.components == 4 else pixels
+
+
+def _layout(header: Header) -> Frame:
+    assert isinstance(header.layout, Frame)  # noqa: S101 - by its format
+    return header.layout
 
 
 def _decompress(data: bytes, pixels: Pixels) -> None:

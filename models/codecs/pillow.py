@@ -1,4 +1,4 @@
-"""PNG and BMP through Pillow; and the odd JPEG that TurboJPEG does not take.
+"""PNG through Pillow; and the odd JPEG that TurboJPEG does not take.
 
 Pillow keeps 1 byte a pixel of what is grey or has a palette, 2 of 16-bit grey and 4 of all else.
 """
@@ -11,27 +11,25 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import Image as PILImage
 from PIL import ImageFile
-from PIL.BmpImagePlugin import BmpImageFile
 from PIL.PngImagePlugin import PngImageFile
 
 from models.codecs.rows import Pixels, band_rows, gather, over_white
 from models.errors import ImageInvalid
-from models.image_header import Format, Header, png_without_metadata
+from models.headers.header import Header
+from models.headers.png import without_metadata
 
 
 def cost(header: Header, reduction: int, length: int) -> tuple[int, float]:
-    """Bytes: Pillow's image, the result and a PNG without its metadata; and seconds."""
+    """Bytes: Pillow's image, the result and a file without its metadata; and seconds."""
     pixels = header.width * header.height
     result = -(-header.width // reduction) * -(-header.height // reduction)
-    memory = header.stored * pixels + 3 * result + (length if header.format is Format.PNG else 0)
+    memory = header.stored * pixels + 3 * result + length
     return memory, 6e-9 * header.raw + 10e-9 * pixels + 2e-9 * length
 
 
 def decode(data: bytes, header: Header, reduction: int) -> Pixels:
-    """uint8 RGB; of a PNG the metadata is removed before Pillow reads it."""
-    if header.format is Format.PNG:
-        return decode_with(PngImageFile, png_without_metadata(data), header, reduction)
-    return decode_with(BmpImageFile, data, header, reduction)
+    """uint8 RGB, divided by `reduction` and rounded up."""
+    return decode_with(PngImageFile, without_metadata(data), header, reduction)
 
 
 def decode_with(plugin: type[ImageFile.ImageFile], data: bytes, header: Header, reduction: int) -> Pixels:

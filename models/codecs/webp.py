@@ -11,7 +11,7 @@ import numpy as np
 
 from models.codecs.rows import Pixels, band_rows, gather, over_white, pack
 from models.errors import ImageInvalid
-from models.image_header import Header, WebpImage
+from models.headers.header import Header, WebpImage
 
 # It would write what is wrong with a client's file to stderr.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
@@ -29,8 +29,7 @@ _KEPT = 32 << 20  # bytes of a freed block that the C library may keep for itsel
 
 def cost(header: Header, reduction: int, length: int) -> tuple[int, float]:
     """Bytes: OpenCV's image and its copy, libwebp's own, its tables, a canvas, the new file; and seconds."""
-    image = header.webp
-    assert image is not None  # noqa: S101 - it is a WebP
+    image = _layout(header)
     pixels, canvas = image.width * image.height, header.width * header.height
     own = tables = usual = groups = 0
     if image.lossless or image.alpha:
@@ -54,8 +53,7 @@ def cost(header: Header, reduction: int, length: int) -> tuple[int, float]:
 
 def decode(data: bytes, header: Header, reduction: int) -> Pixels:
     """uint8 RGB, divided by `reduction` and rounded up; over white, as is a canvas around a frame."""
-    image = header.webp
-    assert image is not None  # noqa: S101 - it is a WebP
+    image = _layout(header)
     pixels = _decode(data, image)
     width, height = header.width, header.height
     if (image.width, image.height) != (width, height):
@@ -68,6 +66,11 @@ def decode(data: bytes, header: Header, reduction: int) -> Pixels:
         return pixels
     rows = band_rows(width, reduction)
     return gather((pixels[top : top + rows] for top in range(0, height, rows)), height, width, reduction)
+
+
+def _layout(header: Header) -> WebpImage:
+    assert isinstance(header.layout, WebpImage)  # noqa: S101 - by its format
+    return header.layout
 
 
 def _decode(data: bytes, image: WebpImage) -> Pixels:

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Generic, Self, TypeVar
 
@@ -41,11 +41,12 @@ NOT_ALIVE_AFTER = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Answer(Generic[R]):
-    """A result, the name of the model that gave it, and its timing."""
+    """A result, the name of the model that gave it, its timing, and how many frames the image's file has."""
 
     model: str
     result: R
     timing: Timing
+    frames: int = 1
 
 
 class KeptImage:
@@ -254,7 +255,9 @@ class Engine:
             image = data.image
             if keep is not None:
                 keep.image = image
-            return await self.infer_prepared(runner, partial(pipeline.preprocess, image, options), deadline)
+            prepare_kept = partial(pipeline.preprocess, image, options)
+            answer = await self.infer_prepared(runner, prepare_kept, deadline)
+            return replace(answer, frames=image.frames)
         began = decoded = 0.0
 
         def prepare(check: Callable[[], None]) -> Prepared:
@@ -297,7 +300,7 @@ class Engine:
         if self._tracing is not None:
             self._tracing.stage("decode", began, decoded, runner.labels)
         timing = Timing(decoded, done.queue_s, done.compute_s, done.batch_size)
-        return Answer(runner.card.name, done.result, timing)
+        return Answer(runner.card.name, done.result, timing, plan.header.frames)
 
     async def decode(self, data: bytes, kept: KeptImage, deadline: float | None) -> Timing:
         """Decodes an image once for several models, which are then given `kept`.

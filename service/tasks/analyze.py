@@ -83,7 +83,7 @@ async def run(
             assert work is not None  # noqa: S101 (each of them has one)
             calls.append(partial(work, engine, {"image": kept}, getattr(params, name), context))
         found = await together([partial(outcome, call) for call in calls], len(calls))
-        width, height = kept.image.width, kept.image.height
+        width, height, frames = kept.image.width, kept.image.height, kept.image.frames
     parts = {
         name: one if isinstance(one, Answer) else problem_of(one)
         for name, one in zip(wanted, found, strict=True)
@@ -93,7 +93,10 @@ async def run(
             logger.error("request %s: %s failed", context.name, name, exc_info=one)
     timings = [one.timing for one in found if isinstance(one, Answer)]
     return Answer(
-        "", Analyzed(width, height, parts), decoding + (Timing.slowest(timings) if timings else Timing())
+        "",
+        Analyzed(width, height, parts),
+        decoding + (Timing.slowest(timings) if timings else Timing()),
+        frames,
     )
 
 
@@ -118,13 +121,13 @@ def present(answer: Answer[Analyzed], params: AnalyzeParams) -> AnalyzeAnswer:
             results[name] = {"problem": part.body()}
         else:
             results[name] = show(part, getattr(params, name))
-    return AnalyzeAnswer(image=Size(width=result.width, height=result.height), results=results)
+    return AnalyzeAnswer(image=Size.of(answer), results=results)
 
 
 def reply(answer: Answer[Analyzed], params: AnalyzeParams) -> Mapping[str, Any]:
     """The gRPC reply has a field for each task, and the problems side by side."""
     result = answer.result
-    fields: dict[str, Any] = {"image": Size(width=result.width, height=result.height), "problems": []}
+    fields: dict[str, Any] = {"image": Size.of(answer), "problems": []}
     for name, part in result.parts.items():
         if isinstance(part, Problem):
             problem = {"code": part.kind.code, "detail": part.detail, "parameter": part.parameter}

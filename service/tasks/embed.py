@@ -58,7 +58,7 @@ async def run(
     answer = await engine.infer(runner, images["image"], None, context.deadline)
     found: Classification = answer.result
     vector = ImageVector(found.width, found.height, found.embedding, runner.card.sha256)
-    return Answer(answer.model, vector, answer.timing)
+    return Answer(answer.model, vector, answer.timing, answer.frames)
 
 
 def present(answer: Answer[ImageVector], params: EmbedParams) -> EmbedAnswer:

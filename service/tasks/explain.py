@@ -140,7 +140,7 @@ async def _explained(
         timing = Timing(decoded - began, 0.0, time.perf_counter() - decoded, 1)
         call.check()
         result = then(image, Explained(image.width, image.height, found), call)
-        return Answer(runner.card.name, result, timing)
+        return Answer(runner.card.name, result, timing, image.frames)
 
     with runner.admit():
         plan = await engine.plan(data, max_pixels=EXPLAINED_PIXELS)

@@ -12,7 +12,7 @@ from typing import Any, Generic, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from models.parameters import Parameters
 from models.pipeline import Card, Kind
@@ -38,10 +38,20 @@ class AnswerModel(BaseModel):
 
 
 class Size(AnswerModel):
-    """The upright original's size in pixels."""
+    """The upright original's size in pixels, and what else there is in its file."""
 
     width: int
     height: int
+    frames: int = Field(
+        1,
+        exclude_if=lambda frames: frames == 1,
+        description="of the animation whose first one this is, or pages of the TIFF; left out where it is 1",
+    )
+
+    @classmethod
+    def of(cls, answer: Answer[Any]) -> Self:
+        """Of a result that has the image's size."""
+        return cls(width=answer.result.width, height=answer.result.height, frames=answer.frames)
 
 
 class ImageAnswer(AnswerModel):
@@ -53,7 +63,7 @@ class ImageAnswer(AnswerModel):
     @classmethod
     def of(cls, answer: Answer[Any], **fields: object) -> Self:
         """Of a result that has the image's size."""
-        return cls(model=answer.model, image=answer.result, **fields)
+        return cls(model=answer.model, image=Size.of(answer), **fields)
 
 
 @dataclass(frozen=True, slots=True)

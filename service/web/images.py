@@ -7,12 +7,13 @@ from functools import partial
 from typing import Final
 
 from models.errors import ImageInvalid, MediaTypeUnsupported, ParameterInvalid, echoed
+from models.headers.accepted import MEDIA_TYPES
 from service.oip.tensors import from_base64
 from service.web.json_text import Structure, parse_json
 from service.web.multipart import Malformed, boundary_of, split
 from service.web.request import Request
 
-RAW = ("image/jpeg", "image/png", "image/webp", "image/bmp", "image/x-ms-bmp", "application/octet-stream")
+RAW = (*MEDIA_TYPES, "image/x-ms-bmp", "image/heif", "application/octet-stream")
 JSON = "application/json"
 FORM = "multipart/form-data"
 TEXTS: Final = 64

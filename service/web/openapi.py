@@ -10,6 +10,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from pydantic import BaseModel, TypeAdapter
 
 from models.errors import ImageInvalid, ImageTooLarge, MediaTypeUnsupported, ModelUnknown, ParameterInvalid
+from models.headers.accepted import MEDIA_TYPES
 from models.parameters import properties
 from service import __version__
 from service.errors import (
@@ -27,7 +28,7 @@ from service.errors import (
     Unauthenticated,
 )
 from service.tasks import TASKS
-from service.web.images import FORM, JSON, RAW
+from service.web.images import FORM, JSON
 from service.web.request import FORMATS as ACCEPTED
 from service.web.route import Headers, Route, is_plain
 from service.web.v2.codec import InferBody
@@ -112,7 +113,7 @@ def images_body(*fields: str) -> Node:
         JSON: form({"type": "string", "format": "byte"}),
     }
     if len(fields) == 1:
-        content |= {kind: {"schema": BINARY} for kind in RAW[:4]}
+        content |= {kind: {"schema": BINARY} for kind in MEDIA_TYPES}
     return {"required": True, "content": content}
 
 

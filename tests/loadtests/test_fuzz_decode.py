@@ -31,7 +31,7 @@ def test_what_goes_wrong_in_a_child_is_told(monkeypatch: pytest.MonkeyPatch) -> 
     number = -1
     kept: list[bytearray] = []
 
-    def case(_: int, asked: int) -> Case:
+    def case(_: int, asked: int, kinds: object) -> Case:
         nonlocal number
         number = asked
         return Case(b"", None, None)

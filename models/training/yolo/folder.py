@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from models.image_header import read_header
+from models.headers.reader import read_header
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 

@@ -49,12 +49,14 @@ PICTURE_FORMAT_PNG: PictureFormat
 PICTURE_FORMAT_WEBP: PictureFormat
 
 class Size(_message.Message):
-    __slots__ = ("width", "height")
+    __slots__ = ("width", "height", "frames")
     WIDTH_FIELD_NUMBER: _ClassVar[int]
     HEIGHT_FIELD_NUMBER: _ClassVar[int]
+    FRAMES_FIELD_NUMBER: _ClassVar[int]
     width: int
     height: int
-    def __init__(self, width: _Optional[int] = ..., height: _Optional[int] = ...) -> None: ...
+    frames: int
+    def __init__(self, width: _Optional[int] = ..., height: _Optional[int] = ..., frames: _Optional[int] = ...) -> None: ...
 
 class Box(_message.Message):
     __slots__ = ("x1", "y1", "x2", "y2")

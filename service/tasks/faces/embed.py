@@ -25,6 +25,7 @@ from service.tasks.task import (
     Arrays,
     ImageAnswer,
     Images,
+    Size,
     Task,
     Tensors,
     TensorSpec,
@@ -65,12 +66,12 @@ async def run(
         if aligned:
             one = await engine.infer(embedder, images["image"], None, context.deadline, keep=kept)
             result = whole_chip(embedder.card, one.result, kept.image.width, kept.image.height)
-            return Answer(one.model, result, one.timing)
+            return Answer(one.model, result, one.timing, one.frames)
         detector = engine.find(Kind.FACES, params.model)
         found = await engine.infer(detector, images["image"], params, context.deadline, keep=kept)
         vectors, timing = await embed_faces(engine, kept.image, found.result.items, embedder, context)
     result = Embedded(found.result, tuple(vectors), embedder.card.name, embedder.card.sha256)
-    return Answer(found.model, result, found.timing + timing)
+    return Answer(found.model, result, found.timing + timing, found.frames)
 
 
 def whole_chip(card: Card, embedding: Embedding, width: int, height: int) -> Embedded:
@@ -94,7 +95,8 @@ def present(answer: Answer[Embedded], params: FacesEmbedParams) -> EmbeddedFaces
         )
         for face, embedding in zip(result.faces.items, result.embeddings, strict=True)
     ]
-    return EmbeddedFacesAnswer(model=answer.model, image=result.faces, faces=faces)
+    size = Size(width=result.faces.width, height=result.faces.height, frames=answer.frames)
+    return EmbeddedFacesAnswer(model=answer.model, image=size, faces=faces)
 
 
 def reply(answer: Answer[Embedded], params: FacesEmbedParams) -> Mapping[str, Any]:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image as PILImage
 
 from loadtests.imagefiles import COLOUR, PNG_MAGIC, Scan, chunk, empty_bands, entropy, frame, jpeg, segment
-from models.errors import ImageInvalid, ImageTooLarge
+from models.errors import ImageInvalid, ImageTooLarge, MediaTypeUnsupported
 from models.image import DEFAULT_LIMITS, Limits, decode, plan
 from tests.models.image.test_decode import difference, orientation_block, saved, smooth
 from tests.paths import SHARED, needs_shared
@@ -326,11 +326,11 @@ def test_the_shortest_webp() -> None:
 
 
 def test_what_is_wrong_with_a_file_is_not_written_anywhere(capfd: pytest.CaptureFixture[str]) -> None:
-    for kind in ("JPEG", "PNG", "WEBP", "BMP"):
+    for kind in ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF"):
         data = saved(smooth(40, 40), kind)
         for cut in (30, len(data) // 2):
             damaged = data[:cut] + bytes(20) + data[cut + 20 :]
-            with contextlib.suppress(ImageInvalid):
+            with contextlib.suppress(ImageInvalid, MediaTypeUnsupported):
                 decode(damaged)
     assert capfd.readouterr() == ("", "")
 
