@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class Network(ABC):
         inputs: those that have no default value.
         outputs: in their order; empty: the file does not say.
         metadata: what the exporter wrote beside the network.
+        details: more for the card.
     """
 
     format: ClassVar[str]
@@ -45,6 +47,7 @@ class Network(ABC):
     inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...] = ()
     metadata: Mapping[str, str]
+    details: Mapping[str, Any] = MappingProxyType({})
 
     @abstractmethod
     def output_shapes(self, batch: int, item: Sequence[int], dtype: str) -> list[Shape]:

@@ -39,7 +39,8 @@ class OnnxNetwork(Network):
 
     def __init__(self, path: Path) -> None:
         self._data, self._name = path.read_bytes(), path.name
-        self.opset = _opset(memoryview(self._data), path.name)
+        self._opset = _opset(memoryview(self._data), path.name)
+        self.details = {"opset": self._opset}
         model = self._read()
         self.inputs = tuple(_info(port, index) for index, port in enumerate(model.inputs))
         self.outputs = tuple(_info(port, index) for index, port in enumerate(model.outputs))
@@ -53,7 +54,7 @@ class OnnxNetwork(Network):
             return _openvino().Core().read_model(self._data)
         except Exception as error:
             raise WeightsError(
-                f"OpenVINO cannot read {self._name} (ONNX opset {self.opset}): {reason(error)}"
+                f"OpenVINO cannot read {self._name} (ONNX opset {self._opset}): {reason(error)}"
             ) from error
 
     def output_shapes(self, batch: int, item: Sequence[int], dtype: str) -> list[Shape]:

@@ -171,6 +171,7 @@ def _opened(
     outputs = Outputs(network, given, options)
     details: dict[str, Any] = {
         "format": network.format,
+        **network.details,
         "network_input": f"{given.dtype} {shown((given.batch or None, *given.item))} {options.colour}",
         "resize": options.resize,
     }

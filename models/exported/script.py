@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import re
 import warnings
+import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,8 +16,11 @@ from torch import nn
 from models.errors import WeightsError
 from models.exported.network import Network, Shape, TensorInfo, flatten, reason
 
-_FILES = ("aten::from_file", "aten::save")
-"""Operations that read or write files."""
+_CALLS = re.compile(
+    rb"\b(?:torch\.|ops\.aten\.)(from_file|save)\(|\bops\.(?!aten\.|prim\.|torchvision\.|quantized\.)(\w+\.\w+)"
+)
+"""In a module's code: operations that read or write files, and those of other libraries (torchvision's read
+and write files, too)."""
 
 _OF_TENSORS = ("aten::Bool", "aten::Int", "aten::Float", "aten::item", "aten::is_nonzero")
 """What makes a Python number of a tensor's value."""
@@ -32,19 +37,15 @@ class ScriptNetwork(Network):
 
     def __init__(self, path: Path) -> None:
         self.metadata = {}
+        data = path.read_bytes()
+        if called := _forbidden(data):  # before it is loaded, which may run some of its code
+            raise WeightsError(f"{path.name} calls {called}, which may read or write files")
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", FutureWarning)  # TorchScript is no longer developed
-                self._module = torch.jit.load(io.BytesIO(path.read_bytes()), map_location="cpu").eval()
-                kinds = {node.kind() for node in _nodes(self._module.inlined_graph)}
-                if touching := sorted(kinds & set(_FILES)):  # before constants are folded, which runs them
-                    raise WeightsError(
-                        f"{path.name} holds {', '.join(touching)}, which reads or writes files"
-                    )
+                self._module = torch.jit.load(io.BytesIO(data), map_location="cpu").eval()
                 graph = self._graph()
             arguments = self._module.forward.schema.arguments[1:]
-        except WeightsError:
-            raise
         except Exception as error:  # the reader raises many kinds
             raise WeightsError(f"{path.name} cannot be read as TorchScript: {reason(error)}") from error
         self.inputs = tuple(TensorInfo(one.name) for one in arguments if not one.has_default_value())
@@ -78,6 +79,15 @@ class ScriptNetwork(Network):
     def openvino(self, batch: int, item: Sequence[int], dtype: str) -> Any:
         example = torch.zeros((batch or 2, *item), dtype=getattr(torch, dtype))
         return convert(self._module, example)
+
+
+def _forbidden(data: bytes) -> str:
+    """The first call in an archive's code that is refused; empty: none."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        for name in archive.namelist():
+            if name.partition("/")[2].startswith("code/") and (found := _CALLS.search(archive.read(name))):
+                return (found[1] or found[2]).decode()
+    return ""
 
 
 def convert(module: nn.Module, example: torch.Tensor) -> Any:

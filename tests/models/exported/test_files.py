@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -415,15 +416,35 @@ def test_nothing_of_a_program_is_unpickled(tmp_path: Path) -> None:
     assert not mark.exists()
 
 
-def test_torchscript_that_touches_files_is_refused(tmp_path: Path) -> None:
-    class Reader(nn.Module):
-        def forward(self, images: Tensor) -> Tensor:
-            return images.mean((2, 3)) + torch.from_file("/etc/hostname", False, 3, dtype=torch.uint8)
+def calling(line: str) -> bytes:
+    """A TorchScript archive whose code has one more line; it runs as it is loaded, or later."""
+    out = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        torch.jit.save(torch.jit.script(ShapeBranch()), out)
+    with zipfile.ZipFile(out) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    (code,) = [name for name in members if name.endswith(".py")]
+    members[code] = members[code].replace(b"    _0 =", line.encode() + b"\n    _0 =")
+    assert line.encode() in members[code]
+    return zipped(**members)
 
+
+@pytest.mark.parametrize(
+    ("line", "called"),
+    [
+        ('    _9 = torch.from_file("/etc/hostname", False, 3)', "from_file"),
+        ('    _9 = ops.aten.from_file("/etc/hostname", False, 3)', "from_file"),
+        ('    _9 = ops.image.read_file("/etc/hostname")', r"image\.read_file"),
+    ],
+)
+def test_torchscript_that_touches_files_is_refused_before_it_is_loaded(
+    line: str, called: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "reader.pt"
-    with pytest.warns(FutureWarning):
-        torch.jit.save(torch.jit.script(Reader()), path)
-    with pytest.raises(WeightsError, match=r"reader\.pt holds aten::from_file"):
+    path.write_bytes(calling(line))
+    monkeypatch.setattr("torch.jit.load", lambda *_, **__: pytest.fail("it was loaded"))
+    with pytest.raises(WeightsError, match=rf"reader\.pt calls {called}, which may read or write files"):
         open_network(path)
 
 
