@@ -17,7 +17,7 @@ JSON = "application/json"
 """Explanations are images, unless JSON is asked for."""
 GRPC = "/grpc"
 """Ends the name of a task that is asked for over gRPC."""
-VARIABLES = {"imagenet-sample": "LYNCEUS_IMAGES", "faces": "LYNCEUS_FACES"}
+VARIABLES = {"imagenet-sample": "LOADTEST_IMAGES", "faces": "LOADTEST_FACES"}
 
 CHECKS: Mapping[str, Check] = {
     "classify": answers.labels(5),
@@ -82,7 +82,7 @@ def work_of(name: str) -> Work:
 
 
 def images_of(work: Work) -> list[Path]:
-    """A task's JPEGs: those of the folder that `LYNCEUS_IMAGES` or `LYNCEUS_FACES` names, or its own.
+    """A task's JPEGs: those of the folder that `LOADTEST_IMAGES` or `LOADTEST_FACES` names, or its own.
 
     Raises:
         FileNotFoundError: there are none.

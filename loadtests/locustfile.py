@@ -4,7 +4,7 @@
     locust -f loadtests/locustfile.py,loadtests/shapefile.py --host ... --headless -u 32 --shape ramp
 
 `slo.toml` has the share of each. Name classes after the options to have only those users
-(`... Classifier`). Environment: `LYNCEUS_IMAGES` and `LYNCEUS_FACES`, folders of JPEGs (default: the
+(`... Classifier`). Environment: `LOADTEST_IMAGES` and `LOADTEST_FACES`, folders of JPEGs (default: the
 samples beside the checkout); each image of the second must show a face. A closed loop sends less as the
 service gets slower: for percentiles take `openfile.py`, for the most that a machine can do
 `loadtests.ceiling`.
@@ -27,7 +27,7 @@ from loadtests.grpc_client import VisionClient
 from loadtests.tasks import TASKS
 from loadtests.verdict import SLO, read_slo
 
-MIX = read_slo(Path(os.environ.get("LYNCEUS_SLO") or SLO)).mix
+MIX = read_slo(Path(os.environ.get("LOADTEST_SLO") or SLO)).mix
 JPEG = {"Content-Type": "image/jpeg"}
 PAUSE = between(0.0, 0.2)
 

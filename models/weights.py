@@ -299,6 +299,10 @@ class Store:
             )
         return path
 
+    def has_converted(self, file: File) -> bool:
+        """Whether the converted copy of a file is there; it may have been damaged."""
+        return (self.cache / f"{file.converted[:16]}-{Path(file.path).stem}.safetensors").is_file()
+
     def _converted(self, file: File, path: Path) -> Path:
         if not file.convert:
             return path

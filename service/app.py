@@ -15,6 +15,7 @@ import torch
 from models import registry
 from models.image import Limits
 from models.weights import Store, standard_catalogue
+from service.engine.aside import Aside
 from service.engine.engine import Answer, Engine, outcome, together
 from service.engine.executor import make_executor, pick_device
 from service.engine.memory import MemoryBudget
@@ -31,6 +32,8 @@ from service.telemetry.metrics import Metrics
 from service.telemetry.tracing import Tracing, make_tracing
 
 T = TypeVar("T")
+SCRAPE = 10.0
+"""Longest in seconds that a scrape may take: as long as Prometheus waits."""
 
 
 class Service:
@@ -51,6 +54,7 @@ class Service:
         engine: the models.
         auth: API keys.
         log: records every request at its end.
+        scrapes: reads the metrics' files.
         jobs: style jobs; None where no served model can compute them.
     """
 
@@ -74,6 +78,7 @@ class Service:
         keys = [key.get_secret_value() for key in settings.api_keys]
         self.auth = Auth(keys, settings.api_keys_file, concurrency=settings.key_concurrency)
         self.log = RequestLog(metrics, self.auth, enabled=settings.access_log)
+        self.scrapes = Aside("scrape", SCRAPE)
         self.jobs: JobService | None = None
 
     async def run(
@@ -193,6 +198,7 @@ def build(settings: Settings) -> Service:
                 max_queue=settings.max_queue,
                 slots=settings.slots,
                 linger=settings.linger_ms / 1000,
+                max_wait=settings.max_wait_seconds,
                 tracing=tracing,
             )
         )

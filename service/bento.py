@@ -9,6 +9,7 @@ access log are off, since they cost more than half of the requests per second; t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -16,17 +17,22 @@ import subprocess
 import sys
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import bentoml
+import click
+from bentoml._internal.configuration.containers import BentoMLContainer
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from models.errors import ModelError
-from models.weights import Store, standard_catalogue
-from service.host.accept import share_fairly
+from models.weights import standard_catalogue
+from service.host.accept import FairServer, share_fairly
 from service.host.connections import ConnectionGuard, raise_open_files
 from service.host.gpus import claim, gpus
-from service.settings import Settings
+from service.host.heartbeat import Heartbeat, Watchdog, end_within, reason_file
+from service.settings import SettingsError, load
+from service.telemetry.log import write_in_threads
+from service.telemetry.metrics import DIRECTORY
 
 if TYPE_CHECKING:
     from service.app import Service
@@ -34,10 +40,17 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-SETTINGS = Settings()
+MARGIN: Final = 5.0
+"""Seconds that a worker's end may take besides its drain and its longest request."""
+
+try:
+    SETTINGS = load()
+except SettingsError as error:
+    sys.exit(f"lynceus cannot start: {error}")
 HEALTH = ("/livez", "/readyz", "/healthz")
 GPUS = len(gpus(SETTINGS.device, os.environ))  # without torch, which would cost this process 600 MB
 WORKERS = SETTINGS.worker_count(GPUS)
+END = SETTINGS.drain_seconds + SETTINGS.timeout_seconds + MARGIN
 
 
 class Hosted(bentoml.Service[Any]):
@@ -73,22 +86,31 @@ class Lynceus:
 
     service: Service | None = None
     server: Server | None = None
+    watchdog: Watchdog | None = None
+    heartbeat: Heartbeat | None = None
+    listening: list[FairServer]
+    leaving: asyncio.Task[None] | None = None
 
     @bentoml.on_deployment
     @staticmethod
     def check() -> None:
-        """Once, before there are workers: a wrong model or file ends the server with one line and status 1.
+        """Once, before there are workers: what is wrong ends the server with one line and status 1.
 
-        Each worker verifies what it loads again; but a worker that dies is restarted for ever. Models of an
+        Each worker verifies what it loads again; but a worker that dies is started again. Models of an
         operator's own files are also built and run once, in a process of its own, since that takes torch.
         """
+        from service.host.checks import check
+        from service.host.supervisor import watch_workers  # circus, which a worker does not need
+
+        context = click.get_current_context(silent=True)
+        given = context.params if context else {}
+        http = (given["host"], given["port"]) if "host" in given and "port" in given else None
+        metrics = Path(BentoMLContainer.prometheus_multiproc_dir.get())
         try:
-            catalogue = standard_catalogue(SETTINGS.catalogue)
-            store = Store(SETTINGS.weights_dir)
-            for name in SETTINGS.models:
-                store.originals(catalogue[name])
-        except ModelError as error:
+            check(SETTINGS, http, metrics if metrics.is_dir() else None, WORKERS)
+        except SettingsError as error:
             sys.exit(f"lynceus cannot start: {error}")
+        catalogue = standard_catalogue(SETTINGS.catalogue)
         own = [name for name in SETTINGS.models if catalogue[name].of_operator]
         if own:
             code = str(Path(__file__).resolve().parents[1])
@@ -101,13 +123,32 @@ class Lynceus:
             if tried.returncode:
                 told = tried.stdout.strip() or f"the check of {', '.join(own)} ended with {tried.returncode}"
                 sys.exit(f"lynceus cannot start: {told}")
-        from service.host.supervisor import watch_workers  # circus, which a worker does not need
-
-        watch_workers()
+        if not SETTINGS.api_keys and SETTINGS.api_keys_file is None:
+            logger.warning("no API keys are set: every client is answered")
+        logging.getLogger("service").setLevel(SETTINGS.log_level)
+        write_in_threads()
+        watch_workers(END + MARGIN)
 
     @bentoml.on_startup
     async def start(self) -> None:
-        """Loads, verifies and warms every model; a failure ends the worker."""
+        """Loads, verifies and warms every model; a failure ends the worker, and tells the supervisor why."""
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        stops = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+        for number in stops:
+            signal.signal(number, signal.SIG_DFL)  # nothing is under way yet: it ends at once
+        try:
+            await self._start()
+        except Exception as error:
+            self._tell(" ".join(str(error).split()) or repr(error))
+            if isinstance(error, ModelError | OSError | ValueError):  # again it would be the same
+                logger.error("this worker cannot start: %s", error)
+                os._exit(os.EX_CONFIG)
+            raise
+        for number, handler in stops.items():
+            signal.signal(number, handler)
+        self._leave_on(signal.SIGTERM)
+
+    async def _start(self) -> None:
         claim(SETTINGS.device, bentoml.server_context.worker_index or 1, os.environ)
         from service.app import build  # torch, which looks for its GPU now
         from service.rpc.server import Server
@@ -119,6 +160,7 @@ class Lynceus:
             logger.warning("the limit of open files allows %d connections of each kind", connections)
         layout = {"workers": WORKERS, "slots": SETTINGS.slot_count(GPUS)}  # it sees only its own GPU
         service = build(SETTINGS.model_copy(update={**layout, "max_connections": connections}))
+        write_in_threads(service.metrics.log_dropped.inc)
         app = Application(service)
         await service.start()
         if SETTINGS.grpc_port:
@@ -126,41 +168,68 @@ class Lynceus:
             await self.server.start()
         cast(Hosted, Lynceus).app = app
         self.service = service
-        self._drain_on(signal.SIGTERM)
+        engine = service.engine
+        folder = Path(os.environ[DIRECTORY])
+        self.heartbeat = Heartbeat(folder, service.metrics)
+        self.heartbeat.start()
+        self.watchdog = Watchdog(folder, service.metrics, lambda: engine.alive, lambda: engine.longest)
+        self.watchdog.start()
         loop = asyncio.get_running_loop()  # on which uvicorn listens when this returns
-        if WORKERS > 1:
-            share_fairly(loop)
-        ConnectionGuard(SETTINGS.header_timeout_seconds, connections, loop).watch()
+        self.listening = share_fairly(loop)
+        seconds = SETTINGS.header_timeout_seconds
+        ConnectionGuard(seconds, connections, loop, lambda: engine.draining).watch()
 
     @bentoml.on_shutdown
     async def stop(self) -> None:
-        """Runs when every request has been answered."""
+        """Runs when every HTTP request has been answered."""
         if self.service is None:
             return
         self.service.engine.draining = True
-        async with asyncio.TaskGroup() as group:  # at once: the time until SIGKILL is one for all
+        async with asyncio.TaskGroup() as group:
             group.create_task(self.service.stop_jobs())
-            if self.server is not None:
+            if self.leaving is not None:
+                await self.leaving
+            elif self.server is not None:
                 group.create_task(self.server.stop(SETTINGS.timeout_seconds))
         await self.service.stop()
+        for server in self.listening:
+            await server.finish()
+        if self.heartbeat is not None and self.watchdog is not None:
+            self.watchdog.stop()
+            self.heartbeat.stop()
 
     async def __is_alive__(self) -> bool:
-        return self.service is None or self.service.engine.alive
+        if self.service is None or self.watchdog is None:
+            return True
+        return self.service.engine.alive and not self.watchdog.peer_hangs
 
     async def __is_ready__(self) -> bool:
         return self.service is not None and self.service.engine.ready
 
-    def _drain_on(self, number: signal.Signals) -> None:
-        """Delays the stop after the signal: not ready, but still answering, until no request is under way."""
+    def _tell(self, reason: str) -> None:
+        with contextlib.suppress(OSError, KeyError):
+            reason_file(Path(os.environ[DIRECTORY]), os.getpid()).write_text(reason, encoding="utf-8")
+
+    def _leave_on(self, number: signal.Signals) -> None:
+        """Delays the stop after the signal: not ready, but still answering, until no request is under way.
+
+        Both transports stop at the same time, and whatever hangs, the process has ended after `END` seconds.
+        """
         assert self.service is not None  # noqa: S101
         engine = self.service.engine
         then: Any = signal.getsignal(number)
         loop = asyncio.get_running_loop()
 
+        def leave() -> None:
+            if self.server is not None:
+                self.leaving = loop.create_task(self.server.stop(SETTINGS.timeout_seconds))
+            then(number, None)
+
         def begin(signum: int, frame: FrameType | None) -> None:
             if not engine.draining:
                 engine.draining = True
+                end_within(END)
                 logger.info("draining for %.1f s", SETTINGS.drain_seconds)
-                loop.call_soon_threadsafe(loop.call_later, SETTINGS.drain_seconds, then, signum, None)
+                loop.call_soon_threadsafe(loop.call_later, SETTINGS.drain_seconds, leave)
 
         signal.signal(number, begin)

@@ -1,24 +1,36 @@
 """Every setting, typed, bounded and frozen; read once from `LYNCEUS_*`. A bad value fails at start.
 
+`load` is how a process reads them: what is wrong is one line, and no variable is ignored.
+
 `python -m service.settings` prints the table of docs/settings.md.
 """
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 import sys
+from collections.abc import Mapping
 from enum import StrEnum
 from math import ceil
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 MIB = 1024 * 1024
 ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@\s*]+")
 """As a browser writes it in the Origin header (RFC 6454): no path, no slash at its end."""
+
+PREFIX = "LYNCEUS_"
+OF_KUBERNETES = re.compile(r"LYNCEUS_(\w+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT(_\d+_(TCP|UDP|SCTP)(_\w+)?)?)")
+"""What the kubelet sets in pods beside a Service named lynceus or lynceus-*, with `enableServiceLinks`."""
+
+
+class SettingsError(Exception):
+    """A setting is wrong. The text is one line with its name, its value (never a secret) and the remedy."""
 
 
 def _cores() -> int:
@@ -62,7 +74,11 @@ class Settings(BaseSettings):
     """The service's configuration. Each field is the environment variable `LYNCEUS_<FIELD>`."""
 
     model_config = SettingsConfigDict(
-        env_prefix="LYNCEUS_", frozen=True, extra="forbid", protected_namespaces=()
+        env_prefix=PREFIX,
+        frozen=True,
+        extra="forbid",
+        protected_namespaces=(),
+        hide_input_in_errors=True,  # a key may be among it
     )
 
     models: Annotated[tuple[str, ...], NoDecode] = Field(
@@ -98,6 +114,12 @@ class Settings(BaseSettings):
     )
     max_batch: int = Field(0, ge=0, le=256, description="largest batch; 0: 2 on a CPU, 32 on a GPU")
     max_queue: int = Field(128, ge=1, le=100_000, description="images that may wait per model and worker")
+    max_wait_seconds: float = Field(
+        2.0,
+        gt=0,
+        le=3600,
+        description="longest that an image waits for its model; one that would wait longer is refused",
+    )
     linger_ms: float = Field(
         0.0, ge=0, le=1000, description="how long an idle queue's first image waits for more"
     )
@@ -180,6 +202,27 @@ class Settings(BaseSettings):
             value = tuple(part.strip() for part in value.split(",") if part.strip())
         return value
 
+    @field_validator("api_keys", mode="before")
+    @classmethod
+    def _some_key(cls, value: Any) -> Any:
+        if isinstance(value, str) and value and not value.strip(", \t\n"):
+            raise ValueError("it holds no key: every client would be answered")
+        return value
+
+    @field_validator(
+        "catalogue",
+        "weights_dir",
+        "grpc_tls_cert",
+        "grpc_tls_key",
+        "api_keys_file",
+        "state_dir",
+        mode="before",
+    )
+    @classmethod
+    def _unset(cls, value: Any) -> Any:
+        """An empty path is none: `Path("")` is the working folder."""
+        return None if isinstance(value, str) and not value.strip() else value
+
     @field_validator("models")
     @classmethod
     def _distinct(cls, value: tuple[str, ...]) -> tuple[str, ...]:
@@ -231,6 +274,40 @@ class Settings(BaseSettings):
         if self.decoders >= 0:
             return self.decoders
         return 4 if cuda else 0 if self.thread_count(cuda) == 1 else self.thread_count(cuda)
+
+
+def load(environment: Mapping[str, str] = os.environ) -> Settings:
+    """The settings of a process's environment.
+
+    Raises:
+        SettingsError: a value is wrong, or a variable `LYNCEUS_*` is no setting.
+    """
+    names = {f"{PREFIX}{field.upper()}" for field in Settings.model_fields}
+    for name in sorted(environment):
+        if not name.upper().startswith(PREFIX) or OF_KUBERNETES.fullmatch(name):
+            continue
+        if name.upper() not in names:
+            near = difflib.get_close_matches(name.upper(), sorted(names), 1)
+            raise SettingsError(f"{name} is no setting" + (f": did you mean {near[0]}?" if near else ""))
+    try:
+        return Settings()
+    except ValidationError as error:
+        raise SettingsError(_said(error, environment)) from None
+
+
+def _said(error: ValidationError, environment: Mapping[str, str]) -> str:
+    """The first of what is wrong, in one line."""
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    said = first["msg"].removeprefix("Value error, ")
+    if not first["loc"]:  # several settings together; the text names them
+        return said
+    field = str(first["loc"][0])
+    name, known = f"{PREFIX}{field.upper()}", Settings.model_fields[field]
+    given = next((value for key, value in environment.items() if key.upper() == name), "")
+    value = "" if field == "api_keys" else f"={given[:100]!r}"
+    default = known.get_default()
+    shown = ",".join(default) if isinstance(default, tuple) else "" if default is None else str(default)
+    return f"{name}{value}: {said}. It is: {known.description} (default: {shown or 'none'})"
 
 
 def main() -> None:

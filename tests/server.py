@@ -55,6 +55,7 @@ class Server:
         self._terminated = False
         full = {key: value for key, value in os.environ.items() if not key.startswith("LYNCEUS_")}
         full |= {"LYNCEUS_GRPC_HOST": "127.0.0.1", "LYNCEUS_GRPC_PORT": str(self.grpc_port)}
+        full["LYNCEUS_MAX_WAIT_SECONDS"] = "60"  # the machine may be busy
         full["LYNCEUS_STATE_DIR"] = str(log.parent / f"state-{self.port}")
         full |= {f"LYNCEUS_{key.upper()}": str(value) for key, value in settings.items()}
         full |= {"BENTOML_DO_NOT_TRACK": "True", "BENTOML_HOME": str(log.parent / f"bentoml-{self.port}")}

@@ -27,7 +27,7 @@ from service.errors import DeadlineExceeded, NotReady, Overloaded
 
 T = TypeVar("T")
 R = TypeVar("R")
-Reason = Literal["full", "expired", "cancelled"]
+Reason = Literal["full", "hopeless", "expired", "cancelled"]
 
 
 class Observer:
@@ -40,7 +40,8 @@ class Observer:
         """A run raised. With `size` over 1 its halves are tried next; else the item fails with `error`."""
 
     def on_drop(self, reason: Reason) -> None:
-        """An item ends without a result: refused at a full queue, out of time, or its client left."""
+        """An item ends without a result: refused (the queue is full, it would be late), out of time, or its
+        client left."""
 
     def on_depth(self, items: int) -> None:
         """So many items wait now."""
@@ -66,12 +67,22 @@ class BatchResult(Generic[R]):
     batch_size: int
 
 
+@dataclass(frozen=True, slots=True)
+class Running(Generic[T, R]):
+    """A batch on the device since `began`."""
+
+    task: asyncio.Task[None]
+    batch: list[Entry[T, BatchResult[R]]]
+    began: float
+
+
 class Batcher(Generic[T, R]):
     """Gathers items into batches for a device that works on few batches at a time.
 
     Only items of one key share a batch; among keys the one with the oldest head goes first, and within a key
     items leave in the order they came. Beyond what the free slots can take at once, at most `max_queue` items
-    wait; the next one is refused at once. Cancelled and expired items never reach the device.
+    wait; the next one is refused at once. Cancelled and expired items never reach the device, and none waits
+    for longer than `longest_wait`; `check` tells beforehand.
 
     A run that raises is retried by halves: a poison item fails alone with its own exception after 2 log2(n)
     extra runs, its neighbours succeed, and n items cost 2n - 1 runs at the very worst. A run out of memory
@@ -86,6 +97,8 @@ class Batcher(Generic[T, R]):
         max_queue: int,
         slots: int = 1,
         linger: float = 0.0,
+        max_wait: float = float("inf"),
+        sharing: Callable[[], int] = lambda: 1,
         is_oom: Callable[[BaseException], bool] = lambda error: isinstance(error, MemoryError),
         clock: Clock | None = None,
         observer: Observer | None = None,
@@ -99,6 +112,8 @@ class Batcher(Generic[T, R]):
             slots: batches on the device at once; 2 lets the next batch be staged while one computes.
             linger: seconds that a batch which is not full waits for more, from its first item's arrival.
                 It adds as much latency at low load, so 0 unless the device gains more by larger batches.
+            max_wait: seconds that an item may wait.
+            sharing: how many batchers compute on the same cores or device now, this one included.
             is_oom: whether an exception of `run` is the device's out-of-memory.
         """
         if max_batch < 1 or slots < 1 or max_queue < 0 or linger < 0:
@@ -107,6 +122,8 @@ class Batcher(Generic[T, R]):
         self._max_queue = max_queue
         self._slots = slots
         self._linger = linger
+        self._max_wait = max_wait
+        self._sharing = sharing
         self._is_oom = is_oom
         self._clock: Clock = clock or LoopClock()
         self._observer = observer or Observer()
@@ -118,7 +135,7 @@ class Batcher(Generic[T, R]):
         self._scheduled = False
         self._lingering: Handle | None = None
         self._closed = False
-        self._running: dict[int, tuple[asyncio.Task[None], list[Entry[T, BatchResult[R]]]]] = {}
+        self._running: dict[int, Running[T, R]] = {}
         self._cut = False
         self._idle = asyncio.Event()  # set once closed with nothing left to do
         # Batches run in this context, not in that of the request that started them.
@@ -142,7 +159,42 @@ class Batcher(Generic[T, R]):
     @property
     def retry_after(self) -> float:
         """Seconds in which what waits now should have drained: 0.05 to 60; 1 before any batch ended."""
-        return self._rate.seconds_for(self._room.depth)
+        seconds = self._rate.seconds_for(self._room.depth, self._sharing())
+        return min(60.0, max(0.05, seconds)) if seconds or not self._room.depth else 1.0
+
+    @property
+    def seconds_per_item(self) -> float:
+        """As measured, at the present load of the cores; 0 before any batch ended."""
+        return self._rate.seconds_for(1, self._sharing())
+
+    @property
+    def longest_wait(self) -> float:
+        """Seconds that an item may wait: `max_wait`, but never less than two batches take, or a slow model
+        would idle between them."""
+        return max(self._max_wait, 2 * self._rate.batch_seconds(self._sharing()))
+
+    def check(self, ahead: int, deadline: float | None) -> None:
+        """Whether an item that comes now can be answered in time, as far as the speed so far tells.
+
+        Args:
+            ahead: items that were admitted before it and have no result yet.
+            deadline: clock time after which its result is of no use.
+
+        Raises:
+            Overloaded: it cannot; with the seconds until another one could.
+        """
+        if not ahead:
+            return  # nothing to wait for; besides, only batches that run correct a measurement
+        sharing, now = self._sharing(), self._clock.now()
+        batch = self._rate.batch_seconds(sharing)
+        began = min((running.began for running in self._running.values()), default=now)
+        wait = max(0.0, self._rate.seconds_for(ahead, sharing) - min(batch, now - began))
+        late = wait - self.longest_wait
+        if deadline is not None:
+            late = max(late, now + wait + batch - deadline)
+        if late > 0:
+            self._observer.on_drop("hopeless")
+            raise Overloaded(f"{ahead} images are before it, which take {wait:.1f} s", min(60.0, late))
 
     async def submit(self, item: T, *, key: Hashable = None, deadline: float | None = None) -> BatchResult[R]:
         """Queues one item and waits for its result. Cancelling the caller removes the item.
@@ -171,9 +223,9 @@ class Batcher(Generic[T, R]):
         entry = Entry(self._number, item, key, now, deadline, future)
         length = self._room.add(entry)
         self._observer.on_depth(self._room.depth)
-        timer = None
-        if deadline is not None:
-            timer = self._clock.call_later(deadline - now, self._drop, entry, "expired")
+        latest = min(now + self.longest_wait, float("inf") if deadline is None else deadline)
+        if latest < float("inf"):
+            entry.timer = self._clock.call_later(latest - now, self._due, entry)
         if self._inflight < self._slots:
             if length >= self._cap.size:
                 self._dispatch()
@@ -187,8 +239,8 @@ class Batcher(Generic[T, R]):
                 self._drop(entry, "cancelled")
             raise
         finally:
-            if timer is not None:
-                timer.cancel()
+            if entry.timer is not None:
+                entry.timer.cancel()
 
     async def drain(self, grace: float) -> bool:
         """Refuses new items, lets those queued and on the device finish, then closes; lingers no more.
@@ -214,9 +266,19 @@ class Batcher(Generic[T, R]):
         waiting = list(self._room)
         for entry in waiting:
             self._take_back(entry)
-        for entry in chain(waiting, *(batch for _, batch in self._running.values())):
+        for entry in chain(waiting, *(running.batch for running in self._running.values())):
             entry.fail(NotReady("the service is stopping"))
         self._idle.set()
+
+    def _due(self, entry: Entry[T, BatchResult[R]]) -> None:
+        """An item has waited for too long, or its deadline has come."""
+        left = None if entry.deadline is None else entry.deadline - self._clock.now()
+        if left is not None and left <= 0:
+            self._drop(entry, "expired")
+        elif entry in self._room:
+            self._drop(entry, "hopeless")
+        elif left is not None:  # it is on the device
+            entry.timer = self._clock.call_later(left, self._due, entry)
 
     def _take_back(self, entry: Entry[T, BatchResult[R]]) -> None:
         if self._room.remove(entry):
@@ -231,7 +293,10 @@ class Batcher(Generic[T, R]):
 
     def _end(self, entry: Entry[T, BatchResult[R]], reason: Reason) -> None:
         self._observer.on_drop(reason)
-        entry.fail(DeadlineExceeded("the deadline passed before the result was there"))
+        if reason == "hopeless":
+            entry.fail(Overloaded("it has waited for as long as it may", self.retry_after))
+        else:
+            entry.fail(DeadlineExceeded("the deadline passed before the result was there"))
 
     def _is_wanted(self, entry: Entry[T, BatchResult[R]], now: float) -> bool:
         """Whether its caller still waits; ends it if it is due and the loop has not reached its timer."""
@@ -264,7 +329,7 @@ class Batcher(Generic[T, R]):
                 self._inflight += 1
                 self._observer.on_inflight(self._inflight)
                 task = asyncio.get_running_loop().create_task(self._serve(batch), context=self._context)
-                self._running[batch[0].number] = task, batch
+                self._running[batch[0].number] = Running(task, batch, now)
         self._settle()
 
     def _gather(self, lane: Lane[T, BatchResult[R]], now: float) -> list[Entry[T, BatchResult[R]]]:
@@ -298,7 +363,7 @@ class Batcher(Generic[T, R]):
             del self._running[batch[0].number]
             self._inflight -= 1
             self._observer.on_inflight(self._inflight)
-            self._rate.ended(len(batch), started, self._clock.now())
+            self._rate.ended(len(batch), started, self._clock.now(), self._sharing())
             self._dispatch()
 
     async def _attempt(self, part: list[Entry[T, BatchResult[R]]]) -> list[list[Entry[T, BatchResult[R]]]]:

@@ -32,18 +32,23 @@ class BatchLimit:
 
 class DrainRate:
     """How fast batches end while the device is busy: two moving averages and their quotient, which stands
-    even where batches on two slots end at one moment."""
+    even where batches on two slots end at one moment.
+
+    Time is counted per share: of two models that compute on the same cores at once each has half of them.
+    """
 
     def __init__(self) -> None:
         self._items, self._seconds, self._last = 0.0, 0.0, 0.0
 
-    def ended(self, items: int, began: float, now: float) -> None:
+    def ended(self, items: int, began: float, now: float, sharing: int = 1) -> None:
         self._items += 0.2 * (items - self._items)
-        self._seconds += 0.2 * (now - max(began, self._last) - self._seconds)
+        self._seconds += 0.2 * ((now - max(began, self._last)) / sharing - self._seconds)
         self._last = now
 
-    def seconds_for(self, items: int) -> float:
-        """How long so many items should take: 0.05 to 60; 1 before any batch ended."""
-        if not self._seconds:
-            return 1.0
-        return min(60.0, max(0.05, items * self._seconds / self._items))
+    def seconds_for(self, items: int, sharing: int = 1) -> float:
+        """How long so many items should take while so many models compute; 0 before any batch ended."""
+        return items * sharing * self._seconds / self._items if self._items else 0.0
+
+    def batch_seconds(self, sharing: int = 1) -> float:
+        """How long a batch of the usual size should take; 0 before any ended."""
+        return sharing * self._seconds

@@ -128,6 +128,8 @@ class Engine:
         self.memory = memory
         self.offload = Offload(memory, max(1, decoders))
         self.runners: dict[str, Runner] = {runner.card.name: runner for runner in runners}
+        for runner in self.runners.values():
+            runner.sharing = self._busy
         self.limits = limits
         self.draining = False
         self._defaults: dict[Kind, str] = {}
@@ -145,11 +147,20 @@ class Engine:
     @property
     def alive(self) -> bool:
         """No model has failed permanently, and no call hangs; else only a new process helps."""
-        now = time.monotonic()
-        longest = max((runner.longest(now) for runner in self.runners.values()), default=0.0)
-        return max(longest, self.offload.longest(now)) < NOT_ALIVE_AFTER and all(
+        return self.longest < NOT_ALIVE_AFTER and all(
             runner.state is not State.FAILED for runner in self.runners.values()
         )
+
+    @property
+    def longest(self) -> float:
+        """Seconds that the longest of the calls under way has taken; from any thread."""
+        now = time.monotonic()
+        longest = max((runner.longest(now) for runner in self.runners.values()), default=0.0)
+        return max(longest, self.offload.longest(now))
+
+    def _busy(self) -> int:
+        """How many models compute now; at least 1."""
+        return max(1, sum(runner.busy for runner in self.runners.values()))
 
     def serves(self, kind: Kind) -> bool:
         """Whether there is a model of a kind."""
@@ -273,7 +284,7 @@ class Engine:
             self._decode_seconds[runner.card.name].observe(decoded)
             return prepared
 
-        with runner.admit():
+        with runner.admit(deadline):
             if keep is not None:
                 keep.plan = await self.plan(data, min_side=keep.min_side, max_pixels=keep.max_pixels)
                 if keep.only_large and not keep.plan.large:
@@ -329,7 +340,7 @@ class Engine:
         self, runner: Runner, prepare: Callable[[], Prepared], deadline: float | None
     ) -> Answer[Any]:
         """The same for what needs no decoding: a crop of a decoded image, or the network's own input."""
-        with runner.admit():
+        with runner.admit(deadline):
             # where images are prepared late, this one is too, or it would share no batch with them
             done = await runner.run(prepare if self.inline else await self.in_decoder(prepare), deadline)
         return Answer(

@@ -17,7 +17,8 @@ class BatcherMetrics(Observer):
         self._depth = metrics.queue_depth.labels(model)
         self._inflight = metrics.inflight_batches.labels(model)
         self._dropped = {
-            reason: metrics.dropped.labels(model, reason) for reason in ("full", "expired", "cancelled")
+            reason: metrics.dropped.labels(model, reason)
+            for reason in ("full", "hopeless", "expired", "cancelled")
         }
 
     def on_batch(self, size: int, queue_seconds: Sequence[float], compute_seconds: float) -> None:

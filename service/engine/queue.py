@@ -8,13 +8,18 @@ from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from service.engine.clock import Handle
+
 T = TypeVar("T")
 D = TypeVar("D")
 
 
 @dataclass(slots=True, eq=False)
 class Entry(Generic[T, D]):
-    """One item and the future of its answer; `arrived` and `deadline` in the clock's seconds."""
+    """One item and the future of its answer; `arrived` and `deadline` in the clock's seconds.
+
+    `timer` ends it at its deadline, or when it has waited for too long.
+    """
 
     number: int
     item: T
@@ -22,6 +27,7 @@ class Entry(Generic[T, D]):
     arrived: float
     deadline: float | None
     future: asyncio.Future[D]
+    timer: Handle | None = None
 
     def answer(self, answer: D) -> None:
         """Sets the result, unless the future is done already."""
@@ -59,6 +65,9 @@ class KeyedQueue(Generic[T, D]):
     def __iter__(self) -> Iterator[Entry[T, D]]:
         for lane in self._lanes.values():
             yield from lane.values()
+
+    def __contains__(self, entry: Entry[T, D]) -> bool:
+        return entry.number in self._lanes.get(entry.key, ())
 
     def add(self, entry: Entry[T, D]) -> int:
         """Adds an entry and returns the length of its lane. Entries come with ascending numbers."""

@@ -57,11 +57,12 @@ class Runner:
         max_queue: images that may wait.
         slots: batches on the device at once; also the runner's threads.
         linger: seconds that an idle queue's first image waits for more.
+        max_wait: seconds that an image may wait.
         tracing: where spans go, if anywhere.
 
     Attributes:
         labels: what its spans carry.
-        window: items that one request may have here at once, so that it does not fill the queue alone.
+        sharing: how many runners compute on the same cores or device now.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class Runner:
         max_queue: int,
         slots: int = 1,
         linger: float = 0.0,
+        max_wait: float = float("inf"),
         tracing: Tracing | None = None,
     ) -> None:
         self._tracing = tracing
@@ -84,7 +86,9 @@ class Runner:
         self.executor = executor
         self.state = State.STARTING
         self._max_batch = max_batch
-        self.window = min(max_queue, 4 * max_batch)
+        self._window = min(max_queue, 4 * max_batch)
+        self._max_wait = max_wait
+        self.sharing: Callable[[], int] = lambda: 1
         self._room = max_queue + slots * max_batch
         self._admitted = 0
         self._running: dict[int, float] = {}
@@ -101,6 +105,8 @@ class Runner:
             max_queue=max_queue,
             slots=slots,
             linger=linger,
+            max_wait=max_wait,
+            sharing=lambda: self.sharing(),
             is_oom=is_out_of_memory,
             observer=BatcherMetrics(metrics, self.card.name),
         )
@@ -110,6 +116,19 @@ class Runner:
     def card(self) -> Card:
         """The model's public card."""
         return self.pipeline.card
+
+    @property
+    def window(self) -> int:
+        """Items that one request may have here at once: it neither fills the queue alone nor has to wait for
+        its own for longer than half of `max_wait`."""
+        seconds = self._batcher.seconds_per_item
+        most = self._max_wait / 2 / seconds if seconds else self._window
+        return min(self._window, max(self._max_batch, int(min(most, self._window))))
+
+    @property
+    def busy(self) -> bool:
+        """A batch is on the device."""
+        return self._batcher.inflight > 0
 
     def longest(self, now: float) -> float:
         """Seconds that the longest of the batches in its threads has taken; `now` is monotonic."""
@@ -145,12 +164,15 @@ class Runner:
         )
 
     @contextlib.contextmanager
-    def admit(self) -> Iterator[None]:
+    def admit(self, deadline: float | None = None) -> Iterator[None]:
         """A place for one image, from before its decoding until its result.
+
+        Args:
+            deadline: on the monotonic clock, in seconds.
 
         Raises:
             NotReady: the runner is not ready.
-            Overloaded: as many images as may wait are here already.
+            Overloaded: as many images as may wait are here already, or it could not be answered in time.
         """
         if self.state is not State.READY:
             raise NotReady(f"the model {self.card.name} is {self.state.value}")
@@ -158,6 +180,11 @@ class Runner:
             self._refused.inc()
             self._failed_seconds.observe(0.0)
             raise Overloaded(f"the queue of {self.card.name} is full", self._batcher.retry_after)
+        try:
+            self._batcher.check(self._admitted, deadline)
+        except Overloaded:
+            self._failed_seconds.observe(0.0)
+            raise
         self._admitted += 1
         began = time.monotonic()
         try:

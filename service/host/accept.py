@@ -4,6 +4,9 @@ Workers wait on one listening socket, and the first to wake accepts all that are
 opened at once one worker may get 15. Connections are kept alive, so that share stays, and a core idles. Here
 a worker accepts one connection at a time, with a delay that grows with its open ones.  (nginx's
 accept mutex has the same aim; SO_REUSEPORT distributes at random.)
+
+A worker that stops goes on accepting and refuses: the socket is other processes' too, so what nobody accepts
+would not be refused by the system but wait, and be reset in the end.
 """
 
 from __future__ import annotations
@@ -15,6 +18,9 @@ import socket
 from collections.abc import Callable
 from typing import Any
 from weakref import WeakSet
+
+from service.errors import NotReady
+from service.host.protocol import LINGER, Refusal, refusal
 
 logger = logging.getLogger(__name__)
 
@@ -36,8 +42,9 @@ class FairServer:
 
     Args:
         loop: the running event loop.
-        listener: bound and listening; closed by its owner.
+        listener: bound and listening; it may be closed by its owner at any time.
         factory: makes a protocol for each connection.
+        options: of `loop.connect_accepted_socket`, for TLS.
     """
 
     def __init__(
@@ -45,10 +52,12 @@ class FairServer:
         loop: asyncio.AbstractEventLoop,
         listener: socket.socket,
         factory: Callable[[], asyncio.BaseProtocol],
+        **options: Any,
     ) -> None:
         self._loop = loop
-        self._listener = listener
+        self._listener = listener = listener.dup()
         self._factory = factory
+        self._options = options
         self._open: WeakSet[asyncio.BaseTransport] = WeakSet()
         self._connecting: set[asyncio.Task[Any]] = set()
         self._timer: asyncio.TimerHandle | None = None
@@ -66,17 +75,34 @@ class FairServer:
         return not self._closed
 
     def close(self) -> None:
-        """Accepts no more; open connections stay."""
+        """From now on new connections are refused; open ones stay."""
         if not self._closed:
             self._closed = True
-            self._loop.remove_reader(self._listener)
-            if self._timer is not None:
-                self._timer.cancel()
+            answer = refusal(NotReady("this server is stopping"))
+            self._factory = lambda: Refusal(answer)
+
+    async def finish(self) -> None:
+        """Refuses the connections that wait to be accepted, and listens no more."""
+        self.close()
+        self._loop.remove_reader(self._listener)
+        if self._timer is not None:
+            self._timer.cancel()
+        while self._accept():
+            pass
+        self._listener.close()
+        if self._connecting:
+            await asyncio.wait(self._connecting, timeout=LINGER)
+        end = self._loop.time() + LINGER
+        while self._loop.time() < end and any(not one.is_closing() for one in self._open):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
 
     async def wait_closed(self) -> None:
         """Nothing to wait for: connections are their protocols' own."""
 
     def _readable(self) -> None:
+        if self._closed:
+            self._accept()
+            return
         busy = len(self._connecting)
         for transport in self._open:
             busy += not transport.is_closing()
@@ -96,41 +122,53 @@ class FairServer:
         self._loop.add_reader(self._listener, self._readable)
         self._accept()
 
-    def _accept(self) -> None:
+    def _accept(self) -> bool:
+        """Whether there was one."""
         try:
             connection, _ = self._listener.accept()
         except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-            return  # another worker was faster
+            return False  # another worker was faster
         except OSError as error:
             if error.errno not in EXHAUSTED:
                 raise
             logger.error("no connection can be accepted for %g s: %s", REST, error)
             self._pause(REST)
-            return
+            return False
         connection.setblocking(False)
         task = self._loop.create_task(self._connect(connection))
         self._connecting.add(task)
         task.add_done_callback(self._connecting.discard)
+        return True
 
     async def _connect(self, connection: socket.socket) -> None:
         try:
-            transport, _ = await self._loop.connect_accepted_socket(self._factory, connection)
+            transport, _ = await self._loop.connect_accepted_socket(
+                self._factory, connection, **self._options
+            )
         except OSError:
             connection.close()
         else:
             self._open.add(transport)
 
 
-def share_fairly(loop: asyncio.AbstractEventLoop) -> None:
-    """Makes the loop's next servers on given sockets fair ones; others are as before."""
+def share_fairly(loop: asyncio.AbstractEventLoop) -> list[FairServer]:
+    """Makes the loop's next servers on given sockets fair ones; others are as before.
+
+    Returns:
+        Those servers, as they are made.
+    """
     plain = loop.create_server
+    servers: list[FairServer] = []
 
     async def create_server(
-        factory: Any, *args: Any, sock: socket.socket | None = None, **options: Any
+        factory: Any, *args: Any, sock: socket.socket | None = None, backlog: int = 100, **options: Any
     ) -> Any:
-        if sock is None or options.get("ssl") is not None:
-            return await plain(factory, *args, sock=sock, **options)
-        sock.listen(options.get("backlog", 100))
-        return FairServer(loop, sock, factory)
+        if sock is None:
+            return await plain(factory, *args, backlog=backlog, **options)
+        sock.listen(backlog)
+        options = {name: value for name, value in options.items() if value is not None}
+        servers.append(FairServer(loop, sock, factory, **options))
+        return servers[-1]
 
     loop.create_server = create_server  # type: ignore[method-assign, assignment]
+    return servers

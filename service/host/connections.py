@@ -37,9 +37,17 @@ class ConnectionGuard:
             of its next one once that has begun; and how long its client may read nothing of an answer.
         most: connections at once.
         loop: the worker's.
+        leaving: whether the server stops, so that no connection is kept after its answer.
     """
 
-    def __init__(self, seconds: float, most: int, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        seconds: float,
+        most: int,
+        loop: asyncio.AbstractEventLoop,
+        leaving: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._leaving = leaving
         self._seconds = seconds
         self._most = most
         self._loop = loop
@@ -63,7 +71,7 @@ class ConnectionGuard:
 
     def guarded(self, factory: Callable[[], Any]) -> Callable[[], asyncio.BaseProtocol]:
         """A factory of bounded protocols that gives a refusal when there are too many."""
-        factory = bounded(factory)
+        factory = bounded(factory, self._leaving)
 
         def make() -> asyncio.BaseProtocol:
             if len(self._connections) >= self._most:

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import sys
 
-from pydantic import ValidationError
-
 from models.errors import ModelError
 from models.weights import Store, standard_catalogue
-from service.settings import Settings
+from service.settings import SettingsError, load
 
 
 def main() -> int:
     """Prints a line per file; a failure is one line on stderr and the status 1."""
     try:
-        settings = Settings()
+        settings = load()
         catalogue = standard_catalogue(settings.catalogue)
         store = Store(settings.weights_dir)
         for name in settings.models:
             entry = catalogue[name]
             for role, path in store.fetch(entry).items():
                 print(f"{name}: {role} {path.name} ({entry.files[role].source}) verified")
-    except (ModelError, ValidationError) as exc:
+    except (ModelError, SettingsError) as exc:
         print(exc, file=sys.stderr)
         return 1
     return 0

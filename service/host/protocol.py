@@ -33,6 +33,10 @@ CHUNKS: Final = 131_072
 LINGER: Final = 1.0
 """Seconds that a refused client has to read the refusal."""
 
+KEPT: Final = 60.0
+"""Seconds after which a kept connection ends with its next answer: the client's next one goes to the worker
+that has the fewest, wherever an overload has left them."""
+
 PROBES: Final = (0.02, 1.0)
 """Seconds until the client of a half-closed connection is first probed; at most."""
 
@@ -89,7 +93,12 @@ class BoundedProtocol(HttpToolsProtocol):
       found by sending it the first bytes of every answer: if it has closed the connection, its system
       answers that with a reset, and the request is cancelled as before.
     - What is no HTTP is answered 400 and logged for debugging only.
+    - A kept connection ends with an answer (`Connection: close`) once it is `KEPT` seconds old, or the server
+      is `leaving`: no client finds it closed by its next request.
     """
+
+    leaving: Callable[[], bool] = staticmethod(lambda: False)
+    _began = 0.0
 
     _loose = 0
     """Bytes since the last headers that were complete or the last byte of a body."""
@@ -99,6 +108,10 @@ class BoundedProtocol(HttpToolsProtocol):
 
     _tiny = 0
     """Parts of this body so far, less one for every whole 64 bytes of each."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(cast(asyncio.Transport, transport))
+        self._began = self.loop.time()
 
     def data_received(self, data: bytes) -> None:
         room = HEAD_BYTES - self._loose
@@ -134,6 +147,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_body = True
         self._tiny = 0
         super().on_headers_complete()
+        if self.cycle is not None and (self.loop.time() - self._began > KEPT or self.leaving()):
+            self.cycle.keep_alive = False
 
     def on_message_complete(self) -> None:
         self._in_body = False
@@ -210,13 +225,16 @@ class _Begun:
         return getattr(self._transport, name)
 
 
-def bounded(factory: Callable[[], Any]) -> Callable[[], Any]:
+def bounded(factory: Callable[[], Any], leaving: Callable[[], bool]) -> Callable[[], Any]:
     """A factory of protocols that gives a `BoundedProtocol` for each of uvicorn's on httptools."""
 
     def make() -> Any:
         plain = factory()
-        if type(plain) is HttpToolsProtocol:  # not connected yet: nothing of it has been used
-            return BoundedProtocol(plain.config, plain.server_state, plain.app_state, plain.loop)
-        return plain
+        if type(plain) is not HttpToolsProtocol:
+            return plain
+        # not connected yet: nothing of it has been used
+        protocol = BoundedProtocol(plain.config, plain.server_state, plain.app_state, plain.loop)
+        protocol.leaving = leaving
+        return protocol
 
     return make

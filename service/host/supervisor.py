@@ -1,7 +1,8 @@
-"""Reports the deaths of workers from the supervisor process: a line in its log, and a metric.
+"""The supervisor process: it reports what happens to the workers, and ends what hangs.
 
 BentoML's supervisor is circus' arbiter. Every ten seconds it looks for dead workers and replaces them without
-a log line. Its watchers take hooks, but BentoML passes none: `watch_workers` makes the class add them.
+a log line, for ever; it waits a day for one that does not end. Its watchers take hooks, but BentoML passes
+none: `watch_workers` makes the class add them.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ import contextlib
 import logging
 import os
 import signal
+import sys
 import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
@@ -18,62 +21,125 @@ from typing import Any
 
 import circus.watcher
 from circus.exc import ConflictError
+from circus.sighandler import SysHandler
 from prometheus_client.mmap_dict import mmap_key
 
-from service.telemetry.metrics import DIRECTORY, WORKER_DEATHS, ReservedFile
+from service.host.heartbeat import KILLED, LEAVING, LOOK, Looks, beats, file_of, reason_file
+from service.telemetry.metrics import DIRECTORY, WORKER_DEATHS, WORKER_STARTS, ReservedFile
+from service.telemetry.oom import oom_kills
 
 logger = logging.getLogger(__name__)
 
-YOUNG = 10.0
-"""Seconds. A worker that dies within these after its start is replaced at the arbiter's next look: one that
-cannot start is not started again and again without a pause."""
+FAILED_STARTS = 3
+"""After so many in a row, with no other worker ready, the server ends."""
 
-
-DEADLY = ("SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "SIGKILL", "SIGSEGV")
-"""Signals that end a worker by a fault of its own, or by the kernel where memory runs out."""
+DEADLY = ("OOM", "SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "SIGKILL", "SIGSEGV")
+"""What ends a worker by a fault of its own, or by the kernel where memory runs out."""
 
 ASKED = (signal.SIGTERM, signal.SIGINT)
 """Signals that ask a worker to end; uvicorn raises the same one again after an orderly stop."""
 
 
-def watch_workers() -> None:
-    """Makes every circus watcher from now on report deaths and replace dead workers at once.
+def watch_workers(seconds: float) -> None:
+    """Makes every circus watcher from now on report starts and deaths, replace dead workers at once, end
+    those that hang, and end the server where no worker can start. SIGHUP does nothing: a reload is an outage.
 
     To be called in the supervisor, before BentoML makes its watchers.
+
+    Args:
+        seconds: after which a worker that was asked to end is killed.
     """
     circus.watcher.Watcher = _Watcher
+    _Watcher.seconds = seconds
+    SysHandler.handle_hup = lambda _: logger.info("SIGHUP: nothing is read again; restart the server")
 
 
 class _Watcher(circus.watcher.Watcher):
+    seconds = 60.0
+
     def __init__(self, *args: Any, **options: Any) -> None:
         self._numbers: dict[int, int] = {}
+        self._failed = 0
+        self._oom_kills = oom_kills()
         hooks: dict[str, tuple[Any, bool]] = {  # True: an error in one is logged, and that is all
             "after_spawn": (self._spawned, True),
             "after_reap": (self._reaped, True),
+            "before_stop": (self._stopping, True),
         }
-        super().__init__(*args, hooks=hooks, **options)
+        super().__init__(*args, hooks=hooks, **options | {"graceful_timeout": self.seconds})
+        folder = self.env.get(DIRECTORY)
+        self._folder = Path(folder) if folder else None
 
     def _spawned(self, watcher: Any, arbiter: Any, pid: int, **_: Any) -> bool:
         if not self._numbers:  # from 0 on, so that a rate sees the first death
-            count_deaths(self.env.get(DIRECTORY), dict.fromkeys(DEADLY, 0))
-        self._numbers[pid] = self.processes[pid].wid
+            count(self._folder, WORKER_DEATHS, dict.fromkeys(DEADLY, 0))
+            threading.Thread(target=self._watch, name="hangs", daemon=True).start()
+        count(self._folder, WORKER_STARTS, {"": 1})
+        self._numbers[pid] = number = self.processes[pid].wid
+        logger.info("worker %d (pid %d) is started", number, pid)
         if threading.current_thread() is threading.main_thread():  # there are no signals elsewhere
             signal.signal(signal.SIGCHLD, self._child_ended)
         return True
+
+    def _watch(self) -> None:
+        looks = Looks()
+        while self._folder is not None:
+            time.sleep(LOOK)
+            for pid, same in looks.look(beats(self._folder)).items():
+                if same >= (LEAVING if self.is_stopping() else KILLED) and pid in self._numbers:
+                    logger.error("worker (pid %d) does not answer: it is killed", pid)
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
 
     def _child_ended(self, number: int, frame: FrameType | None) -> None:
         self.arbiter.loop.add_callback_from_signal(self._look)
 
     async def _look(self) -> None:
+        """Replaces a worker that had been ready at once. One that could not start waits for the arbiter's own
+        look: it is not started again and again without a pause."""
         dead = (process for process in self.processes.values() if not _lives(process.pid))
-        if self.is_active() and any(process.age() > YOUNG for process in dead):
+        if self.is_active() and any(self._was_ready(process.pid) for process in dead):
             with contextlib.suppress(ConflictError):  # it is busy; it looks again at its next interval
                 await self.arbiter.manage_watchers()
 
+    def _was_ready(self, pid: int) -> bool:
+        return self._folder is not None and file_of(self._folder, pid).exists()
+
+    def _stopping(self, **_: Any) -> bool:
+        for (
+            listener
+        ) in self.sockets.values():  # the workers have it too: the last one refuses what still waits
+            listener.close()
+        return True
+
     def _reaped(self, watcher: Any, process_pid: int, exit_code: int | None, **_: Any) -> None:
         number = self._numbers.pop(process_pid, 0)
-        if exit_code and -exit_code not in ASKED:
-            tell_of_death(number, process_pid, exit_code, self.env.get(DIRECTORY))
+        ready = self._was_ready(process_pid)
+        if self._folder is not None:
+            file_of(self._folder, process_pid).unlink(missing_ok=True)
+        if not exit_code or -exit_code in ASKED:
+            return
+        kills, before = oom_kills(), self._oom_kills
+        self._oom_kills = kills
+        told = tell_of_death(number, process_pid, exit_code, self._folder, out_of_memory=kills > before)
+        if ready or (self._folder is not None and beats(self._folder)):
+            self._failed = 0
+            return
+        self._failed += 1
+        if exit_code == os.EX_CONFIG or self._failed >= FAILED_STARTS:
+            self._give_up(self._reason(process_pid) or told)
+
+    def _reason(self, pid: int) -> str:
+        if self._folder is not None:
+            with contextlib.suppress(OSError):
+                return reason_file(self._folder, pid).read_text(encoding="utf-8", errors="replace")
+        return ""
+
+    def _give_up(self, reason: str) -> None:
+        for process in self.processes.values():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGKILL)
+        sys.exit(f"lynceus cannot start: {reason}")
 
 
 def _lives(pid: int) -> bool:
@@ -84,43 +150,55 @@ def _lives(pid: int) -> bool:
         return False
 
 
-def tell_of_death(number: int, pid: int, status: int, metrics: str | None) -> None:
+def tell_of_death(
+    number: int, pid: int, status: int, metrics: Path | None, *, out_of_memory: bool = False
+) -> str:
     """Logs how a worker ended, and counts it where a signal did it.
 
     Args:
         number, pid: the worker's.
         status: its exit status, or the signal's number with a minus sign (as `Popen.returncode`).
         metrics: the folder of the workers' metrics.
+        out_of_memory: the kernel has ended a process meanwhile as memory ran out.
+
+    Returns:
+        The line.
     """
     if status > 0:
-        logger.error("worker %d (pid %d) ended with status %d", number, pid, status)
-        return
-    try:
-        name = signal.Signals(-status).name
-    except ValueError:  # a real-time signal
-        name = f"SIG{-status}"
-    logger.error("worker %d (pid %d) was ended by signal %d (%s)", number, pid, -status, name)
-    count_deaths(metrics, {name: 1})
+        told = f"worker {number} (pid {pid}) ended with status {status}"
+    else:
+        try:
+            name = signal.Signals(-status).name
+        except ValueError:  # a real-time signal
+            name = f"SIG{-status}"
+        told = f"worker {number} (pid {pid}) was ended by signal {-status} ({name})"
+        if name == "SIGKILL" and out_of_memory:
+            name, told = "OOM", f"{told}: out of memory"
+        count(metrics, WORKER_DEATHS, {name: 1})
+    logger.error(told)
+    return told
 
 
-def count_deaths(metrics: str | None, deaths: Mapping[str, int]) -> None:
-    """Adds deaths to those counted, in a file of values beside the workers' own. A full disk is logged.
+def count(folder: Path | None, metric: tuple[str, str], values: Mapping[str, int]) -> None:
+    """Adds to a counter of the supervisor's, in a file of values beside the workers'. A full disk is logged.
 
     Args:
-        metrics: the folder of the workers' metrics (prometheus-client's multi-process mode), if there is one.
-        deaths: by their signals' names.
+        folder: of the workers' metrics (prometheus-client's multi-process mode), if there is one.
+        metric: its name and meaning.
+        values: by `signal`; by "" where the metric has no label.
     """
-    if metrics is None:
+    if folder is None:
         return
-    metric, meaning = WORKER_DEATHS
+    name, meaning = metric
     try:
-        file = ReservedFile(str(Path(metrics) / "counter_supervisor.db"))
+        file = ReservedFile(str(folder / "counter_supervisor.db"))
     except OSError as error:
-        logger.warning("the deaths of workers are not counted: %s", error)
+        logger.warning("%s is not counted: %s", name, error)
         return
     try:
-        for name, number in deaths.items():
-            key = mmap_key(metric, f"{metric}_total", ["signal"], [name], meaning)
+        for value, number in values.items():
+            labels = (["signal"], [value]) if value else ([], [])
+            key = mmap_key(name, f"{name}_total", *labels, meaning)
             file.write_value(key, file.read_value(key)[0] + number, 0.0)
     finally:
         file.close()  # type: ignore[no-untyped-call]

@@ -24,6 +24,7 @@ class Reason(StrEnum):
     RESTARTED = "restarted"  # the server, or the worker that ran it, ended
     TIMEOUT = "timeout"
     STORAGE = "storage"
+    OUT_OF_MEMORY = "out_of_memory"
     CRASHED = "crashed"
 
 

@@ -27,6 +27,7 @@ from service.jobs.liveness import WorkerRegistry
 from service.jobs.process import NO_ROOM
 from service.jobs.store import JobStore
 from service.telemetry.metrics import Metrics
+from service.telemetry.oom import oom_kills
 
 logger = logging.getLogger(__name__)
 
@@ -117,6 +118,11 @@ class JobScheduler:
 
     def _tick(self) -> None:
         store = self._store
+        if self._entered and store.lost:
+            logger.error("the folder of jobs %s was removed or replaced: it is entered anew", store.folder)
+            store.close()
+            self._registry.leave()
+            self._entered = False
         if not self._entered:
             store.open()
             self._registry.enter(store.restart)
@@ -212,7 +218,11 @@ class JobScheduler:
             return State.FAILED, Reason.TIMEOUT
         if self._stopping or status == -signal.SIGTERM:  # BentoML's arbiter ends a worker's children with it
             return State.FAILED, Reason.RESTARTED
-        return State.FAILED, Reason.STORAGE if status == NO_ROOM else Reason.CRASHED
+        if status == NO_ROOM:
+            return State.FAILED, Reason.STORAGE
+        if status == -signal.SIGKILL and oom_kills() > process.oom_kills:
+            return State.FAILED, Reason.OUT_OF_MEMORY
+        return State.FAILED, Reason.CRASHED
 
 
 class JobProcess:
@@ -221,6 +231,7 @@ class JobProcess:
     Attributes:
         began: on the monotonic clock.
         overdue: it was ended for running too long.
+        oom_kills: processes that the kernel had ended as memory ran out, when it began.
         thread: follows it.
     """
 
@@ -229,6 +240,7 @@ class JobProcess:
     def __init__(self, job: Job, folder: Path, network: WeightsFile, threads: int) -> None:
         self.began = time.monotonic()
         self.overdue = False
+        self.oom_kills = oom_kills()
         root = str(Path(__file__).resolve().parents[2])
         environment = {key: value for key, value in os.environ.items() if not key.startswith("LYNCEUS_")}
         environment |= {

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from models.errors import ModelError, ParameterInvalid
 from models.image import Image, decode, encode, resize
 from models.style.optimise import OptimiseOptions
+from service.engine.aside import Aside
 from service.engine.engine import Engine
 from service.engine.offload import Call
 from service.errors import JobFinished, JobUnfinished, JobUnknown, NotReady, Overloaded, StorageFailed
@@ -47,6 +48,12 @@ Measured at 64 to 1024 pixels on one core of an AMD EPYC server: 16 to 1,500 ms 
 TIMEOUT_SHARE = 0.25
 """Part of the time limit that a job may need on a free core: the rest is for busy cores."""
 
+STORED = 5.0
+"""Longest in seconds that a request waits for the store."""
+
+ENDS = 8
+"""Most reads of a watched job once the worker stops: its end should come, since its process ends too."""
+
 GONE = 40
 """Most reads until a cancelled job's process has ended."""
 
@@ -71,6 +78,7 @@ class JobService:
     ) -> None:
         self._store, self._scheduler, self._engine = store, scheduler, engine
         self._budget = timeout * TIMEOUT_SHARE
+        self._reads, self._writes = Aside("jobs-read", STORED), Aside("jobs-write", STORED)
         self._watchers: Counter[str] = Counter()
 
     def start(self) -> None:
@@ -93,7 +101,7 @@ class JobService:
             self._refuse(options)
         if self._engine.draining:
             raise NotReady("the service is ending")
-        await self._stored(lambda: self._store.check_room(client))
+        await self._stored(self._reads, lambda: self._store.check_room(client))
 
     async def submit(
         self,
@@ -137,6 +145,7 @@ class JobService:
         memory = max(plan.memory for plan in plans.values())
         resized = await engine.offload.run(shrunk, deadline, memory=memory)
         job = await self._stored(
+            self._writes,
             lambda: self._store.submit(
                 options.model_dump(),
                 options.steps,
@@ -144,7 +153,7 @@ class JobService:
                 resized["style"],
                 client=client,
                 work=cost_of(options),
-            )
+            ),
         )
         self._scheduler.wake()
         return job
@@ -160,7 +169,7 @@ class JobService:
             JobUnknown: there is none of that id.
             StorageFailed: the disk.
         """
-        found = await self._stored(lambda: self._store.get(job))
+        found = await self._stored(self._reads, lambda: self._store.get(job))
         if owner is not None and found.client != owner:
             raise JobUnknown("there is no job of that id, or it has expired")
         return found
@@ -172,7 +181,7 @@ class JobService:
             JobFinished: it is over already.
             JobUnknown, StorageFailed: as `job`.
         """
-        found = await self._stored(lambda: self._store.cancel(job))
+        found = await self._stored(self._writes, lambda: self._store.cancel(job))
         self._scheduler.wake()
         for _ in range(GONE):
             if not found.busy:
@@ -233,12 +242,13 @@ class JobService:
         self._watchers[client] += 1
         try:
             yield None
-            quiet = 0
+            quiet, ends = 0, ENDS
             while True:
                 if job.revision > after:
                     yield job
                     after, quiet = job.revision, 0
-                if job.final or self._engine.draining:
+                ends -= self._engine.draining
+                if job.final or ends <= 0:
                     return
                 await asyncio.sleep(WATCH)
                 quiet += 1
@@ -265,11 +275,11 @@ class JobService:
 
         return await self._engine.offload.run(work)
 
-    async def _stored(self, work: Callable[[], T]) -> T:
+    async def _stored(self, aside: Aside, work: Callable[[], T]) -> T:
         try:
-            return await asyncio.to_thread(work)
-        except (sqlite3.Error, OSError) as exc:
-            logger.warning("jobs cannot be stored: %s", exc)
+            return await aside.run(work)
+        except (sqlite3.Error, OSError) as exc:  # a TimeoutError too
+            logger.warning("jobs cannot be stored: %s", exc or "the disk does not answer")
             raise StorageFailed("jobs cannot be stored at the moment") from exc
 
     def _refuse(self, wanted: OptimiseOptions) -> None:

@@ -2,7 +2,11 @@
 
 Every worker process opens the same file, so each can answer for any job; one of them takes it, in one
 statement. Jobs do not outlive the server: see `restart`. Methods may be called from any thread and block
-for a moment; all raise sqlite3.Error or OSError when the disk fails them.
+for a moment; all raise sqlite3.Error or OSError when the disk fails them. Readers have a connection of their
+own and wait for no writer (SQLite's write-ahead log).
+
+Times are the wall clock's, but they pass as the machine's uptime does: where the clock is set anew, all are
+moved along (`keep_time`), so that nothing expires by it.
 """
 
 from __future__ import annotations
@@ -15,7 +19,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +27,7 @@ from service.errors import JobFinished, JobUnknown
 from service.jobs.job import Job, Reason, State
 from service.jobs.turns import Line
 
-FILE = "jobs-2.sqlite"
+FILE = "jobs-3.sqlite"
 """The number is the schema's: another schema begins another file."""
 
 SCHEMA = """
@@ -36,6 +40,13 @@ CREATE TABLE IF NOT EXISTS jobs (
     created REAL NOT NULL, started REAL, finished REAL
 ) STRICT
 """
+CLOCK = "CREATE TABLE IF NOT EXISTS clock (boot TEXT NOT NULL, wall_at_boot REAL NOT NULL) STRICT"
+JUMP = 5.0
+"""Seconds between wall clock and uptime, from which the clock has been set anew."""
+
+WAIT = 5.0
+"""Seconds that a statement waits for another process's."""
+
 INPUTS = ("content.png", "style.png")
 PREVIEW, RESULT = "preview.png", "result.png"
 
@@ -49,6 +60,7 @@ class JobStore:
         max_waiting: how many wait besides; of one client at most half of them, rounded up.
         expiry: seconds that a finished job is kept.
         now: seconds since 1970.
+        uptime: seconds that pass whatever is done to the clock.
     """
 
     def __init__(
@@ -59,40 +71,71 @@ class JobStore:
         max_waiting: int = 8,
         expiry: float = 3600.0,
         now: Callable[[], float] = time.time,
+        uptime: Callable[[], float] = lambda: time.clock_gettime(time.CLOCK_BOOTTIME),
     ) -> None:
         self.folder = folder
         self._most, self._line = max_jobs, Line(max_jobs, max_waiting)
-        self._expiry, self._now = expiry, now
-        self._lock = threading.Lock()
-        self._opened: sqlite3.Connection | None = None
+        self._expiry, self._wall, self._uptime = expiry, now, uptime
+        self._wall_at_boot = 0.0
+        self._file: tuple[int, int] | None = None
+        self._writer, self._reader = _Connection(), _Connection()
 
     def open(self) -> None:
         """Makes what is not there yet. Until then every other method raises sqlite3.Error."""
-        if self._opened is None:
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # `parents` alone ignores the mode
-            (self.folder / "jobs").mkdir(mode=0o700, exist_ok=True)
-            # SQLite gives its journal the mode of the file
-            os.close(os.open(self.folder / FILE, os.O_CREAT | os.O_RDWR, 0o600))
-            # autocommit; other workers write for a millisecond at a time
-            db = sqlite3.connect(
-                self.folder / FILE, timeout=10, isolation_level=None, check_same_thread=False
-            )
-            try:
-                db.row_factory = sqlite3.Row
-                db.execute("PRAGMA journal_mode = WAL")
-                db.execute("PRAGMA synchronous = NORMAL")  # a power cut loses jobs anyway
-                db.execute(SCHEMA)
-            except sqlite3.Error:
-                db.close()
-                raise
-            self._opened = db
+        if self._file is not None:
+            return
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # `parents` alone ignores the mode
+        (self.folder / "jobs").mkdir(mode=0o700, exist_ok=True)
+        # SQLite gives its journal the mode of the file
+        os.close(os.open(self.folder / FILE, os.O_CREAT | os.O_RDWR, 0o600))
+        try:
+            for connection in (self._writer, self._reader):
+                connection.open(self.folder / FILE)
+            self._file = _identity(self.folder / FILE)
+            self.keep_time()
+        except (sqlite3.Error, OSError):
+            self.close()
+            raise
 
     def close(self) -> None:
         """Closes the file."""
-        with self._lock:
-            if self._opened is not None:
-                self._opened.close()
-                self._opened = None
+        self._file = None
+        self._writer.close()
+        self._reader.close()
+
+    @property
+    def lost(self) -> bool:
+        """The file that is open has been removed or replaced: to be closed, and opened anew."""
+        return self._file is not None and self._file != _identity(self.folder / FILE)
+
+    def keep_time(self) -> None:
+        """Where the wall clock was set anew, moves all times along."""
+        boot = _boot()
+        wall_at_boot = self._wall() - self._uptime()
+
+        def known(db: sqlite3.Connection) -> float | None:
+            rows = db.execute("SELECT wall_at_boot FROM clock WHERE boot = ?", (boot,)).fetchall()
+            return float(rows[0]["wall_at_boot"]) if rows else None
+
+        with self._read() as db:
+            before = known(db)
+        if before is None or abs(wall_at_boot - before) > JUMP:
+            with self._db() as db, _transaction(db):
+                before = known(db)  # another worker may have been faster
+                if before is None or abs(wall_at_boot - before) > JUMP:
+                    moved = 0.0 if before is None else wall_at_boot - before
+                    db.execute(
+                        "UPDATE jobs SET created = created + :by, started = started + :by,"
+                        " finished = finished + :by",
+                        {"by": moved},
+                    )
+                    db.execute("DELETE FROM clock")
+                    db.execute("INSERT INTO clock VALUES (?, ?)", (boot, wall_at_boot))
+                    before = wall_at_boot
+        self._wall_at_boot = before
+
+    def _now(self) -> float:
+        return self._wall_at_boot + self._uptime()
 
     def path(self, job: str, name: str) -> Path:
         """Path of a job's image: one of `INPUTS`, `PREVIEW`, `RESULT`."""
@@ -145,7 +188,7 @@ class JobStore:
         Raises:
             Overloaded: too many run and wait, or too many of this client wait.
         """
-        with self._db() as db:
+        with self._read() as db:
             self._line.check_room(db, client, self._now())
 
     def get(self, job: str) -> Job:
@@ -154,12 +197,16 @@ class JobStore:
         Raises:
             JobUnknown: there is none of that id, or it has expired.
         """
-        with self._db() as db:
-            rows = db.execute("SELECT * FROM jobs WHERE id = ?", (job,)).fetchall()
-        if rows:
+        for attempt in range(2):
+            with self._read() as db:
+                rows = db.execute("SELECT * FROM jobs WHERE id = ?", (job,)).fetchall()
+            if not rows:
+                break
             found = self._job(rows[0])
             if found.expires is None or found.expires > self._now():
                 return found
+            if not attempt:
+                self.keep_time()  # or another worker has moved the times
         raise JobUnknown("there is no job of that id, or it has expired")
 
     def cancel(self, job: str) -> Job:
@@ -235,19 +282,19 @@ class JobStore:
 
     def wanted(self, owner: str) -> set[str]:
         """The running jobs of `owner`."""
-        with self._db() as db:
+        with self._read() as db:
             rows = db.execute("SELECT id FROM jobs WHERE owner = ? AND state = 'running'", (owner,))
             return {row["id"] for row in rows.fetchall()}
 
     def owners(self) -> set[str]:
         """The owners of running jobs."""
-        with self._db() as db:
+        with self._read() as db:
             rows = db.execute("SELECT DISTINCT owner FROM jobs WHERE owner IS NOT NULL").fetchall()
         return {row["owner"] for row in rows}
 
     def counts(self) -> dict[State, int]:
         """How many jobs wait and run."""
-        with self._db() as db:
+        with self._read() as db:
             rows = db.execute("SELECT state, count(*) AS jobs FROM jobs GROUP BY state").fetchall()
         found = {row["state"]: row["jobs"] for row in rows}
         return {state: found.get(state, 0) for state in (State.QUEUED, State.RUNNING)}
@@ -270,6 +317,7 @@ class JobStore:
 
     def sweep(self) -> None:
         """Removes what has expired."""
+        self.keep_time()
         with self._db() as db:
             rows = db.execute(
                 "DELETE FROM jobs WHERE finished <= ? AND owner IS NULL RETURNING id",
@@ -296,12 +344,11 @@ class JobStore:
         for name in INPUTS:
             self.path(job, name).unlink(missing_ok=True)
 
-    @contextmanager
-    def _db(self) -> Iterator[sqlite3.Connection]:
-        with self._lock:
-            if self._opened is None:
-                raise sqlite3.ProgrammingError("the store is not open")
-            yield self._opened
+    def _db(self) -> AbstractContextManager[sqlite3.Connection]:
+        return self._writer.held()
+
+    def _read(self) -> AbstractContextManager[sqlite3.Connection]:
+        return self._reader.held()
 
     def _job(self, row: sqlite3.Row) -> Job:
         started = row["content"] is not None
@@ -323,6 +370,58 @@ class JobStore:
             finished=row["finished"],
             expires=None if row["finished"] is None else row["finished"] + self._expiry,
         )
+
+
+class _Connection:
+    """A connection that threads take in turns."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._opened: sqlite3.Connection | None = None
+
+    def open(self, path: Path) -> None:
+        # autocommit; other workers write for a millisecond at a time
+        db = sqlite3.connect(path, timeout=WAIT, isolation_level=None, check_same_thread=False)
+        try:
+            db.row_factory = sqlite3.Row
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute("PRAGMA synchronous = NORMAL")  # a power cut loses jobs anyway
+            db.execute(SCHEMA)
+            db.execute(CLOCK)
+        except sqlite3.Error:
+            db.close()
+            raise
+        self._opened = db
+
+    def close(self) -> None:
+        with self._lock:
+            if self._opened is not None:
+                self._opened.close()
+                self._opened = None
+
+    @contextmanager
+    def held(self) -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            if self._opened is None:
+                raise sqlite3.ProgrammingError("the store is not open")
+            yield self._opened
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Which file a path is; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _boot() -> str:
+    """The machine's present boot; its uptime begins with it."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
 
 
 @contextmanager

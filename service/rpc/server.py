@@ -30,6 +30,9 @@ logger = logging.getLogger(__name__)
 LOOKAHEAD = 512 * 1024
 """Bytes of a call that are taken in before its message is read: most images come without a pause."""
 
+AGE = 300
+"""Seconds after which a connection takes no more calls; those under way go on for as long as they need."""
+
 
 class Server:
     """Every gRPC service of one worker.
@@ -98,6 +101,8 @@ def _options(settings: Settings, shared: bool) -> list[tuple[str, int]]:
         ("grpc.server_handshake_timeout_ms", round(settings.header_timeout_seconds * 1000)),
         ("grpc.max_allowed_incoming_connections", settings.max_connections),
         ("grpc.max_connection_idle_ms", round(settings.grpc_idle_seconds * 1000)),
+        # now and then a client connects anew, or all might stay where an overload has left them
+        ("grpc.max_connection_age_ms", AGE * 1000),
         ("grpc.max_concurrent_streams", settings.grpc_streams),
         # keep-alive pings detect clients that have vanished; those of clients are accepted
         ("grpc.keepalive_time_ms", 60_000),

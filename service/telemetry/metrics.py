@@ -26,7 +26,11 @@ SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.
 JOB_SECONDS = (1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
 SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 128, 256)
 STAGES = ("decode", "queue", "compute", "postprocess")
-WORKER_DEATHS = ("lynceus_worker_deaths", "Workers that a signal ended (counted by their supervisor).")
+WORKER_DEATHS = (
+    "lynceus_worker_deaths",
+    "Workers that a signal ended (counted by their supervisor); OOM: by the kernel, as memory ran out.",
+)
+WORKER_STARTS = ("lynceus_worker_starts", "Workers that were started (counted by their supervisor).")
 DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
 FILE_BYTES = 1 << 16
 """Initial size of a worker's file of values."""
@@ -118,7 +122,7 @@ class Metrics:
         )
         self.dropped = counter(
             "lynceus_dropped_total",
-            "Images that never got a result: full (refused), expired, cancelled (the client disconnected).",
+            "Images without a result: full, hopeless (refused), expired, cancelled (the client has left).",
             ["model", "reason"],
         )
         self.batches = counter(
@@ -161,6 +165,22 @@ class Metrics:
         )
 
         self.worker_deaths = counter(*WORKER_DEATHS, ["signal"])
+        self.worker_starts = counter(*WORKER_STARTS)
+        self.loop_lag = histogram(
+            "lynceus_loop_lag_seconds",
+            "How late a timer of the event loop came, looked at twice a second.",
+            buckets=SECONDS,
+        )
+        self.hang_seconds = gauge(
+            "lynceus_hang_seconds",
+            "How long a call of a model has taken (`model`), a worker's event loop has stood (`worker`).",
+            ["what"],
+            multiprocess_mode="livemax",
+        )
+        self.log_dropped = counter(
+            "lynceus_log_dropped_total",
+            "Lines of the log that were dropped, as what reads them does not keep up.",
+        )
 
         self.jobs = gauge(
             "lynceus_jobs",

@@ -60,7 +60,7 @@ class JobAnswer(AnswerModel):
     steps: int
     eta_seconds: float | None = Field(description="time it should take yet, while it runs")
     losses: LossesAnswer | None
-    reason: Literal["restarted", "timeout", "storage", "crashed"] | None = Field(
+    reason: Literal["restarted", "timeout", "storage", "out_of_memory", "crashed"] | None = Field(
         description="why it failed; `restarted`: the server ended before it, submit it again"
     )
     preview: str | None = Field(description="where its latest image is")
@@ -187,7 +187,8 @@ async def events(request: Request) -> Response:
     """A job's changes as server-sent events, each with the job as its data; the last names its end.
 
     Events are called by the job's state. After the end the stream ends; a reconnecting client gets 204, at
-    which an EventSource stops. Changes that come faster than four a second are sent together.
+    which an EventSource stops. An event `interrupted` tells that the stream ends before the job: the server
+    stops, or does not know the job any more. Changes that come faster than four a second are sent together.
     """
     after = EventsHeaders.of({LAST: request.headers[LAST]} if LAST in request.headers else {}).seen
     found = await _job(request)
@@ -202,6 +203,7 @@ async def events(request: Request) -> Response:
 async def _events(changes: AsyncIterator[Job | None]) -> AsyncIterator[bytes]:
     """https://html.spec.whatwg.org/multipage/server-sent-events.html"""
     yield b"retry: 2000\n\n"
+    found = None
     async for found in changes:
         if found is None:
             yield b": nothing new\n\n"
@@ -211,6 +213,8 @@ async def _events(changes: AsyncIterator[Job | None]) -> AsyncIterator[bytes]:
                 found.state.encode(),
                 to_json(_answer(found)),
             )
+    if found is None or not found.final:
+        yield b"event: interrupted\ndata: {}\n\n"
 
 
 def _answer(found: Job) -> JobAnswer:

@@ -5,7 +5,6 @@ The pages load nothing from elsewhere and need no key: what they request does.
 
 from __future__ import annotations
 
-import asyncio
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -16,7 +15,7 @@ from starlette.responses import Response
 
 from models.errors import ECHO
 from service import __version__
-from service.errors import NotFound
+from service.errors import NotFound, NotReady
 from service.web import jobs, models, tasks
 from service.web.negotiation import weighted
 from service.web.openapi import document
@@ -45,7 +44,10 @@ CSP: Final = (
 async def metrics(request: Request) -> Response:
     """Prometheus text."""
     found = request.service.metrics
-    text = await asyncio.to_thread(found.render)  # reads the files of every worker
+    try:
+        text = await request.service.scrapes.run(found.render)  # reads the files of every worker
+    except TimeoutError as exc:
+        raise NotReady("the metrics' files are not read in time") from exc
     return Response(text, media_type=found.content_type)
 
 

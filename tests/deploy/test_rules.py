@@ -85,9 +85,9 @@ def test_errors_of_the_service_count_and_those_of_the_client_do_not() -> None:
     assert set(matcher[1].split("|")) == ours
 
 
-def test_a_full_queue_is_told_before_it_refuses() -> None:
+def test_a_long_wait_is_told_before_it_is_refused() -> None:
     (alert,) = [rule for rule in ALERTS if rule["alert"] == "LynceusQueueSaturated"]
-    assert float(alert["expr"].rpartition(">")[2]) == Settings.model_fields["max_queue"].default / 2
+    assert float(alert["expr"].rpartition(">")[2]) == Settings.model_fields["max_wait_seconds"].default / 2
 
 
 def test_prometheus_scrapes_the_job_that_the_rules_ask_for() -> None:

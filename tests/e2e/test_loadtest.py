@@ -90,7 +90,7 @@ def judged(faulty: Server, folder: Path, fault: str) -> subprocess.CompletedProc
     command = ["loadtests", "--slo", folder / "slo.toml", "--requests", str(REQUESTS)]
     command += ["--reference-seconds", "0.5", "--output", folder / (fault or "honest")]
     command += ["--server-url", faulty.url, "--grpc", faulty.grpc_address]
-    return run(command, LYNCEUS_IMAGES=str(folder / "pictures"))
+    return run(command, LOADTEST_IMAGES=str(folder / "pictures"))
 
 
 def verdict(done: subprocess.CompletedProcess[str]) -> str:

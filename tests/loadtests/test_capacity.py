@@ -60,7 +60,7 @@ def test_every_model_of_a_task_is_swept_once() -> None:
 
 def test_the_embedder_gets_images_of_its_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cv2.imwrite(str(tmp_path / "face.jpg"), np.zeros((40, 60, 3), np.uint8))
-    monkeypatch.setenv("LYNCEUS_FACES", str(tmp_path))
+    monkeypatch.setenv("LOADTEST_FACES", str(tmp_path))
     with job_of(EMBEDDER) as (work, pictures):
         assert work.models == [EMBEDDER]
         assert [cv2.imread(str(picture)).shape for picture in pictures] == [(CHIP, CHIP, 3)]

@@ -129,7 +129,9 @@ def open_transports(
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="transports")
     thread.start()
-    chosen = Settings(**{"grpc_port": free_port(), "grpc_host": "127.0.0.1"} | settings)
+    chosen = Settings(
+        **{"grpc_port": free_port(), "grpc_host": "127.0.0.1", "max_wait_seconds": 60} | settings
+    )
     transports = Transports(loop, chosen, tracing)
     try:
         transports.run(transports.open(pipelines, executor))

@@ -46,13 +46,14 @@ def test_sixteen_connections_at_once_are_shared_by_two() -> None:
         for client in clients:
             client.setblocking(False)
             names[await loop.sock_recv(client, 1)] += 1
+        for client in clients:
+            client.close()
         for server in servers:
             server.close()
             assert not server.is_serving()
             assert server.sockets == ()
             await server.wait_closed()
-        for client in clients:
-            client.close()
+            await server.finish()
         first.close()
         second.close()
         await asyncio.sleep(0.05)  # the transports see that their clients are gone
@@ -71,12 +72,41 @@ def test_only_servers_on_a_given_socket_are_fair() -> None:
         fair = await loop.create_server(lambda: Named(b"1"), sock=listener, backlog=8)
         assert isinstance(fair, FairServer)
         assert fair.is_serving()
-        fair.close()
         listener.close()
+        await fair.finish()
         plain = await loop.create_server(lambda: Named(b"1"), "127.0.0.1", 0)
         assert not isinstance(plain, FairServer)
         plain.close()
         await plain.wait_closed()
+
+    asyncio.run(go())
+
+
+def test_one_that_stops_refuses_until_it_listens_no_more() -> None:
+    async def go() -> None:
+        loop = asyncio.get_running_loop()
+        listener = listening()
+        address = listener.getsockname()
+        server = FairServer(loop, listener, lambda: Named(b"1"))
+        server.close()
+        listener.close()  # as uvicorn does
+        for _ in range(3):
+            reader, writer = await asyncio.open_connection(*address)
+            writer.write(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+            answer = await asyncio.wait_for(reader.read(), 60)
+            assert answer.startswith(b"HTTP/1.1 503 ")
+            assert b"retry-after: 1\r\n" in answer
+            assert b"connection: close\r\n" in answer
+            assert b'"not_ready"' in answer
+            writer.close()
+        waiting = [socket.create_connection(address) for _ in range(4)]  # nobody has accepted these
+        await server.finish()
+        for client in waiting:
+            client.settimeout(60)
+            assert client.recv(4096).startswith(b"HTTP/1.1 503 ")
+            client.close()
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(address)
 
     asyncio.run(go())
 
@@ -106,8 +136,8 @@ def test_without_a_file_left_it_rests_and_tries_again(
         client = socket.create_connection(listener.getsockname())
         client.setblocking(False)
         assert await asyncio.wait_for(loop.sock_recv(client, 1), 60) == b"1"
-        server.close()
         client.close()
+        await server.finish()
         listener.close()
         await asyncio.sleep(0.05)  # the transport sees that its client is gone
 

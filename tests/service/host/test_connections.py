@@ -28,8 +28,7 @@ class Site:
 
     def __init__(self, http: str, most: int, *, fair: bool) -> None:
         loop = asyncio.get_running_loop()
-        if fair:
-            share_fairly(loop)
+        self._fair = share_fairly(loop) if fair else []
         ConnectionGuard(SECONDS, most, loop).watch()
         self.let_go = asyncio.Event()
         self._clients: list[Client] = []
@@ -53,6 +52,8 @@ class Site:
 
     async def run(self) -> None:
         await self._server.serve(sockets=[self._listener])
+        for server in self._fair:
+            await server.finish()
 
     async def stop(self) -> None:
         self.let_go.set()

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from service.host.supervisor import DEADLY, count_deaths
+from service.host.supervisor import DEADLY, FAILED_STARTS, count
+from service.telemetry.metrics import WORKER_DEATHS
 from tests.paths import ROOT
 
 SUPERVISOR = """
@@ -18,13 +19,13 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.multiprocess import MultiProcessCollector
 logging.basicConfig(format="%(message)s", stream=sys.stdout)
 from service.host.supervisor import watch_workers
-watch_workers()
+watch_workers(60.0)
 from circus.watcher import Watcher
 from bentoml._internal.utils.circus import create_standalone_arbiter
 
 folder, ends = sys.argv[1], sys.argv[2]
-watcher = Watcher("service", sys.executable, args=["-c", ends], numprocesses=1, respawn=False,
-                  copy_env=True, env={"PROMETHEUS_MULTIPROC_DIR": folder})
+watcher = Watcher("service", sys.executable, args=["-c", ends], numprocesses=1, copy_env=True,
+                  respawn=sys.argv[3] == "respawn", env={"PROMETHEUS_MULTIPROC_DIR": folder})
 arbiter = create_standalone_arbiter([watcher], check_delay=0.2)
 try:
     arbiter.start()
@@ -32,21 +33,23 @@ except RuntimeError as error:
     assert "No active process" in str(error), error
 registry = CollectorRegistry()
 MultiProcessCollector(registry, path=folder)
-(family,) = registry.collect()
-print(json.dumps({sample.labels["signal"]: sample.value for sample in family.samples}))
+families = {family.name: family.samples for family in registry.collect()}
+(starts,) = families["lynceus_worker_starts"]
+assert starts.value == 1
+print(json.dumps({sample.labels["signal"]: sample.value for sample in families["lynceus_worker_deaths"]}))
 """
 
 
 def supervised(folder: Path, ends: str) -> tuple[list[str], dict[str, float]]:
     """The log of a supervisor whose only worker runs these lines of Python, and the deaths that it counts."""
-    command = [sys.executable, "-c", SUPERVISOR, str(folder), ends]
+    command = [sys.executable, "-c", SUPERVISOR, str(folder), ends, ""]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stderr
     *log, counts = done.stdout.splitlines()
     return log, json.loads(counts)
 
 
-@pytest.mark.parametrize("name", [*DEADLY, "SIGXCPU"])
+@pytest.mark.parametrize("name", [*DEADLY[1:], "SIGXCPU"])
 def test_a_signal_is_logged_and_counted(tmp_path: Path, name: str) -> None:
     ends = f"import os, signal; os.kill(os.getpid(), signal.{name})"
     log, counts = supervised(tmp_path, ends)
@@ -72,5 +75,49 @@ def test_an_end_without_a_fault_is_not_counted(tmp_path: Path, ends: str, said: 
 
 def test_a_full_disk_costs_the_count_alone(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    count_deaths(str(tmp_path / "file"), {"SIGSEGV": 1})
-    count_deaths(None, {"SIGSEGV": 1})
+    count(tmp_path / "file", WORKER_DEATHS, {"SIGSEGV": 1})
+    count(None, WORKER_DEATHS, {"SIGSEGV": 1})
+
+
+REASON = """
+import os, sys
+from pathlib import Path
+from service.host.heartbeat import reason_file
+folder = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])
+(folder / f"started_{os.getpid()}").touch()
+reason_file(folder, os.getpid()).write_text("the device is not there")
+sys.exit(%s)
+"""
+
+
+@pytest.mark.parametrize(("status", "starts"), [("os.EX_CONFIG", 1), ("3", FAILED_STARTS)])
+def test_workers_that_cannot_start_end_the_server_with_the_reason(
+    tmp_path: Path, status: str, starts: int
+) -> None:
+    command = [sys.executable, "-c", SUPERVISOR, str(tmp_path), REASON % status, "respawn"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == ["lynceus cannot start: the device is not there"]
+    assert len(list(tmp_path.glob("started_*"))) == starts
+
+
+STOPPED = """
+import os, signal, sys
+from pathlib import Path
+folder = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])
+from service.host.heartbeat import _BEAT, file_of
+file_of(folder, os.getpid()).write_bytes(_BEAT.pack(1.0))  # it was ready
+os.kill(os.getpid(), signal.SIGSTOP)
+"""
+
+
+def test_a_worker_that_is_stopped_is_killed(tmp_path: Path) -> None:
+    look = "import service.host.supervisor\nservice.host.supervisor.LOOK = 0.05\n"
+    hasty = SUPERVISOR.replace("watch_workers(60.0)", f"{look}watch_workers(60.0)")
+    command = [sys.executable, "-c", hasty, str(tmp_path), STOPPED, ""]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    killed, died, counts = done.stdout.splitlines()
+    assert "does not answer: it is killed" in killed
+    assert died.endswith("(SIGKILL)")
+    assert json.loads(counts)["SIGKILL"] == 1

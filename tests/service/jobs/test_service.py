@@ -462,7 +462,7 @@ def test_a_worker_that_ends_takes_no_jobs_and_ends_its_streams(quiet: Studio) ->
     quiet.engine.draining = True
     try:
         stream = quiet.ask("GET", f"/v1/jobs/{job}/events")
-        assert [event["event"] for event in events_of(stream.text)] == ["queued"]
+        assert [event["event"] for event in events_of(stream.text)] == ["queued", "interrupted"]
         assert stream.text.startswith("retry: 2000\n\n"), "the client comes back, to another worker"
         refused(quiet.submit(), 503, "not_ready")
     finally:

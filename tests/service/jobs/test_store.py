@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 import tempfile
 from collections.abc import Iterator
@@ -16,7 +17,20 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from service.errors import JobFinished, JobUnknown, Overloaded
 from service.jobs.job import Job, Reason, State
-from service.jobs.store import INPUTS, PREVIEW, RESULT, JobStore
+from service.jobs.store import FILE, INPUTS, PREVIEW, RESULT, JobStore
+
+
+class Clock:
+    """A wall clock that may be set, beside an uptime that only passes."""
+
+    def __init__(self) -> None:
+        self.set, self.passed = 1_000_000.0, 50.0
+
+    def wall(self) -> float:
+        return self.set + self.passed
+
+    def uptime(self) -> float:
+        return self.passed
 
 
 class Now:
@@ -36,7 +50,7 @@ def now() -> Now:
 
 @pytest.fixture
 def store(tmp_path: Path, now: Now) -> Iterator[JobStore]:
-    store = JobStore(tmp_path, max_jobs=1, max_waiting=2, expiry=60, now=now)
+    store = JobStore(tmp_path, max_jobs=1, max_waiting=2, expiry=60, now=now, uptime=now)
     store.open()
     yield store
     store.close()
@@ -144,7 +158,7 @@ def test_cancelled_jobs_cost_their_client_no_turn(store: JobStore) -> None:
 
 
 def test_a_refused_client_is_told_how_long_it_takes(tmp_path: Path, now: Now) -> None:
-    store = JobStore(tmp_path, max_jobs=1, max_waiting=4, now=now)
+    store = JobStore(tmp_path, max_jobs=1, max_waiting=4, now=now, uptime=now)
     store.open()
 
     def refused(client: str) -> float:
@@ -265,7 +279,7 @@ def test_a_restart_fails_what_was_not_over(tmp_path: Path, store: JobStore, now:
     (tmp_path / "jobs" / "litter").mkdir()
     store.close()
 
-    again = JobStore(tmp_path, now=now)
+    again = JobStore(tmp_path, now=now, uptime=now)
     again.open()
     again.restart()
     assert again.get(done.id).state is State.SUCCEEDED
@@ -321,7 +335,9 @@ class Life(RuleBasedStateMachine):
     def begin(self) -> None:
         self.folder = tempfile.TemporaryDirectory()
         self.now = Now()
-        self.store = JobStore(Path(self.folder.name), max_jobs=2, max_waiting=2, expiry=50, now=self.now)
+        self.store = JobStore(
+            Path(self.folder.name), max_jobs=2, max_waiting=2, expiry=50, now=self.now, uptime=self.now
+        )
         self.store.open()
         self.jobs: list[str] = []
         self.final: dict[str, Job] = {}
@@ -412,3 +428,76 @@ class Life(RuleBasedStateMachine):
 
 Life.TestCase.settings = settings(max_examples=25, stateful_step_count=25, deadline=None)
 test_any_order_of_events = Life.TestCase
+
+
+@pytest.mark.parametrize("jump", [7 * 86400.0, -7 * 86400.0])
+def test_a_clock_that_is_set_anew_expires_nothing(tmp_path: Path, jump: float) -> None:
+    clock = Clock()
+    here, there = (JobStore(tmp_path, expiry=60, now=clock.wall, uptime=clock.uptime) for _ in range(2))
+    here.open()
+    there.open()
+    job = submit(here)
+    here.claim("me")
+    clock.passed += 10
+    here.release(job.id, "me", State.SUCCEEDED)
+    clock.set += jump
+    assert here.get(job.id).state is State.SUCCEEDED
+    here.sweep()
+    there.sweep()
+    for store in (here, there):
+        found = store.get(job.id)
+        assert found.finished == pytest.approx(clock.wall())
+        assert found.created == pytest.approx(clock.wall() - 10)
+        assert found.expires == pytest.approx(clock.wall() + 60)
+    clock.passed += 59
+    here.sweep()
+    assert there.get(job.id).state is State.SUCCEEDED
+    clock.passed += 2
+    with pytest.raises(JobUnknown):
+        there.get(job.id)
+    here.sweep()
+    assert not (tmp_path / "jobs" / job.id).exists()
+    here.close()
+    there.close()
+
+
+def test_a_worker_that_has_not_seen_the_new_clock_looks_before_it_says_expired(tmp_path: Path) -> None:
+    clock = Clock()
+    here, there = (JobStore(tmp_path, expiry=60, now=clock.wall, uptime=clock.uptime) for _ in range(2))
+    here.open()
+    there.open()
+    job = submit(here)
+    here.cancel(job.id)
+    clock.set -= 1000
+    here.sweep()  # moves the times
+    assert there.get(job.id).state is State.CANCELLED
+    here.close()
+    there.close()
+
+
+def test_who_reads_waits_for_no_writer(store: JobStore) -> None:
+    job = submit(store)
+    other = sqlite3.connect(store.folder / FILE, isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    assert store.get(job.id).state is State.QUEUED
+    store.check_room("two")
+    assert store.counts()[State.QUEUED] == 1
+    other.execute("ROLLBACK")
+    other.close()
+
+
+def test_a_folder_that_is_removed_or_replaced_is_noticed(store: JobStore) -> None:
+    job = submit(store)
+    assert not store.lost
+    shutil.rmtree(store.folder)
+    assert store.lost
+    store.close()
+    assert not store.lost
+    store.open()
+    assert not store.lost
+    with pytest.raises(JobUnknown):
+        store.get(job.id)
+    submit(store)
+    (store.folder / FILE).rename(store.folder / "away")
+    (store.folder / FILE).touch()
+    assert store.lost

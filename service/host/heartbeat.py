@@ -1,0 +1,213 @@
+"""Whether the workers' event loops turn: each beats into a file that the others and the supervisor read.
+
+A worker that hangs answers nothing, its probes neither; but beside others nobody may notice: the probes reach
+those. So a thread of each worker ends it where its own loop does not turn (which leaves a trace), the
+supervisor ends one that is stopped as a whole, and any worker's `/livez` fails for a peer that still hangs.
+
+What hangs is told by looks in a row at which nothing has changed, not by the age of a beat: where the whole
+machine or container was stopped for a while, nobody has looked meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import faulthandler
+import logging
+import mmap
+import os
+import resource
+import signal
+import struct
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+from service.telemetry.log import LAST
+from service.telemetry.metrics import Metrics
+
+logger = logging.getLogger(__name__)
+
+BEAT: Final = 0.5
+"""Seconds between two beats."""
+
+LOOK: Final = 1.0
+"""Seconds between two looks."""
+
+STUCK: Final = 20
+"""Looks without a beat after which a worker ends itself."""
+
+KILLED: Final = 25
+"""Looks without a beat after which the supervisor ends a worker."""
+
+LEAVING: Final = 5
+"""The same while the server stops: what connects to such a worker would only wait for its end."""
+
+NOT_ALIVE: Final = 40
+"""Looks without a beat after which its peers are not alive either."""
+
+GIVEN_UP: Final = 30
+"""Looks in a row at which a worker was not alive, until it ends itself."""
+
+_BEAT = struct.Struct("d")
+
+
+class Heartbeat:
+    """The beat of this process's event loop; how late it comes is the loop's lag.
+
+    Args:
+        folder: of the workers' metrics, where the file is made.
+        metrics: take the lag.
+    """
+
+    def __init__(self, folder: Path, metrics: Metrics) -> None:
+        self._path = file_of(folder, os.getpid())
+        self._lag = metrics.loop_lag
+        self._timer: asyncio.TimerHandle | None = None
+        self.last = 0.0
+
+    def start(self) -> None:
+        """Beats from now on, in the running loop.
+
+        Raises:
+            OSError: the file cannot be made.
+        """
+        self._loop = asyncio.get_running_loop()
+        with self._path.open("w+b") as file:
+            os.posix_fallocate(file.fileno(), 0, mmap.PAGESIZE)  # a mapped page must find its room (SIGBUS)
+            self._mapped = mmap.mmap(file.fileno(), mmap.PAGESIZE)
+        self._due = self._loop.time()
+        self._beat()
+
+    def stop(self) -> None:
+        """Beats no more; from now on nobody waits for it."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._path.unlink(missing_ok=True)
+
+    def _beat(self) -> None:
+        self._lag.observe(max(0.0, self._loop.time() - self._due))
+        self.last = time.monotonic()
+        _BEAT.pack_into(self._mapped, 0, self.last)
+        self._due = self._loop.time() + BEAT
+        self._timer = self._loop.call_at(self._due, self._beat)
+
+
+def file_of(folder: Path, pid: int) -> Path:
+    """A worker's beat: there from when it is ready until it leaves."""
+    return folder / f"beat_{pid}"
+
+
+def reason_file(folder: Path, pid: int) -> Path:
+    """Where a worker leaves why its start failed."""
+    return folder / f"failed_{pid}"
+
+
+def beats(folder: Path) -> dict[int, float]:
+    """The last beat of every worker that is alive, by process id."""
+    found = {}
+    for path in folder.glob("beat_*"):
+        pid = int(path.name.removeprefix("beat_"))
+        if Path(f"/proc/{pid}").exists():
+            with contextlib.suppress(OSError, struct.error):  # it has just left
+                found[pid] = _BEAT.unpack(path.read_bytes()[: _BEAT.size])[0]
+    return found
+
+
+class Looks:
+    """Counts looks in a row at which a beat was the same."""
+
+    def __init__(self) -> None:
+        self._seen: dict[int, tuple[float, int]] = {}
+
+    def look(self, beats: Mapping[int, float]) -> dict[int, int]:
+        """The count of each process."""
+        seen = {}
+        for pid, beat in beats.items():
+            last, count = self._seen.get(pid, (beat, -1))
+            seen[pid] = (beat, count + 1 if beat == last else 0)
+        self._seen = seen
+        return {pid: count for pid, (_, count) in seen.items()}
+
+
+class Watchdog:
+    """A thread that watches this worker's loop, its models, its peers and its supervisor.
+
+    Args:
+        folder: of the beats.
+        alive: whether this worker's models are; asked from the thread.
+        longest: seconds that the longest call under way has taken; asked from the thread too.
+        metrics: take what hangs.
+        end: ends the process; another one in tests.
+
+    Attributes:
+        peer_hangs: a peer has not beaten for `NOT_ALIVE` looks.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        metrics: Metrics,
+        alive: Callable[[], bool],
+        longest: Callable[[], float],
+        end: Callable[[str], None] = lambda why: abort(why),
+    ) -> None:
+        self._folder, self._alive, self._longest, self._end = folder, alive, longest, end
+        self._model, self._worker = (metrics.hang_seconds.labels(what) for what in ("model", "worker"))
+        self._looks = Looks()
+        self._dead = 0
+        self._parent = os.getppid()
+        self._stopped = threading.Event()
+        self.peer_hangs = False
+
+    def start(self) -> None:
+        """Watches from now on."""
+        threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
+
+    def stop(self) -> None:
+        """Watches no more."""
+        self._stopped.set()
+
+    def look(self) -> None:
+        """One look."""
+        counts = self._looks.look(beats(self._folder))
+        self._model.set(self._longest())
+        self._worker.set(max(counts.values(), default=0) * LOOK)
+        if counts.pop(os.getpid(), 0) >= STUCK:
+            self._end(f"its event loop has not turned for {STUCK * LOOK:g} s")
+        self.peer_hangs = max(counts.values(), default=0) >= NOT_ALIVE
+        self._dead = 0 if self._alive() else self._dead + 1
+        if self._dead >= GIVEN_UP:
+            self._end(f"a model has failed or hangs, and only a new process helps ({GIVEN_UP * LOOK:g} s)")
+        if os.getppid() != self._parent:
+            self._parent = os.getppid()  # once
+            logger.error("the supervisor is gone: this worker ends")
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def _watch(self) -> None:
+        while not self._stopped.wait(LOOK):
+            self.look()
+
+
+def abort(why: str) -> None:
+    """Ends this process by SIGABRT, with the traces of its threads on the standard error."""
+    logger.critical("worker (pid %d) is ended: %s", os.getpid(), why)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    threading.Timer(LAST, os.kill, (os.getpid(), signal.SIGKILL)).start()  # the standard error may be stalled
+    faulthandler.dump_traceback()
+    os.abort()
+
+
+def end_within(seconds: float) -> None:
+    """Ends this process after so long, whatever hangs: a request, a model's thread, the interpreter's end."""
+
+    def end() -> None:
+        logger.critical("what is under way did not end within %.1f s of the signal", seconds)
+        time.sleep(LAST)  # for the log's writer
+        os._exit(os.EX_SOFTWARE)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()

@@ -1,0 +1,87 @@
+"""The log's writer: lines go into a bounded queue, and a thread writes them.
+
+A pipe whose reader stops reading blocks who writes to it. Here that is the thread: lines beyond the queue's
+room are dropped and counted, and no request waits.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import io
+import logging
+import os
+import queue
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+WAITING: Final = 4096
+"""Lines that may wait."""
+
+LAST: Final = 1.0
+"""Longest in seconds that the end of the process waits for what reads the log."""
+
+
+class LogWriter(io.TextIOBase):
+    """A stream of text that never blocks and never fails; `logging` and the access log may share it.
+
+    Args:
+        file: descriptor that a thread writes to.
+        dropped: called for each line that is dropped.
+        waiting: lines that may wait.
+    """
+
+    def __init__(
+        self, file: int, dropped: Callable[[], object] = lambda: None, waiting: int = WAITING
+    ) -> None:
+        super().__init__()
+        self._file, self._waiting = file, waiting
+        self.dropped = dropped
+        self._lines: queue.SimpleQueue[str] = (
+            queue.SimpleQueue()
+        )  # a signal handler may log: it takes no lock
+        self._writing = False
+        threading.Thread(target=self._write_on, name="log", daemon=True).start()
+
+    def write(self, text: str) -> int:
+        """Takes whole lines."""
+        if self._lines.qsize() < self._waiting:
+            self._lines.put(text)
+        else:
+            self.dropped()
+        return len(text)
+
+    def fileno(self) -> int:
+        return self._file
+
+    def drain(self, seconds: float) -> None:
+        """Waits until all is written, but not longer."""
+        end = time.monotonic() + seconds
+        while (self._writing or not self._lines.empty()) and time.monotonic() < end:
+            time.sleep(0.01)
+
+    def _write_on(self) -> None:
+        while True:
+            text = self._lines.get()
+            self._writing = True
+            data = text.encode(errors="backslashreplace")
+            with contextlib.suppress(OSError):  # a full disk, a closed pipe
+                while data:
+                    data = data[os.write(self._file, data) :]
+            self._writing = False
+
+
+def write_in_threads(dropped: Callable[[], object] = lambda: None) -> None:
+    """Puts a `LogWriter` in the place of both standard streams, also below `logging`'s handlers."""
+    writers = {stream: LogWriter(stream.fileno(), dropped) for stream in (sys.stdout, sys.stderr)}
+    loggers = (logging.getLogger(name) for name in logging.root.manager.loggerDict)
+    for logger in (logging.root, *loggers):
+        for handler in logger.handlers:
+            if isinstance(handler, logging.StreamHandler) and handler.stream in writers:
+                handler.setStream(writers[handler.stream])
+    sys.stdout, sys.stderr = writers.values()
+    for writer in writers.values():
+        atexit.register(writer.drain, LAST)
