@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from models.errors import WeightsError
-from models.exported.network import Network, Shape
+from models.exported.network import Network
 from models.exported.options import CHANNELS, InputOptions
 
 
@@ -83,7 +83,7 @@ def shown(shape: Sequence[int | None] | None) -> str:
 
 
 class Outputs:
-    """Which of a network's outputs are read, and how many a batch has."""
+    """A network's outputs: names, and shapes without the batch; `asked`: those that the catalogue names."""
 
     def __init__(self, network: Network, given: Input, options: InputOptions) -> None:
         rows = given.batch or 2
@@ -95,17 +95,17 @@ class Outputs:
             raise WeightsError(
                 f"{error} (options.batch is the number of images that it takes, where that is fixed)"
             ) from error
-        names = [info.name for info in network.outputs] or [str(index) for index in range(len(shapes))]
-        self.names = names
-        self.shapes: list[Shape] = []
-        for name, shape in zip(names, shapes, strict=True):
-            if shape[:1] not in ((rows,), (None,)):
-                raise WeightsError(
-                    f"the output {name!r} is {shown(shape)} for {rows} images, not [{rows}, ...]: set "
-                    "options.batch to the number of images that the network was exported for"
-                )
-            self.shapes.append(shape[1:])
+        self.names = [info.name for info in network.outputs] or [str(index) for index in range(len(shapes))]
+        self.shapes = [shape[1:] for shape in shapes]
         self.asked = tuple(self.index(wanted, "outputs") for wanted in options.outputs)
+        for index in self.asked or range(len(shapes)):
+            if (shape := shapes[index])[:1] not in ((rows,), (None,)):
+                name = self.names[index]
+                raise WeightsError(
+                    f"the output {name!r} is {shown(shape)} for {rows} images, not [{rows}, ...]: "
+                    "set options.batch to the number of images that the network was exported for, or "
+                    "options.outputs to those that are read"
+                )
 
     def index(self, wanted: str, option: str) -> int:
         """Which output a name or a number is.

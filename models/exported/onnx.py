@@ -22,6 +22,9 @@ _MODEL_GRAPH, _MODEL_OPSETS, _OPSET_DOMAIN, _OPSET_VERSION = 7, 8, 1, 2
 _GRAPH_NODE, _GRAPH_INITIALIZER = 1, 5
 _NODE_ATTRIBUTE, _ATTRIBUTE_TENSOR, _ATTRIBUTE_GRAPH, _TENSOR_LOCATION = 5, 5, 6, 14
 
+_NEWEST = 27
+"""Of ONNX's opsets: the last whose operators OpenVINO 2026.4 knows; it would read a later one as that."""
+
 _BRANCHES = ("If", "Loop", "TensorIterator")
 """OpenVINO's operations that choose or repeat a subgraph."""
 
@@ -174,7 +177,7 @@ def _opset(data: memoryview, name: str) -> int:
     """The version of ONNX's own operators.
 
     Raises:
-        WeightsError: it is no ONNX, or has weights in another file.
+        WeightsError: it is no ONNX, of a version that is not known, or has weights in another file.
     """
     version, graphs = 0, 0
     try:
@@ -191,13 +194,14 @@ def _opset(data: memoryview, name: str) -> int:
                         f"{name} has its weights in another file, which no digest covers: "
                         "export it with external_data=False"
                     )
-    except (IndexError, ValueError) as error:
+    except (IndexError, ValueError):
         graphs = 0
-        del error
     if graphs != 1 or version < 1:
         raise WeightsError(
             f"{name} is none of: a torch.export archive (.pt2), TorchScript (.pt), ONNX (.onnx)"
         )
+    if version > _NEWEST:
+        raise WeightsError(f"{name} is of ONNX opset {version}; OpenVINO knows those up to {_NEWEST}")
     return version
 
 

@@ -263,6 +263,10 @@ def of_safetensors() -> bytes:
         ),
         (lambda: graph(helper.make_node("Frob", ["x"], ["y"])), r"OpenVINO cannot read .*opset 17.*Frob"),
         (lambda: graph(helper.make_node("Add", ["x", "x2"], ["y"]), inputs=2), r"takes 2 inputs \(x, x2\)"),
+        (
+            lambda: graph(helper.make_node("Relu", ["x"], ["y"]), opset=99),
+            "is of ONNX opset 99; OpenVINO knows those",
+        ),
     ],
 )
 def test_what_is_no_network_is_told(content: Callable[[], bytes], message: str, tmp_path: Path) -> None:
