@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from models.errors import WeightsError
+from models.exported.input import likely_layout
 from models.exported.network import Network, Shape
 from models.pipeline import Kind
 
@@ -51,7 +52,7 @@ def guess(network: Network, task: Kind | None = None, given: dict[str, Any] | No
     """
     given = given or {}
     options, shapes = _input(network, given)
-    labels = _names(network.metadata.get("names", ""))
+    labels = [str(name) for name in given.get("labels", [])] or _names(network.metadata.get("names", ""))
     rows = [shape[1:] for shape in shapes]
     names = [info.name for info in network.outputs]
     flat = [[size for size in row if size != 1] for row in rows]
@@ -59,8 +60,10 @@ def guess(network: Network, task: Kind | None = None, given: dict[str, Any] | No
         made = _vector(int(flat[0][0] or 0), options, task)
     else:
         made = _detector(rows, names, options, len(labels))
-    made.outputs, made.labels = shapes, labels if len(labels) == made.classes else []
-    if labels and not made.labels:
+    made.outputs = shapes
+    if len(labels) == made.classes or "labels" in given:
+        made.labels = labels
+    elif labels:
         made.remarks.append(f"the file names {len(labels)} classes, which does not fit")
     made.options |= {key: value for key, value in given.items() if key != "labels"}
     return made
@@ -71,10 +74,7 @@ def _input(network: Network, given: dict[str, Any]) -> tuple[dict[str, Any], lis
     info = network.inputs[0]
     options: dict[str, Any] = {}
     shape = info.shape
-    layout = given.get("layout", "")
-    if not layout:
-        last = shape is not None and len(shape) == 4 and shape[3] in (1, 3) and shape[1] not in (1, 3)
-        layout = "nhwc" if last else "nchw"
+    layout = given.get("layout") or likely_layout(shape)
     channels: int | None = 1 if given.get("colour") == "grey" else 3
     sides: tuple[int | None, int | None] = (None, None)
     batch: int | None = None

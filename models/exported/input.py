@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from models.errors import WeightsError
-from models.exported.network import Network
+from models.exported.network import Network, Shape
 from models.exported.options import CHANNELS, InputOptions
 
 
@@ -46,10 +46,7 @@ def resolve(network: Network, options: InputOptions) -> Input:
     shape = info.shape
     if shape is not None and len(shape) != 4:
         raise WeightsError(f"the input {info.name!r} is {shown(shape)}, not of four dimensions (images)")
-    layout = options.layout
-    if not layout:
-        last = shape is not None and shape[3] in (1, 3) and shape[1] not in (1, 3)
-        layout = "nhwc" if last else "nchw"
+    layout = options.layout or likely_layout(shape)
     order = (0, 2, 3, 1) if layout == "nchw" else (0, 1, 2, 3)
     batch, height, width, depth = (None,) * 4 if shape is None else tuple(shape[index] for index in order)
     if depth not in (None, channels):
@@ -76,6 +73,12 @@ def resolve(network: Network, options: InputOptions) -> Input:
     if options.batch and batch not in (None, options.batch):
         raise WeightsError(f"options.batch is {options.batch}, but the input {info.name!r} is {shown(shape)}")
     return Input(int(sides[0] or 0), int(sides[1] or 0), channels, layout, dtype, options.batch or batch or 0)
+
+
+def likely_layout(shape: Shape | None) -> str:
+    """Of an input of this shape: the channels are one or three; ``nchw`` where that does not tell."""
+    last = shape is not None and len(shape) == 4 and shape[3] in (1, 3) and shape[1] not in (1, 3)
+    return "nhwc" if last else "nchw"
 
 
 def shown(shape: Sequence[int | None] | None) -> str:

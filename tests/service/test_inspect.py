@@ -65,7 +65,9 @@ def test_detections_are_drawn(tmp_path: Path, photo: Path, capsys: pytest.Captur
     rows[:, 3] = torch.tensor([100.0, 100.0, 80.0, 60.0, 0.9, 0.0])
     path = export(Constant(rows), tmp_path / "boxes.onnx", (3, 160, 160))
     drawn = tmp_path / "drawn.jpg"
-    _, after = printed(capsys, path, "--image", photo, "--draw", drawn, "--set", 'labels=["cat", "dog"]')
+    entry, after = printed(capsys, path, "--image", photo, "--draw", drawn, "--set", 'labels=["cat", "dog"]')
+    assert 'labels = ["cat", "dog"]' in entry
+    assert "0.9000 cat" in after
     assert "1 detections, drawn on" in after
     picture = cv2.imread(str(drawn))
     assert picture.shape == (300, 400, 3)
