@@ -113,10 +113,10 @@ class Lynceus:
         catalogue = standard_catalogue(SETTINGS.catalogue)
         own = [name for name in SETTINGS.models if catalogue[name].of_operator]
         if own:
-            code = str(Path(__file__).resolve().parents[1])
+            folders = [str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")]
             tried = subprocess.run(
                 [sys.executable, "-m", "service.check", *own],
-                env={**os.environ, "PYTHONPATH": code},
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, folders))},
                 stdout=subprocess.PIPE,
                 text=True,
             )

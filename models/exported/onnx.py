@@ -115,7 +115,9 @@ class OnnxRuntimeModule(nn.Module):
                 raise WeightsError(f"{self._name} needs ONNX Runtime with CUDA: install {package}")
             providers = [("CUDAExecutionProvider", {"device_id": self._device.index or 0}), *providers]
         try:
-            return runtime.InferenceSession(self._data, providers=providers)
+            options = runtime.SessionOptions()
+            options.intra_op_num_threads = torch.get_num_threads()  # as many as Torch may use
+            return runtime.InferenceSession(self._data, options, providers=providers)
         except Exception as error:
             raise WeightsError(f"ONNX Runtime cannot read {self._name}: {reason(error)}") from error
 
@@ -123,27 +125,20 @@ class OnnxRuntimeModule(nn.Module):
         """Float or uint8 Tensor[N, ...] -> every output, on the same device."""
         if self._session is None:
             self._session = self._open()
-        (given,) = self._session.get_inputs()
         images = images.contiguous()
-        if images.device.type == "cpu":
-            results = self._session.run(None, {given.name: images.numpy()})
-            return tuple(torch.from_numpy(result) for result in results)
-        torch.cuda.current_stream(images.device).synchronize()  # ONNX Runtime has streams of its own
+        kind, index = images.device.type, images.device.index or 0
+        if kind == "cuda":
+            torch.cuda.current_stream(index).synchronize()  # ONNX Runtime has streams of its own
+        (given,) = self._session.get_inputs()
+        dtype, shape = images[:0].cpu().numpy().dtype, tuple(images.shape)
         binding = self._session.io_binding()
-        binding.bind_input(
-            given.name,
-            "cuda",
-            images.device.index or 0,
-            torch.empty(0, dtype=images.dtype).numpy().dtype,
-            tuple(images.shape),
-            images.data_ptr(),
-        )
+        binding.bind_input(given.name, kind, index, dtype, shape, images.data_ptr())
         for output in self._session.get_outputs():
-            binding.bind_output(output.name, "cuda", images.device.index or 0)
+            binding.bind_output(output.name, kind, index)
         self._session.run_with_iobinding(binding)
         binding.synchronize_outputs()
         return tuple(
-            torch.utils.dlpack.from_dlpack(value._ortvalue.to_dlpack()) for value in binding.get_outputs()
+            torch.utils.dlpack.from_dlpack(one._ortvalue.to_dlpack()) for one in binding.get_outputs()
         )
 
 
