@@ -45,7 +45,7 @@ def entry(name: str, path: Path, found: Guess, labels: Path | None) -> str:
         found: what it is.
         labels: a file of names, one a line, if there is one.
     """
-    lines = [f"[{toml(name)}]", f'task = "{found.task}"', 'builder = "export"', 'licence = "unknown"', ""]
+    lines = [f"[{toml(name)}]", f'task = "{found.task}"', 'builder = "export"', 'license = "unknown"', ""]
     lines.append(f"[{toml(name)}.options]")
     lines += [f"{key} = {toml(value)}" for key, value in found.options.items()]
     if found.classes and labels is None:

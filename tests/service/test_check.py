@@ -15,7 +15,7 @@ def catalogue(folder: Path, path: Path, labels: str, digest: str = "") -> Path:
     written = folder / "catalogue.toml"
     digest = digest or sha256_of(path)
     written.write_text(
-        f'[mine]\ntask = "classify"\nbuilder = "export"\nlicence = "MIT"\noptions = {{labels = {labels}}}\n'
+        f'[mine]\ntask = "classify"\nbuilder = "export"\nlicense = "MIT"\noptions = {{labels = {labels}}}\n'
         f'[mine.files.weights]\nsource = "file"\npath = "{path.name}"\nsha256 = "{digest}"\n',
         encoding="utf-8",
     )
