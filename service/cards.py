@@ -65,14 +65,27 @@ def model_detail(engine: Engine, name: str) -> ModelDetailAnswer:
     Raises:
         ModelUnknown: it is not served.
     """
-    card = engine.named(name).card
-    details = to_jsonable_python(dict(card.details))
-    return ModelDetailAnswer(**_short(engine, name), labels=card.labels, details=details)
+    runner = engine.named(name)
+    card, executor = runner.card, runner.executor
+    return ModelDetailAnswer(
+        name=card.name,
+        task=card.task.value,
+        default=engine.is_default(name),
+        ready=engine.is_ready(name),
+        executor=executor.name,
+        device=executor.device,
+        precision=executor.precision,
+        sha256=card.sha256,
+        licence=card.license,
+        input=None if card.input is None else Size(height=card.input[0], width=card.input[1]),
+        labels=card.labels,
+        details=to_jsonable_python(dict(card.details)),
+    )
 
 
 def models_answer(engine: Engine) -> ModelsAnswer:
-    """Every served model."""
-    return ModelsAnswer(models=[_short(engine, name) for name in engine.runners])
+    """Every served model, in short."""
+    return ModelsAnswer(models=[model_detail(engine, name) for name in engine.runners])
 
 
 def styles(engine: Engine) -> Sequence[Style]:
@@ -117,20 +130,3 @@ async def filters(engine: Engine, name: str) -> bytes:
     """
     module = engine.named(name).pipeline.module
     return await engine.offload.run(lambda _: encode(filter_sheet(module), "png"))
-
-
-def _short(engine: Engine, name: str) -> dict[str, Any]:
-    runner = engine.named(name)
-    card, executor = runner.card, runner.executor
-    return {
-        "name": card.name,
-        "task": card.task.value,
-        "default": engine.is_default(name),
-        "ready": engine.is_ready(name),
-        "executor": executor.name,
-        "device": executor.device,
-        "precision": executor.precision,
-        "sha256": card.sha256,
-        "licence": card.license,
-        "input": None if card.input is None else Size(height=card.input[0], width=card.input[1]),
-    }

@@ -17,7 +17,7 @@ from models.weights import COMMITTED, Entry, File, standard_catalogue
 from service import errors, settings
 from service.tasks import TASKS
 from service.tasks.__main__ import main as parameters
-from service.tasks.__main__ import values
+from service.tasks.__main__ import rows
 from service.telemetry import metrics
 from service.web import jobs, models
 
@@ -54,11 +54,8 @@ def transports() -> None:
 def job_parameters() -> None:
     """Prints the parameters of a style job, as a Markdown table."""
     print("| parameter | values | default | meaning |\n| --- | --- | --- | --- |")
-    schema = OptimiseOptions.model_json_schema()
-    for name, field in OptimiseOptions.model_fields.items():
-        bounds = values(schema["properties"][name])
-        default = "" if field.default is None else f"`{field.default}`"
-        print(f"| `{name}` | {bounds} | {default} | {field.description} |")
+    for row in rows(OptimiseOptions):
+        print(row)
 
 
 def notice() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import zlib
-from typing import Final
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeAlias
 
 from models.errors import ImageTooLarge, MediaTypeUnsupported, ParameterInvalid, echoed
 
@@ -12,6 +14,11 @@ STEP: Final = 1024 * 1024
 
 PIECE: Final = 4 * 1024 * 1024
 """Bytes that it gives at once, in a few milliseconds."""
+
+INLINE: Final = 64 * 1024
+"""Bytes that are inflated in the event loop; the others in a thread."""
+
+Work: TypeAlias = Callable[[], bytes]
 
 _WINDOW = {"gzip": 31, "x-gzip": 31, "deflate": 15}  # zlib's way to name the two containers
 
@@ -76,3 +83,20 @@ class Inflater:
             what = f"the {self._encoding} body is cut short, or goes on"
             raise ParameterInvalid(self._parameter, what)
         return data
+
+    async def whole(self, grow: Callable[[int], None], run: Callable[[Work], Awaitable[bytes]]) -> bytes:
+        """All of it.
+
+        Args:
+            grow: called with the size of each piece before it is kept.
+            run: does the work for a piece that is not small in a thread.
+
+        Raises:
+            ImageTooLarge, ParameterInvalid: as `piece`.
+        """
+        found, part = io.BytesIO(), self.piece(INLINE)
+        while part:
+            grow(len(part))
+            found.write(part)
+            part = b"" if self.ended else await run(self.piece)
+        return found.getvalue()  # without a copy: the buffer itself

@@ -22,6 +22,7 @@ from models.pipeline import Kind, Prepared
 from service.engine.memory import MemoryBudget
 from service.engine.offload import Call, Offload
 from service.engine.runner import Runner, State
+from service.errors import DeadlineExceeded
 from service.telemetry.metrics import Metrics
 from service.telemetry.timing import Timing
 from service.telemetry.tracing import Tracing
@@ -218,9 +219,18 @@ class Engine:
         self.offload.close()
         return all(finished)
 
-    async def in_decoder(self, work: Callable[[], T]) -> T:
-        """Runs short work that grows with a body in a decoding thread."""
-        return await asyncio.get_running_loop().run_in_executor(self._decoders, work)
+    async def in_decoder(self, work: Callable[[], T], deadline: float = float("inf")) -> T:
+        """Runs short work that grows with a body in a decoding thread.
+
+        Raises:
+            DeadlineExceeded: it was not done by then; if it has not begun, it is cancelled.
+        """
+        left = deadline - time.monotonic()
+        try:
+            async with asyncio.timeout(None if left == float("inf") else left):
+                return await asyncio.get_running_loop().run_in_executor(self._decoders, work)
+        except TimeoutError:
+            raise DeadlineExceeded("the deadline passed before the request was read") from None
 
     def kept(self, **options: Any) -> KeptImage:
         """What `infer` is given so that the decoded image outlives the batch; see `KeptImage`."""
@@ -376,14 +386,3 @@ async def outcome(call: Callable[[], Awaitable[T]]) -> T | Exception:
         return await call()
     except Exception as error:
         return error
-
-
-def value(outcome: T | Exception) -> T:
-    """The result that `outcome` gave.
-
-    Raises:
-        Exception: the error that it gave.
-    """
-    if isinstance(outcome, Exception):
-        raise outcome
-    return outcome

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import json
 import os
 import sys
@@ -105,8 +106,8 @@ def main() -> int:
     lower_priority()
     out = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # other output goes to the log
-    line = _line()
-    if not line:
+    line = io.FileIO(0, closefd=False).readline()  # unbuffered: what follows is the end
+    if not line.endswith(b"\n"):
         return os.EX_TEMPFAIL
     threading.Thread(target=_end_with_the_worker, daemon=True).start()
     try:
@@ -118,17 +119,6 @@ def main() -> int:
             raise
         return NO_ROOM
     return os.EX_OK
-
-
-def _line() -> bytes:
-    """One line of the standard input, unbuffered."""
-    read = b""
-    while not read.endswith(b"\n"):
-        more = os.read(0, 4096)
-        if not more:
-            return b""
-        read += more
-    return read
 
 
 if __name__ == "__main__":

@@ -63,7 +63,7 @@ class JobService:
 
     Args:
         store: of the jobs, shared by the workers.
-        scheduler: this worker's.
+        scheduler: this worker's, which is started and stopped with it.
         engine: whose threads decode and encode.
         timeout: seconds that a job may run; what a job may cost follows from it.
     """
@@ -76,18 +76,10 @@ class JobService:
         *,
         timeout: float = 3600.0,
     ) -> None:
-        self._store, self._scheduler, self._engine = store, scheduler, engine
+        self._store, self.scheduler, self._engine = store, scheduler, engine
         self._budget = timeout * TIMEOUT_SHARE
         self._reads, self._writes = Aside("jobs-read", STORED), Aside("jobs-write", STORED)
         self._watchers: Counter[str] = Counter()
-
-    def start(self) -> None:
-        """Takes jobs from now on; blocks on the disk."""
-        self._scheduler.start()
-
-    def stop(self) -> None:
-        """Ends the running jobs; blocks until their processes are gone."""
-        self._scheduler.stop()
 
     async def admit(self, options: OptimiseOptions, client: str = "") -> None:
         """Whether a job would be accepted now, checked before its images are read.
@@ -155,7 +147,7 @@ class JobService:
                 work=cost_of(options),
             ),
         )
-        self._scheduler.wake()
+        self.scheduler.wake()
         return job
 
     async def job(self, job: str, owner: str | None = None) -> Job:
@@ -182,7 +174,7 @@ class JobService:
             JobUnknown, StorageFailed: as `job`.
         """
         found = await self._stored(self._writes, lambda: self._store.cancel(job))
-        self._scheduler.wake()
+        self.scheduler.wake()
         for _ in range(GONE):
             if not found.busy:
                 break

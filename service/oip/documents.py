@@ -104,19 +104,19 @@ def model_statistics(name: str, figures: Statistics, *, inline: bool) -> Documen
         figures: of all workers.
         inline: images are prepared within their batch, else on their own before it.
     """
-    inferences = figures.inferences
-    prepare = figures.waited("prepare") if inline else figures.decode.seconds
+    inferences, images, spent = figures.inferences, figures.images, figures.spent
+    prepare = figures.waited("prepare") if inline else spent["decode"]
     compute, output = figures.waited("compute"), figures.waited("postprocess")
     return {
         "name": name,
         "version": VERSION,
         "last_inference": round(figures.last * 1000),
         "inference_count": inferences,
-        "execution_count": figures.executions,
+        "execution_count": figures.batches.total(),
         "inference_stats": {
-            "success": _spent(inferences, figures.queue.seconds + prepare + compute + output),
-            "fail": _spent(figures.failed.count, figures.failed.seconds),
-            "queue": _spent(figures.queue.count, figures.queue.seconds),
+            "success": _spent(inferences, spent["queue"] + prepare + compute + output),
+            "fail": _spent(images["failed"], spent["failed"]),
+            "queue": _spent(images["queue"], spent["queue"]),
             "compute_input": _spent(inferences, prepare),
             "compute_infer": _spent(inferences, compute),
             "compute_output": _spent(inferences, output),
@@ -125,8 +125,8 @@ def model_statistics(name: str, figures: Statistics, *, inline: bool) -> Documen
         },
         "batch_stats": [
             {"batch_size": size}
-            | {key: _spent(batches.count, batches.seconds[stage]) for key, stage in _STAGES.items()}
-            for size, batches in sorted(figures.sizes.items())
+            | {key: _spent(count, figures.seconds[size, stage]) for key, stage in _STAGES.items()}
+            for size, count in sorted(figures.batches.items())
         ],
     }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
@@ -15,9 +14,8 @@ from pydantic import Field
 from models.errors import ECHO, ModelError, ParameterInvalid, echoed
 from models.parameters import Parameters
 from service.engine.engine import together
-from service.errors import DeadlineExceeded
 from service.oip.adapter import IMAGE, VERSION, ModelAdapter
-from service.oip.request import InferRequest, InferResponse, RequestedOutput, take_parameters
+from service.oip.request import InferRequest, InferResponse, take_parameters
 from service.oip.tensors import BYTES, InputTensor, Tensor
 from service.request import RequestContext
 from service.tasks.task import TensorSpec
@@ -65,7 +63,8 @@ async def infer(adapter: ModelAdapter, request: InferRequest, context: RequestCo
     read: Callable[[], Any] = tensor.array
     if tensor.datatype == BYTES:
         one, read = partial(adapter.image, params, image_format, context), tensor.elements
-    images = await _read(adapter, tensor, read, context)
+    decoder = adapter.service.engine.in_decoder
+    images = read() if tensor.light else await decoder(read, context.deadline)
     calls: list[Callable[[], Awaitable[Any]]] = [partial(one, image) for image in images]
     if len(calls) > 1:
         calls = [partial(_named, f"{tensor.name}[{index}]", call) for index, call in enumerate(calls)]
@@ -98,19 +97,6 @@ def _input(adapter: ModelAdapter, given: Sequence[InputTensor]) -> InputTensor:
     return tensor
 
 
-async def _read(
-    adapter: ModelAdapter, tensor: InputTensor, read: Callable[[], T], context: RequestContext
-) -> T:
-    """A tensor's values: at once, or in a decoding thread where that takes long."""
-    if tensor.light:
-        return read()
-    try:
-        async with asyncio.timeout(context.deadline - time.monotonic()):
-            return await adapter.service.engine.in_decoder(read)
-    except TimeoutError:
-        raise DeadlineExceeded("the deadline passed before the tensors were read") from None
-
-
 async def _named(name: str, call: Callable[[], Awaitable[T]]) -> T:
     """A call whose errors say of which of several images they are."""
     try:
@@ -122,26 +108,26 @@ async def _named(name: str, call: Callable[[], Awaitable[T]]) -> T:
 
 
 def _wanted(
-    specs: Mapping[str, TensorSpec], requested: Sequence[RequestedOutput], top_k: int | None
+    specs: Mapping[str, TensorSpec], requested: Sequence[tuple[str, int | None]], top_k: int | None
 ) -> list[tuple[TensorSpec, int | None]]:
     """The outputs to give, each with the number of best classes to give in place of its numbers."""
     if not requested:
-        requested = [RequestedOutput(name) for name, spec in specs.items() if not spec.asked]
-    if len({output.name for output in requested}) != len(requested):
+        requested = [(name, None) for name, spec in specs.items() if not spec.asked]
+    if len({name for name, _ in requested}) != len(requested):
         raise ParameterInvalid("outputs", "an output is asked for twice")
     wanted = []
-    for output in requested:
-        spec = specs.get(output.name)
+    for name, classes in requested:
+        spec = specs.get(name)
         if spec is None:
-            raise ParameterInvalid(
-                output.name, f"there is no output {echoed(output.name)}; there are: {', '.join(specs)}"
-            )
-        if output.classes is not None and not spec.classes:
-            raise ParameterInvalid("classification", f"the output {output.name!r} has no classes")
-        name = "top_k" if output.classes is None else "classification"
-        classes = (top_k if spec.classes else None) if output.classes is None else output.classes
+            known = ", ".join(specs)
+            raise ParameterInvalid(name, f"there is no output {echoed(name)}; there are: {known}")
+        if classes is not None and not spec.classes:
+            raise ParameterInvalid("classification", f"the output {name!r} has no classes")
+        limit = "top_k" if classes is None else "classification"
+        if classes is None and spec.classes:
+            classes = top_k
         if classes is not None and not 1 <= classes <= len(spec.classes):
-            raise ParameterInvalid(name, f"{name} must be from 1 to {len(spec.classes)}")
+            raise ParameterInvalid(limit, f"{limit} must be from 1 to {len(spec.classes)}")
         wanted.append((spec, classes))
     return wanted
 

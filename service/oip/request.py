@@ -46,31 +46,19 @@ class OutputParameters(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class RequestedOutput:
-    """An output that is asked for.
-
-    Attributes:
-        name: the output's.
-        classes: the k best of its classes as text instead of its numbers; None: the numbers.
-    """
-
-    name: str
-    classes: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class InferRequest:
     """What a client asks for.
 
     Attributes:
         inputs: in the order in which they came.
-        outputs: none means all but those that are given only where they are named.
+        outputs: by name, each with the number of its best classes to give as text instead of its numbers, or
+            None; none means all but those that are given only where they are named.
         parameters: of the request.
         id: comes back in the answer.
     """
 
     inputs: Sequence[InputTensor]
-    outputs: Sequence[RequestedOutput] = ()
+    outputs: Sequence[tuple[str, int | None]] = ()
     parameters: Mapping[str, Value] = field(default_factory=dict)
     id: str = ""
 

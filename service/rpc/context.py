@@ -51,17 +51,12 @@ def in_trailers(problem: Problem) -> Problem:
     return replace(problem, detail=problem.detail[:DETAIL], parameter=parameter)
 
 
-def code_of(problem: Problem) -> grpc.StatusCode:
-    """The canonical status code of the table's row."""
-    return grpc.StatusCode[problem.kind.grpc]
-
-
 def details_of(problem: Problem, context: RequestContext) -> tuple[str, bytes]:
     """The trailing metadata that carries the rich status."""
     info = details.ErrorInfo(
         reason=problem.kind.code, domain=DOMAIN, metadata={"request_id": context.request_id}
     )
-    status = Status(code=code_of(problem).value[0], message=problem.detail)
+    status = Status(code=grpc.StatusCode[problem.kind.grpc].value[0], message=problem.detail)
     if problem.image is not None:
         info.metadata["image"] = problem.image
     if problem.parameter is not None:

@@ -17,7 +17,7 @@ from service.errors import INTERNAL, Problem, problem_of
 from service.oip import documents
 from service.oip.adapter import ModelAdapter, find
 from service.oip.infer import infer
-from service.oip.request import InferRequest, InferResponse, OutputParameters, RequestedOutput, Value
+from service.oip.request import InferRequest, InferResponse, OutputParameters, Value
 from service.oip.stubs import open_inference_pb2 as pb
 from service.oip.tensors import DEPTH, InputTensor
 from service.request import RequestContext
@@ -151,7 +151,7 @@ def _request(message: pb.ModelInferRequest) -> InferRequest:
         data = raw[index] if raw else _typed(tensor)
         inputs.append(InputTensor(tensor.name, tensor.datatype, tuple(tensor.shape), data))
     outputs = [
-        RequestedOutput(output.name, checked(OutputParameters, _values(output.parameters)).classification)
+        (output.name, checked(OutputParameters, _values(output.parameters)).classification)
         for output in message.outputs
     ]
     return InferRequest(inputs, outputs, _values(message.parameters), message.id)

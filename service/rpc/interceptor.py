@@ -17,7 +17,6 @@ from service.errors import INTERNAL, Overloaded, Unauthenticated, problem_of
 from service.request import RequestContext, request_id
 from service.rpc.context import (
     Call,
-    code_of,
     current,
     deadline_of,
     details_of,
@@ -52,11 +51,8 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
         self._service = service
         self._handlers: dict[str, Handler] = {}
         limit = service.settings.max_connections  # and as many again of calls that need no key
-        self._calls, self._open_calls, self._open_streams = (
-            Semaphore(limit),
-            Semaphore(limit),
-            Semaphore(OPEN_STREAMS),
-        )
+        self._calls, self._open_calls = Semaphore(limit), Semaphore(limit)
+        self._open_streams = Semaphore(OPEN_STREAMS)
         self._tasks = tasks
         for task in tasks.values():  # created at the start, so that a rate sees its first rise
             service.metrics.requests.labels(task, "grpc", INTERNAL.code)
@@ -104,9 +100,9 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
         return grpc.stream_stream_rpc_method_handler(self._stream(name, places, replies), None, write)
 
     def _authorized(self, details: grpc.HandlerCallDetails) -> bool:
-        metadata = details.invocation_metadata
+        given = _texts(details.invocation_metadata)
         try:
-            self._service.auth.check(_value(metadata, "authorization"), _value(metadata, "x-api-key"))
+            self._service.auth.check(given.get("authorization"), given.get("x-api-key"))
         except Unauthenticated:
             return False
         return True
@@ -139,7 +135,9 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
     @contextmanager
     def _call(self, name: str, call: Call) -> Iterator[RequestContext]:
         """Around a call: its context, trailers and record; an error ends it with its status."""
-        context = RequestContext("grpc", request_id(_header(call, "x-request-id")), self._tasks.get(name))
+        context = RequestContext(
+            "grpc", request_id(_texts(call.invocation_metadata()).get("x-request-id")), self._tasks.get(name)
+        )
         context.deadline = deadline_of(call, self._service.settings.timeout_seconds)
         current.set(context)
         is_open, status = name.startswith(OPEN), "OK"
@@ -174,7 +172,8 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
     def _authorize(self, name: str, context: RequestContext, call: Call) -> None:
         auth = self._service.auth
         if auth.required and not name.startswith(OPEN):
-            context.key = auth.acquire(_header(call, "authorization"), _header(call, "x-api-key"))
+            given = _texts(call.invocation_metadata())
+            context.key = auth.acquire(given.get("authorization"), given.get("x-api-key"))
 
     def _refuse(self, context: RequestContext, call: Call, exc: Exception) -> str:
         """Ends the call with the error's status, which it returns."""
@@ -182,7 +181,7 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
         if problem.kind is INTERNAL:
             logger.error("request %s failed", context.name, exc_info=exc)
         context.code = problem.kind.code
-        call.set_code(code_of(problem))
+        call.set_code(grpc.StatusCode[problem.kind.grpc])
         call.set_details(problem.detail)
         call.set_trailing_metadata([*trailers(context), details_of(problem, context)])
         return problem.kind.grpc
@@ -206,12 +205,6 @@ async def _no_replies(call: Call) -> AsyncIterator[Any]:
         yield reply
 
 
-def _header(call: Call, name: str) -> str | None:
-    return _value(call.invocation_metadata(), name)
-
-
-def _value(metadata: Iterable[tuple[str, str | bytes]] | None, name: str) -> str | None:
-    for key, value in metadata or ():
-        if key == name:
-            return value if isinstance(value, str) else None
-    return None
+def _texts(metadata: Iterable[tuple[str, str | bytes]] | None) -> dict[str, str]:
+    """A call's metadata that is text, by name."""
+    return {name: value for name, value in metadata or () if isinstance(value, str)}

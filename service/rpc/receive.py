@@ -34,9 +34,6 @@ EXPANSION: Final = 8
 TENSORS: Final = ("inference.InferTensorContents",)
 """Messages whose repeated numbers are a tensor's values."""
 
-INLINE: Final = 64 * 1024
-"""Bytes of a message that are inflated in the event loop; the others in a thread."""
-
 
 class Frame(Generic[M]):
     """One message of a stream, or why it is refused."""
@@ -132,7 +129,11 @@ class Method:
         if len(raw) > self._most:
             raise ImageTooLarge(f"the message has more bytes than the {self._most} that this method takes")
         body.grow(COPIES * len(raw))
-        whole = await self._inflated(raw, body) if is_compressed(raw) else raw
+        whole = raw
+        if is_compressed(raw):
+            encoding = "gzip" if raw[:1] == b"\x1f" else "deflate"
+            inflater = Inflater(raw, encoding, self._most, "message")
+            whole = await inflater.whole(lambda size: body.grow(COPIES * size), self._engine.in_decoder)
         numbers = check(whole, self._layout)
         if numbers:
             body.grow(EXPANSION * numbers)
@@ -143,16 +144,6 @@ class Method:
             return self._parse(whole)
         except DecodeError:
             raise ParameterInvalid("message", "the bytes are no message of this method") from None
-
-    async def _inflated(self, raw: bytes, body: BodyReservation) -> bytearray:
-        encoding = "gzip" if raw[:1] == b"\x1f" else "deflate"
-        inflater, whole = Inflater(raw, encoding, self._most, "message"), bytearray()
-        part = inflater.piece(INLINE)
-        while part:
-            body.grow(COPIES * len(part))
-            whole += part
-            part = b"" if inflater.ended else await self._engine.in_decoder(inflater.piece)
-        return whole
 
 
 class Frames(Generic[M]):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
-from models.parameters import properties
+from models.parameters import Parameters, properties
 from service.tasks import TASKS
 
 
@@ -12,9 +13,15 @@ def main() -> None:
     """Prints the table."""
     print("| task | parameter | values | default | meaning |\n| --- | --- | --- | --- | --- |")
     for task in TASKS:
-        for name, one in properties(task.params).items():
-            default = "" if one.get("default") is None else f"`{one['default']}`"
-            print(f"| `{task.name}` | `{name}` | {values(one)} | {default} | {one['description']} |")
+        for row in rows(task.params):
+            print(f"| `{task.name}` {row}")
+
+
+def rows(kind: type[Parameters]) -> Iterator[str]:
+    """A row for each parameter: name, values, default, meaning."""
+    for name, one in properties(kind).items():
+        default = "" if one.get("default") is None else f"`{one['default']}`"
+        yield f"| `{name}` | {values(one)} | {default} | {one['description']} |"
 
 
 def values(schema: dict[str, Any]) -> str:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, TypeVar
+from typing import Any
 
 from pydantic import Field
 
@@ -26,7 +26,6 @@ from service.tasks.task import AnswerModel, Encoded, ImageAnswer, Task
 from service.telemetry.timing import Timing
 
 Box = tuple[float, float, float, float]
-T = TypeVar("T")
 EXPLAINED_PIXELS = min(MAX_ENCODED_PIXELS.values())
 """Of the image that is explained and drawn on, whatever its format: the map itself has few cells."""
 
@@ -83,27 +82,17 @@ class Explained:
     map: HeatMap | WindowMap
 
 
-async def run(
-    engine: Engine, images: Encoded, params: ExplainParams, context: RequestContext
-) -> Answer[Explained]:
-    """
-    Raises:
-        ParameterInvalid: the model has no such label, cannot be explained so, or the windows are too many.
-    """
-    return await _explained(engine, images["image"], params, context, lambda image, found, call: found)
-
-
 async def draw(
     engine: Engine, images: Encoded, params: ExplainParams, image_format: ImageFormat, context: RequestContext
 ) -> Answer[Rendered]:
-    """The image with the heat laid over it, or with the windows drawn in. Raises as `run` does."""
+    """The image with the heat laid over it, or with the windows drawn in. Raises as `explain` does."""
 
     def render(image: Image, found: Explained, call: Call) -> Rendered:
         pixels = _overlaid(image, found.map)
         call.check()
         return Rendered(found.width, found.height, encode(pixels, image_format))
 
-    return await _explained(engine, images["image"], params, context, render)
+    return await explain(engine, images, params, context, render)
 
 
 def _overlaid(image: Image, found: HeatMap | WindowMap) -> Pixels:
@@ -112,22 +101,26 @@ def _overlaid(image: Image, found: HeatMap | WindowMap) -> Pixels:
     return draw_detections(image.pixels, Detections(image.width, image.height, found.boxes))
 
 
-async def _explained(
+async def explain(
     engine: Engine,
-    data: bytes,
+    images: Encoded,
     params: ExplainParams,
     context: RequestContext,
-    then: Callable[[Image, Explained, Call], T],
-) -> Answer[T]:
-    """An explanation, and what is made of it in the same thread."""
+    then: Callable[[Image, Explained, Call], Any] = lambda image, found, call: found,
+) -> Answer[Any]:
+    """An explanation, or what `then` makes of it in the same thread.
+
+    Raises:
+        ParameterInvalid: the model has no such label, cannot be explained so, or the windows are too many.
+    """
     runner = engine.find(Kind.CLASSIFY, params.model)
     explainer = runner.pipeline.explainer
     if explainer is None:
         raise ParameterInvalid("model", f"the model {runner.card.name!r} cannot be explained")
 
-    def work(call: Call) -> Answer[T]:
+    def work(call: Call) -> Answer[Any]:
         began = time.perf_counter()
-        image = decode(data, engine.limits, max_pixels=EXPLAINED_PIXELS, plan=plan)
+        image = decode(images["image"], engine.limits, max_pixels=EXPLAINED_PIXELS, plan=plan)
         decoded = time.perf_counter()
         call.check()
         found: HeatMap | WindowMap
@@ -143,7 +136,7 @@ async def _explained(
         return Answer(runner.card.name, result, timing, image.frames)
 
     with runner.admit():
-        plan = await engine.plan(data, max_pixels=EXPLAINED_PIXELS)
+        plan = await engine.plan(images["image"], max_pixels=EXPLAINED_PIXELS)
         return await engine.offload.run(work, context.deadline, memory=plan.memory + 3 * plan.result)
 
 
@@ -178,7 +171,7 @@ EXPLAIN = Task(
         "heat": [[0.0, 0.12, 0.31], [0.05, 0.84, 1.0], [0.0, 0.4, 0.52]],
     },
     several=False,
-    run=run,
+    run=explain,
     present=present,
     draw=draw,
     image_first=True,

@@ -22,15 +22,6 @@ from opentelemetry import propagate, trace
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter, SpanExporter
-from opentelemetry.semconv.attributes import (
-    client_attributes,
-    error_attributes,
-    http_attributes,
-    network_attributes,
-    server_attributes,
-    url_attributes,
-    user_agent_attributes,
-)
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
 Value = str | int | float
@@ -71,9 +62,9 @@ class RequestSpan:
             code: ``ok`` or an error's code.
             request_id: as sent to the client.
         """
-        found: dict[str, Value] = {http_attributes.HTTP_RESPONSE_STATUS_CODE: status}
+        found: dict[str, Value] = {"http.response.status_code": status}
         if route is not None:
-            found[http_attributes.HTTP_ROUTE] = route
+            found["http.route"] = route
             self._span.update_name(f"{_method(method)} {route}")
         self._end(found, code, request_id, fault=status >= 500)
 
@@ -84,7 +75,7 @@ class RequestSpan:
     def _end(self, found: dict[str, Value], code: str, request_id: str, *, fault: bool) -> None:
         found |= {"lynceus.request_id": request_id, "lynceus.code": code}
         if fault:
-            found[error_attributes.ERROR_TYPE] = code
+            found["error.type"] = code
             self._span.set_status(Status(StatusCode.ERROR))
         self._span.set_attributes(found)
         self._span.end()
@@ -114,24 +105,24 @@ class Tracing:
         """Begins the span of an HTTP request (an ASGI scope), below the caller's if its headers name one."""
         method, server, client = _method(scope["method"]), scope["server"], scope["client"]
         attributes: dict[str, Value] = {
-            http_attributes.HTTP_REQUEST_METHOD: method,
-            url_attributes.URL_PATH: scope["path"],
-            url_attributes.URL_SCHEME: scope["scheme"],
-            network_attributes.NETWORK_PROTOCOL_VERSION: scope["http_version"],
+            "http.request.method": method,
+            "url.path": scope["path"],
+            "url.scheme": scope["scheme"],
+            "network.protocol.version": scope["http_version"],
         }
         if server is not None:
-            attributes[server_attributes.SERVER_ADDRESS] = server[0]
+            attributes["server.address"] = server[0]
             if server[1] is not None:
-                attributes[server_attributes.SERVER_PORT] = server[1]
+                attributes["server.port"] = server[1]
         if client is not None:
-            attributes[client_attributes.CLIENT_ADDRESS] = client[0]
+            attributes["client.address"] = client[0]
         carrier: dict[str, str] = {}
         for raw, value in scope["headers"]:
             name = raw.decode("latin-1")
             if name in self._fields:
                 carrier[name] = value.decode("latin-1")
             elif name == "user-agent":
-                attributes[user_agent_attributes.USER_AGENT_ORIGINAL] = value.decode("latin-1")
+                attributes["user_agent.original"] = value.decode("latin-1")
         return self._begin(method, carrier, attributes)
 
     def rpc(self, name: str, metadata: Iterable[tuple[str, str | bytes]]) -> RequestSpan:

@@ -167,11 +167,7 @@ class Request(requests.Request):
         Raises:
             DeadlineExceeded: it was not done by the request's deadline.
         """
-        try:
-            async with asyncio.timeout(self.context.deadline - time.monotonic()):
-                return await self.service.engine.in_decoder(work)
-        except TimeoutError:
-            raise DeadlineExceeded("the deadline passed before the request was parsed") from None
+        return await self.service.engine.in_decoder(work, self.context.deadline)
 
     def reserve(self, size: int) -> None:
         """Counts so many more bytes as the request's, until it has ended.

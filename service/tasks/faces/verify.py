@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from pydantic import Field
 
@@ -15,7 +15,7 @@ from models.faces.result import Embedding, Face, FaceOptions
 from models.faces.verify import Verdict, compare, select_face
 from models.parameters import Parameters
 from models.pipeline import Kind
-from service.engine.engine import Answer, Engine, outcome, together, value
+from service.engine.engine import Answer, Engine, outcome, together
 from service.request import RequestContext
 from service.tasks.faces.compare import FACES_COMPARE, VerdictAnswer, verdict_answer
 from service.tasks.faces.embed import FACE_EXAMPLE
@@ -83,10 +83,11 @@ async def run(
             raise
         return face, vectors[0], found.timing + timing
 
-    # a's error before b's, whichever was first
-    a, b = [
-        value(found) for found in await together([partial(outcome, partial(one, name)) for name in "ab"], 2)
-    ]
+    found = await together([partial(outcome, partial(one, name)) for name in "ab"], 2)
+    for error in found:  # a's before b's, whichever was first
+        if isinstance(error, Exception):
+            raise error
+    a, b = cast(list[tuple[Face, Embedding, Timing]], found)
     verdict = compare(a[1], b[1], embedder.card, threshold=params.threshold)
     return Answer(embedder.card.name, Verified(verdict, {"a": a[0], "b": b[0]}), a[2] + b[2])
 

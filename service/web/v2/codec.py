@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import to_json
@@ -12,7 +10,7 @@ from pydantic_core import to_json
 from models.errors import ImageTooLarge, ParameterInvalid, echoed
 from models.parameters import checked
 from service.oip.adapter import IMAGE
-from service.oip.request import InferRequest, InferResponse, OutputParameters, RequestedOutput, Value
+from service.oip.request import InferRequest, InferResponse, OutputParameters, Value
 from service.oip.tensors import BYTES, DEPTH, InputTensor
 from service.web.json_text import Structure, parse_json
 
@@ -101,17 +99,8 @@ class InferAnswer(Body):
     outputs: list[OutputAnswer]
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """Which outputs the client wants in binary.
-
-    Attributes:
-        usual: those that it says nothing of.
-        named: the others.
-    """
-
-    usual: bool = False
-    named: Mapping[str, bool] = field(default_factory=dict)
+Binary: TypeAlias = dict[str | None, bool]
+"""Whether an output is wanted in binary, by its name; None stands for those that are not named."""
 
 
 def most_text(max_image: int) -> int:
@@ -119,7 +108,7 @@ def most_text(max_image: int) -> int:
     return max(TEXT_BYTES, max_image * 4 // 3 + 4096)
 
 
-def parse(body: bytes, header: str | None, most: int | None = None) -> tuple[InferRequest, Layout]:
+def parse(body: bytes, header: str | None, most: int | None = None) -> tuple[InferRequest, Binary]:
     """A request's body.
 
     Args:
@@ -133,7 +122,7 @@ def parse(body: bytes, header: str | None, most: int | None = None) -> tuple[Inf
     """
     length = _header_length(header, len(body))
     if length == 0:
-        return InferRequest([InputTensor(IMAGE, BYTES, (1,), [body])]), Layout()
+        return InferRequest([InputTensor(IMAGE, BYTES, (1,), [body])]), {None: False}
     if most is not None and (len(body) if length is None else length) > most:
         raise ImageTooLarge(f"the JSON has more than {most} bytes{ADVICE}")
     document = _json(body if length is None else body[:length])
@@ -155,23 +144,20 @@ def parse(body: bytes, header: str | None, most: int | None = None) -> tuple[Inf
         inputs.append(InputTensor(entry.name, entry.datatype, tuple(entry.shape), held))
     if position != len(binary):
         raise ParameterInvalid("binary_data_size", f"{len(binary) - position} bytes belong to no input")
-    usual = document.parameters.pop("binary_data_output", False)
-    outputs = [RequestedOutput(one.name, one.parameters.classification) for one in document.outputs]
-    named = {
-        one.name: one.parameters.binary_data
-        for one in document.outputs
-        if one.parameters.binary_data is not None
-    }
-    request = InferRequest(inputs, outputs, document.parameters, document.id)
-    return request, Layout(usual is True, named)
+    wanted: Binary = {None: document.parameters.pop("binary_data_output", False) is True}
+    for output in document.outputs:
+        if output.parameters.binary_data is not None:
+            wanted[output.name] = output.parameters.binary_data
+    outputs = [(one.name, one.parameters.classification) for one in document.outputs]
+    return InferRequest(inputs, outputs, document.parameters, document.id), wanted
 
 
-def render(response: InferResponse, layout: Layout) -> tuple[bytes, int | None]:
+def render(response: InferResponse, wanted: Binary) -> tuple[bytes, int | None]:
     """An answer's body, and the length of its JSON where bytes follow it."""
     outputs, parts = [], []
     for tensor in response.outputs:
         entry: dict[str, Any] = {"name": tensor.name, "datatype": tensor.datatype, "shape": tensor.shape}
-        if layout.named.get(tensor.name, layout.usual):
+        if wanted.get(tensor.name, wanted[None]):
             raw = tensor.raw()
             entry["parameters"] = {"binary_data_size": len(raw)}
             parts.append(raw)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import io
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -16,6 +16,7 @@ from service.oip import documents
 from service.oip.adapter import ModelAdapter, find
 from service.oip.infer import infer as run
 from service.oip.stubs import open_inference_pb2 as pb
+from service.telemetry.statistics import Statistics
 from service.web.json_text import Structure, parse_json
 from service.web.negotiation import compressed
 from service.web.openapi import BINARY, IMAGE, json_body
@@ -23,11 +24,19 @@ from service.web.request import INLINE as SMALL
 from service.web.request import Request
 from service.web.responses import json_response
 from service.web.route import Handler, Routes
-from service.web.v2.codec import ADVICE, HEADER, InferAnswer, Layout, ReadyAnswer, most_text, parse, render
-from service.web.v2.examples import EXAMPLES
+from service.web.v2.codec import ADVICE, HEADER, InferAnswer, ReadyAnswer, most_text, parse, render
 
 ROUTES = Routes()
 OCTETS = "application/octet-stream"
+FIGURES = Statistics(
+    last=1_795_420_800.0,
+    batches=Counter({2: 6}),
+    seconds={(2, "prepare"): 0.004, (2, "compute"): 0.009, (2, "postprocess"): 0.001},
+    images=Counter({"decode": 12, "queue": 12}),
+    spent={"decode": 0.007, "queue": 0.002, "failed": 0.0},
+)
+STATISTICS = {"model_stats": [documents.model_statistics("lenet5", FIGURES, inline=False)]}
+"""An example."""
 INDEX_BYTES = 64 * 1024
 INDEX = Structure(values=1024, lists=64, objects=64, names=1024)
 INLINE = 100_000
@@ -35,8 +44,7 @@ INLINE = 100_000
 
 
 def _route(method: str, path: str, **others: Any) -> Callable[[Handler], Handler]:
-    example = EXAMPLES[path.replace("/versions/{version}", "")]
-    return ROUTES.add(method, f"/v2{path}", tag="open inference", example=example, **others)
+    return ROUTES.add(method, f"/v2{path}", tag="open inference", **others)
 
 
 def _of_model(method: str, path: str, **others: Any) -> Callable[[Handler], Handler]:
@@ -56,7 +64,7 @@ def _model(request: Request) -> ModelAdapter:
     return find(request.service, request.path_params["model"], request.path_params.get("version", ""))
 
 
-@_route("GET", "/health/live", is_open=True, answer=pb.ServerLiveResponse.DESCRIPTOR)
+@_route("GET", "/health/live", is_open=True, answer=pb.ServerLiveResponse.DESCRIPTOR, example={"live": True})
 async def live(request: Request) -> Response:
     """Whether the process can answer at all."""
     if not request.service.engine.alive:
@@ -64,7 +72,9 @@ async def live(request: Request) -> Response:
     return json_response({"live": True})
 
 
-@_route("GET", "/health/ready", is_open=True, answer=pb.ServerReadyResponse.DESCRIPTOR)
+@_route(
+    "GET", "/health/ready", is_open=True, answer=pb.ServerReadyResponse.DESCRIPTOR, example={"ready": True}
+)
 async def ready(request: Request) -> Response:
     """Whether every model answers."""
     if not request.service.engine.ready:
@@ -72,7 +82,7 @@ async def ready(request: Request) -> Response:
     return json_response({"ready": True})
 
 
-@_route("GET", "", answer=pb.ServerMetadataResponse.DESCRIPTOR)
+@_route("GET", "", answer=pb.ServerMetadataResponse.DESCRIPTOR, example=documents.SERVER)
 async def server(request: Request) -> Response:
     """The server and the protocol's extensions that it has."""
     return json_response(documents.SERVER)
@@ -82,6 +92,7 @@ async def server(request: Request) -> Response:
     "POST",
     "/repository/index",
     answer=pb.RepositoryIndexResponse.DESCRIPTOR.fields_by_name["models"],
+    example=[{"name": "lenet5", "version": "1", "state": "READY", "reason": ""}],
     errors=(ImageTooLarge, ParameterInvalid, RequestTimeout),
 )
 async def index(request: Request) -> Response:
@@ -94,19 +105,30 @@ async def index(request: Request) -> Response:
     return json_response(documents.index(request.service, ready=ready is True))
 
 
-@_route("GET", "/models/stats", answer=pb.ModelStatisticsResponse.DESCRIPTOR)
+@_route("GET", "/models/stats", answer=pb.ModelStatisticsResponse.DESCRIPTOR, example=STATISTICS)
 async def all_statistics(request: Request) -> Response:
     """Counts and times of every model since the start, of all workers."""
     return json_response(documents.statistics(request.service))
 
 
-@_of_model("GET", "", answer=pb.ModelMetadataResponse.DESCRIPTOR)
+@_of_model(
+    "GET",
+    "",
+    answer=pb.ModelMetadataResponse.DESCRIPTOR,
+    example={
+        "name": "lenet5",
+        "versions": ["1"],
+        "platform": "openvino",
+        "inputs": [{"name": "image", "datatype": "BYTES", "shape": [-1]}],
+        "outputs": [{"name": "scores", "datatype": "FP32", "shape": [-1, 10]}],
+    },
+)
 async def metadata(request: Request) -> Response:
     """What a model takes and gives."""
     return json_response(documents.metadata(_model(request)))
 
 
-@_of_model("GET", "/ready", answer=ReadyAnswer)
+@_of_model("GET", "/ready", answer=ReadyAnswer, example={"name": "lenet5", "ready": True})
 async def model_ready(request: Request) -> Response:
     """Whether a model answers."""
     runner = _model(request).runner
@@ -115,13 +137,27 @@ async def model_ready(request: Request) -> Response:
     return json_response({"name": runner.card.name, "ready": True})
 
 
-@_of_model("GET", "/config", answer=pb.ModelConfig.DESCRIPTOR)
+@_of_model(
+    "GET",
+    "/config",
+    answer=pb.ModelConfig.DESCRIPTOR,
+    example={
+        "name": "lenet5",
+        "platform": "openvino",
+        "backend": "openvino",
+        "max_batch_size": 32,
+        "input": [{"name": "image", "data_type": "TYPE_STRING", "dims": [1]}],
+        "output": [{"name": "scores", "data_type": "TYPE_FP32", "dims": [10]}],
+        "dynamic_batching": {},
+        "parameters": {"task": {"string_value": "classify"}},
+    },
+)
 async def configuration(request: Request) -> Response:
     """A model's configuration, as Triton's clients read it."""
     return json_response(documents.configuration(_model(request)))
 
 
-@_of_model("GET", "/stats", answer=pb.ModelStatisticsResponse.DESCRIPTOR)
+@_of_model("GET", "/stats", answer=pb.ModelStatisticsResponse.DESCRIPTOR, example=STATISTICS)
 async def statistics(request: Request) -> Response:
     """Counts and times of one model since the start, of all workers."""
     name = _model(request).card.name
@@ -133,6 +169,12 @@ async def statistics(request: Request) -> Response:
     "/infer",
     task="infer",
     answer=InferAnswer,
+    example={
+        "model_name": "lenet5",
+        "model_version": "1",
+        "id": "mine-1",
+        "outputs": [{"name": "scores", "datatype": "FP32", "shape": [1, 3], "data": [0.98, 0.01, 0.01]}],
+    },
     errors=IMAGE,
     body=json_body("InferBody", **{OCTETS: {"schema": BINARY}}),
     takes={
@@ -155,16 +197,17 @@ async def infer(request: Request) -> Response:
         if encoding not in ("", "identity"):
             # without the header all of it is JSON
             limit, advice = (min(most, most_json), ADVICE) if length is None else (most, "")
-            body = await _inflated(request, Inflater(body, encoding, limit, "Content-Encoding", advice))
+            inflater = Inflater(body, encoding, limit, "Content-Encoding", advice)
+            body = await inflater.whole(request.reserve, request.in_decoder)
         request.reserve(len(body))  # what is made of it
         work = partial(parse, body, length, most_json)
         small = _text_length(body, length) <= SMALL
-        wanted, layout = work() if small else await request.in_decoder(work)
+        wanted, binary = work() if small else await request.in_decoder(work)
         del body, work
         if OCTETS in headers.get("accept", ""):
-            layout = Layout(True, layout.named)
+            binary[None] = True
         answer = await run(adapter, wanted, request.context)
-        made = partial(render, answer, layout)
+        made = partial(render, answer, binary)
         size = sum(tensor.size for tensor in answer.outputs)
         content, json_length = made() if size <= SMALL else await request.in_decoder(made)
     pack = partial(compressed, content, headers.get("accept-encoding", ""))
@@ -184,12 +227,3 @@ def _text_length(body: bytes, header: str | None) -> int:
     if header is not None and len(header) < 10 and header.isascii() and header.isdigit():
         return min(int(header), len(body))
     return len(body)
-
-
-async def _inflated(request: Request, inflater: Inflater) -> bytes:
-    """A body as it was before its Content-Encoding, its memory reserved piece by piece."""
-    whole = io.BytesIO()
-    while data := await request.in_decoder(inflater.piece):
-        request.reserve(len(data))
-        whole.write(data)
-    return whole.getvalue()

@@ -83,7 +83,8 @@ for _ in range(int(sys.argv[1])):
     times.observe(2, 0.0, 0.5, 0.0)
     metrics.failed_seconds.labels("m").observe(0.5)
 found = read(metrics)["m"]
-print(found.inferences, found.executions, found.waited("compute"), found.failed.count, found.last > 0)
+batches, failed = found.batches.total(), found.images["failed"]
+print(found.inferences, batches, found.waited("compute"), failed, found.last > 0)
 """
 
 
