@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cache
-from typing import Any, TypeAlias
+from typing import Any
 
 import grpc
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, ServiceDescriptor
@@ -22,8 +22,6 @@ from pydantic_core import to_jsonable_python
 
 from models.errors import ParameterInvalid, echoed
 from service.rpc.context import Call
-
-Fill: TypeAlias = Callable[[Any, Any], None]
 
 
 def handlers(
@@ -82,54 +80,30 @@ def _choice(field: FieldDescriptor, number: int) -> str:
     return str(named.name.removeprefix(prefix).lower())
 
 
-def fill(message: Any, source: Any) -> Any:
-    """Sets a message's fields from an object's attributes, or a mapping's items, of the same names."""
-    _filler(message.DESCRIPTOR)(message, source)
-    return message
+def message_of(kind: Descriptor, source: Any) -> Any:
+    """A message from an object's attributes, or a mapping's items, of its fields' names."""
+    return GetMessageClass(kind)(**_values(kind, source))
+
+
+def _values(kind: Descriptor, source: Any) -> dict[str, Any]:
+    """What the constructor of a message is given."""
+    names, messages, row = _fields(kind)
+    if isinstance(source, list | tuple):
+        return {row: source} if row else dict(zip(names, source, strict=True))
+    if not isinstance(source, dict):
+        source = {name: getattr(source, name, None) for name in names}
+    found = {name: value for name, value in source.items() if value is not None and name in names}
+    for name, (inner, repeated) in messages.items():
+        if name in found:
+            value = found[name]
+            found[name] = [_values(inner, one) for one in value] if repeated else _values(inner, value)
+    return found
 
 
 @cache
-def _filler(kind: Descriptor) -> Fill:
-    """Compiled once for each message type: replies are made for every request."""
-    parts = [(field.name, _setter(field)) for field in kind.fields]
-    in_order = [(field.name, field.is_repeated) for field in kind.fields]
-
-    def positional(message: Any, values: Any) -> None:
-        if len(in_order) == 1 and in_order[0][1]:  # a row of numbers
-            getattr(message, in_order[0][0]).extend(values)
-            return
-        for (name, _), value in zip(in_order, values, strict=True):
-            setattr(message, name, value)
-
-    def by_name(message: Any, source: Any) -> None:
-        if isinstance(source, list | tuple):
-            positional(message, source)
-            return
-        is_mapping = isinstance(source, Mapping)
-        for name, put in parts:
-            value = source.get(name) if is_mapping else getattr(source, name, None)
-            if value is not None:
-                put(message, value)
-
-    return by_name
-
-
-def _setter(field: FieldDescriptor) -> Fill:
-    name = field.name
-    if field.message_type is None:
-        if field.is_repeated:
-            return lambda message, value: getattr(message, name).extend(value)
-        return lambda message, value: setattr(message, name, value)
-    inner = field.message_type
-
-    def one(message: Any, value: Any) -> None:
-        part = getattr(message, name)
-        part.SetInParent()
-        _filler(inner)(part, value)
-
-    def several(message: Any, value: Any) -> None:
-        parts, put = getattr(message, name), _filler(inner)
-        for item in value:
-            put(parts.add(), item)
-
-    return several if field.is_repeated else one
+def _fields(kind: Descriptor) -> tuple[list[str], dict[str, tuple[Descriptor, bool]], str]:
+    """Names of a message's fields; types of those that are messages, and whether there are several; the name
+    of the only field, where that is a row of numbers."""
+    names = [field.name for field in kind.fields]
+    messages = {one.name: (one.message_type, one.is_repeated) for one in kind.fields if one.message_type}
+    return names, messages, names[0] if len(names) == 1 and kind.fields[0].is_repeated else ""

@@ -16,7 +16,7 @@ from service import cards
 from service.app import Service
 from service.errors import Problem
 from service.request import RequestContext
-from service.rpc.codec import fill, given, handlers
+from service.rpc.codec import given, handlers, message_of
 from service.rpc.context import Call, current, deadline_of
 from service.rpc.receive import Frames
 from service.rpc.streams import in_order
@@ -62,7 +62,9 @@ class Vision:
         return handlers(SERVICE, methods, documents)
 
     async def _styles(self, request: pb.ListStylesRequest, call: Call) -> Any:
-        return fill(pb.ListStylesReply(), {"styles": cards.styles(self._service.engine)})
+        return message_of(
+            SERVICE.methods_by_name["ListStyles"].output_type, {"styles": cards.styles(self._service.engine)}
+        )
 
     async def _call(self, task: Task[Any, Any], request: Any, call: Call) -> Any:
         return await self._answer(task, request, current.get())
@@ -77,13 +79,13 @@ class Vision:
             body = {name: fields.pop(name) for name in task.body.model_fields if name in fields}
             taken = checked(task.body, body)
         params = task.params.of(fields)
-        reply = GetMessageClass(SERVICE.methods_by_name[task.method].output_type)()
+        reply = SERVICE.methods_by_name[task.method].output_type
         if image_format is not None:
             drawn = await service.draw(task, images, params, image_format, context)
             size = {"width": drawn.result.width, "height": drawn.result.height}
-            return fill(reply, {"model": drawn.model, "image": size, "picture": drawn.result.data})
+            return message_of(reply, {"model": drawn.model, "image": size, "picture": drawn.result.data})
         answer = await service.run(task, taken, params, context)
-        return fill(reply, (task.reply or task.presented)(answer, params))
+        return message_of(reply, (task.reply or task.presented)(answer, params))
 
     async def _frames(self, task: Task[Any, Any], frames: Frames[Any], call: Call) -> AsyncIterator[Any]:
         frame = GetMessageClass(SERVICE.methods_by_name[f"{task.method}Stream"].output_type)
