@@ -52,8 +52,8 @@ class Frame(Generic[M]):
             raise self._outcome
         return self._outcome
 
-    def close(self) -> None:
-        """Releases the message and its memory; idempotent."""
+    def close(self, _: object = None) -> None:
+        """Releases the message and its memory; idempotent. Takes a task, as whose callback it is called."""
         self._outcome = None
         self._release()
 

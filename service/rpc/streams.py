@@ -6,7 +6,6 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
-from functools import partial
 from typing import Any, TypeVar
 
 from service.errors import INTERNAL, NotReady, Problem, problem_of
@@ -57,7 +56,7 @@ async def in_order(
                     most = _ahead(frame, ahead)
                     under_way.append(asyncio.create_task(_answered(answer, frame)))
                     # even if it is cancelled before it begins
-                    under_way[-1].add_done_callback(partial(_close, frame))
+                    under_way[-1].add_done_callback(frame.close)
                 reading = None
             if stopped.done() and not ended:
                 break
@@ -81,10 +80,6 @@ def _ahead(frame: Frame[M], ahead: Callable[[M], int]) -> int:
         return ahead(frame.message())
     except Exception:  # it will be answered so
         return 1
-
-
-def _close(frame: Frame[Any], _: object) -> None:
-    frame.close()
 
 
 async def _answered(answer: Callable[[M], Awaitable[R]], frame: Frame[M]) -> R | Problem:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
@@ -17,7 +17,6 @@ from service.errors import (
     INTERNAL,
     TABLE,
     DeadlineExceeded,
-    ErrorKind,
     HeaderTooLarge,
     KeyBusy,
     NotReady,
@@ -239,16 +238,11 @@ def _problems(raised: Iterable[type[Exception]], *, plain: bool) -> Node:
         )
         about = f"`{kind.code}`: {kind.title}"
         answer["description"] = "; ".join(filter(None, (answer["description"], about)))
-        answer["content"][media]["examples"][kind.code] = {
-            "value": {"error": kind.title} if plain else _example(kind)
-        }
+        parameter = "top_k" if kind.code == "parameter_invalid" else None
+        problem = Problem(kind, kind.title, parameter, "a" if kind.code.startswith("face") else None)
+        example = {"error": kind.title} if plain else problem.body()
+        answer["content"][media]["examples"][kind.code] = {"value": example}
     return found
-
-
-def _example(kind: ErrorKind) -> Mapping[str, object]:
-    parameter = "top_k" if kind.code == "parameter_invalid" else None
-    image = "a" if kind.code.startswith("face") else None
-    return Problem(kind, kind.title, parameter=parameter, image=image).body()
 
 
 def _headers(headers: Headers) -> Node:
