@@ -249,7 +249,7 @@ def test_a_stream_goes_on_after_a_message_that_is_none(transports: Transports) -
 def test_what_streams_read_ahead_is_bounded_by_bytes(
     transports: Transports, streams: int, slow: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transports.engine.runners["lenet5"], "window", 100)
+    monkeypatch.setattr(transports.engine.runners["lenet5"], "_window", 100)
     slow.clear()
     size = 900 * KIB
     bodies = transports.engine.memory.total // 2
