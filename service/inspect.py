@@ -110,7 +110,8 @@ def show(text: str, name: str, photo: Path, drawn: Path, settings: Settings) -> 
     executor = make_executor(pipeline, settings)
     prepared = pipeline.preprocess(image)
     with executor.scope():
-        (result,) = pipeline.postprocess(executor.run([prepared.inputs]), [prepared.context])
+        outputs = executor.run([prepared.inputs])
+        (result,) = pipeline.postprocess(outputs, [prepared.context])
     lines.insert(0, f"on {executor.name}, {executor.device}, {executor.precision}:")
     match pipeline.card.task:
         case Kind.CLASSIFY:
@@ -118,6 +119,12 @@ def show(text: str, name: str, photo: Path, drawn: Path, settings: Settings) -> 
             total = float(result.scores.sum())
             if not math.isclose(total, 1, abs_tol=0.01):
                 lines.append(f'the scores sum to {total:.2f}: set scores = "logits"')
+            rows = [output.float().flatten() for output in outputs]
+            likely = [row for row in rows if len(row) == len(result.scores) and float(row.min()) >= 0]
+            if 'scores = "logits"' in text and any(
+                math.isclose(float(row.sum()), 1, abs_tol=0.01) for row in likely
+            ):
+                lines.append('the output sums to 1 already: set scores = "probabilities"')
         case Kind.DETECT:
             lines += [
                 f"{one.score:.4f} {one.label} {[round(edge, 1) for edge in one.box]}" for one in result.items

@@ -61,7 +61,10 @@ class Head(ABC):
 
     @abstractmethod
     def read(self, outputs: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Outputs -> boxes Tensor[N, A, 4], xyxy in the head's units, scores Tensor[N, A, classes], 0..1."""
+        """Outputs -> boxes Tensor[N, A, 4], xyxy in the head's units, scores Tensor[N, A, classes], 0..1.
+
+        A score of -1 is none.
+        """
 
     def order(self, names: Sequence[str], shapes: Sequence[Shape]) -> tuple[int, ...]:
         """Which outputs of a file it reads, in its order, where the catalogue does not say; the first one."""
@@ -137,8 +140,9 @@ class EndToEnd(Head):
         rows = outputs[0]
         kinds = rows[..., 5].round().long()
         known = (kinds >= 0) & (kinds < self.classes)
-        scores = rows.new_zeros(*rows.shape[:2], self.classes)
-        scores.scatter_(2, kinds.clamp(0, self.classes - 1)[..., None], (rows[..., 4] * known)[..., None])
+        best = torch.where(known, rows[..., 4], -1.0)
+        scores = rows.new_full((*rows.shape[:2], self.classes), -1.0)  # under every threshold, also 0
+        scores.scatter_(2, kinds.clamp(0, self.classes - 1)[..., None], best[..., None])
         return rows[..., :4], scores
 
 

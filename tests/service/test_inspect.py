@@ -82,6 +82,16 @@ def test_scores_that_are_no_probabilities_are_noticed(
     assert 'set scores = "logits"' in after
 
 
+def test_probabilities_that_are_no_logits_are_noticed(
+    tmp_path: Path, photo: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = export(nn.Sequential(Classifier(5), nn.Softmax(1)), tmp_path / "mine.onnx", (3, 64, 64))
+    _, after = printed(capsys, path, "--image", photo)
+    assert 'set scores = "probabilities"' in after
+    _, after = printed(capsys, path, "--image", photo, "--set", "scores=probabilities")
+    assert "set scores" not in after
+
+
 def test_a_vector_of_a_face(tmp_path: Path, photo: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = export(ArcFace(), tmp_path / "face.onnx", (3, 112, 112))
     entry, after = printed(capsys, path, "--task", "embed", "--image", photo)

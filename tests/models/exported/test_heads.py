@@ -226,6 +226,16 @@ def test_other_ways_to_write_an_ssd(tmp_path: Path) -> None:
     assert [item.box for item in result.items] == [pytest.approx(row[:4], abs=1e-3) for row in TRUTH]
 
 
+def test_a_box_after_suppression_has_one_class_at_any_threshold(tmp_path: Path) -> None:
+    out = torch.tensor([[10.0, 10.0, 50.0, 50.0, 0.9, 1.0], [0.0, 0.0, 0.0, 0.0, 0.0, 0.0]])  # and padding
+    path = export(Constant(out), tmp_path / "x.pt", (3, HEIGHT, WIDTH))
+    pipeline = exported(Kind.DETECT, path, size=[HEIGHT, WIDTH], labels=LABELS, head="end2end")
+    image = Image(np.zeros((HEIGHT, WIDTH, 3), np.uint8), WIDTH, HEIGHT)
+    prepared = pipeline.preprocess(image, DetectOptions(score_threshold=0))
+    (result,) = found(pipeline, prepared.inputs[0], prepared.context)
+    assert [item.label for item in result.items] == ["dog"]
+
+
 def test_a_class_that_is_none_of_the_labels_is_left_out(tmp_path: Path) -> None:
     out = torch.tensor([[10.0, 10.0, 50.0, 50.0, 0.9, 7.0], [10.0, 10.0, 50.0, 50.0, 0.9, -1.0]])
     path = export(Constant(out), tmp_path / "x.pt", (3, HEIGHT, WIDTH))
