@@ -30,6 +30,7 @@ from service.host.accept import FairServer, share_fairly
 from service.host.connections import ConnectionGuard, raise_open_files
 from service.host.gpus import claim, gpus
 from service.host.heartbeat import Heartbeat, Watchdog, end_within, reason_file
+from service.host.scratch import use_own
 from service.settings import SettingsError, load
 from service.telemetry.log import write_in_threads
 from service.telemetry.metrics import DIRECTORY
@@ -126,6 +127,7 @@ class Lynceus:
         if not SETTINGS.api_keys and SETTINGS.api_keys_file is None:
             logger.warning("no API keys are set: every client is answered")
         logging.getLogger("service").setLevel(SETTINGS.log_level)
+        use_own()
         write_in_threads()
         watch_workers(END + MARGIN)
 

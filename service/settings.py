@@ -32,6 +32,9 @@ OF_KUBERNETES = re.compile(r"LYNCEUS_(\w+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT(_\d
 class SettingsError(Exception):
     """A setting is wrong. The text is one line with its name, its value (never a secret) and the remedy."""
 
+    def __init__(self, text: str) -> None:
+        super().__init__(" ".join(text.split()))
+
 
 def _cores() -> int:
     """Cores this process may use: its CPU mask and its container's quota, not the machine's size."""

@@ -69,7 +69,8 @@ class Server:
             OSError: a file of the certificate cannot be read.
         """
         settings = self._settings
-        address = f"{settings.grpc_host}:{settings.grpc_port}"
+        host = settings.grpc_host.strip("[]")
+        address = f"[{host}]:{settings.grpc_port}" if ":" in host else f"{host}:{settings.grpc_port}"
         if settings.grpc_tls_cert is not None and settings.grpc_tls_key is not None:
             pair = (settings.grpc_tls_key.read_bytes(), settings.grpc_tls_cert.read_bytes())
             credentials = grpc.ssl_server_credentials([pair])

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
-from service.settings import ExecutorKind, Settings, _quota
+from service.host.checks import check
+from service.settings import ExecutorKind, Settings, SettingsError, _quota, load
+from tests.server import free_port
 
 
 def test_the_environment_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,3 +74,97 @@ def test_the_older_quota_counts_too(tmp_path: Path) -> None:
     (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text("50000\n")
     (tmp_path / "cpu" / "cpu.cfs_period_us").write_text("100000\n")
     assert _quota(tmp_path) == 1
+
+
+SECRET = "top-secret-key-1"
+ODD = ("many", "-5", "0", "99999999999999999999", "", "nan", "inf", "1.5", "  ", "\uff13", "1\n2")
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    for name in list(os.environ):
+        if name.startswith("LYNCEUS_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("LYNCEUS_API_KEYS", SECRET)
+    monkeypatch.setenv("LYNCEUS_MODELS", "lenet5")
+    monkeypatch.setenv("LYNCEUS_GRPC_PORT", "0")
+    return monkeypatch
+
+
+@pytest.mark.parametrize("value", ODD)
+@pytest.mark.parametrize("field", sorted(set(Settings.model_fields) - {"api_keys"}))
+def test_an_odd_value_is_within_bounds_or_one_line_without_a_secret(
+    environment: pytest.MonkeyPatch, field: str, value: str
+) -> None:
+    name = f"LYNCEUS_{field.upper()}"
+    environment.setenv(name, value)
+    if field == "grpc_host":
+        environment.setenv("LYNCEUS_GRPC_PORT", str(free_port()))
+    try:
+        settings = load()
+        check(settings, None, None, 1)
+    except SettingsError as error:
+        (line,) = str(error).splitlines()
+        assert name in line or "TLS" in name or field in ("catalogue", "models")
+        assert SECRET not in line
+        return
+    taken = getattr(settings, field)
+    if isinstance(taken, int | float) and not isinstance(taken, bool):
+        bounds = {type(one).__name__: one for one in Settings.model_fields[field].metadata}
+        least = bounds["Ge"].ge if "Ge" in bounds else bounds["Gt"].gt
+        assert least <= taken <= bounds["Le"].le
+    elif isinstance(taken, Path):
+        assert taken != Path()
+    if not value.strip():
+        default = Settings.model_fields[field].default
+        assert taken in (default, ()) or field == "grpc_host"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("LYNCEUS_API_KEY", SECRET, "did you mean LYNCEUS_API_KEYS?"),
+        ("LYNCEUS_MAX_BATCHES", "4", "did you mean LYNCEUS_MAX_BATCH?"),
+        ("lynceus_worker", "4", "did you mean LYNCEUS_WORKERS?"),
+        ("LYNCEUS_QQQ", "4", "LYNCEUS_QQQ is no setting"),
+    ],
+)
+def test_a_variable_that_is_no_setting_is_refused(
+    environment: pytest.MonkeyPatch, name: str, value: str, said: str
+) -> None:
+    environment.setenv(name, value)
+    with pytest.raises(SettingsError) as refused:
+        load()
+    assert said in str(refused.value)
+    assert SECRET not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "LYNCEUS_SERVICE_HOST",
+        "LYNCEUS_SERVICE_PORT_HTTP",
+        "LYNCEUS_PORT",
+        "LYNCEUS_PORT_3000_TCP_ADDR",
+        "LYNCEUS_CPU_PORT_3000_TCP",
+    ],
+)
+def test_what_kubernetes_sets_is_no_setting_of_ours(environment: pytest.MonkeyPatch, name: str) -> None:
+    environment.setenv(name, "tcp://10.0.0.1:3000")
+    assert load().models == ("lenet5",)
+
+
+@pytest.mark.parametrize("keys", [",", " , ", "\t"])
+def test_keys_that_hold_none_are_refused(environment: pytest.MonkeyPatch, keys: str) -> None:
+    environment.setenv("LYNCEUS_API_KEYS", keys)
+    with pytest.raises(SettingsError, match="no key"):
+        load()
+    environment.setenv("LYNCEUS_API_KEYS", "")
+    assert load().api_keys == ()
+
+
+def test_a_secret_stands_in_no_error(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("LYNCEUS_GRPC_TLS_CERT", "/x")
+    with pytest.raises(ValidationError) as error:
+        Settings()
+    assert SECRET not in str(error.value)
