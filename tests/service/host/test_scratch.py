@@ -16,7 +16,8 @@ folder = use_own()
 with tempfile.NamedTemporaryFile(delete=False) as file:
     file.write(b"left")
 child = "import tempfile; print(tempfile.gettempdir())"
-assert subprocess.run([sys.executable, "-c", child], capture_output=True, text=True).stdout.strip() == str(folder)
+told = subprocess.run([sys.executable, "-c", child], capture_output=True, text=True).stdout.strip()
+assert told == str(folder)
 print(folder, flush=True)
 if sys.argv[1:]:
     os.kill(os.getpid(), signal.SIGKILL)
