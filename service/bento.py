@@ -127,7 +127,8 @@ class Lynceus:
         if not SETTINGS.api_keys and SETTINGS.api_keys_file is None:
             logger.warning("no API keys are set: every client is answered")
         logging.getLogger("service").setLevel(SETTINGS.log_level)
-        use_own()
+        with contextlib.suppress(OSError):  # no request needs temporary files
+            use_own()
         write_in_threads()
         watch_workers(END + MARGIN)
 
@@ -177,7 +178,7 @@ class Lynceus:
         self.watchdog = Watchdog(folder, service.metrics, lambda: engine.alive, lambda: engine.longest)
         self.watchdog.start()
         loop = asyncio.get_running_loop()  # on which uvicorn listens when this returns
-        self.listening = share_fairly(loop)
+        self.listening = share_fairly(loop, alone=WORKERS == 1)
         seconds = SETTINGS.header_timeout_seconds
         ConnectionGuard(seconds, connections, loop, lambda: engine.draining).watch()
 

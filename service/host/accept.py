@@ -44,6 +44,7 @@ class FairServer:
         loop: the running event loop.
         listener: bound and listening; it may be closed by its owner at any time.
         factory: makes a protocol for each connection.
+        alone: no other process listens: nothing is delayed.
         options: of `loop.connect_accepted_socket`, for TLS.
     """
 
@@ -52,11 +53,14 @@ class FairServer:
         loop: asyncio.AbstractEventLoop,
         listener: socket.socket,
         factory: Callable[[], asyncio.BaseProtocol],
+        *,
+        alone: bool = False,
         **options: Any,
     ) -> None:
         self._loop = loop
         self._listener = listener = listener.dup()
         self._factory = factory
+        self._alone = alone
         self._options = options
         self._open: WeakSet[asyncio.BaseTransport] = WeakSet()
         self._connecting: set[asyncio.Task[Any]] = set()
@@ -100,7 +104,7 @@ class FairServer:
         """Nothing to wait for: connections are their protocols' own."""
 
     def _readable(self) -> None:
-        if self._closed:
+        if self._closed or self._alone:
             self._accept()
             return
         busy = len(self._connecting)
@@ -151,8 +155,11 @@ class FairServer:
             self._open.add(transport)
 
 
-def share_fairly(loop: asyncio.AbstractEventLoop) -> list[FairServer]:
+def share_fairly(loop: asyncio.AbstractEventLoop, *, alone: bool = False) -> list[FairServer]:
     """Makes the loop's next servers on given sockets fair ones; others are as before.
+
+    Args:
+        alone: no other process listens on them.
 
     Returns:
         Those servers, as they are made.
@@ -167,7 +174,7 @@ def share_fairly(loop: asyncio.AbstractEventLoop) -> list[FairServer]:
             return await plain(factory, *args, backlog=backlog, **options)
         sock.listen(backlog)
         options = {name: value for name, value in options.items() if value is not None}
-        servers.append(FairServer(loop, sock, factory, **options))
+        servers.append(FairServer(loop, sock, factory, alone=alone, **options))
         return servers[-1]
 
     loop.create_server = create_server  # type: ignore[method-assign, assignment]

@@ -52,7 +52,11 @@ def check(settings: Settings, http: tuple[str, int] | None, metrics: Path | None
 def check_weights(settings: Settings) -> None:
     """The catalogue and the models' files, before any conversion."""
     try:
-        catalogue = standard_catalogue(settings.catalogue)
+        with _named(f"LYNCEUS_CATALOGUE={str(settings.catalogue)!r}", "correct the file, or unset it"):
+            catalogue = standard_catalogue(settings.catalogue)
+        with _named(f"LYNCEUS_MODELS={','.join(settings.models)!r}", "name models of the catalogue"):
+            for name in settings.models:
+                catalogue[name]
         store = Store(settings.weights_dir)
         for name in settings.models:
             for role, path in store.originals(catalogue[name]).items():
@@ -155,6 +159,6 @@ def _bind(host: str, port: int) -> socket.socket:
 def _named(setting: str, remedy: str) -> Iterator[None]:
     try:
         yield
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ModelError) as error:
         said = getattr(error, "strerror", None) or str(error)
         raise SettingsError(f"{setting}: {' '.join(str(said).split())}: {remedy}") from None

@@ -18,7 +18,11 @@ PREFIX: Final = "lynceus-server-"
 
 
 def use_own() -> Path:
-    """Makes the folder, and the place of temporary files of this process and of those that it starts."""
+    """Makes the folder, and the place of temporary files of this process and of those that it starts.
+
+    Raises:
+        OSError: there is no room; temporary files are where they were.
+    """
     for path in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
         if not _in_use(path):
             shutil.rmtree(path, ignore_errors=True)

@@ -122,7 +122,7 @@ class _Watcher(circus.watcher.Watcher):
         kills, before = oom_kills(), self._oom_kills
         self._oom_kills = kills
         told = tell_of_death(number, process_pid, exit_code, self._folder, out_of_memory=kills > before)
-        if ready or (self._folder is not None and beats(self._folder)):
+        if ready or self.is_stopping() or (self._folder is not None and beats(self._folder)):
             self._failed = 0
             return
         self._failed += 1
