@@ -63,11 +63,6 @@ class ExportedClassifier(ClassifierPipeline):
         options: as of every classifier.
     """
 
-    @property
-    def explainer(self) -> None:
-        """A graph has no layers to look at."""
-        return None
-
     def __init__(
         self,
         card: Card,
@@ -81,6 +76,11 @@ class ExportedClassifier(ClassifierPipeline):
         super().__init__(card, module, crop, **options)
         self._reads, self._softmax = reads, softmax
 
+    @property
+    def explainer(self) -> None:
+        """A graph has no layers to look at."""
+        return None
+
     def postprocess(
         self, outputs: tuple[Tensor, ...], contexts: Sequence[ClassifyContext]
     ) -> list[Classification]:
@@ -93,9 +93,13 @@ class ExportedDetector(DetectorPipeline):
     """As every detector, but for its outputs, which a head reads, and for how an image is made to fit."""
 
     def __init__(
-        self, card: Card, module: ExportedModule, head: Head, reads: Sequence[int], options: InputOptions
+        self,
+        card: Card,
+        module: ExportedModule,
+        head: Head,
+        reads: Sequence[int],
+        options: ExportedDetectorOptions,
     ) -> None:
-        assert isinstance(options, ExportedDetectorOptions)  # noqa: S101
         overlap = options.iou_threshold
         super().__init__(
             card,
