@@ -15,6 +15,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -172,7 +173,7 @@ class Lynceus:
         cast(Hosted, Lynceus).app = app
         self.service = service
         engine = service.engine
-        folder = Path(os.environ[DIRECTORY])
+        folder = Path(os.environ.get(DIRECTORY) or tempfile.gettempdir())
         self.heartbeat = Heartbeat(folder, service.metrics)
         self.heartbeat.start()
         self.watchdog = Watchdog(folder, service.metrics, lambda: engine.alive, lambda: engine.longest)

@@ -42,15 +42,13 @@ from service.telemetry.metrics import DIRECTORY, Metrics
 folder = Path(os.environ[DIRECTORY])
 
 resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 10, resource.RLIM_INFINITY))
-metrics = Metrics()
 try:
-    metrics.requests.labels("classify", "http", "ok")
+    Metrics()  # some have no labels: their files are made at once
 except OSError as error:
     assert "too large" in str(error)
 else:
     raise AssertionError("a file was made where there is no room")
 assert list(folder.iterdir()) == []
-assert metrics.render() == b""  # and not an error
 """
 
 
