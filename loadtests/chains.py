@@ -63,17 +63,24 @@ class OneModel:
         return pipeline.preprocess(decode(image, LIMITS, min_side=pipeline.min_side), None)
 
     def answer(self, requests: Sequence[Prepared]) -> None:
-        self._stage.run(requests)
+        self._results(requests)
+
+    def _results(self, requests: Sequence[Prepared]) -> list[Any]:
+        """In any order: as in the service, a batch has one shape."""
+        shapes = {request.shapes for request in requests}
+        return [
+            result
+            for shape in shapes
+            for result in self._stage.run([item for item in requests if item.shapes == shape])
+        ]
 
 
 class Painted(OneModel):
-    """The same for images on canvases of several sizes, each answered with an encoded image."""
+    """The same where an image is the answer, which is encoded."""
 
     def answer(self, requests: Sequence[Prepared]) -> None:
-        shapes = {request.shapes for request in requests}
-        for shape in shapes:  # as in the service, a batch has one shape
-            for painted in self._stage.run([item for item in requests if item.shapes == shape]):
-                encode(painted.pixels, "jpeg")
+        for painted in self._results(requests):
+            encode(painted.pixels, "jpeg")
 
 
 class FacesEmbedded:

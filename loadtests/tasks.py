@@ -84,7 +84,7 @@ NET, EMBEDDER = "efficientnet-lite0", "dlib-resnet"
 TASKS = {
     "classify": Work(CLASSIFY, NET),
     "digits": Work(CLASSIFY, "lenet5", asked="lenet5"),
-    "detect": Work(DETECT, "yolo-person"),
+    "detect": Work(DETECT, "efficientdet-lite0"),
     "faces": Work(FACES_DETECT, "mtcnn", images=FACES),
     "embed": Work(FACES_EMBED, "mtcnn", EMBEDDER, images=FACES),
     "verify": Work(FACES_VERIFY, "mtcnn", EMBEDDER, largest=True, images=FACES),

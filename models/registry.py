@@ -21,6 +21,7 @@ BUILDERS: dict[str, str] = {
     "efficientnet_lite": "models.classification.efficientnet:build",
     "lenet5": "models.classification.lenet:build",
     "torchvision_classifier": "models.classification.torchvision:build",
+    "efficientdet": "models.detection.efficientdet:build",
     "yolo": "models.detection.yolo:build",
     "darknet": "models.detection.darknet.network:build",
     "torchvision_rcnn": "models.detection.rcnn:build",

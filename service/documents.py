@@ -77,7 +77,8 @@ def notice() -> None:
 
 def _source(file: File) -> str:
     if file.source == "repo":
-        return f"trained by this project, models/weights/{Path(file.path).stem}.md"
+        card = COMMITTED / f"{Path(file.path).stem}.md"
+        return f"trained by this project, models/weights/{card.name}" if card.is_file() else "this project"
     return f"{file.origin} ({file.source})" if file.origin else file.path
 
 

@@ -85,7 +85,15 @@ class Settings(BaseSettings):
     )
 
     models: Annotated[tuple[str, ...], NoDecode] = Field(
-        ("efficientnet-lite0", "lenet5", "yolo-person", "mtcnn", "dlib-resnet", "paintings"),
+        (
+            "efficientnet-lite0",
+            "lenet5",
+            "efficientdet-lite0",
+            "yolo-person",
+            "mtcnn",
+            "dlib-resnet",
+            "paintings",
+        ),
         description="models to load, separated by commas; the first of each task is that task's default",
     )
     catalogue: Path | None = Field(

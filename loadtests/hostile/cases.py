@@ -27,6 +27,15 @@ from loadtests.hostile.send import Grpc, Http
 from loadtests.hostile.transports import transport_cases
 
 CASES = Path(__file__).resolve().parents[3] / "shared" / "cases"
+MODELS = (
+    "efficientnet-lite0",
+    "lenet5",
+    "efficientdet-lite0",
+    "yolo-person",
+    "mtcnn",
+    "dlib-resnet",
+    "paintings",
+)
 
 
 def all_cases() -> list[Case]:
@@ -121,7 +130,7 @@ def _routes() -> Iterator[Case]:
         yield Case(f"stylize {name}", Http("/v1/stylize", every[name], {"Accept": "image/png"}))
         pair = partial(_pair, every[name], "content", "style")
         yield Case(f"job {name}", Http("/v1/stylize/jobs?steps=1&size=64", pair, FORM), at_once=2)
-        for model in ("efficientnet-lite0", "lenet5", "yolo-person", "mtcnn", "dlib-resnet", "paintings"):
+        for model in MODELS:
             send = Http(f"/v2/models/{model}/infer", every[name], BINARY)
             yield Case(f"v2 {model} {name}", send)
     noise = every["noise 640"]

@@ -60,6 +60,8 @@ class DetectorPipeline(Pipeline):
         score_threshold: the default, 0 to 1.
         iou_threshold: the default, 0 to 1.
         fill: grey of the letterbox's margins.
+        canvases: heights and widths of canvases besides the card's; an image lies on the one that shows it
+            largest, the card's where several do.
     """
 
     takes_pixels = True
@@ -72,17 +74,20 @@ class DetectorPipeline(Pipeline):
         score_threshold: float = 0.25,
         iou_threshold: float = 0.5,
         fill: int = 114,
+        canvases: Sequence[tuple[int, int]] = (),
     ) -> None:
         if card.input is None or not card.labels:
             raise ValueError("a detector's card has a fixed input and labels")
         self.card = card
         self.module = module.eval().requires_grad_(False)
         self.height, self.width = card.input
-        self.shapes = ((self.height, self.width, 3),)
-        self.min_side = max(card.input)
+        self.canvases = (card.input, *canvases)
+        self.shapes = tuple((height, width, 3) for height, width in self.canvases)
+        self.min_side = max(max(canvas) for canvas in self.canvases)
         self.score_threshold, self.iou_threshold = score_threshold, iou_threshold
         self.fill = fill
-        self._index = {label: index for index, label in enumerate(card.labels)}
+        self._index = {_folded(label): index for index, label in enumerate(card.labels)}
+        self._index |= {label: index for index, label in enumerate(card.labels)}
 
     def preprocess(self, image: Image, options: DetectOptions | None = None) -> Prepared:
         """Fits one image onto the canvas and checks its options.
@@ -95,8 +100,11 @@ class DetectorPipeline(Pipeline):
         return Prepared((canvas,), context(geometry))
 
     def fit(self, image: Image) -> tuple[Pixels, Letterbox]:
-        """An image on the canvas, uint8 [H, W, 3], and where it lies there: a letterbox."""
-        return letterbox(image, self.height, self.width, fill=self.fill)
+        """An image on a canvas, uint8 [H, W, 3], and where it lies there: a letterbox."""
+        height, width = max(
+            self.canvases, key=lambda canvas: min(canvas[0] / image.height, canvas[1] / image.width)
+        )
+        return letterbox(image, height, width, fill=self.fill)
 
     def prepare_tensor(self, pixels: NDArray[np.uint8], options: DetectOptions | None = None) -> Prepared:
         """The canvas itself, uint8 [H, W, 3] as `shapes` has it; boxes are then in its pixels.
@@ -164,8 +172,14 @@ class DetectorPipeline(Pipeline):
         )
 
     def _classes(self, names: tuple[str, ...]) -> tuple[int, ...]:
-        unknown = [name for name in names if name not in self._index]
+        found = [self._index.get(name, self._index.get(_folded(name))) for name in names]
+        unknown = [name for name, index in zip(names, found, strict=True) if index is None]
         if unknown or not names:
             what = f"unknown: {', '.join(unknown)[:ECHO]}" if unknown else "none given"
             raise ParameterInvalid("classes", f"classes must be labels of {self.card.name}; {what}")
-        return tuple(self._index[name] for name in names)
+        return tuple(index for index in found if index is not None)
+
+
+def _folded(name: str) -> str:
+    """A class's name without what its writer may vary: case, and the number of spaces."""
+    return " ".join(name.casefold().split())

@@ -30,7 +30,7 @@ class DetectOptions(Parameters):
     max_detections: int = Field(100, ge=1, le=1000, description="the surest so many")
     classes: Annotated[tuple[str, ...] | None, BeforeValidator(names)] = Field(
         None,
-        description="names of wanted classes, separated by commas",
+        description="names of wanted classes in any case, separated by commas; the model's labels",
         json_schema_extra={"anyOf": [{"type": "string"}, {"type": "null"}]},
     )
 

@@ -313,7 +313,15 @@ def _jobs() -> Iterator[Http]:
 
 def _others() -> Iterator[Http]:
     yield get("/v1/models")
-    for name in ("efficientnet-lite0", "lenet5", "yolo-person", "mtcnn", "dlib-resnet", "paintings"):
+    for name in (
+        "efficientnet-lite0",
+        "lenet5",
+        "efficientdet-lite0",
+        "yolo-person",
+        "mtcnn",
+        "dlib-resnet",
+        "paintings",
+    ):
         yield get(f"/v1/models/{name}")
         yield get(f"/v1/models/{name}/filters")
     yield from (get(f"/v1/models/nothing{what}") for what in ("", "/filters"))
