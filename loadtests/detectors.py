@@ -3,7 +3,8 @@
     python -m loadtests.detectors --sizes 320,384,448,512
 
 One server of one worker with one thread has them all. `models.training.yolo.evaluate` posts the images and
-scores the answers: `coco80/val` with all classes and, with people alone, what yolo-person was not trained on. The time is the network's and the suppression's, of one image at a time.
+scores the answers: `coco80/val` with all classes and, with people alone, what yolo-person was not trained on.
+The time is the network's and the suppression's, of one image at a time.
 """
 
 from __future__ import annotations

@@ -37,8 +37,10 @@ from models.training.yolo.data import split
 from models.training.yolo.folder import Folder, Sample
 from models.weights import CATALOGUE, Catalogue, Store
 
-OPTIONS = DetectOptions(score_threshold=0.001, max_detections=100)
-"""Low, as usual for average precision; the suppression is the model's own."""
+OPTIONS = DetectOptions(score_threshold=0.001, iou_threshold=0.6, max_detections=100)
+"""Low and lenient, as usual for average precision."""
+SERVED = OPTIONS.model_copy(update={"iou_threshold": None})
+"""Of a running server: the suppression is the model's own."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,7 @@ def detect_over_http(
     model: str | None,
     samples: Sequence[Sample],
     labels: Sequence[str],
-    options: DetectOptions = OPTIONS,
+    options: DetectOptions = SERVED,
 ) -> tuple[list[Found], list[float]]:
     """As `detect`, but a running server answers, one image at a time.
 
@@ -226,7 +228,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--size", type=int, help="side of the canvas, with --weights")
     parser.add_argument("--catalogue", type=Path, help="an operator's own catalogue, with --model")
-    parser.add_argument("--iou-threshold", type=float, help="of the suppression; default: the model's own")
+    parser.add_argument(
+        "--iou-threshold", type=float, help="of the suppression; default: 0.6, with --url the model's own"
+    )
     options = parser.parse_args(arguments)
     if options.url is None and options.weights is None and options.model is None:
         parser.error("name --weights, --model or --url")
@@ -236,7 +240,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     crowds = json.loads(options.crowd.read_text(encoding="utf-8")) if options.crowd else None
     if options.crowd_after is not None:
         samples, crowds = apart(samples, options.crowd_after)
-    asked = OPTIONS.model_copy(update={"iou_threshold": options.iou_threshold})
+    asked = OPTIONS if options.url is None else SERVED
+    if options.iou_threshold is not None:
+        asked = asked.model_copy(update={"iou_threshold": options.iou_threshold})
     seconds: list[float] = []
     if options.url is not None:
         found, seconds = detect_over_http(options.url, options.model, samples, labels, asked)
