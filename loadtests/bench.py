@@ -39,6 +39,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
         "loadtests.layout --workers 2 --threads 1 --slots 1 --max-batch 1,2,4,8 --seconds 6",
         "loadtests.layout --workers 1,2 --threads 1,2 --slots 1 --max-batch 2 --seconds 5",
     ),
+    "detectors": ("loadtests.detectors",),
     "memory": ("loadtests.memory --requests 20000",),
     "capacity": (f"loadtests.capacity --plot {PLOT}",),
     "overload": ("loadtests.overload",),

@@ -117,10 +117,11 @@ DETECT = Task(
     models={"model": Kind.DETECT},
     answer=DetectAnswer,
     example={
-        "model": "yolo-person",
-        "image": {"width": 640, "height": 424},
+        "model": "efficientdet-lite0",
+        "image": {"width": 768, "height": 576},
         "detections": [
-            {"class_id": 0, "label": "person", "score": 0.9201, "box": [193.74, 98.54, 271.48, 381.87]}
+            {"class_id": 1, "label": "bicycle", "score": 0.7524, "box": [105.38, 127.39, 565.94, 429.07]},
+            {"class_id": 16, "label": "dog", "score": 0.7494, "box": [129.77, 220.94, 315.9, 543.89]},
         ],
     },
     run=one_inference(Kind.DETECT),

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import io
+import json
 
 import httpx
 import pytest
 from PIL import Image
 
+from models.checkpoint import read_labels
+from models.training.yolo.evaluate import detect_over_http, precision
+from models.training.yolo.folder import Folder
 from tests.paths import SHARED, needs_shared
+from tests.server import Server
 
 pytestmark = [pytest.mark.e2e, needs_shared]
 JPEG = {"content-type": "image/jpeg"}
@@ -28,10 +33,9 @@ def detect(client: httpx.Client, data: bytes, **parameters: object) -> dict[str,
 
 def test_a_person_is_found_and_its_box_lies_in_the_picture(client: httpx.Client, person: bytes) -> None:
     body = detect(client, person)
-    assert body["model"] == "yolo-person"
+    assert body["model"] == "efficientdet-lite0"
     size = body["image"]
-    first = body["detections"][0]  # type: ignore[index]
-    assert first["label"] == "person"
+    first = next(item for item in body["detections"] if item["label"] == "person")  # type: ignore[attr-defined]
     assert first["score"] > 0.5
     x1, y1, x2, y2 = first["box"]
     assert 0 <= x1 < x2 <= size["width"]  # type: ignore[index]
@@ -116,3 +120,37 @@ def test_the_annotated_picture(client: httpx.Client, person: bytes, kind: str) -
     drawn = Image.open(io.BytesIO(answer.content))
     assert drawn.format == kind.upper()
     assert drawn.size == Image.open(io.BytesIO(person)).size
+
+
+@pytest.mark.parametrize(
+    ("name", "labels"),
+    [
+        ("dog", {"dog", "bicycle", "car"}),
+        ("horses", {"horse"}),
+        ("kite", {"kite", "person"}),
+        ("giraffe", {"giraffe"}),
+        ("eagle", {"bird"}),
+        ("person", {"person", "horse", "dog"}),
+    ],
+)
+def test_the_right_things_come_first(client: httpx.Client, name: str, labels: set[str]) -> None:
+    body = detect(client, (SHARED / "data" / "photos" / f"{name}.jpg").read_bytes())
+    found = [item["label"] for item in body["detections"]]  # type: ignore[attr-defined]
+    assert set(found[: len(labels)]) == labels
+
+
+def test_classes_are_the_card_s_labels_in_any_case(client: httpx.Client, dog: bytes) -> None:
+    labels = client.get("/v1/models/efficientdet-lite0").json()["labels"]
+    assert len(labels) == 80
+    assert {"dog", "hot dog", "traffic light"} <= set(labels)
+    found = detect(client, dog, classes="Traffic Light,DOG")["detections"]
+    assert [item["label"] for item in found] == ["dog"]  # type: ignore[attr-defined]
+
+
+def test_average_precision_over_80_classes(server: Server) -> None:
+    root = SHARED / "data" / "coco80"
+    labels = read_labels(root / "coco.names")
+    samples = Folder.read(root / "val", classes=len(labels)).samples
+    found, _ = detect_over_http(server.url, "efficientdet-lite0", samples, labels)
+    crowds = json.loads((root / "crowd.json").read_text(encoding="utf-8"))
+    assert precision(samples, found, len(labels), crowds).ap50 >= 0.52
