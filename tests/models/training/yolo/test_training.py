@@ -24,7 +24,7 @@ from models.training.yolo import data
 from models.training.yolo.__main__ import main
 from models.training.yolo.augment import Augment
 from models.training.yolo.curve import main as draw
-from models.training.yolo.evaluate import evaluate, precision
+from models.training.yolo.evaluate import apart, evaluate, precision
 from models.training.yolo.evaluate import main as measure
 from models.training.yolo.folder import Folder, Sample
 from models.training.yolo.trainer import Recipe, Trainer
@@ -183,6 +183,21 @@ def test_precision_of_perfect_half_and_no_answers(squares: Path) -> None:
     assert precision(samples, moved, 1).ap50 == 0
 
 
+def test_what_is_found_in_a_crowd_counts_neither_way(squares: Path) -> None:
+    labelled = next(sample for sample in Folder.read(squares).samples if len(sample.boxes) == 2)
+    width, height = labelled.size
+    scale = torch.tensor([width, height, width, height])
+    corners = box_convert(torch.from_numpy(labelled.boxes[:, 1:]), "cxcywh", "xyxy") * scale
+    first, second = ((x1, y1, x2, y2) for x1, y1, x2, y2 in corners.tolist())
+    samples, crowds = apart([labelled], most=1)
+    assert [len(sample.boxes) for sample in samples] == [1]
+    # the surest detection lies in the crowd: without the region it is a false one
+    found = [(0, 0, 0.9, second), (0, 0, 0.8, first)]
+    assert precision(samples, found, 1, crowds).ap50 == pytest.approx(1.0)
+    assert precision(samples, found, 1).ap50 == pytest.approx(0.5)
+    assert precision([labelled], found, 1).ap50 == pytest.approx(1.0)
+
+
 def test_evaluation_undoes_the_letterbox(squares: Path) -> None:
     """A detector that finds bright pixels of the canvas is nearly perfect on pictures of one square."""
     samples = [sample for sample in Folder.read(squares).samples if len(sample.boxes) == 1]
@@ -300,7 +315,9 @@ def test_the_command_trains_and_starts_from_earlier_weights(
     assert (tmp_path / "second" / "last.pt").is_file()
     capsys.readouterr()
     measure([str(squares), "--labels", "square", "--weights", str(tmp_path / "first" / "best.safetensors")])
-    assert "canvas (96, 96): Precision(ap50=" in capsys.readouterr().out
+    printed = json.loads(capsys.readouterr().out)
+    assert 0 <= printed["ap"] <= printed["ap50"] <= 1
+    assert printed["images"] == len(data.split(Folder.read(squares))[1])
 
 
 def test_the_curve_is_drawn(tmp_path: Path) -> None:
