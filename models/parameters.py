@@ -6,6 +6,7 @@ A task of the service extends these models by what concerns its transports alone
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -38,6 +39,7 @@ class Parameters(BaseModel):
         return checked(cls, given)
 
 
+@cache
 def groups(kind: type[Parameters]) -> dict[str, type[Parameters]]:
     """The fields of a kind of parameters that are parameters themselves: of a task that runs others."""
     annotations = {name: field.annotation for name, field in kind.model_fields.items()}

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar
+from urllib.parse import parse_qsl
 
 from starlette import requests
 from starlette.requests import ClientDisconnect
@@ -94,7 +95,7 @@ class Request(requests.Request):
         """
         inner = groups(kind)
         given: dict[str, Any] = {}
-        for name, text in self.query_params.multi_items():
+        for name, text in parse_qsl(self.scope["query_string"].decode("latin-1"), keep_blank_values=True):
             group, separator, own = name.partition(SEPARATOR)
             if separator and group in inner:
                 place, key, known = given.setdefault(group, {}), own, inner[group].model_fields
