@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from service.tasks import TASKS as SERVED
 from service.tasks.analyze import ANALYZE
 from service.tasks.classify import CLASSIFY
 from service.tasks.detect import DETECT
@@ -51,6 +52,11 @@ class Work:
     most: int = 32
     limited: bool = True
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For the processes of the limit: a task has functions that cannot be pickled, but a name."""
+        fields = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "task"}
+        return _work, (self.task.name, fields)
+
     @property
     def path(self) -> str:
         """The route, and the query that names the model."""
@@ -77,6 +83,10 @@ class Work:
         if len(self.fields) == 1:
             return "image/jpeg"
         return f"multipart/form-data; boundary={BOUNDARY}"
+
+
+def _work(task: str, fields: dict[str, Any]) -> Work:
+    return Work(next(one for one in SERVED if one.name == task), **fields)
 
 
 FACES = DATA / "faces"
