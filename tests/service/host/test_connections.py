@@ -15,6 +15,7 @@ import uvicorn
 import uvloop
 from starlette.types import Receive, Scope, Send
 
+from service.host import protocol
 from service.host.accept import share_fairly
 from service.host.connections import SPARE, ConnectionGuard, raise_open_files
 
@@ -29,7 +30,8 @@ class Site:
     def __init__(self, http: str, most: int, *, fair: bool) -> None:
         loop = asyncio.get_running_loop()
         self._fair = share_fairly(loop) if fair else []
-        ConnectionGuard(SECONDS, most, loop).watch()
+        self.leaving = False
+        ConnectionGuard(SECONDS, most, loop, lambda: self.leaving).watch()
         self.let_go = asyncio.Event()
         self._clients: list[Client] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -280,3 +282,25 @@ def test_connections_leave_files_for_the_others(
     assert transports * most + min(SPARE, hard // 4) <= hard
     if hard >= transports * 4096 + SPARE:
         assert most == 4096
+
+
+def test_a_kept_connection_ends_with_an_answer_when_it_is_old_or_the_server_leaves(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def go() -> None:
+        async with serving() as site:
+            first, second = await site.open(), await site.open()
+            for client in (first, second):
+                client.send(GET)
+                assert b"connection: close" not in await client.answer()
+            monkeypatch.setattr(protocol, "KEPT", 0.0)
+            first.send(GET)
+            assert b"connection: close" in await first.answer()
+            assert await first.reader.read() == b""
+            monkeypatch.undo()
+            site.leaving = True
+            second.send(GET)
+            assert b"connection: close" in await second.answer()
+            assert await second.reader.read() == b""
+
+    in_loop(go())
