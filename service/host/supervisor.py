@@ -24,7 +24,8 @@ from circus.exc import ConflictError
 from circus.sighandler import SysHandler
 from prometheus_client.mmap_dict import mmap_key
 
-from service.host.heartbeat import KILLED, LEAVING, LOOK, Looks, beats, file_of, reason_file
+from service.host.heartbeat import KILLED, LEAVING, LOOK, Looks, beats, end_within, file_of, reason_file
+from service.telemetry.log import LAST
 from service.telemetry.metrics import DIRECTORY, WORKER_DEATHS, WORKER_STARTS, ReservedFile
 from service.telemetry.oom import oom_kills
 
@@ -52,6 +53,21 @@ def watch_workers(seconds: float) -> None:
     circus.watcher.Watcher = _Watcher
     _Watcher.seconds = seconds
     SysHandler.handle_hup = lambda _: logger.info("SIGHUP: nothing is read again; restart the server")
+    SysHandler.quit = lambda handler: _quit(handler.controller.arbiter, seconds)
+
+
+def _quit(arbiter: Any, seconds: float) -> None:
+    """Stops the arbiter, in a signal's handler. circus refuses a command while another one is under way: a
+    signal that came while a worker was being replaced would be lost."""
+
+    def stop() -> None:
+        try:
+            arbiter.stop()
+        except ConflictError:
+            arbiter.loop.call_later(0.1, stop)
+
+    end_within(seconds + LAST)
+    arbiter.loop.add_callback_from_signal(stop)
 
 
 class _Watcher(circus.watcher.Watcher):

@@ -121,3 +121,24 @@ def test_a_worker_that_is_stopped_is_killed(tmp_path: Path) -> None:
     assert "does not answer: it is killed" in killed
     assert died.endswith("(SIGKILL)")
     assert json.loads(counts)["SIGKILL"] == 1
+
+
+BUSY = """
+import os, signal, threading, time
+def end():
+    while not watcher.processes:
+        time.sleep(0.01)
+    arbiter._exclusive_running_command = "manage_watchers"  # as while a worker is replaced
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(0.5)
+    arbiter._exclusive_running_command = None
+threading.Thread(target=end, daemon=True).start()
+"""
+
+
+def test_a_signal_that_comes_while_a_worker_is_replaced_is_not_lost(tmp_path: Path) -> None:
+    busy = SUPERVISOR.replace("try:\n    arbiter.start()", f"{BUSY}try:\n    arbiter.start()")
+    command = [sys.executable, "-c", busy, str(tmp_path), "import time; time.sleep(1000)", "respawn"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == dict.fromkeys(DEADLY, 0)
