@@ -67,7 +67,8 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
         name = handler_call_details.method
         if handler is None:
             return None
-        if not name.startswith(OPEN) and not self._authorized(handler_call_details):
+        needed = self._service.auth.required and not name.startswith(OPEN)
+        if needed and not self._authorized(handler_call_details):
             # before its message is read: without a key nothing is uploaded
             return grpc.stream_stream_rpc_method_handler(self._stream(name, self._calls, _no_replies))
         if name not in self._handlers:
