@@ -168,9 +168,12 @@ class Detector(nn.Module):
         candidates: of an image; no canvas may have fewer anchors.
     """
 
+    shapes: Tensor
+
     def __init__(self, network: EfficientDet, candidates: int = CANDIDATES) -> None:
         super().__init__()
         self.network = network
+        self.register_buffer("shapes", anchor_shapes(), persistent=False)
         self.candidates = candidates
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -184,7 +187,8 @@ class Detector(nn.Module):
         """
         pixels = images.permute(0, 3, 1, 2).to(self.network.coarser.weight.dtype)
         boxes, logits = self.network((pixels - MEAN) / SCALE)
-        anchors = make_anchors(images.shape[1], images.shape[2], [map_.shape[2:] for map_ in boxes], boxes[0])
+        grids = [map_.shape[2:] for map_ in boxes]
+        anchors = make_anchors(images.shape[1], images.shape[2], grids, self.shapes)
         deltas, rows = _rows(boxes, 4), _rows(logits, logits[0].shape[1] // SHAPES)
         _, best = rows.amax(2).topk(self.candidates, dim=1)
         chosen = torch.gather(rows, 1, best[..., None].expand(-1, -1, rows.shape[2])).float()
@@ -199,41 +203,34 @@ def _rows(levels: Sequence[Tensor], width: int) -> Tensor:
     )
 
 
-def make_anchors(height: int, width: int, grids: Sequence[Sequence[int]], like: Tensor) -> Tensor:
+def anchor_shapes() -> Tensor:
+    """Widths and heights of a cell's anchors in cells, by octave and aspect: float32 Tensor[9, 2]."""
+    rows = [(octave * aspect**0.5, octave / aspect**0.5) for octave in OCTAVES for aspect in ASPECTS]
+    return ANCHOR_SCALE * torch.tensor(rows)
+
+
+def make_anchors(height: int, width: int, grids: Sequence[Sequence[int]], shapes: Tensor) -> Tensor:
     """The anchors of a canvas, float32 Tensor[A, 4]: centre x, centre y, width, height, canvas pixels.
 
-    By level, row, column, octave and aspect. All is computed from the sizes as tensors, so a trace made with
-    one canvas is right for every other, and an executor that knows the sizes computes it once.
+    By level, row, column and shape. All is computed from the sizes, so a trace made with one canvas is right
+    for every other; an executor that knows the sizes computes it once. Nothing comes from the host's memory,
+    which a CUDA graph could not have.
 
     Args:
         height, width: of the canvas.
         grids: rows and columns of cells, by level. An anchor is relative to its cell, which need not be the
             stride: three cells share 320 pixels.
-        like: on the device to use.
+        shapes: of `anchor_shapes`, on the device to use.
     """
-
-    def whole(numbers: Tensor | int) -> Tensor:
-        return torch.as_tensor(numbers, dtype=torch.float32, device=like.device)
-
-    shapes = whole(
-        torch.tensor(
-            [(octave * aspect**0.5, octave / aspect**0.5) for octave in OCTAVES for aspect in ASPECTS]
-        )
-    )
     found = []
     for rows, columns in grids:
-        cell = torch.stack((whole(width) / whole(columns), whole(height) / whole(rows)))
-        x = whole(torch.arange(columns, device=like.device)).expand(rows, columns)
-        y = whole(torch.arange(rows, device=like.device)).view(-1, 1).expand(rows, columns)
-        centres = (torch.stack((x, y), dim=-1) + 0.5) * cell
-        anchors = torch.cat(
-            (
-                centres[:, :, None].expand(rows, columns, SHAPES, 2),
-                (ANCHOR_SCALE * cell * shapes).expand(rows, columns, SHAPES, 2),
-            ),
-            dim=-1,
-        )
-        found.append(anchors.reshape(-1, 4))
+        cell_width, cell_height = width / columns, height / rows
+        x = (torch.arange(columns, dtype=torch.float32, device=shapes.device) + 0.5) * cell_width
+        y = (torch.arange(rows, dtype=torch.float32, device=shapes.device) + 0.5) * cell_height
+        w, h = shapes[:, 0].float() * cell_width, shapes[:, 1].float() * cell_height
+        parts = (x[None, :, None], y[:, None, None], w[None, None], h[None, None])
+        level = torch.stack([part.expand(rows, columns, len(shapes)) for part in parts], dim=-1)
+        found.append(level.reshape(-1, 4))
     return torch.cat(found)
 
 

@@ -120,7 +120,7 @@ DETECT = Task(
         "model": "efficientdet-lite0",
         "image": {"width": 768, "height": 576},
         "detections": [
-            {"class_id": 1, "label": "bicycle", "score": 0.7524, "box": [105.38, 127.39, 565.94, 429.07]},
+            {"class_id": 1, "label": "bicycle", "score": 0.752, "box": [105.38, 127.39, 565.94, 429.07]},
             {"class_id": 16, "label": "dog", "score": 0.7494, "box": [129.77, 220.94, 315.9, 543.89]},
         ],
     },

@@ -18,6 +18,7 @@ from models.detection.efficientdet import (
     CANDIDATES,
     Detector,
     EfficientDet,
+    anchor_shapes,
     convert,
     decode,
     make_anchors,
@@ -121,7 +122,7 @@ def test_another_network_is_refused(published: Path, tmp_path: Path, monkeypatch
 
 def test_anchors_by_hand() -> None:
     grids = [(24, 48), (12, 24), (6, 12), (3, 6), (2, 3)]
-    anchors = make_anchors(192, 384, grids, torch.zeros(()))
+    anchors = make_anchors(192, 384, grids, anchor_shapes())
     assert anchors.shape == (sum(rows * columns for rows, columns in grids) * 9, 4)
     side = 24 * 2 ** (1 / 3)
     expected = [
