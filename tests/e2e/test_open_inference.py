@@ -22,6 +22,7 @@ pytestmark = [pytest.mark.e2e, needs_shared]
 PICTURES = {
     "efficientnet-lite0": ["data/photos/dog.jpg", "data/photos/dog.jpg"],
     "lenet5": ["data/photos/dog.jpg"],
+    "efficientdet-lite0": ["data/faces/groups/two_people.jpg", "data/photos/dog.jpg"],
     "yolo-person": ["data/faces/groups/two_people.jpg", "data/photos/dog.jpg"],
     "mtcnn": ["data/faces/groups/two_people.jpg"],
     "paintings": ["data/photos/dog.jpg", "data/photos/person.jpg"],
@@ -30,6 +31,7 @@ PICTURES = {
 SHAPES = {
     "efficientnet-lite0": [224, 224, 3],
     "lenet5": [32, 32, 3],
+    "efficientdet-lite0": [448, 448, 3],
     "yolo-person": [512, 512, 3],
     "dlib-resnet": [150, 150, 3],
 }
@@ -138,7 +140,7 @@ def test_the_answers_are_v1s(seen: dict[str, Any], client: httpx.Client) -> None
             f"{label['index']}:{label['label']}" for label in labels
         ]
 
-    found = {name: array(tensor) for name, tensor in models["yolo-person"]["binary"].items()}
+    found = {name: array(tensor) for name, tensor in models["efficientdet-lite0"]["binary"].items()}
     for index, content in enumerate((group, dog)):
         usual = client.post("/v1/detect", content=content).json()["detections"]
         assert found["counts"][index] == len(usual)
