@@ -126,7 +126,7 @@ def test_a_worker_that_is_stopped_is_killed(tmp_path: Path) -> None:
 BUSY = """
 import os, signal, threading, time
 def end():
-    while not watcher.processes:
+    while not watcher.is_active():
         time.sleep(0.01)
     arbiter._exclusive_running_command = "manage_watchers"  # as while a worker is replaced
     os.kill(os.getpid(), signal.SIGTERM)

@@ -1,0 +1,53 @@
+"""Breaks a server in every way of a list, and judges what its clients saw.
+
+    python -m loadtests.faults [--case PATTERN] [--table FILE]
+
+Each fault has a server of its own, on loopback; seven clients ask it meanwhile over HTTP and gRPC and compare
+every answer. Exits 1 where one misses its bars: no wrong answer, no hang and no reset but of what was with a
+process that was killed, nothing left behind, a bound on every end and every start that cannot succeed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+import traceback
+from pathlib import Path
+
+from loadtests.faults import processes, resources, starts
+from loadtests.faults.case import HEAD, Row, line
+
+CASES = starts.CASES | processes.CASES | resources.CASES
+
+
+def main() -> int:
+    """Prints a line for each fault, as they are done."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--case", default="", help="only faults whose names match this pattern")
+    parser.add_argument("--slack", type=float, default=1.0, help="times as long a refused start may take")
+    parser.add_argument("--table", type=Path, help="a file that takes the table")
+    options = parser.parse_args()
+    starts.slack = options.slack
+    rows = []
+    print(HEAD, flush=True)
+    for name, case in CASES.items():
+        if not re.search(options.case, name):
+            continue
+        row = Row(name)
+        try:
+            case(row)
+        except Exception as error:
+            traceback.print_exc()
+            row.failures.append(" ".join(str(error).split())[:200] or repr(error))
+        rows.append(row)
+        print(line(row), flush=True)
+    if options.table:
+        options.table.write_text("\n".join([HEAD, *map(line, rows)]) + "\n", encoding="utf-8")
+    return int(any(row.failures for row in rows))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

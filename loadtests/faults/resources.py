@@ -1,0 +1,264 @@
+"""Faults of what is around a server: its output, its files, its clients, its ports, its disk."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import resource
+import shutil
+import signal
+import socket
+import sqlite3
+import time
+import urllib.parse
+from collections.abc import Callable, Iterator
+
+import psutil  # type: ignore[import-untyped]
+
+from loadtests.faults.case import Case, Row, digit
+from loadtests.faults.clients import Clients, drip
+from loadtests.faults.site import Site, pipe
+from loadtests.server import status
+
+JOB = "/v1/stylize/jobs?size=64&steps=400"
+
+
+def _end(row: Row, site: Site) -> None:
+    site.signal(signal.SIGTERM)
+    code, row.ended = site.end()
+    row.expect(code == 0, f"status {code}")
+    row.left = site.left_behind()
+
+
+def reader_stalls(row: Row) -> None:
+    """What reads the output stops reading, with an access log; then SIGTERM."""
+    write, reader = pipe()
+    with reader, Site(stdout=write, access_log=True) as site:
+        os.close(write)
+        site.until_ready()
+        with Clients(site, digit(), kept=6).asking() as clients:
+            clients.until("ok", 6000, 40.0)  # many times what the pipe and the queue hold
+            probes = [status(site.address, "/livez") for _ in range(8)]
+        row.counts = clients.counts()
+        row.expect(set(probes) == {200}, f"probes {probes}")
+        dropped = _metric(site, "lynceus_log_dropped_total")
+        row.note = f"{dropped:.0f} lines dropped and counted"
+        _end(row, site)
+    row.judge(refused=False)
+
+
+def reader_closes(row: Row) -> None:
+    """What reads the output closes it, with an access log."""
+    write, reader = pipe()
+    with Site(stdout=write, access_log=True) as site:
+        os.close(write)
+        site.until_ready()
+        with Clients(site, digit()).asking() as clients:
+            clients.until("ok", 60)
+            reader.close()
+            clients.until("ok", 200)
+        row.counts = clients.counts()
+        _end(row, site)
+    row.judge(refused=False)
+
+
+def no_files(row: Row) -> None:
+    """At most 96 open files, 200 silent connections."""
+    limit = (96, 96)
+    with Site(begin=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, limit)) as site:
+        site.until_ready()
+        with _silent(site, 200):
+            time.sleep(2.0)
+        began = time.monotonic()
+        site.until_ready()
+        row.healthy = time.monotonic() - began
+        with Clients(site, digit()).asking() as clients:
+            clients.until("ok", 60)
+        row.counts = clients.counts()
+        _end(row, site)
+    row.judge()
+
+
+def idle(row: Row) -> None:
+    """2,000 idle connections beside the clients."""
+    with Site(workers=2) as site:
+        site.until_ready()
+        with Clients(site, digit()).asking() as clients:
+            clients.until("ok", 60)
+            with _silent(site, 2000):
+                clients.until("ok", 200)
+        row.counts = clients.counts()
+        _end(row, site)
+    row.judge(refused=False)
+
+
+def dripping(row: Row) -> None:
+    """200 bodies at ten bytes a second beside the clients."""
+    with Site() as site:
+        site.until_ready()
+        with Clients(site, digit()).asking() as clients, contextlib.ExitStack() as stack:
+            clients.until("ok", 60)
+            for _ in range(200):
+                stack.enter_context(drip(site, 8.0))
+            clients.until("ok", 200)
+        row.counts = clients.counts()
+        _end(row, site)
+    row.judge(refused=False)
+
+
+def jobs(damage: Callable[[Site, str], Iterator[None]], *, lost: bool) -> Case:
+    """Damages what jobs need while one runs; inference goes on, and jobs do again."""
+
+    def case(row: Row) -> None:
+        with Site(models="lenet5,efficientnet-lite0") as site:
+            site.until_ready()
+            job = _submitted(site)
+            _until(lambda: _job(site, job)["state"] == "running")
+            with Clients(site, digit()).asking() as clients:
+                clients.until("ok", 30)
+                for _ in damage(site, job):
+                    began = time.monotonic()
+                    scrape = status(site.address, "/metrics")
+                    row.expect(scrape == 200 and time.monotonic() < began + 3, f"/metrics: {scrape}")
+                    clients.until("ok", 30)
+                began = time.monotonic()
+                _until(lambda: _ask(site, "POST", JOB)[0] == 202)
+                row.healthy = time.monotonic() - began
+                if lost:
+                    _until(lambda: _job(site, job).get("state", "failed") == "failed")
+                    row.note = f"the job: {_job(site, job).get('reason') or 'unknown'}"
+            row.counts = clients.counts()
+            _end(row, site)
+        row.judge(refused=False)
+
+    return case
+
+
+def kill_job(site: Site, job: str) -> Iterator[None]:
+    """Ends the job's process."""
+    (process,) = [one for one in site.session() if "service.jobs.process" in one.cmdline()]
+    process.kill()
+    yield
+
+
+def remove_state(site: Site, job: str) -> Iterator[None]:
+    """Removes the state folder."""
+    shutil.rmtree(site.state)
+    yield
+
+
+def lock_store(site: Site, job: str) -> Iterator[None]:
+    """Holds the store's write lock: who reads goes on, who writes is refused in time."""
+    (file,) = site.state.glob("jobs-*.sqlite")
+    with contextlib.closing(sqlite3.connect(file, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        began = time.monotonic()
+        if _ask(site, "GET", f"/v1/jobs/{job}")[0] != 200 or time.monotonic() > began + 2:
+            raise AssertionError("a poll waits for the lock")
+        if _ask(site, "POST", JOB)[0] != 503 or time.monotonic() > began + 9:
+            raise AssertionError("a submission waits for the lock")
+        yield
+        other.execute("ROLLBACK")
+
+
+def fill_store(site: Site, job: str) -> Iterator[None]:
+    """Replaces the store's file by random bytes."""
+    (file,) = site.state.glob("jobs-*.sqlite")
+    file.unlink()
+    file.write_bytes(os.urandom(4096))
+    yield
+    file.unlink()
+
+
+def tree_killed(row: Row) -> None:
+    """SIGKILL of all processes while a job runs and one waits; a new start."""
+    with Site(models="lenet5,efficientnet-lite0") as site:
+        site.until_ready()
+        running, waiting = _submitted(site), _submitted(site)
+        _until(lambda: _job(site, running)["state"] == "running")
+        for process in site.session():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        site.process.wait()
+        with Site(folder=site.folder, models="lenet5,efficientnet-lite0") as again:
+            row.healthy = again.until_ready()
+            for job in (running, waiting):
+                found = _job(again, job)
+                row.expect(found.get("reason") == "restarted", f"a job is {found.get('state')}")
+            with Clients(again, digit()).asking() as clients:
+                clients.until("ok", 30)
+            row.counts = clients.counts()
+            _end(row, again)
+    row.judge()
+
+
+def _silent(site: Site, number: int) -> contextlib.ExitStack:
+    stack = contextlib.ExitStack()
+    for _ in range(number):
+        with contextlib.suppress(OSError):
+            stack.enter_context(socket.create_connection(("127.0.0.1", site.port), timeout=5))
+    return stack
+
+
+def _until(holds: Callable[[], bool], seconds: float = 40.0) -> None:
+    end = time.monotonic() + seconds
+    while not holds():
+        if time.monotonic() > end:
+            raise AssertionError(f"it did not happen in {seconds} s")
+        time.sleep(0.1)
+
+
+def _ask(site: Site, method: str, path: str) -> tuple[int, dict[str, object]]:
+    connection = http.client.HTTPConnection(site.address, timeout=15)
+    with contextlib.closing(connection):
+        body, headers = None, {}
+        if method == "POST":
+            mark = "x-part-x"
+            parts = b"".join(
+                f'--{mark}\r\ncontent-disposition: form-data; name="{name}"; filename="a"\r\n\r\n'.encode()
+                + digit()
+                + b"\r\n"
+                for name in ("content", "style")
+            )
+            body = parts + f"--{mark}--\r\n".encode()
+            headers = {"content-type": f"multipart/form-data; boundary={mark}"}
+        connection.request(method, urllib.parse.quote(path, safe="/?=&"), body, headers)
+        answer = connection.getresponse()
+        return answer.status, json.loads(answer.read())
+
+
+def _submitted(site: Site) -> str:
+    code, job = _ask(site, "POST", JOB)
+    if code != 202:
+        raise AssertionError(f"a job is answered {code}: {job}")
+    return str(job["id"])
+
+
+def _job(site: Site, job: str) -> dict[str, object]:
+    return _ask(site, "GET", f"/v1/jobs/{job}")[1]
+
+
+def _metric(site: Site, name: str) -> float:
+    connection = http.client.HTTPConnection(site.address, timeout=15)
+    with contextlib.closing(connection):
+        connection.request("GET", "/metrics")
+        for text in connection.getresponse().read().decode().splitlines():
+            if text.startswith(f"{name} "):
+                return float(text.rpartition(" ")[2])
+    return 0.0
+
+
+CASES: dict[str, Case] = {
+    "the output's reader stalls, access log on": reader_stalls,
+    "the output's reader closes, access log on": reader_closes,
+    "96 files, 200 silent connections": no_files,
+    "2,000 idle connections": idle,
+    "200 bodies that drip": dripping,
+    "SIGKILL of a job's process": jobs(kill_job, lost=True),
+    "the state folder is removed": jobs(remove_state, lost=True),
+    "the job store's write lock is held": jobs(lock_store, lost=False),
+    "random bytes in place of the job store": jobs(fill_store, lost=True),
+    "SIGKILL of all, with jobs; a new start": tree_killed,
+}
