@@ -91,15 +91,15 @@ def images_of(work: Work) -> list[Path]:
 
 
 @lru_cache
-def album_of(work: Work) -> Album:
-    """Read once; tasks that share a folder pay twice, which is little."""
-    return Album(images_of(work))
+def album_of(name: str) -> Album:
+    """A task's, read once; tasks that share a folder pay twice, which is little."""
+    return Album(images_of(work_of(name)))
 
 
 def ask(name: str) -> Ask:
     """The next request of a task."""
     work = work_of(name)
-    images = [album_of(work).pick() for _ in work.fields]
+    images = [album_of(name).pick() for _ in work.fields]
     check = CHECKS[name.removesuffix(GRPC)]
     if name.endswith(GRPC):
         body = message(images, work.asked)

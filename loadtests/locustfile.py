@@ -34,7 +34,7 @@ PAUSE = between(0.0, 0.2)
 
 def _ask(name: str, path: str, check: answers.Check, headers: dict[str, str] = JPEG) -> Ask:
     """A request with an image whose route is no task of the mix."""
-    return Ask(name, path, album_of(TASKS["classify"]).pick(), check, headers)
+    return Ask(name, path, album_of("classify").pick(), check, headers)
 
 
 class Classifier(Client):
@@ -136,7 +136,7 @@ class Stylizer(Client):
     @task
     def stylize(self) -> None:
         path = f"{TASKS['stylize'].path}?style={random.choice(self._styles)}"
-        body = album_of(TASKS["classify"]).pick()
+        body = album_of("classify").pick()
         with self.client.post(
             path, name="stylize", data=body, headers=JPEG | {"Accept": "image/jpeg"}, catch_response=True
         ) as response:
