@@ -5,13 +5,14 @@ A task of the service extends these models by what concerns its transports alone
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from functools import cache
 from typing import Any, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from models.errors import ECHO, ParameterInvalid
+from models.errors import ECHO, ParameterInvalid, echoed
 
 M = TypeVar("M", bound=BaseModel)
 SEPARATOR = "."
@@ -50,6 +51,26 @@ def groups(kind: type[Parameters]) -> dict[str, type[Parameters]]:
     }
 
 
+def collected(kind: type[Parameters], pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """Names and values as `Parameters.of` takes them: a name that comes again makes a list, ``group.name``
+    stands in its group.
+
+    Raises:
+        ParameterInvalid: a group has a value of its own.
+    """
+    inner, found = groups(kind), dict[tuple[str, ...], list[Any]]()
+    for name, value in pairs:
+        group, separator, own = name.partition(SEPARATOR)
+        if name in inner:
+            raise ParameterInvalid(name, f"{name} is a group of parameters, as {name}{SEPARATOR}model is one")
+        found.setdefault((group, own) if separator and group in inner else (name,), []).append(value)
+    given: dict[str, Any] = {}
+    for path, values in found.items():
+        place = given if len(path) == 1 else given.setdefault(path[0], {})
+        place[path[-1]] = values[0] if len(values) == 1 else values
+    return given
+
+
 def properties(kind: type[Parameters], prefix: str = "") -> dict[str, dict[str, Any]]:
     """What JSON Schema says of each parameter, without references; those in groups as ``group.name``."""
     inner, schema = groups(kind), kind.model_json_schema()
@@ -82,4 +103,15 @@ def checked(kind: type[M], given: Any) -> M:
         if issubclass(kind, Parameters):
             path = path[: 2 if path[0] in groups(kind) else 1]
         name = ".".join(str(part) for part in path)[:ECHO] or "body"
+        if first["type"] == "extra_forbidden" and issubclass(kind, Parameters):
+            raise ParameterInvalid(name, _unknown(kind, path)) from None
         raise ParameterInvalid(name, f"{name}: {first['msg']}") from None
+
+
+def _unknown(kind: type[Parameters], path: tuple[str | int, ...]) -> str:
+    """What is wrong with a name that no parameter has, and which has nearly the same."""
+    *group, name = map(str, path)
+    known = list((groups(kind)[group[0]] if group else kind).model_fields)
+    near = get_close_matches(name[:ECHO], known, 1)
+    there = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known) or 'none'}"
+    return f"there is no parameter {echoed(SEPARATOR.join((*group, name)))}; {there}"

@@ -69,8 +69,10 @@ class Hosted(bentoml.Service[Any]):
         host = super().to_asgi(is_main)
 
         async def route(scope: Scope, receive: Receive, send: Send) -> None:
-            ours = scope["type"] == "http" and scope["path"] not in HEALTH
-            await (self.app or host if ours else host)(scope, receive, send)
+            if scope["type"] == "http" and (path := scope["path"].rstrip("/")) in HEALTH:
+                await host({**scope, "path": path}, receive, send)
+            else:
+                await (self.app or host if scope["type"] == "http" else host)(scope, receive, send)
 
         return route
 

@@ -9,6 +9,7 @@ status codes. This module imports `models.errors` alone, so that the batcher may
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -140,7 +141,15 @@ class NotFound(ServiceError):
 
 
 class MethodNotAllowed(ServiceError):
-    """The route has no such method."""
+    """The route has no such method.
+
+    Attributes:
+        allowed: the methods that it has.
+    """
+
+    def __init__(self, detail: str, allowed: Iterable[str]) -> None:
+        super().__init__(detail)
+        self.allowed = ", ".join(allowed)
 
     kind = ErrorKind("method_not_allowed", "Method not allowed", 405, "UNIMPLEMENTED")
 

@@ -113,6 +113,9 @@ class BoundedProtocol(HttpToolsProtocol):
         super().connection_made(cast(asyncio.Transport, transport))
         self._began = self.loop.time()
 
+    _replayed = False
+    """The parser is given headers that have been seen."""
+
     def data_received(self, data: bytes) -> None:
         room = HEAD_BYTES - self._loose
         if self._in_body or len(data) <= room:
@@ -135,11 +138,47 @@ class BoundedProtocol(HttpToolsProtocol):
             if not self.transport.is_closing():
                 logger.debug("what came is not HTTP")
                 self.send_400_response("Invalid HTTP request received.")
-        except httptools.HttpParserUpgrade:
+        except httptools.HttpParserUpgrade as offer:
             if self._should_upgrade():
                 self.handle_websocket_upgrade()
+            else:
+                self._ignore_upgrade(memoryview(data)[offer.args[0] :])
+
+    def _ignore_upgrade(self, rest: memoryview) -> None:
+        """Goes on with a request whose client offered another protocol.
+
+        llhttp ends it with its headers, so its body is given to a new parser, behind those headers that say
+        how long it is.
+        """
+        self.parser = httptools.HttpRequestParser(self)
+        framing = [
+            b"%b: %b\r\n" % pair
+            for pair in self.headers
+            if pair[0] in (b"content-length", b"transfer-encoding")
+        ]
+        if framing:
+            self._in_body = self.cycle.more_body = self._replayed = True
+            try:
+                self._feed(b"POST / HTTP/1.1\r\n%b\r\n" % b"".join(framing))
+            finally:
+                self._replayed = False
+        self._feed(rest)
+
+    def on_message_begin(self) -> None:
+        if not self._replayed:
+            super().on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        if not self._replayed:
+            super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._replayed:
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
+        if self._replayed:
+            return
         self._loose = 0
         if len(self.pipeline) >= PIPELINED:
             self.transport.abort()

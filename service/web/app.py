@@ -135,9 +135,11 @@ class Application:
                 return RedirectResponse(request.url.replace(path=path.rstrip("/")))
             raise NotFound(f"there is no {path[:ECHO]}; /docs lists what there is")
         context.task = next(iter(methods.values())).task
-        if method not in methods:
-            raise MethodNotAllowed(f"{path[:ECHO]} does not answer {method[:ECHO]}")
-        route = scope["route"] = methods[method]
+        route = methods.get("GET" if method == "HEAD" else method)  # the server leaves out the body of HEAD
+        if route is None:
+            allowed = [*methods, *(["HEAD"] if "GET" in methods else [])]
+            raise MethodNotAllowed(f"{path[:ECHO]} does not answer {method[:ECHO]}", allowed)
+        scope["route"] = route
         if not route.is_open:
             request.authorize()
         if route.task is not None:
@@ -162,7 +164,10 @@ class Application:
         context.code = problem.kind.code
         if problem.kind is INTERNAL:
             logger.error("request %s failed", context.name, exc_info=exc)
-        return problem_response(problem, plain=is_plain(scope["path"]))
+        response = problem_response(problem, plain=is_plain(scope["path"]))
+        if isinstance(exc, MethodNotAllowed):
+            response.headers["Allow"] = exc.allowed
+        return response
 
 
 def _given_id(scope: Scope) -> str | None:

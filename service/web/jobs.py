@@ -133,8 +133,11 @@ async def submit(request: Request) -> Response:
         raise ModelUnknown("style jobs need the network of efficientnet-lite0, which is not served here")
     options, client = request.parameters(OptimiseOptions), client_of(request)
     await jobs.admit(options, client)
-    images = only(await read_images(request, ("content", "style")))
-    job = await jobs.submit(images, options, client=client, deadline=request.context.deadline)
+    form = await read_images(request, ("content", "style"))
+    if form.parameters:
+        options = request.parameters(OptimiseOptions, form.parameters)
+        await jobs.admit(options, client)
+    job = await jobs.submit(only(form.images), options, client=client, deadline=request.context.deadline)
     answer = json_response(_answer(job), 202)
     answer.headers["Location"] = f"/v1/jobs/{job.id}"
     return answer

@@ -7,6 +7,7 @@ nothing. So the characters that begin or part them are counted first, at memory 
 
 from __future__ import annotations
 
+import codecs
 import gc
 from dataclasses import dataclass
 from typing import Any
@@ -51,7 +52,7 @@ def parse_json(text: bytes | memoryview, most: Structure) -> Any:
     collects = gc.isenabled()
     gc.disable()
     try:
-        return from_json(bytes(text))
+        return from_json(bytes(text).removeprefix(codecs.BOM_UTF8))
     finally:
         if collects:
             gc.enable()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import io
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl
@@ -18,7 +18,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope
 
 from models.errors import ImageTooLarge, ParameterInvalid
-from models.parameters import SEPARATOR, Parameters, groups
+from models.parameters import Parameters, collected
 from service.app import Service
 from service.errors import DeadlineExceeded, RequestTimeout
 from service.request import RequestContext
@@ -87,35 +87,33 @@ class Request(requests.Request):
         """The headers that may hold a key."""
         return self.headers.get("authorization"), self.headers.get("x-api-key")
 
-    def parameters(self, kind: type[P]) -> P:
-        """The parameters in the query; a name that comes again makes a list, others are ignored.
+    def parameters(self, kind: type[P], more: Iterable[tuple[str, Any]] = ()) -> P:
+        """The parameters in the query, and those in the body, `more`, that are not in it.
 
         Raises:
-            ParameterInvalid: one is of another type or out of its range.
+            ParameterInvalid: one is unknown, of another type or out of its range.
         """
-        inner = groups(kind)
-        given: dict[str, Any] = {}
-        for name, text in parse_qsl(self.scope["query_string"].decode("latin-1"), keep_blank_values=True):
-            group, separator, own = name.partition(SEPARATOR)
-            if separator and group in inner:
-                place, key, known = given.setdefault(group, {}), own, inner[group].model_fields
-            else:
-                place, key, known = given, name, kind.model_fields
-            if key in known and key not in inner:
-                before = place.get(key)
-                place[key] = (
-                    text if before is None else [*(before if isinstance(before, list) else [before]), text]
-                )
-        return kind.of(given)
+        query = parse_qsl(self.scope["query_string"].decode("latin-1"), keep_blank_values=True)
+        named = {name for name, _ in query}
+        return kind.of(collected(kind, [*query, *(pair for pair in more if pair[0] not in named)]))
 
     def wanted_image(self, *, default: ImageFormat | None = None) -> ImageFormat | None:
         """The image format that `Accept` prefers, or None for JSON; ties go to what stands first.
+
+        Who takes a page at least as gladly as an image has not asked for an image: old clients name HTML, GIF
+        and JPEG without meaning any.
 
         Args:
             default: what `*/*` or no header means.
         """
         best: tuple[float, ImageFormat | None] = (0.0, default)
-        choices = {**FORMATS, "application/json": None, "application/*": None, "*/*": default}
+        choices = {
+            **FORMATS,
+            "text/html": default,
+            "application/json": None,
+            "application/*": None,
+            "*/*": default,
+        }
         for kind, weight in weighted(self.headers.get("accept", "*/*")):
             if kind in choices and weight > best[0]:
                 best = (weight, choices[kind])

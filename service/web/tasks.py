@@ -12,7 +12,7 @@ from models.errors import MediaTypeUnsupported, echoed
 from models.parameters import checked
 from service.tasks import TASKS
 from service.tasks.task import Task
-from service.web.images import JSON, kind_of, only, read_images
+from service.web.images import JSON, is_json, kind_of, only, read_images
 from service.web.json_text import Structure, check_structure
 from service.web.openapi import BODY, FORMATS, IMAGE, images_body, json_body
 from service.web.request import Request
@@ -33,16 +33,20 @@ def _handler(task: Task[Any, Any]) -> Callable[[Request], Awaitable[Response]]:
         service, context = request.service, request.context
         params = request.parameters(task.params)
         service.check_models(task, params)  # before the body is read
-        present = partial(task.presented, params=params)
         if task.body is not None:
             given = await _body(task, request)
-            return json_response(present(await service.run(task, given, params, context)))
+            return json_response(task.presented(await service.run(task, given, params, context), params))
         image_format = None
         if task.draw is not None:
             image_format = request.wanted_image(default="jpeg" if task.image_first else None)
             if task.run is None:
                 image_format = image_format or "jpeg"
-        found = await read_images(request, task.images)
+        form = await read_images(request, task.images)
+        found = form.images
+        if form.parameters:
+            params = request.parameters(task.params, form.parameters)
+            service.check_models(task, params)
+        present = partial(task.presented, params=params)
         if task.several and (image_format is None or len(found["image"]) > 1):
             images = [{"image": image} for image in found["image"]]
             with request.watched():
@@ -61,7 +65,7 @@ def _handler(task: Task[Any, Any]) -> Callable[[Request], Awaitable[Response]]:
 async def _body(task: Task[Any, Any], request: Request) -> Any:
     """The JSON body of a task without images."""
     kind = kind_of(request.headers.get("content-type", JSON))
-    if kind != JSON:
+    if not is_json(kind):
         raise MediaTypeUnsupported(f"the content type {echoed(kind)} is not accepted; send {JSON}")
     body = await request.read(BODY_BYTES)
 

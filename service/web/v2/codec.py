@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import to_json
 
 from models.errors import ImageTooLarge, ParameterInvalid, echoed
@@ -35,9 +35,16 @@ Size = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class Body(BaseModel):
-    """A part of a request; what the protocol does not name is ignored."""
+    """A part of a request; what the protocol does not name is ignored, and null is as if left out."""
 
     model_config = ConfigDict(strict=True, protected_namespaces=())
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, given: Any) -> Any:
+        if isinstance(given, dict):
+            return {name: value for name, value in given.items() if value is not None}
+        return given
 
 
 class InputParameters(Body):

@@ -287,3 +287,36 @@ def test_an_answer_that_is_not_read_is_given_up(loop: str) -> None:
             writer.close()
 
     in_loop(go(), loop)
+
+
+OFFER = b"connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABkAAQAoAAAAAIAAAAA\r\n"
+
+
+@LOOPS
+@pytest.mark.parametrize("step", [1, 7, 50, 1000])
+@pytest.mark.parametrize(
+    ("framing", "body", "length"),
+    [
+        (b"content-length: 300\r\n", b"x" * 300, b"300"),
+        (b"transfer-encoding: chunked\r\n", b"96\r\n" + b"x" * 150 + b"\r\n" + b"1\r\nx\r\n0\r\n\r\n", b"151"),
+        (b"content-length: 0\r\n", b"", b"0"),
+        (b"", b"", b"0"),
+    ],
+)
+def test_an_offer_to_upgrade_is_ignored(
+    framing: bytes, body: bytes, length: bytes, step: int, loop: str
+) -> None:
+    """The request is answered over HTTP/1.1, its body is read, and the next request on the connection too."""
+    last = b"POST / HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: 5\r\n\r\nafter"
+    sent = b"POST / HTTP/1.1\r\nhost: a\r\n" + OFFER + framing + b"\r\n" + body + last
+
+    async def go() -> None:
+        async with serving() as site:
+            parts = [sent[at : at + step] for at in range(0, len(sent), step)]
+            answer = await answer_to(site, *parts)
+            statuses, bodies = answer.count(b"HTTP/1.1 200"), answer.split(b"\r\n\r\n")[1:]
+            assert statuses == 2, answer
+            assert bodies[0].startswith(length)
+            assert bodies[1] == b"5"
+
+    in_loop(go(), loop)

@@ -165,7 +165,7 @@ def test_no_error_repeats_a_long_text(transports: Transports, document: Any) -> 
         ("POST", "/v1/classify?model=" + LONG[:60_000], {}),
         ("POST", "/v1/classify?top_k=" + LONG[:60_000], {}),
         ("POST", "/v1/classify/explain?label=" + LONG[:60_000], {}),
-        ("POST", "/v1/classify", {"content-type": LONG}),
+        ("POST", "/v1/faces/verify", {"content-type": LONG}),
         ("POST", "/v1/classify", {"content-type": "multipart/form-data; boundary=" + LONG}),
         ("POST", "/v1/classify", {"x-timeout-ms": LONG}),
         ("POST", "/v1/faces/compare", {"content-type": LONG}),

@@ -26,7 +26,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 
 from models.errors import ModelError, ParameterInvalid
 from service.web import multipart
-from service.web.images import TEXTS, images_of
+from service.web.images import TEXT_BYTES, TEXTS, form_of
 from service.web.multipart import AROUND, HEADERS, LINES, PADDING, Malformed, boundary_of, split
 
 TYPE = "multipart/form-data; boundary=b"
@@ -40,7 +40,7 @@ def parts(body: bytes, content_type: str = TYPE, most: int = 100) -> list[tuple[
 
 
 def images(body: bytes, content_type: str = TYPE, *, fields: tuple[str, ...] = ("image",)) -> list[bytes]:
-    return [image for field in fields for image in images_of(body, content_type, fields, 4)[field]]
+    return [image for field in fields for image in form_of(body, content_type, fields, 4).images[field]]
 
 
 FILES = [
@@ -85,7 +85,11 @@ def test_clients(client: Any) -> None:
     assert sorted(found) == sorted(
         [(name, True, data) for name, (_, data, _) in FILES] + [("note", False, b"text")]
     )
-    assert images(body, kind) == [FILES[0][1][1], FILES[1][1][1]]
+    both = form_of(body, kind, ("image", "über"), 4)
+    assert both.images == {"image": [FILES[0][1][1], FILES[1][1][1]], "über": [FILES[2][1][1]]}
+    assert both.parameters == [("note", "text")]
+    with pytest.raises(ParameterInvalid, match="no field 'über'; send image"):
+        images(body, kind)
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
@@ -303,12 +307,22 @@ def test_numbers_of_parts() -> None:
     assert images(4 * image + TEXTS * text + b"--b--") == [b"x"] * 4
     with pytest.raises(ParameterInvalid, match="at most 4 images"):
         images(5 * image + b"--b--")
-    with pytest.raises(ParameterInvalid, match=f"more than {TEXTS} parts are text"):
+    with pytest.raises(ParameterInvalid, match=f"more than {TEXTS} parts of the form are text"):
         images(image + (TEXTS + 1) * text + b"--b--")
     with pytest.raises(Malformed, match="more than 3 parts"):
         parts(4 * image + b"--b--", most=3)
-    with pytest.raises(ParameterInvalid, match="is text"):
-        images(text.replace(b'"n"', b'"image"') + b"--b--")
+    long = text.replace(b"y", b"y" * (TEXT_BYTES + 1))
+    with pytest.raises(ParameterInvalid, match=f"'n' has {TEXT_BYTES + 1} bytes; at most {TEXT_BYTES}"):
+        images(image + long + b"--b--")
+
+
+def test_a_part_is_an_image_by_its_name_or_as_the_only_file() -> None:
+    without_file_name = b'--b\r\nContent-Disposition: form-data; name="image"\r\n\r\nx\r\n--b--'
+    assert images(without_file_name) == [b"x"]
+    other = b"--b\r\n" + PART.replace(b'"image"', b'"photo"') + b"x\r\n"
+    assert images(other + b"--b--") == [b"x"]
+    with pytest.raises(ParameterInvalid, match="no 'a': an image is needed there; there are 'photo'"):
+        images(other + b"--b--", fields=("a", "b"))
 
 
 def test_a_boundary_across_the_windows_of_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
