@@ -119,7 +119,7 @@ async def _job(request: Request) -> Job:
     example=QUEUED,
     errors=(*IMAGE, StorageFailed),
     params=OptimiseOptions,
-    body=images_body("content", "style"),
+    body=images_body(OptimiseOptions, "content", "style"),
     gives={"Location": ("the job", "string", "/v1/jobs/0f8fad5bd9cb469fa165708674f0bd3e")},
     tag="jobs",
 )

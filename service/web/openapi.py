@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeVar
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from pydantic import BaseModel, TypeAdapter
 
 from models.errors import ImageInvalid, ImageTooLarge, MediaTypeUnsupported, ModelUnknown, ParameterInvalid
-from models.headers.accepted import MEDIA_TYPES
-from models.parameters import properties
+from models.parameters import Parameters, properties
 from service import __version__
 from service.errors import (
     INTERNAL,
@@ -27,11 +26,12 @@ from service.errors import (
     Unauthenticated,
 )
 from service.tasks import TASKS
-from service.web.images import FORM, JSON
+from service.web.images import FORM, JSON, RAW
 from service.web.request import FORMATS as ACCEPTED
 from service.web.route import Headers, Route, is_plain
 from service.web.v2.codec import InferBody
 
+A = TypeVar("A")
 Node = dict[str, Any]
 Errors = tuple[type[Exception], ...]
 
@@ -76,6 +76,7 @@ PATHS: Final = {
 }
 """What stands in a path, by name."""
 BINARY: Final[Node] = {"type": "string", "format": "binary"}
+BASE64: Final[Node] = {"type": "string", "format": "byte"}
 PROTOCOL: Final = (Descriptor, FieldDescriptor)
 REFERENCE: Final = "#/components/schemas/{model}"
 
@@ -98,21 +99,35 @@ class ErrorAnswer(BaseModel):
     error: str
 
 
-def images_body(*fields: str) -> Node:
-    """The body of a request that holds images under these names."""
+class Results(BaseModel, Generic[A]):
+    """What several images get, in order: each its answer, or its own problem."""
+
+    results: list[A | ProblemAnswer]
+
+
+def images_body(params: type[Parameters], *fields: str, several: bool = False) -> Node:
+    """The body of a request that holds images under these names, and may hold parameters besides.
+
+    Args:
+        params: what may stand in it as in the query.
+        fields: names of images.
+        several: the only field may come again.
+    """
+    others = properties(params)
 
     def form(image: Node) -> Node:
-        return {
-            "schema": {"type": "object", "properties": dict.fromkeys(fields, image), "required": list(fields)}
-        }
+        named = {"type": "object", "properties": dict.fromkeys(fields, image) | others}
+        return {"schema": named | {"required": list(fields)}}
 
-    several: Node = {"type": "array", "items": BINARY}
+    def every(image: Node) -> Node:
+        return {"type": "array", "items": image, "minItems": 1}
+
     content = {
-        FORM: form(several if len(fields) == 1 else BINARY),
-        JSON: form({"type": "string", "format": "byte"}),
+        FORM: form(every(BINARY) if several else BINARY),
+        JSON: form({"oneOf": [BASE64, every(BASE64)]} if several else BASE64),
     }
     if len(fields) == 1:
-        content |= {kind: {"schema": BINARY} for kind in MEDIA_TYPES}
+        content |= {kind: {"schema": BINARY} for kind in RAW}
     return {"required": True, "content": content}
 
 
@@ -139,6 +154,8 @@ def document(routes: Sequence[Route]) -> Node:
     for index, route in enumerate(shown):
         is_protocol = isinstance(route.answer, PROTOCOL)
         schema = protocol_schema(route.answer) if is_protocol else answers[index, "serialization"]
+        if "anyOf" in schema:  # of classes that have no field in common
+            schema = {"oneOf": schema["anyOf"]}
         paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, schema)
     return {
         "openapi": "3.1.0",

@@ -14,7 +14,7 @@ from service.tasks import TASKS
 from service.tasks.task import Task
 from service.web.images import JSON, is_json, kind_of, only, read_images
 from service.web.json_text import Structure, check_structure
-from service.web.openapi import BODY, FORMATS, IMAGE, images_body, json_body
+from service.web.openapi import BODY, FORMATS, IMAGE, Results, images_body, json_body
 from service.web.request import Request
 from service.web.responses import image_response, json_response, results_response
 from service.web.route import Route
@@ -77,6 +77,12 @@ async def _body(task: Task[Any, Any], request: Request) -> Any:
     return await request.parse(body, parse)
 
 
+def _answer(task: Task[Any, Any]) -> Any:
+    """The type of a task's JSON answer: of one image's, or of several's."""
+    one: Any = task.answer
+    return one | Results[one] if one and task.several and task.images else one
+
+
 ROUTES = [
     Route(
         method="POST",
@@ -86,14 +92,16 @@ ROUTES = [
         about=task.summary,
         tag=task.path.split("/")[0],
         task=task.name,
-        answer=task.answer,
+        answer=_answer(task),
         example=task.example or None,
         media=FORMATS if task.draw is not None else (),
         errors=(*(IMAGE if task.images else BODY), *task.errors),
         params=task.params,
         models=task.models,
         image_first=task.image_first,
-        body=images_body(*task.images) if task.body is None else json_body(task.body.__name__),
+        body=images_body(task.params, *task.images, several=task.several)
+        if task.body is None
+        else json_body(task.body.__name__),
     )
     for task in TASKS
 ]

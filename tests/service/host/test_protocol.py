@@ -298,7 +298,11 @@ OFFER = b"connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings:
     ("framing", "body", "length"),
     [
         (b"content-length: 300\r\n", b"x" * 300, b"300"),
-        (b"transfer-encoding: chunked\r\n", b"96\r\n" + b"x" * 150 + b"\r\n" + b"1\r\nx\r\n0\r\n\r\n", b"151"),
+        (
+            b"transfer-encoding: chunked\r\n",
+            b"96\r\n" + b"x" * 150 + b"\r\n" + b"1\r\nx\r\n0\r\n\r\n",
+            b"151",
+        ),
         (b"content-length: 0\r\n", b"", b"0"),
         (b"", b"", b"0"),
     ],
