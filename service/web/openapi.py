@@ -224,7 +224,7 @@ def protocol_schema(kind: Descriptor | FieldDescriptor) -> Node:
     """The JSON Schema of a protobuf message or field, with the fields' own names and integers as numbers."""
     if isinstance(kind, Descriptor):
         fields = {field.name: protocol_schema(field) for field in kind.fields}
-        return {"title": kind.name, "type": "object", "properties": fields}
+        return {"type": "object", "properties": fields}
     inner = kind.message_type
     if inner is not None and inner.GetOptions().map_entry:
         return {"type": "object", "additionalProperties": protocol_schema(inner.fields_by_name["value"])}
