@@ -53,8 +53,9 @@ def package(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 @pytest.fixture(scope="module")
-def made(package: str, server: Server) -> Any:
-    return importlib.import_module(package).Client(base_url=server.url)
+def made(package: str, server: Server) -> Iterator[Any]:
+    with importlib.import_module(package).Client(base_url=server.url) as client:
+        yield client
 
 
 def part(package: str, name: str) -> Any:
