@@ -9,9 +9,7 @@ import time
 
 from loadtests.faults.case import Case, Row, digit
 from loadtests.faults.clients import Clients, drip
-from loadtests.faults.hold import busiest_thread, held
 from loadtests.faults.site import Site
-from loadtests.server import status
 
 ALL = 7
 """Clients: each has one request under way at most."""
@@ -79,39 +77,6 @@ def stopped_at_the_end(row: Row) -> None:
         row.expect(row.ended < 18, "it ended too late")
         row.left = site.left_behind()
     row.judge(reset=ALL, hung=ALL)
-
-
-def model_held(row: Row) -> None:
-    """The thread of the only model hangs."""
-    with Site() as site:
-        site.until_ready()
-        with Clients(site, digit()).asking() as clients:
-            clients.until("ok", 60)
-            began = time.monotonic()
-            try:
-                holding = held(busiest_thread(site.worker_processes()[0]))
-                victim = site.worker_processes()[0]
-                with holding:
-                    ready = alive = None
-                    while victim.is_running() and time.monotonic() < began + 150:
-                        now = time.monotonic() - began
-                        if ready is None and status(site.address, "/readyz") == 503:
-                            ready = now
-                        if alive is None and status(site.address, "/livez") == 503:
-                            alive = now
-                        time.sleep(0.2)
-            except PermissionError as error:
-                row.note = str(error)
-                row.counts = clients.counts()
-                return
-            site.until_ready()
-            row.healthy = time.monotonic() - began
-            row.note = f"not ready after {ready or 0:.0f} s, not alive after {alive or 0:.0f} s"
-            row.expect(ready is not None and ready < 15, "ready all the while")
-            row.expect(alive is not None and alive < 70, "alive all the while")
-        row.counts = clients.counts()
-        _finish(row, site)
-    row.judge(reset=2 * ALL, late=100 * ALL, hung=ALL)
 
 
 def asked_to_end(*numbers: signal.Signals, slow: bool = False) -> Case:
@@ -192,7 +157,6 @@ CASES: dict[str, Case] = {
     "SIGKILL of the only worker": killed(1),
     "SIGSTOP of one of two workers": stopped,
     "SIGSTOP of one of two workers, then SIGTERM": stopped_at_the_end,
-    "the only model's thread hangs": model_held,
     "SIGTERM": asked_to_end(signal.SIGTERM),
     "SIGTERM, a request whose body drips": asked_to_end(signal.SIGTERM, slow=True),
     "SIGTERM twice": asked_to_end(signal.SIGTERM, signal.SIGTERM),
