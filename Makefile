@@ -4,13 +4,18 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 HOST ?= 127.0.0.1
 PORT ?= 3000
+LYNCEUS_GRPC_PORT ?= $(shell expr $(PORT) + 1)
+# Of each port its own: a server that starts empties the folder of its workers' metrics.
+BENTOML_HOME ?= $(HOME)/.cache/lynceus/bentoml-$(PORT)
 export BENTOML_DO_NOT_TRACK = True
 
 .PHONY: serve test lint format weights loadtest bench docs stubs lock bento clean
 .DEFAULT_GOAL := serve
 
-serve: $(VENV)/.runtime weights ## start the service on :3000 (HTTP) and :3001 (gRPC)
-	LYNCEUS_GRPC_HOST=$(HOST) $(BIN)/bentoml serve service.bento:Lynceus --host $(HOST) --port $(PORT)
+serve: $(VENV)/.runtime weights ## start the service on :3000 (HTTP) and :3001 (gRPC); PORT=3100 for another
+	mkdir -p $(BENTOML_HOME)
+	BENTOML_HOME=$(BENTOML_HOME) LYNCEUS_GRPC_HOST=$(HOST) LYNCEUS_GRPC_PORT=$(LYNCEUS_GRPC_PORT) \
+		$(BIN)/bentoml serve service.bento:Lynceus --host $(HOST) --port $(PORT)
 
 test: $(VENV)/.dev weights
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/e2e
