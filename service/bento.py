@@ -160,13 +160,13 @@ class Lynceus:
         from service.rpc.server import Server
         from service.web.app import Application
 
+        write_in_threads(self._dropped)  # first: what is built keeps the streams that it finds
         logging.getLogger("service").setLevel(SETTINGS.log_level)
         connections = raise_open_files(SETTINGS.max_connections, 1 + bool(SETTINGS.grpc_port))
         if connections < SETTINGS.max_connections:
             logger.warning("the limit of open files allows %d connections of each kind", connections)
         layout = {"workers": WORKERS, "slots": SETTINGS.slot_count(GPUS)}  # it sees only its own GPU
         service = build(SETTINGS.model_copy(update={**layout, "max_connections": connections}))
-        write_in_threads(service.metrics.log_dropped.inc)
         app = Application(service)
         await service.start()
         if SETTINGS.grpc_port:
@@ -211,6 +211,10 @@ class Lynceus:
 
     async def __is_ready__(self) -> bool:
         return self.service is not None and self.service.engine.ready
+
+    def _dropped(self) -> None:
+        if self.service is not None:
+            self.service.metrics.log_dropped.inc()
 
     def _tell(self, reason: str) -> None:
         with contextlib.suppress(OSError, KeyError):
