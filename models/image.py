@@ -100,6 +100,9 @@ RAW_BYTES_PER_PIXEL: Final = 4
 """Of the limit of pixels: a PNG or TIFF of 16-bit colours may have fewer, as they take twice the time."""
 NS_PER_PIXEL: Final = 24
 """Of the limit of pixels: an AVIF or HEIC is refused whose decoding is estimated to take more (1.2 s)."""
+MARGIN: Final = 2
+"""A decoder reduces an image to no less than so many times the `min_side` that a network needs: nearer to it,
+what the decoder and the resizing leave out of the finest detail is not what the resizing alone does."""
 MAX_SIDE: Final = 65_535
 """Pixels; more than any JPEG has."""
 
@@ -191,20 +194,20 @@ _WHOLE_PIXELS = 16_000_000
 
 
 def _reduction(header: Header, min_side: int | None, max_pixels: int | None) -> int:
-    """The largest that leaves `min_side` or `max_pixels`."""
+    """The largest that leaves `MARGIN` times `min_side`, or `max_pixels`."""
     side, pixels = min(header.width, header.height), header.width * header.height
     if isinstance(header.layout, Frame):
         if not jpeg.reducible(header.layout):
             return 1
         for factor in (8, 4, 2):  # other ratios are slower than a full decode
-            if min_side is not None and side // factor >= min_side:
+            if min_side is not None and side // factor >= MARGIN * min_side:
                 return factor
             if max_pixels is not None and pixels // factor**2 >= max_pixels:
                 return factor
         return 1
     factor = 1
     if min_side is not None and pixels > _WHOLE_PIXELS:
-        factor = side // (2 * min_side)  # a mean of pixels is a rougher filter than the inverse DCT
+        factor = 1 << max(0, (side // (MARGIN * min_side)).bit_length() - 1)
     if max_pixels is not None:
         factor = max(factor, math.isqrt(pixels // max_pixels))
     return max(1, min(factor, side))
@@ -227,7 +230,7 @@ def decode(
         data: the file.
         limits: enforced before any pixel is decoded.
         min_side: a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size (a shorter inverse DCT: antialiased)
-            as long as its shorter side keeps at least this many pixels. None: full resolution.
+            as long as its shorter side keeps at least `MARGIN` times as many pixels. None: full resolution.
             Other formats are reduced likewise, above 16 megapixels.
         max_pixels: the result is reduced, antialiased and in proportion, to at most so many pixels; None: not
             bounded.
@@ -364,11 +367,24 @@ def center_crop(
 
     Equals torchvision's Resize(size / fraction) and CenterCrop(size), but for the rounding of the crop to
     whole pixels, and without resizing what is thrown away.
+
+    The square lies where it would in the original, at multiples of the most by which a decoder may have
+    reduced it: so it is the same part of the image whether it was reduced or not.
     """
+    shorter, needed = min(image.height, image.width), MARGIN * math.ceil(size / fraction)
+    step = next(step for step in (8, 4, 2, 1) if step == 1 or shorter // step >= needed)
+    side = max(1, min(round(shorter * fraction / step), shorter // step)) * step
+    top, left = ((length - side) // (2 * step) * step for length in (image.height, image.width))
     height, width = image.pixels.shape[:2]
-    side = max(1, round(min(height, width) * fraction))
-    top, left = (height - side) // 2, (width - side) // 2
-    return resize(image.pixels[top : top + side, left : left + side], size, size, interpolation=interpolation)
+    by = round(image.height / height)
+    if (-(-image.height // by), -(-image.width // by)) == (height, width):
+        rows, columns = (slice(at // by, (at + side) // by) for at in (top, left))
+    else:  # reduced to a number of pixels
+        rows, columns = (
+            slice(round(at * now / was), max(round((at + side) * now / was), round(at * now / was) + 1))
+            for at, now, was in ((top, height, image.height), (left, width, image.width))
+        )
+    return resize(image.pixels[rows, columns], size, size, interpolation=interpolation)
 
 
 def encode(pixels: Pixels, format: Literal["jpeg", "png", "webp"], quality: int = 90) -> bytes:  # noqa: A002

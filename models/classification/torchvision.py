@@ -83,7 +83,7 @@ def preset_crop(
 
     `center_crop` is quicker and differs by half a pixel at most; these weights are evaluated with this one.
     """
-    height, width = image.pixels.shape[:2]
+    height, width = image.height, image.width  # not of the pixels, which may be reduced and rounded
     short, long = min(height, width), max(height, width)
     if long > 8 * short:  # a strip: the whole of it, enlarged, could be gigabytes
         return center_crop(image, size, size / resized, interpolation=interpolation)

@@ -120,12 +120,14 @@ async def explain(
 
     def work(call: Call) -> Answer[Any]:
         began = time.perf_counter()
-        image = decode(images["image"], engine.limits, max_pixels=EXPLAINED_PIXELS, plan=plan)
+        image = decode(images["image"], engine.limits, plan=plan)
+        # what the classifier would be given, so that the score is its own
+        seen = image if plan.result == own.result else decode(images["image"], engine.limits, plan=own)
         decoded = time.perf_counter()
         call.check()
         found: HeatMap | WindowMap
         if params.kind is ExplainKind.CAM:
-            found = explainer.heat_map(image, params.label)
+            found = explainer.heat_map(seen, params.label)
         else:
             found = explainer.windows(
                 image, params.label, fraction=params.fraction, score_threshold=params.score_threshold
@@ -136,8 +138,11 @@ async def explain(
         return Answer(runner.card.name, result, timing, image.frames)
 
     with runner.admit():
-        plan = await engine.plan(images["image"], max_pixels=EXPLAINED_PIXELS)
-        return await engine.offload.run(work, context.deadline, memory=plan.memory + 3 * plan.result)
+        plan = own = await engine.plan(images["image"], max_pixels=EXPLAINED_PIXELS)
+        if params.kind is ExplainKind.CAM:
+            own = await engine.plan(images["image"], min_side=runner.pipeline.min_side)
+        memory = max(plan.memory, own.memory + plan.result) + 3 * plan.result
+        return await engine.offload.run(work, context.deadline, memory=memory)
 
 
 def present(answer: Answer[Explained], params: ExplainParams) -> HeatAnswer | WindowsAnswer:

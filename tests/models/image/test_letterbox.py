@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -135,3 +136,20 @@ def test_center_crop_is_close_to_torchvisions_presets() -> None:
     expected = transforms.center_crop(transforms.resize(picture, [256]), [224])
     cropped = center_crop(whole(pixels), 224, 224 / 256)
     assert np.abs(cropped.astype(int) - np.asarray(expected)).max() <= 2
+
+
+def brightness(pixels: Pixels) -> Pixels:
+    """A JPEG's worth of detail that all decodings keep: what differs then is where the crop lies."""
+    return cv2.GaussianBlur(pixels, (0, 0), 8)
+
+
+@pytest.mark.parametrize("size", [(1024, 1500), (1153, 1027), (2049, 2300), (4100, 4097)])
+@pytest.mark.parametrize("fraction", [0.875, 1.0])
+def test_the_crop_is_the_same_part_of_a_reduced_image(size: tuple[int, int], fraction: float) -> None:
+    noise = np.random.default_rng(1).integers(0, 256, (*size, 3), np.uint8)
+    data = saved(cv2.normalize(brightness(noise), None, 0, 255, cv2.NORM_MINMAX), "JPEG", quality=95)
+    full = center_crop(decode(data), 224, fraction)
+    for ways in ({"min_side": 256}, {"min_side": 512}, {"max_pixels": 1_000_000}):
+        reduced = decode(data, **ways)
+        difference = np.abs(center_crop(reduced, 224, fraction).astype(int) - full).mean()
+        assert difference < (3 if "max_pixels" in ways else 1.2), (ways, reduced.pixels.shape)
