@@ -136,11 +136,13 @@ def test_the_engine_knows_no_model(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", [p for p in files("loadtests") if p.name not in ("chains.py", "decode_fuzz.py")], ids=ids
+    "path",
+    [p for p in files("loadtests") if p.name not in ("chains.py", "decode_fuzz.py", "decode_times.py")],
+    ids=ids,
 )
 def test_load_tests_talk_to_the_public_api_only(path: Path) -> None:
     # chains.py is the in-process limit, which the served figures are compared with; decode_fuzz.py decodes in
-    # child processes of its own, which may die; tasks.py reads the tasks' values
+    # child processes of its own, which may die; decode_times.py times it; tasks.py reads the tasks' values
     tasks = ours(path, "service.tasks") if path.name == "tasks.py" else []
     assert [name for name in ours(path, "models", "service") if name not in tasks] == []
 

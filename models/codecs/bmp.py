@@ -75,7 +75,8 @@ def _band(rows: Pixels, width: int, image: Bitmap, colours: Pixels, opaque: bool
     """uint8 [n, stride] -> RGB uint8 [n, width, 3]."""
     if image.bits == 24:
         bgr = rows[:, : 3 * width].reshape(len(rows), width, 3)
-        return bgr[..., ::-1]
+        rgb: Pixels = cv2.cvtColor(np.ascontiguousarray(bgr), cv2.COLOR_BGR2RGB)
+        return rgb
     if image.bits <= 8:
         indices = rows
         if image.bits < 8:

@@ -171,7 +171,7 @@ EXPLAIN = Task(
         "image": {"width": 768, "height": 576},
         "index": 235,
         "label": "German shepherd",
-        "score": 0.4467,
+        "score": 0.4078,
         "region": [132.0, 36.0, 636.0, 540.0],
         "heat": [[0.0, 0.12, 0.31], [0.05, 0.84, 1.0], [0.0, 0.4, 0.52]],
     },
