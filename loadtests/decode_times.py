@@ -1,7 +1,7 @@
 """CPU time of decoding by format and size, beside Pillow and OpenCV on the same files.
 
-They are made here of one photograph (`--image`), enlarged or reduced: `python -m loadtests.decode_times`. HEIC
-is a grid of one of the fuzzing's tiles, since no HEVC encoder is installed.
+They are made here of one photograph (`--image`), enlarged or reduced: `python -m loadtests.decode_times`.
+HEIC is a grid of one of the fuzzing's tiles, since no HEVC encoder is installed.
 """
 
 from __future__ import annotations
