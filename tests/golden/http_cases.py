@@ -199,6 +199,7 @@ def _faces() -> Iterator[Http]:
         yield raw(path, "obama", {"score_threshold": 0.99, "model": "mtcnn", "min_size": 20})
         yield form(path, [("image", "shapes-png"), ("image", "text-1")], note="a good and a bad one")
         yield document(path, {"image": text("shapes-png")}, note="base64")
+    yield raw(EMBED, "chip-1", {"aligned": 1})
     yield raw(FACES, "two_people")
     yield raw(FACES, "obama", {"score_threshold": 1})
     for accept in (PNG, JPEG):

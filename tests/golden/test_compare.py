@@ -63,7 +63,7 @@ def test_every_query_parameter_has_a_request() -> None:
         method, _, path = operation.partition(" ")
         for parameter in told["parameters"]:
             place, _, name = parameter.partition(" ")
-            if place == "query":
+            if place == "query" and "." not in name:  # a group's are those of another task
                 assert (method, path, name) in asked, f"{operation} {name}"
 
 

@@ -17,6 +17,7 @@ from models.weights import Entry, File
 ROLES = ("weights", "config", "labels", "pnet", "rnet")
 KNOWN = {
     "efficientnet_lite": "fraction, size, variant",
+    "efficientdet": "iou_threshold, score_threshold, size",
     "lenet5": "none",
     "torchvision_classifier": "arch, weights",
     "yolo": "iou_threshold, score_threshold",
