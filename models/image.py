@@ -367,6 +367,13 @@ def center_crop(
 
     Equals torchvision's Resize(size / fraction) and CenterCrop(size), but for the rounding of the crop to
     whole pixels, and without resizing what is thrown away.
+    """
+    rows, columns = center_square(image, size, fraction)
+    return resize(image.pixels[rows, columns], size, size, interpolation=interpolation)
+
+
+def center_square(image: Image, size: int, fraction: float) -> tuple[slice, slice]:
+    """Rows and columns of the centre square of `fraction` of the shorter side, for a result of `size` pixels.
 
     The square lies where it would in the original, at multiples of the most by which a decoder may have
     reduced it: so it is the same part of the image whether it was reduced or not.
@@ -384,7 +391,7 @@ def center_crop(
             slice(round(at * now / was), max(round((at + side) * now / was), round(at * now / was) + 1))
             for at, now, was in ((top, height, image.height), (left, width, image.width))
         )
-    return resize(image.pixels[rows, columns], size, size, interpolation=interpolation)
+    return rows, columns
 
 
 def encode(pixels: Pixels, format: Literal["jpeg", "png", "webp"], quality: int = 90) -> bytes:  # noqa: A002

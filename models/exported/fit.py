@@ -7,7 +7,7 @@ from typing import Literal, cast
 import numpy as np
 
 from models.exported.options import InputOptions
-from models.image import Image, Letterbox, Pixels, resize
+from models.image import Image, Letterbox, Pixels, center_square, resize
 
 Interpolation = Literal["bilinear", "bicubic"]
 
@@ -47,19 +47,24 @@ def fit(image: Image, height: int, width: int, options: InputOptions) -> tuple[P
 def _crop(image: Image, height: int, width: int, options: InputOptions) -> tuple[Pixels, Letterbox]:
     """The centre, as much of it as `fraction` says, in the input's proportions."""
     rows, columns = image.pixels.shape[:2]
-    zoom = min(rows / height, columns / width) * options.fraction  # image pixels per input pixel
-    part_rows, part_columns = max(1, round(height * zoom)), max(1, round(width * zoom))
-    top, left = (rows - part_rows) // 2, (columns - part_columns) // 2
-    part = image.pixels[top : top + part_rows, left : left + part_columns]
+    if height == width:
+        down, across = center_square(image, height, options.fraction)
+    else:
+        zoom = min(rows / height, columns / width) * options.fraction  # image pixels per input pixel
+        part_rows, part_columns = max(1, round(height * zoom)), max(1, round(width * zoom))
+        top, left = (rows - part_rows) // 2, (columns - part_columns) // 2
+        down, across = slice(top, top + part_rows), slice(left, left + part_columns)
+    part = image.pixels[down, across]
     pixels = resize(part, height, width, interpolation=cast(Interpolation, options.interpolation))
     # of the input's pixels for each of the original's, which the decoder may have reduced
+    part_rows, part_columns = part.shape[:2]
     scale_x = width / part_columns * columns / image.width
     scale_y = height / part_rows * rows / image.height
     geometry = Letterbox(
         scale_x,
         scale_y,
-        -left * width / part_columns,
-        -top * height / part_rows,
+        -across.start * width / part_columns,
+        -down.start * height / part_rows,
         image.width,
         image.height,
     )
