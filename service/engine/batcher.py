@@ -186,6 +186,8 @@ class Batcher(Generic[T, R]):
         if not ahead:
             return  # nothing to wait for; besides, only batches that run correct a measurement
         sharing, now = self._sharing(), self._clock.now()
+        if deadline is not None and deadline <= now:
+            return  # not for who is before it: `submit` says so
         batch = self._rate.batch_seconds(sharing)
         began = min((running.began for running in self._running.values()), default=now)
         wait = max(0.0, self._rate.seconds_for(ahead, sharing) - min(batch, now - began))

@@ -50,6 +50,9 @@ def test_a_deadline_that_cannot_be_met_is_refused() -> None:
         bench.batcher.check(1, now + 2.1)  # one second to wait, one to compute
         with pytest.raises(Overloaded):
             bench.batcher.check(1, now + 1.9)
+        bench.batcher.check(1, now)  # it has passed, which is no overload
+        with pytest.raises(DeadlineExceeded):
+            await bench.batcher.submit("b", deadline=now)
         await bench.device.finish()
 
     run_clean(main())
