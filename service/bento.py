@@ -125,8 +125,10 @@ class Lynceus:
                 text=True,
             )
             if tried.returncode:
-                told = tried.stdout.strip() or f"the check of {', '.join(own)} ended with {tried.returncode}"
-                sys.exit(f"lynceus cannot start: {told}")
+                reason = (
+                    tried.stdout.strip() or f"the check of {', '.join(own)} ended with {tried.returncode}"
+                )
+                sys.exit(f"lynceus cannot start: {reason}")
         if not SETTINGS.api_keys and SETTINGS.api_keys_file is None:
             logger.warning("no API keys are set: every client is answered")
         logging.getLogger("service").setLevel(SETTINGS.log_level)

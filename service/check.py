@@ -46,8 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             except ModelError:
                 raise
             except Exception as error:  # a library's: of a network that converts and does not run
-                told = " ".join(str(error).split())[:300]
-                print(f"model {name!r}: {type(error).__name__}: {told}")
+                reason = " ".join(str(error).split())[:300]
+                print(f"model {name!r}: {type(error).__name__}: {reason}")
                 return 1
     except (ModelError, ValidationError) as error:
         print(" ".join(str(error).split()))

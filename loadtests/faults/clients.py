@@ -18,7 +18,7 @@ import grpc
 from loadtests.faults.site import Site
 from loadtests.tasks import message
 
-PATIENCE: Final = 10.0
+CLIENT_TIMEOUT: Final = 10.0
 """Seconds until a client gives up: longer than the servers' limit of a request."""
 
 PAUSE: Final = 0.02
@@ -31,10 +31,10 @@ class Clients:
 
     - ok: the right answer. wrong: another one, or a status that has no place.
     - refused: 429, 503, UNAVAILABLE, RESOURCE_EXHAUSTED, no connection.
-    - late: 504, DEADLINE_EXCEEDED from the server within the client's patience.
+    - late: 504, DEADLINE_EXCEEDED from the server within the client's timeout.
     - reset: a connection that ended without an answer. A kept one that the server had closed is tried again
       on a new one, as every client does.
-    - hung: nothing within `PATIENCE`.
+    - hung: nothing within `CLIENT_TIMEOUT`.
 
     Args:
         site: the server; ready.
@@ -66,7 +66,7 @@ class Clients:
         finally:
             self._stop.set()
             for thread in self._threads:
-                thread.join(2 * PATIENCE)
+                thread.join(2 * CLIENT_TIMEOUT)
             if self.lost:
                 print("reset or wrong:", dict(self.lost), file=sys.stderr, flush=True)
 
@@ -87,7 +87,7 @@ class Clients:
         self._stop.wait(PAUSE)
 
     def _post(self, connection: http.client.HTTPConnection | None) -> tuple[int, bytes]:
-        mine = connection or http.client.HTTPConnection(self._site.address, timeout=PATIENCE)
+        mine = connection or http.client.HTTPConnection(self._site.address, timeout=CLIENT_TIMEOUT)
         mine.request("POST", "/v1/classify?top_k=1", self._image, {"content-type": "image/png"})
         answer = mine.getresponse()
         found = answer.status, answer.read()
@@ -122,7 +122,7 @@ class Clients:
         return "wrong"
 
     def _keep(self) -> None:
-        connection = http.client.HTTPConnection(self._site.address, timeout=PATIENCE)
+        connection = http.client.HTTPConnection(self._site.address, timeout=CLIENT_TIMEOUT)
         while not self._stop.is_set():
             what = self._asked(connection)
             if what in ("hung", "reset"):
@@ -144,11 +144,11 @@ class Clients:
     def _called(self, call: Any) -> What:
         began = time.monotonic()
         try:
-            answer = call(message([self._image]), timeout=PATIENCE)
+            answer = call(message([self._image]), timeout=CLIENT_TIMEOUT)
         except grpc.RpcError as error:
             code, told = error.code(), str(error.details())
             if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-                return "hung" if time.monotonic() - began > 0.95 * PATIENCE else "late"
+                return "hung" if time.monotonic() - began > 0.95 * CLIENT_TIMEOUT else "late"
             if code is grpc.StatusCode.RESOURCE_EXHAUSTED or told.startswith("failed to connect"):
                 return "refused"
             if code is not grpc.StatusCode.UNAVAILABLE:

@@ -38,7 +38,7 @@ def killed(workers: int) -> Case:
             row.counts = clients.counts()
             row.expect("was ended by signal 9" in site.said(), "the log does not tell")
             _finish(row, site)
-        row.judge(reset=ALL, hung=0 if workers > 1 else 3 * ALL)  # alone, its clients have nobody else
+        row.judge(reset=ALL, hung=0 if workers > 1 else 3 * ALL)  # of one worker, no other answers
 
     return case
 

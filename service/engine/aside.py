@@ -26,7 +26,7 @@ class Aside:
         self._pieces = 0
 
     async def run(self, work: Callable[[], T]) -> T:
-        """What the work gives. One that takes too long goes on in its thread, and nobody waits for it.
+        """What the work gives. One that takes too long goes on in its thread, and is not waited for.
 
         Raises:
             TimeoutError: too much waits already, or it was not done in time.

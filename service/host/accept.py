@@ -5,8 +5,8 @@ opened at once one worker may get 15. Connections are kept alive, so that share 
 a worker accepts one connection at a time, with a delay that grows with its open ones.  (nginx's
 accept mutex has the same aim; SO_REUSEPORT distributes at random.)
 
-A worker that stops goes on accepting and refuses: the socket is other processes' too, so what nobody accepts
-would not be refused by the system but wait, and be reset in the end.
+A worker that stops goes on accepting and refuses: the socket is other processes' too, so what no worker
+accepts would not be refused by the system but wait, and be reset in the end.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
 """Whether the workers' event loops turn: each beats into a file that the others and the supervisor read.
 
-A worker that hangs answers nothing, its probes neither; but beside others nobody may notice: the probes reach
-those. So a thread of each worker ends it where its own loop does not turn (which leaves a trace), the
-supervisor ends one that is stopped as a whole, and any worker's `/livez` fails for a peer that still hangs.
+A worker that hangs answers nothing, its probes neither; but beside other workers that is not seen, since the
+probes reach those. So a thread of each worker ends it where its own loop does not turn (that leaves a trace),
+the supervisor ends one that is stopped as a whole, and any worker's `/livez` fails for a peer that still
+hangs.
 
 What hangs is told by looks in a row at which nothing has changed, not by the age of a beat: where the whole
-machine or container was stopped for a while, nobody has looked meanwhile.
+machine or container was stopped for a while, no look was taken meanwhile.
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ class Heartbeat:
         self._beat()
 
     def stop(self) -> None:
-        """Beats no more; from now on nobody waits for it."""
+        """Ends the heartbeats; none is expected from now on."""
         if self._timer is not None:
             self._timer.cancel()
         self._path.unlink(missing_ok=True)

@@ -157,7 +157,7 @@ class Application:
 
     def _refusal(self, scope: Scope, exc: Exception) -> Response:
         context: RequestContext = scope[KEY]
-        if isinstance(exc, ClientDisconnect):  # nobody reads this answer
+        if isinstance(exc, ClientDisconnect):  # no client reads this answer
             context.code = "cancelled"
             return Response(status_code=499)
         problem = problem_of(exc)

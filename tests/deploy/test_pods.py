@@ -55,7 +55,7 @@ def state_folder() -> str:
 
 
 @pytest.mark.parametrize("pod", PODS.values(), ids=PODS)
-def test_only_two_folders_are_written_to_and_nobody_is_told_of_the_cluster(pod: Any) -> None:
+def test_only_two_folders_are_written_to_and_no_token_of_the_cluster_is_mounted(pod: Any) -> None:
     (container,) = pod["containers"]
     assert container["securityContext"]["readOnlyRootFilesystem"] is True
     mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}

@@ -52,7 +52,7 @@ def pictures(dog: bytes) -> dict[str, bytes]:
     return {"content": dog, "style": painting.read_bytes()}
 
 
-def painters(server: Server) -> set[int]:
+def job_processes(server: Server) -> set[int]:
     """The processes of a server's jobs: children of its workers."""
     return {
         job
@@ -95,8 +95,8 @@ def test_a_cancelled_job_has_stopped(
 ) -> None:
     here = client.post("/v1/stylize/jobs", params=LONG, files=pictures).headers["location"]
     until(lambda: client.get(here).json()["state"] == "running")
-    until(lambda: bool(painters(painting_server)))
-    (pid,) = painters(painting_server)
+    until(lambda: bool(job_processes(painting_server)))
+    (pid,) = job_processes(painting_server)
     assert client.delete(here).json()["state"] == "cancelled"
     until(lambda: gone(pid), 20)
     assert client.delete(here).json()["code"] == "job_finished"
@@ -125,8 +125,8 @@ def test_after_a_restart_a_job_is_told_to_have_failed(
     painting_server: Server, client: httpx.Client, pictures: dict[str, bytes], tmp_path: Path, state: Path
 ) -> None:
     here = client.post("/v1/stylize/jobs", params=LONG, files=pictures).headers["location"]
-    until(lambda: bool(painters(painting_server)))
-    (pid,) = painters(painting_server)
+    until(lambda: bool(job_processes(painting_server)))
+    (pid,) = job_processes(painting_server)
     client.close()
     assert painting_server.stop() == 0
     assert gone(pid)

@@ -81,7 +81,7 @@ def wait_until_cut(connections: Sequence[socket.socket], drip: bytes = b"") -> N
     selector.close()
 
 
-def test_a_crowd_that_holds_connections_keeps_nobody_from_an_answer(server: Server, dog: bytes) -> None:
+def test_many_held_connections_do_not_delay_others(server: Server, dog: bytes) -> None:
     with httpx.Client(base_url=server.url, timeout=TIMEOUT) as client:
         assert client.post("/v1/classify", content=dog).status_code == 200
         crowd = [connect(server.port, REQUEST if number % 2 else b"") for number in range(CROWD)]

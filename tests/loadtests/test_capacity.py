@@ -22,7 +22,7 @@ def test_a_batch_takes_what_the_rate_says() -> None:
     ]
 
 
-def test_where_batches_gain_nothing_none_is_recommended_and_nobody_waits() -> None:
+def test_where_batches_gain_nothing_none_is_recommended_and_no_image_waits() -> None:
     advice = advise(CPU, 0.1)
     assert (advice.max_batch, advice.linger_ms, advice.target) == (1, 0.0, 18)
 

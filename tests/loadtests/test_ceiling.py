@@ -96,7 +96,7 @@ def test_no_pictures_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
         images_in(tmp_path)
 
 
-def test_a_port_where_nobody_listens_has_no_status() -> None:
+def test_a_closed_port_has_no_status() -> None:
     assert status(f"127.0.0.1:{free_port()}", "/readyz") is None
 
 

@@ -201,7 +201,7 @@ def test_a_slow_answer_times_out() -> None:
     assert (result.ok, result.errors) == (0, {"timeout": 2})
 
 
-def test_a_port_where_nobody_listens_is_an_error_and_not_a_storm() -> None:
+def test_a_closed_port_is_one_error_for_each_connection() -> None:
     result = asyncio.run(run_async("127.0.0.1:1", "/", seconds=0.2))
     assert result.ok == 0
     assert 1 <= result.errors["connect"] <= 12

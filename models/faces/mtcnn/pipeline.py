@@ -149,8 +149,10 @@ class MtcnnPipeline(Pipeline):
         landmarks = corners + landmarks * sides
         found = Candidates(shift(found.boxes, shifts), scores, found.images)
         default = self.options.thresholds[2]
-        wishes = [context.options.score_threshold for context in contexts]
-        floors = torch.tensor([default if wish is None else wish for wish in wishes], device=scores.device)
+        asked = [context.options.score_threshold for context in contexts]
+        floors = torch.tensor(
+            [default if threshold is None else threshold for threshold in asked], device=scores.device
+        )
         smallest = torch.tensor(
             [context.options.min_size * context.geometry.scale_x for context in contexts],
             device=scores.device,

@@ -226,23 +226,6 @@ def detect(pipeline: DetectorPipeline, name: str, options: Mapping[str, Any]) ->
 
 
 @needs_shared
-@pytest.mark.parametrize(
-    ("name", "labels"),
-    [
-        ("dog", {"dog", "bicycle", "car"}),
-        ("horses", {"horse"}),
-        ("kite", {"kite", "person"}),
-        ("giraffe", {"giraffe"}),
-        ("eagle", {"bird"}),
-        ("person", {"person", "horse", "dog"}),
-    ],
-)
-def test_the_right_things_come_first(pipeline: DetectorPipeline, name: str, labels: set[str]) -> None:
-    found = detect(pipeline, name, {})
-    assert {item.label for item in found.items[: len(labels)]} == labels
-
-
-@needs_shared
 def test_names_of_classes_may_have_spaces_and_any_case(pipeline: DetectorPipeline) -> None:
     found = detect(pipeline, "dog", {"classes": "Traffic Light, DOG,hot  dog"})
     assert {item.label for item in found.items} == {"dog"}

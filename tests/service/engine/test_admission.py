@@ -100,7 +100,7 @@ def test_two_models_on_the_same_cores_take_twice_as_long() -> None:
     run_clean(main())
 
 
-def test_nobody_waits_longer_even_when_the_device_hangs() -> None:
+def test_no_item_waits_longer_even_when_the_device_hangs() -> None:
     async def main() -> None:
         bench = Bench(max_batch=1, max_wait=2.0)
         on_device, waiting, dated = (
@@ -139,7 +139,7 @@ def test_on_the_device_the_deadline_holds() -> None:
 
 
 @pytest.mark.parametrize("load", [0.6, 2.0, 5.0])
-def test_an_overload_costs_no_work_and_nobody_waits_long(load: float) -> None:
+def test_an_overload_costs_no_work_and_no_item_waits_long(load: float) -> None:
     """Poisson arrivals, 60 s: what is admitted is answered, within the bound, and the device never idles."""
 
     async def main() -> None:

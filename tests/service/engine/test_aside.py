@@ -1,4 +1,4 @@
-"""Blocking work that hangs costs who asks for it a bounded time, and nobody else anything."""
+"""Blocking work that hangs costs its caller a bounded time, and other callers none."""
 
 from __future__ import annotations
 

@@ -130,7 +130,7 @@ def test_what_counts_as_out_of_memory() -> None:
     assert not is_device_lost(torch.OutOfMemoryError("CUDA error: out of memory"))
 
 
-def test_converting_a_network_reports_to_nobody() -> None:
+def test_converting_a_network_sends_no_report() -> None:
     script = (
         "from service.engine.openvino_executor import OpenVINOExecutor\n"
         "from tests.service.doubles import SHAPE, Mean, item\n"

@@ -99,7 +99,7 @@ def test_one_that_stops_refuses_until_it_listens_no_more() -> None:
             assert b"connection: close\r\n" in answer
             assert b'"not_ready"' in answer
             writer.close()
-        waiting = [socket.create_connection(address) for _ in range(4)]  # nobody has accepted these
+        waiting = [socket.create_connection(address) for _ in range(4)]  # not accepted yet
         await server.finish()
         for client in waiting:
             client.settimeout(60)

@@ -126,7 +126,7 @@ def in_loop(test: Coroutine[Any, Any, None], loop: str = "asyncio") -> None:
 @pytest.mark.parametrize(
     ("http", "loop"), [("httptools", "uvloop"), ("httptools", "asyncio"), ("h11", "asyncio")]
 )
-def test_who_sends_nothing_or_a_byte_at_a_time_is_cut_and_nobody_else(http: str, loop: str) -> None:
+def test_only_clients_that_send_nothing_or_a_byte_at_a_time_are_cut(http: str, loop: str) -> None:
     async def go() -> None:
         async with serving(http) as site:
             idle, held = await site.open(), await site.open()

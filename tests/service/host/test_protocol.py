@@ -274,7 +274,7 @@ def test_an_answer_that_is_not_read_is_given_up(loop: str) -> None:
             quiet.setblocking(False)
             await asyncio.get_running_loop().sock_connect(quiet, site.listener.getsockname())
             quiet.send(b"GET /large HTTP/1.1\r\nhost: a\r\n\r\n")
-            while not site.answered or site.connections:  # noqa: ASYNC110 (uvicorn tells nobody)
+            while not site.answered or site.connections:  # noqa: ASYNC110 (uvicorn has no event for it)
                 await asyncio.sleep(0.02)
             quiet.close()
             reader, writer = await site.open()

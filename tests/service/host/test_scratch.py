@@ -45,7 +45,7 @@ def test_it_goes_with_its_server_and_that_of_a_killed_one_with_the_next_start(tm
     first = start(tmp_path)
     assert first.stdout is not None
     folder = Path(first.stdout.readline().strip())
-    assert list(tmp_path.iterdir()) == [folder], "what nobody uses any more is gone"
+    assert list(tmp_path.iterdir()) == [folder], "what is not in use is gone"
     second = start(tmp_path)
     assert second.stdout is not None
     second.stdout.readline()

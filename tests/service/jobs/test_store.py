@@ -329,7 +329,7 @@ def test_before_it_is_open_it_says_so(tmp_path: Path) -> None:
 
 
 class Life(RuleBasedStateMachine):
-    """Anybody may do anything at any time; the bounds hold, and what is over stays as it is."""
+    """Any client may do anything at any time; the bounds hold, and what is over stays as it is."""
 
     @initialize()
     def begin(self) -> None:

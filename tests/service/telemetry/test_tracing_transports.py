@@ -176,7 +176,7 @@ def test_the_log_names_the_trace(
     assert [span.status.is_ok for span in traced.spans()] == [False, False]
 
 
-def test_the_lines_of_the_journal_name_the_trace(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_lines_of_the_access_log_name_the_trace(capsys: pytest.CaptureFixture[str]) -> None:
     traces = Tracing(InMemorySpanExporter())
     with open_transports([pipeline("lenet5")], tracing=traces, access_log=True) as transports:
         transports.http("POST", "/v1/classify?top_k=1", content=PNG, headers=CALLER)

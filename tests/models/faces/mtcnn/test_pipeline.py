@@ -214,7 +214,7 @@ def test_a_request_does_not_depend_on_its_batchmates() -> None:
 @needs_shared
 def test_every_request_has_its_own_options() -> None:
     pipeline, image = detector(), picture("groups/two_people.jpg")
-    wishes = [
+    asked = [
         None,
         FaceOptions(max_faces=1),
         FaceOptions(min_size=1000),
@@ -224,10 +224,10 @@ def test_every_request_has_its_own_options() -> None:
     prepared = pipeline.preprocess(image)
     with torch.inference_mode():
         outputs = pipeline.module(torch.from_numpy(prepared.inputs[0])[None])
-    repeated = tuple(output.expand(len(wishes), *output.shape[1:]) for output in outputs)
+    repeated = tuple(output.expand(len(asked), *output.shape[1:]) for output in outputs)
     context: FaceContext = prepared.context
     found = pipeline.postprocess(
-        repeated, [dataclasses.replace(context, options=wish or FaceOptions()) for wish in wishes]
+        repeated, [dataclasses.replace(context, options=options or FaceOptions()) for options in asked]
     )
     counts = [len(one.items) for one in found]
     assert counts[:3] == [2, 1, 0]
