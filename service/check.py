@@ -1,7 +1,7 @@
 """`python -m service.check [MODEL ...]`: builds models as a worker does and runs each once.
 
 The process that starts the workers calls it for models of an operator's own files: what is wrong with one is
-told in one line, before there are workers, which would be restarted for ever.
+reported in one line, before there are workers, which would be restarted for ever.
 """
 
 from __future__ import annotations

@@ -22,7 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from loadtests.fuzz.imageseeds import MUTATIONS, seeds
+from loadtests.fuzz.imagemutations import MUTATIONS
+from loadtests.fuzz.imageseeds import seeds
 from models.errors import ImageInvalid, ImageTooLarge, MediaTypeUnsupported
 from models.image import DecodePlan, Image, Limits, decode, plan
 

@@ -83,12 +83,14 @@ def check_device(device: str) -> None:
     except OSError:
         status = -1
     if status or number >= count.value:
-        told = "no NVIDIA driver (libcuda.so.1)" if status == -1 else f"{count.value} GPUs (cuInit {status})"
-        raise SettingsError(f"LYNCEUS_DEVICE={device!r}: there is {told}: give this process one, or use auto")
+        found = "no NVIDIA driver (libcuda.so.1)" if status == -1 else f"{count.value} GPUs (cuInit {status})"
+        raise SettingsError(
+            f"LYNCEUS_DEVICE={device!r}: there is {found}: give this process one, or use auto"
+        )
 
 
 def check_keys(file: Path | None) -> None:
-    """The file of API keys. What is in it is never told."""
+    """The file of API keys. An error never repeats what is in it."""
     if file is None:
         return
     with _named(f"LYNCEUS_API_KEYS_FILE={str(file)!r}", "give a file with a key a line, or unset it"):

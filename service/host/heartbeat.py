@@ -5,7 +5,7 @@ probes reach those. So a thread of each worker ends it where its own loop does n
 the supervisor ends one that is stopped as a whole, and any worker's `/livez` fails for a peer that still
 hangs.
 
-What hangs is told by looks in a row at which nothing has changed, not by the age of a beat: where the whole
+What hangs is found by looks in a row at which nothing has changed, not by the age of a beat: where the whole
 machine or container was stopped for a while, no look was taken meanwhile.
 """
 

@@ -137,13 +137,13 @@ class _Watcher(circus.watcher.Watcher):
             return
         kills, before = oom_kills(), self._oom_kills
         self._oom_kills = kills
-        told = tell_of_death(number, process_pid, exit_code, self._folder, out_of_memory=kills > before)
+        description = log_death(number, process_pid, exit_code, self._folder, out_of_memory=kills > before)
         if ready or self.is_stopping() or (self._folder is not None and beats(self._folder)):
             self._failed = 0
             return
         self._failed += 1
         if exit_code == os.EX_CONFIG or self._failed >= FAILED_STARTS:
-            self._give_up(self._reason(process_pid) or told)
+            self._give_up(self._reason(process_pid) or description)
 
     def _reason(self, pid: int) -> str:
         if self._folder is not None:
@@ -166,7 +166,7 @@ def _lives(pid: int) -> bool:
         return False
 
 
-def tell_of_death(
+def log_death(
     number: int, pid: int, status: int, metrics: Path | None, *, out_of_memory: bool = False
 ) -> str:
     """Logs how a worker ended, and counts it where a signal did it.
@@ -181,18 +181,18 @@ def tell_of_death(
         The line.
     """
     if status > 0:
-        told = f"worker {number} (pid {pid}) ended with status {status}"
+        description = f"worker {number} (pid {pid}) ended with status {status}"
     else:
         try:
             name = signal.Signals(-status).name
         except ValueError:  # a real-time signal
             name = f"SIG{-status}"
-        told = f"worker {number} (pid {pid}) was ended by signal {-status} ({name})"
+        description = f"worker {number} (pid {pid}) was ended by signal {-status} ({name})"
         if name == "SIGKILL" and out_of_memory:
-            name, told = "OOM", f"{told}: out of memory"
+            name, description = "OOM", f"{description}: out of memory"
         count(metrics, WORKER_DEATHS, {name: 1})
-    logger.error(told)
-    return told
+    logger.error(description)
+    return description
 
 
 def count(folder: Path | None, metric: tuple[str, str], values: Mapping[str, int]) -> None:

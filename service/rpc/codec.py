@@ -37,16 +37,16 @@ def handlers(
         documents: by name: request -> the reply's fields: plain data, or a pydantic model.
     """
 
-    def told(tell: Callable[[Any], Any], reply: type[Message]) -> Callable[[Any, Call], Any]:
+    def document_handler(fields: Callable[[Any], Any], reply: type[Message]) -> Callable[[Any, Call], Any]:
         async def answer(request: Any, call: Call) -> Message:
-            return ParseDict(to_jsonable_python(tell(request)), reply(), ignore_unknown_fields=True)
+            return ParseDict(to_jsonable_python(fields(request)), reply(), ignore_unknown_fields=True)
 
         return answer
 
     found = {}
     for name, method in service.methods_by_name.items():
         reply = GetMessageClass(method.output_type)
-        answer = methods[name] if name in methods else told(documents[name], reply)
+        answer = methods[name] if name in methods else document_handler(documents[name], reply)
         streamed = method.client_streaming
         make = grpc.stream_stream_rpc_method_handler if streamed else grpc.unary_unary_rpc_method_handler
         found[name] = make(answer, GetMessageClass(method.input_type).FromString, reply.SerializeToString)

@@ -71,7 +71,7 @@ class Inference:
         def model(request: Any) -> ModelAdapter:
             return find(service, request.name, request.version)
 
-        told: dict[str, Callable[[Any], Any]] = {
+        described: dict[str, Callable[[Any], Any]] = {
             "ServerLive": lambda request: {"live": engine.alive},
             "ServerReady": lambda request: {"ready": engine.ready},
             "ModelReady": lambda request: {"ready": engine.is_ready(model(request).card.name)},
@@ -85,7 +85,7 @@ class Inference:
             "ModelInfer": self._single,
             "ModelStreamInfer": self._stream,
         }
-        return handlers(SERVICE, methods, told)
+        return handlers(SERVICE, methods, described)
 
     def _index(self, request: pb.RepositoryIndexRequest) -> Mapping[str, Any]:
         if request.repository_name:
