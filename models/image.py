@@ -376,7 +376,8 @@ def center_square(image: Image, size: int, fraction: float) -> tuple[slice, slic
     """Rows and columns of the centre square of `fraction` of the shorter side, for a result of `size` pixels.
 
     The square lies where it would in the original, at multiples of the most by which a decoder may have
-    reduced it: so it is the same part of the image whether it was reduced or not.
+    reduced it: so it is the same part of the image whether it was reduced or not, and off the centre by no
+    more than half a pixel of the result.
     """
     shorter, needed = min(image.height, image.width), MARGIN * math.ceil(size / fraction)
     step = next(step for step in (8, 4, 2, 1) if step == 1 or shorter // step >= needed)

@@ -9,7 +9,6 @@ from typing import Any, Final
 
 from models.errors import ImageInvalid, MediaTypeUnsupported, ParameterInvalid, echoed
 from models.headers.accepted import MEDIA_TYPES
-from service.inflater import Inflater
 from service.oip.tensors import from_base64
 from service.web.json_text import Structure, parse_json
 from service.web.multipart import Malformed, boundary_of, split
@@ -88,10 +87,10 @@ async def read_images(request: Request, fields: Sequence[str]) -> Form:
     Raises:
         MediaTypeUnsupported: a body of several images that is neither a form nor JSON, or a form of a type
             that holds no image.
-        Exception: as `Request.read`, `Inflater` and `form_of`.
+        Exception: as `Request.content` and `form_of`.
     """
-    settings, headers = request.service.settings, request.headers
-    content_type = headers.get("content-type", RAW[-1])
+    settings = request.service.settings
+    content_type = request.headers.get("content-type", RAW[-1])
     kind = kind_of(content_type)
     is_raw = not (kind == FORM or is_json(kind))
     if is_raw and len(fields) > 1:
@@ -102,12 +101,7 @@ async def read_images(request: Request, fields: Sequence[str]) -> Form:
         most = min(most * images * 4 // 3 + 4096, settings.max_body_bytes)  # base64 is longer by a third
     elif kind == FORM:
         most = settings.max_body_bytes
-    body = await request.read(most)
-    encoding = headers.get("content-encoding", "").strip().lower()
-    if encoding not in ("", "identity"):
-        with request.watched():
-            inflater = Inflater(body, encoding, most, "Content-Encoding")
-            body = await inflater.whole(request.reserve, request.in_decoder)
+    body = await request.content(most)
     if not is_raw:
         return await request.parse(body, partial(form_of, body, content_type, fields, settings.max_images))
     if kind == URLENCODED and body[:32].isascii() and body[:32].decode().isprintable():

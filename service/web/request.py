@@ -21,6 +21,7 @@ from models.errors import ImageTooLarge, ParameterInvalid
 from models.parameters import Parameters, collected
 from service.app import Service
 from service.errors import DeadlineExceeded, RequestTimeout
+from service.inflater import Inflater
 from service.request import RequestContext
 from service.tasks.render import ImageFormat
 from service.web.negotiation import weighted
@@ -148,6 +149,27 @@ class Request(requests.Request):
                 return bytes(chunk)
             whole.write(chunk)
         return whole.getvalue()  # without a copy: the buffer itself
+
+    async def content(self, most: int, inflated: int | None = None, advice: str = "") -> bytes:
+        """The body, inflated where it is compressed.
+
+        Args:
+            most: bytes as received.
+            inflated: bytes of what it becomes; None: as many.
+            advice: ends the error's text, where that is exceeded.
+
+        Raises:
+            Exception: as `read` and `Inflater`.
+        """
+        body = await self.read(most)
+        encoding = self.headers.get("content-encoding", "").strip().lower()
+        if encoding in ("", "identity"):
+            return body
+        inflater = Inflater(
+            body, encoding, most if inflated is None else inflated, "Content-Encoding", advice
+        )
+        with self.watched():
+            return await inflater.whole(self.reserve, self.in_decoder)
 
     async def parse(self, body: bytes, work: Callable[[], T]) -> T:
         """What a parser makes of a body: at once if that is small, else in a decoding thread.

@@ -67,7 +67,7 @@ async def _body(task: Task[Any, Any], request: Request) -> Any:
     kind = kind_of(request.headers.get("content-type", JSON))
     if not is_json(kind):
         raise MediaTypeUnsupported(f"the content type {echoed(kind)} is not accepted; send {JSON}")
-    body = await request.read(BODY_BYTES)
+    body = await request.content(BODY_BYTES)
 
     def parse() -> Any:
         assert task.body is not None  # noqa: S101

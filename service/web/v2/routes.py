@@ -11,7 +11,6 @@ from starlette.responses import Response
 
 from models.errors import ImageTooLarge, ModelUnknown, ParameterInvalid
 from service.errors import NotReady, RequestTimeout
-from service.inflater import Inflater
 from service.oip import documents
 from service.oip.adapter import ModelAdapter, find
 from service.oip.infer import infer as run
@@ -97,7 +96,7 @@ async def server(request: Request) -> Response:
 )
 async def index(request: Request) -> Response:
     """Every model and its state; `{"ready": true}` asks for those that answer now."""
-    body = await request.read(INDEX_BYTES)
+    body = await request.content(INDEX_BYTES)
     try:
         ready = parse_json(body, INDEX).get("ready", False) if body else False
     except (ValueError, AttributeError):
@@ -191,14 +190,10 @@ async def infer(request: Request) -> Response:
     adapter = _model(request)
     most, most_json = service.settings.max_body_bytes, most_text(service.settings.max_image_bytes)
     length = headers.get(HEADER)
-    body = await request.read(most)
+    # without the header all of it is JSON
+    inflated, advice = (min(most, most_json), ADVICE) if length is None else (most, "")
+    body = await request.content(most, inflated, advice)
     with request.watched():
-        encoding = headers.get("content-encoding", "identity").strip().lower()
-        if encoding not in ("", "identity"):
-            # without the header all of it is JSON
-            limit, advice = (min(most, most_json), ADVICE) if length is None else (most, "")
-            inflater = Inflater(body, encoding, limit, "Content-Encoding", advice)
-            body = await inflater.whole(request.reserve, request.in_decoder)
         request.reserve(len(body))  # what is made of it
         work = partial(parse, body, length, most_json)
         small = _text_length(body, length) <= SMALL

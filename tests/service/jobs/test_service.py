@@ -39,7 +39,7 @@ SMALL = {"size": 64, "steps": 4, "preview_every": 1}
 FILES = {"content": CONTENT, "style": STYLE}
 
 
-class Studio:
+class JobApi:
     """The HTTP API with jobs, and nothing else behind it, in a thread of its own."""
 
     def __init__(
@@ -52,7 +52,7 @@ class Studio:
         **settings: Any,
     ) -> None:
         self.loop = asyncio.new_event_loop()
-        self.thread = threading.Thread(target=self.loop.run_forever, name="studio")
+        self.thread = threading.Thread(target=self.loop.run_forever, name="api")
         self.thread.start()
         self.metrics = Metrics()
         self.begun = True  # whether jobs that wait are begun
@@ -92,23 +92,23 @@ class Studio:
 
 
 @pytest.fixture
-def studio(tmp_path: Path) -> Iterator[Studio]:
-    studio = Studio(tmp_path)
-    studio.scheduler.start()
-    studio.store.open()
-    yield studio
-    studio.close()
+def api(tmp_path: Path) -> Iterator[JobApi]:
+    api = JobApi(tmp_path)
+    api.scheduler.start()
+    api.store.open()
+    yield api
+    api.close()
 
 
 @pytest.fixture(scope="module")
-def quiet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
+def quiet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[JobApi]:
     """One in which no job is ever begun."""
-    studio = Studio(tmp_path_factory.mktemp("quiet"))
-    studio.begun = False
-    studio.scheduler.start()
-    studio.store.open()
-    yield studio
-    studio.close()
+    api = JobApi(tmp_path_factory.mktemp("quiet"))
+    api.begun = False
+    api.scheduler.start()
+    api.store.open()
+    yield api
+    api.close()
 
 
 def events_of(text: str) -> list[dict[str, str]]:
@@ -124,8 +124,8 @@ def refused(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
     return problem
 
 
-def test_a_job_from_its_submission_to_its_picture(studio: Studio) -> None:
-    answer = studio.submit()
+def test_a_job_from_its_submission_to_its_picture(api: JobApi) -> None:
+    answer = api.submit()
     assert answer.status_code == 202
     job = answer.json()
     here = f"/v1/jobs/{job['id']}"
@@ -133,7 +133,7 @@ def test_a_job_from_its_submission_to_its_picture(studio: Studio) -> None:
     assert re.fullmatch("[0-9a-f]{32}", job["id"])
     assert (job["progress"], job["steps"], job["result"]) == (0, 4, None)
 
-    stream = studio.ask("GET", f"{here}/events")  # reads to its end
+    stream = api.ask("GET", f"{here}/events")  # reads to its end
     assert stream.headers["content-type"].startswith("text/event-stream")
     events = events_of(stream.text)
     ids = [int(event["id"]) for event in events]
@@ -144,63 +144,63 @@ def test_a_job_from_its_submission_to_its_picture(studio: Studio) -> None:
     assert [state["step"] for state in seen] == sorted(state["step"] for state in seen)
     last = seen[-1]
     assert (last["state"], last["progress"], last["result"]) == ("succeeded", 1, f"{here}/result")
-    assert last == studio.ask("GET", here).json()
+    assert last == api.ask("GET", here).json()
     assert last["losses"]["style"] > 0
     assert last["created_at"] <= last["started_at"] <= last["finished_at"] < last["expires_at"]
 
-    again = studio.ask("GET", f"{here}/events", headers={"last-event-id": str(ids[-1])})
+    again = api.ask("GET", f"{here}/events", headers={"last-event-id": str(ids[-1])})
     assert (again.status_code, again.content) == (204, b"")
-    missed = studio.ask("GET", f"{here}/events", headers={"last-event-id": str(ids[-2])})
+    missed = api.ask("GET", f"{here}/events", headers={"last-event-id": str(ids[-2])})
     assert [event["event"] for event in events_of(missed.text)] == ["succeeded"]
 
     for kind in ("jpeg", "png", "webp"):
         for what in ("result", "preview"):
-            picture = studio.ask("GET", f"{here}/{what}", headers={"accept": f"image/{kind}"})
+            picture = api.ask("GET", f"{here}/{what}", headers={"accept": f"image/{kind}"})
             assert picture.headers["content-type"] == f"image/{kind}"
             opened = Image.open(io.BytesIO(picture.content))
             assert (opened.format, opened.size) == (kind.upper(), (64, 44))
-    refused(studio.ask("DELETE", here), 409, "job_finished")
-    names = {path.name for path in studio.store.path(job["id"], "").iterdir()}
+    refused(api.ask("DELETE", here), 409, "job_finished")
+    names = {path.name for path in api.store.path(job["id"], "").iterdir()}
     assert names == {"preview.png", "result.png"}, "what was sent is not kept"
-    count = studio.metrics.registry.get_sample_value
+    count = api.metrics.registry.get_sample_value
     assert count("lynceus_jobs_ended_total", {"outcome": "succeeded"}) == 1
     assert count("lynceus_requests_total", {"task": "stylize_jobs", "transport": "http", "code": "ok"}) == 1
 
 
-def test_a_running_job_is_cancelled_and_its_process_gone(studio: Studio) -> None:
+def test_a_running_job_is_cancelled_and_its_process_gone(api: JobApi) -> None:
     body = {name: base64.b64encode(data).decode() for name, data in FILES.items()}
     parameters = {"size": 64, "steps": 1000, "preview_every": 1, "levels": 1}
-    job = studio.ask("POST", "/v1/stylize/jobs", params=parameters, json=body).json()["id"]
+    job = api.ask("POST", "/v1/stylize/jobs", params=parameters, json=body).json()["id"]
     here = f"/v1/jobs/{job}"
-    until(lambda: studio.ask("GET", here).json()["step"] > 1)
-    pid = studio.scheduler._running[job]._process.pid
+    until(lambda: api.ask("GET", here).json()["step"] > 1)
+    pid = api.scheduler._running[job]._process.pid
     assert os.getpriority(os.PRIO_PROCESS, pid) == min(19, os.getpriority(os.PRIO_PROCESS, 0) + 10)
     group = Path(f"/proc/{pid}/autogroup")
     assert not group.exists() or group.read_text().endswith("nice 10\n")
     assert Path(f"/proc/{pid}/oom_score_adj").read_text() == "1000\n", "without memory it ends, not a worker"
-    running = studio.ask("GET", here).json()
+    running = api.ask("GET", here).json()
     assert running["state"] == "running"
     assert 0 < running["progress"] < 1
     assert running["eta_seconds"] > 0
-    assert "running" in refused(studio.ask("GET", f"{here}/result"), 409, "job_unfinished")["detail"]
-    assert Image.open(io.BytesIO(studio.ask("GET", f"{here}/preview").content)).size == (64, 44)
+    assert "running" in refused(api.ask("GET", f"{here}/result"), 409, "job_unfinished")["detail"]
+    assert Image.open(io.BytesIO(api.ask("GET", f"{here}/preview").content)).size == (64, 44)
 
-    waiting = studio.submit()
+    waiting = api.submit()
     assert waiting.json()["state"] == "queued"
-    many = studio.submit()
+    many = api.submit()
     refused(many, 429, "overloaded")
     assert 1 <= int(many.headers["retry-after"]) <= 3600  # as long as the running job should take
     there = waiting.headers["location"]
-    refused(studio.ask("GET", f"{there}/preview"), 409, "job_unfinished")
-    assert studio.ask("DELETE", there).json()["state"] == "cancelled"
-    refused(studio.ask("GET", f"{there}/preview"), 409, "job_finished")
+    refused(api.ask("GET", f"{there}/preview"), 409, "job_unfinished")
+    assert api.ask("DELETE", there).json()["state"] == "cancelled"
+    refused(api.ask("GET", f"{there}/preview"), 409, "job_finished")
 
-    assert studio.ask("DELETE", here).json()["state"] == "cancelled"
+    assert api.ask("DELETE", here).json()["state"] == "cancelled"
     assert gone(pid)
-    refused(studio.ask("DELETE", here), 409, "job_finished")
-    refused(studio.ask("GET", f"{here}/result"), 409, "job_finished")
-    assert studio.ask("GET", f"{here}/preview").status_code == 200
-    assert events_of(studio.ask("GET", f"{here}/events").text)[-1]["event"] == "cancelled"
+    refused(api.ask("DELETE", here), 409, "job_finished")
+    refused(api.ask("GET", f"{here}/result"), 409, "job_finished")
+    assert api.ask("GET", f"{here}/preview").status_code == 200
+    assert events_of(api.ask("GET", f"{here}/events").text)[-1]["event"] == "cancelled"
 
 
 @pytest.mark.parametrize(
@@ -210,12 +210,12 @@ def test_a_running_job_is_cancelled_and_its_process_gone(studio: Studio) -> None
         *(("style_weight", -1), ("content_weight", "nan"), ("preview_every", -1), ("steps", "many")),
     ],
 )
-def test_parameters_have_ranges(quiet: Studio, name: str, value: object) -> None:
+def test_parameters_have_ranges(quiet: JobApi, name: str, value: object) -> None:
     assert refused(quiet.submit(**{name: value}), 422, "parameter_invalid")["parameter"] == name
 
 
 @pytest.mark.parametrize("name", ["content", "style"])
-def test_the_picture_that_is_wrong_is_named(quiet: Studio, name: str) -> None:
+def test_the_picture_that_is_wrong_is_named(quiet: JobApi, name: str) -> None:
     def post(files: Any) -> httpx.Response:
         return quiet.ask("POST", "/v1/stylize/jobs", params=SMALL, files=files)
 
@@ -227,14 +227,14 @@ def test_the_picture_that_is_wrong_is_named(quiet: Studio, name: str) -> None:
     assert refused(post(twice), 422, "parameter_invalid")["parameter"] == name
 
 
-def test_a_job_needs_both_pictures_in_a_form_or_in_json(quiet: Studio) -> None:
+def test_a_job_needs_both_pictures_in_a_form_or_in_json(quiet: JobApi) -> None:
     raw = quiet.ask("POST", "/v1/stylize/jobs", content=CONTENT, headers={"content-type": "image/png"})
     refused(raw, 415, "media_type")
     assert quiet.store.counts()[State.QUEUED] == 0, "nothing that was refused is kept"
 
 
 @pytest.mark.parametrize("job", ["0" * 32, "..", "%2e%2e", "x' OR 1=1 --"])
-def test_an_unknown_job(quiet: Studio, job: str) -> None:
+def test_an_unknown_job(quiet: JobApi, job: str) -> None:
     for path in ("", "/result", "/preview", "/events"):
         answer = quiet.ask("GET", f"/v1/jobs/{job}{path}")
         assert (answer.status_code, answer.json()["code"]) in ((404, "job_unknown"), (404, "not_found"))
@@ -243,7 +243,7 @@ def test_an_unknown_job(quiet: Studio, job: str) -> None:
     assert refused(bad, 422, "parameter_invalid")["parameter"] == "last-event-id"
 
 
-def test_who_watches_may_leave(quiet: Studio) -> None:
+def test_who_watches_may_leave(quiet: JobApi) -> None:
     job = quiet.submit().json()["id"]
     scope = {
         "type": "http",
@@ -278,7 +278,7 @@ def test_who_watches_may_leave(quiet: Studio) -> None:
     assert quiet.ask("DELETE", f"/v1/jobs/{job}").json()["state"] == "cancelled"
 
 
-def test_the_watchers_are_bounded(quiet: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_watchers_are_bounded(quiet: JobApi, monkeypatch: pytest.MonkeyPatch) -> None:
     job = quiet.submit().json()["id"]
     monkeypatch.setattr("service.jobs.service.WATCHERS", 0)
     refused(quiet.ask("GET", f"/v1/jobs/{job}/events"), 429, "overloaded")
@@ -286,7 +286,7 @@ def test_the_watchers_are_bounded(quiet: Studio, monkeypatch: pytest.MonkeyPatch
 
 
 def test_one_client_has_a_quarter_of_the_event_streams(
-    quiet: Studio, monkeypatch: pytest.MonkeyPatch
+    quiet: JobApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = quiet.submit().json()["id"]
     monkeypatch.setattr("service.jobs.service.WATCHERS", 6)
@@ -325,7 +325,7 @@ def test_one_client_has_a_quarter_of_the_event_streams(
         {"size": 512, "steps": 1000, "style_size": 1024},
     ],
 )
-def test_ordinary_jobs_are_within_the_bound(quiet: Studio, options: dict[str, int]) -> None:
+def test_ordinary_jobs_are_within_the_bound(quiet: JobApi, options: dict[str, int]) -> None:
     quiet.run(quiet.jobs.admit(OptimiseOptions.of(options)))
 
 
@@ -339,7 +339,7 @@ def test_ordinary_jobs_are_within_the_bound(quiet: Studio, options: dict[str, in
     ],
 )
 def test_a_job_of_too_many_steps_is_refused_with_the_most_that_fit(
-    quiet: Studio, options: dict[str, int], timeout: float
+    quiet: JobApi, options: dict[str, int], timeout: float
 ) -> None:
     service = JobService(quiet.store, quiet.scheduler, quiet.engine, timeout=timeout)
     with pytest.raises(ParameterInvalid, match="at most") as refusal:
@@ -352,14 +352,14 @@ def test_a_job_of_too_many_steps_is_refused_with_the_most_that_fit(
         quiet.run(service.admit(OptimiseOptions.of(options | {"steps": int(most) + 1})))
 
 
-def test_where_no_step_fits_it_is_the_size(quiet: Studio) -> None:
+def test_where_no_step_fits_it_is_the_size(quiet: JobApi) -> None:
     service = JobService(quiet.store, quiet.scheduler, quiet.engine, timeout=4.0)
     with pytest.raises(ParameterInvalid) as refusal:
         quiet.run(service.admit(OptimiseOptions(size=1024, steps=1, levels=1)))
     assert refusal.value.parameter == "size"
 
 
-def test_a_job_is_refused_before_its_images_are_looked_at(quiet: Studio) -> None:
+def test_a_job_is_refused_before_its_images_are_looked_at(quiet: JobApi) -> None:
     def post(**parameters: int) -> httpx.Response:
         return quiet.ask("POST", "/v1/stylize/jobs", params=parameters, content=b"neither form nor JSON")
 
@@ -373,7 +373,7 @@ def test_a_job_is_refused_before_its_images_are_looked_at(quiet: Studio) -> None
 
 
 def test_nothing_refers_to_what_was_sent_once_it_is_decoded(
-    quiet: Studio, monkeypatch: pytest.MonkeyPatch
+    quiet: JobApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dropped: list[int] = []
     seen: list[int] = []
@@ -397,15 +397,15 @@ def test_nothing_refers_to_what_was_sent_once_it_is_decoded(
 
 
 def test_where_keys_are_needed_a_job_is_its_keys(tmp_path: Path) -> None:
-    studio = Studio(tmp_path, keys=("one", "two"), waiting=4)
-    studio.begun = False
-    studio.scheduler.start()
-    studio.store.open()
+    api = JobApi(tmp_path, keys=("one", "two"), waiting=4)
+    api.begun = False
+    api.scheduler.start()
+    api.store.open()
     try:
         mine, other = {"x-api-key": "one"}, {"authorization": "Bearer two"}
         submit = {"params": SMALL, "files": FILES}
-        refused(studio.ask("POST", "/v1/stylize/jobs", **submit), 401, "unauthenticated")
-        job = studio.ask("POST", "/v1/stylize/jobs", headers=mine, **submit)
+        refused(api.ask("POST", "/v1/stylize/jobs", **submit), 401, "unauthenticated")
+        job = api.ask("POST", "/v1/stylize/jobs", headers=mine, **submit)
         here = job.headers["location"]
         for method, path in (
             ("GET", ""),
@@ -414,23 +414,21 @@ def test_where_keys_are_needed_a_job_is_its_keys(tmp_path: Path) -> None:
             ("GET", "/events"),
             ("DELETE", ""),
         ):
-            denied = studio.ask(method, here + path, headers=other)
-            unknown = studio.ask(method, f"/v1/jobs/{'0' * 32}{path}", headers=other)
+            denied = api.ask(method, here + path, headers=other)
+            unknown = api.ask(method, f"/v1/jobs/{'0' * 32}{path}", headers=other)
             assert (
                 refused(denied, 404, "job_unknown")["detail"]
                 == refused(unknown, 404, "job_unknown")["detail"]
             )
-        assert studio.ask("GET", here, headers=mine).json()["state"] == "queued"
+        assert api.ask("GET", here, headers=mine).json()["state"] == "queued"
         for _ in range(2):
-            studio.ask("POST", "/v1/stylize/jobs", headers=mine, **submit)
-        full = studio.ask("POST", "/v1/stylize/jobs", headers=mine, **submit)
+            api.ask("POST", "/v1/stylize/jobs", headers=mine, **submit)
+        full = api.ask("POST", "/v1/stylize/jobs", headers=mine, **submit)
         assert "this client" in refused(full, 429, "overloaded")["detail"]
-        assert studio.ask("POST", "/v1/stylize/jobs", headers=other, **submit).status_code == 202
-        assert (
-            studio.ask("DELETE", here, headers={"authorization": "Bearer one"}).json()["state"] == "cancelled"
-        )
+        assert api.ask("POST", "/v1/stylize/jobs", headers=other, **submit).status_code == 202
+        assert api.ask("DELETE", here, headers={"authorization": "Bearer one"}).json()["state"] == "cancelled"
     finally:
-        studio.close()
+        api.close()
 
 
 @pytest.mark.parametrize(
@@ -447,7 +445,7 @@ def test_where_keys_are_needed_a_job_is_its_keys(tmp_path: Path) -> None:
     ],
 )
 def test_without_keys_a_client_is_an_address(
-    quiet: Studio, one: str | None, other: str | None, same: bool
+    quiet: JobApi, one: str | None, other: str | None, same: bool
 ) -> None:
     def client(address: str | None) -> str:
         found = None if address is None else [address, 1234]
@@ -457,7 +455,7 @@ def test_without_keys_a_client_is_an_address(
     assert (client(one) == client(other)) == same
 
 
-def test_a_worker_that_ends_takes_no_jobs_and_ends_its_streams(quiet: Studio) -> None:
+def test_a_worker_that_ends_takes_no_jobs_and_ends_its_streams(quiet: JobApi) -> None:
     job = quiet.submit().json()["id"]
     quiet.engine.draining = True
     try:
@@ -470,7 +468,7 @@ def test_a_worker_that_ends_takes_no_jobs_and_ends_its_streams(quiet: Studio) ->
     quiet.ask("DELETE", f"/v1/jobs/{job}")
 
 
-def test_a_stream_says_that_it_lives(quiet: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stream_says_that_it_lives(quiet: JobApi, monkeypatch: pytest.MonkeyPatch) -> None:
     job = quiet.submit().json()["id"]
     monkeypatch.setattr("service.jobs.service.QUIET", 1)
 
@@ -484,7 +482,7 @@ def test_a_stream_says_that_it_lives(quiet: Studio, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_disk_that_fails_is_told_and_costs_nothing_else(
-    quiet: Studio, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    quiet: JobApi, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
@@ -500,10 +498,10 @@ def test_a_disk_that_fails_is_told_and_costs_nothing_else(
 
 
 def test_without_the_network_there_are_no_jobs(tmp_path: Path) -> None:
-    studio = Studio(tmp_path, jobs=False)
-    studio.scheduler.start()
+    api = JobApi(tmp_path, jobs=False)
+    api.scheduler.start()
     try:
-        assert "efficientnet-lite0" in refused(studio.submit(), 404, "model_unknown")["detail"]
-        refused(studio.ask("GET", "/v1/jobs/any"), 404, "job_unknown")
+        assert "efficientnet-lite0" in refused(api.submit(), 404, "model_unknown")["detail"]
+        refused(api.ask("GET", "/v1/jobs/any"), 404, "job_unknown")
     finally:
-        studio.close()
+        api.close()

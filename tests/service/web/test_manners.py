@@ -185,6 +185,15 @@ def test_compressed_bodies(transports: Transports, labels: list[Any], coding: st
         assert answer.json()["labels"] == labels
 
 
+def test_other_routes_take_compressed_bodies(transports: Transports) -> None:
+    headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+    for path, body in (("/v1/faces/compare", {"a": {}}), ("/v2/repository/index", {"ready": True})):
+        packed = gzip.compress(json.dumps(body).encode())
+        plain = transports.http("POST", path, json=body)
+        answer = transports.http("POST", path, content=packed, headers=headers)
+        assert (answer.status_code, answer.json()) == (plain.status_code, plain.json())
+
+
 def test_a_compressed_body_is_bounded_by_what_it_becomes(transports: Transports) -> None:
     bomb = gzip.compress(bytes(30_000_000))
     answer = transports.http("POST", CLASSIFY, content=bomb, headers={"Content-Encoding": "gzip"})
