@@ -194,7 +194,7 @@ _WHOLE_PIXELS = 16_000_000
 
 
 def _reduction(header: Header, min_side: int | None, max_pixels: int | None) -> int:
-    """The largest that leaves `MARGIN` times `min_side`, or `max_pixels`."""
+    """The largest that leaves `MARGIN` times `min_side`, or half of `max_pixels`."""
     side, pixels = min(header.width, header.height), header.width * header.height
     if isinstance(header.layout, Frame):
         if not jpeg.reducible(header.layout):
@@ -202,14 +202,14 @@ def _reduction(header: Header, min_side: int | None, max_pixels: int | None) -> 
         for factor in (8, 4, 2):  # other ratios are slower than a full decode
             if min_side is not None and side // factor >= MARGIN * min_side:
                 return factor
-            if max_pixels is not None and pixels // factor**2 >= max_pixels:
+            if max_pixels is not None and pixels // factor**2 >= max_pixels // 2:
                 return factor
         return 1
     factor = 1
     if min_side is not None and pixels > _WHOLE_PIXELS:
         factor = 1 << max(0, (side // (MARGIN * min_side)).bit_length() - 1)
     if max_pixels is not None:
-        factor = max(factor, math.isqrt(pixels // max_pixels))
+        factor = max(factor, math.isqrt(2 * pixels // max_pixels))
     return max(1, min(factor, side))
 
 
@@ -232,8 +232,8 @@ def decode(
         min_side: a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size (a shorter inverse DCT: antialiased)
             as long as its shorter side keeps at least `MARGIN` times as many pixels. None: full resolution.
             Other formats are reduced likewise, above 16 megapixels.
-        max_pixels: the result is reduced, antialiased and in proportion, to at most so many pixels; None: not
-            bounded.
+        max_pixels: the result is reduced, antialiased and in proportion, to at most so many pixels, and to
+            less, but not below half of them, where the decoder itself can reduce so far; None: not bounded.
         plan: what the function of that name gave for the same file; then the other arguments are its own.
 
     Raises:

@@ -38,14 +38,14 @@ class Case:
         send: sends it once.
         quick: whether it is part of the reduced run.
         at_once: how many are sent at once in the second round.
-        images: in one request; each may cost what one alone may.
+        requests: that it counts as: messages of a stream, connections; each may cost what one may.
     """
 
     name: str
     send: Send
     quick: bool = False
     at_once: int = 8
-    images: int = 1
+    requests: int = 1
 
 
 _RECENT: dict[Callable[[], bytes], bytes] = {}

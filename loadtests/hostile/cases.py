@@ -108,7 +108,7 @@ def _decode() -> Iterator[Case]:
         yield Case(f"decode {name}", Http(CLASSIFY, make), quick=name in images.QUICK)
     for name in images.COSTLY:
         body = partial(images.form_of, name, 32)
-        yield Case(f"decode 32 x {name}", Http(CLASSIFY, body, FORM), at_once=2, images=32)
+        yield Case(f"decode 32 x {name}", Http(CLASSIFY, body, FORM), at_once=2)
 
 
 def _routes() -> Iterator[Case]:

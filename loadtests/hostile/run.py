@@ -116,14 +116,14 @@ class Runner:
     def run(self, case: Case, *, several: bool = True) -> Row:
         """All rounds of a case."""
         row = self._alone(case)
-        if row.cpu > self._cpu * case.images and not row.died:
+        if row.cpu > self._cpu * case.requests and not row.died:
             # Memory that a virtual machine never used before takes its host a second a gigabyte.
             row = min(row, self._alone(case), key=lambda row: (-row.died, row.cpu))
         if row.cpu > COSTLY and not self._quick and not row.died:
             row = replace(row, after=max(row.after, *self._left(case)))
         if several and not row.died:
             row = self._at_once(case, row)
-        return replace(row, failures=self._failures(row, case.images))
+        return replace(row, failures=self._failures(row, case.requests))
 
     def still_works(self) -> bool:
         """Whether the server is not done with what it was sent, long after it."""
@@ -190,9 +190,9 @@ class Runner:
             health_wait=waits.longest.get("health"),
         )
 
-    def _failures(self, row: Row, images: int) -> list[str]:
+    def _failures(self, row: Row, requests: int) -> list[str]:
         found = []
-        if row.cpu > self._cpu * images:
+        if row.cpu > self._cpu * requests:
             found.append(f"{row.cpu:.1f} s of CPU")
         if row.after > self._after:
             found.append(f"{row.after:.1f} s of CPU afterwards")

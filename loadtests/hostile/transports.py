@@ -62,7 +62,8 @@ def _grpc() -> Iterator[Case]:
         (f"{VISION}/DetectStream", messages.classify, _zeros_image),
     ):
         large = connections.Behind(method, partial(_of, first, slow), recent(partial(behind, 60 * MIB)))
-        yield Case(f"grpc {method.rpartition('/')[2]} behind a slow message", large, at_once=2)
+        name = f"grpc {method.rpartition('/')[2]} behind a slow message"
+        yield Case(name, large, at_once=2, requests=1 + large.count)
     empties = recent(partial(messages.INFER["inputs"], 4 * MIB))
     stream = MODEL_INFER.replace("ModelInfer", "ModelStreamInfer")
     yield Case("grpc ModelStreamInfer of empty inputs", Grpc(stream, [empties] * 16, stream=True), at_once=2)
@@ -130,14 +131,14 @@ def _headers() -> Iterator[Case]:
 
 def _connections() -> Iterator[Case]:
     small = images.small
-    yield Case("connections idle gRPC", connections.Idle(6_000, True, 4), at_once=1)
+    yield Case("connections idle gRPC", connections.Idle(6_000, True, 4), at_once=1, requests=6_000)
     yield Case("connections idle gRPC, few", connections.Idle(1_500, True, 1), quick=True, at_once=1)
-    yield Case("connections idle HTTP", connections.Idle(6_000, False, 4), at_once=1)
+    yield Case("connections idle HTTP", connections.Idle(6_000, False, 4), at_once=1, requests=6_000)
     yield Case("connections Health.Watch", connections.Streams(1_000, 4), at_once=1)
-    yield Case("connections 24 bodies of 63 MiB", connections.Slow(24, 63 * MIB, 15), at_once=1)
+    yield Case("connections 24 bodies of 63 MiB", connections.Slow(24, 63 * MIB, 15), at_once=1, requests=24)
     yield Case("connections 8 bodies of 30 MiB", connections.Slow(8, 30 * MIB, 1), quick=True, at_once=1)
     unread = connections.Unread(8, "/v1/stylize", "image/png", images.all_images()["noise 640"], 12)
-    yield Case("connections unread answers", unread, at_once=1)
+    yield Case("connections unread answers", unread, at_once=1, requests=8)
     start = "POST /v1/classify?top_k=1 HTTP/1.1\r\nHost: localhost\r\n"
     head = f"{start}Content-Length: {len(small())}\r\n\r\n".encode()
     half = Raw(connections.trickle(head, [small()]), half=True, length=len(small()))

@@ -56,7 +56,10 @@ def decode(data: bytes, header: Header, reduction: int) -> Pixels:
     image = _layout(header)
     pixels = _decode(data, image)
     width, height = header.width, header.height
-    if (image.width, image.height) != (width, height):
+    whole = (image.width, image.height) == (width, height)
+    if image.alpha and not (whole and reduction > 1):
+        pixels = pack(pixels, _laid)
+    if not whole:
         if image.left + image.width > width or image.top + image.height > height:
             raise ImageInvalid("the WebP's first frame is larger than its canvas")
         canvas = np.full((height, width, 3), 255, np.uint8)
@@ -65,7 +68,14 @@ def decode(data: bytes, header: Header, reduction: int) -> Pixels:
     if reduction == 1:
         return pixels
     rows = band_rows(width, reduction)
-    return gather((pixels[top : top + rows] for top in range(0, height, rows)), height, width, reduction)
+    bands = (pixels[top : top + rows] for top in range(0, height, rows))
+    return gather(map(_laid, bands) if pixels.shape[2] == 4 else bands, height, width, reduction)
+
+
+def _laid(bgra: Pixels) -> Pixels:
+    """uint8 BGRA -> RGB, over white."""
+    rgb: Pixels = cv2.cvtColor(over_white(bgra), cv2.COLOR_BGR2RGB)
+    return rgb
 
 
 def _layout(header: Header) -> WebpImage:
@@ -74,6 +84,7 @@ def _layout(header: Header) -> WebpImage:
 
 
 def _decode(data: bytes, image: WebpImage) -> Pixels:
+    """uint8 RGB, or BGRA where there is an alpha plane."""
     file = np.frombuffer(_file(data, image), np.uint8)
     how = cv2.IMREAD_UNCHANGED if image.alpha else cv2.IMREAD_COLOR_RGB
     try:
@@ -85,8 +96,6 @@ def _decode(data: bytes, image: WebpImage) -> Pixels:
     shape = image.height, image.width, 4 if image.alpha else 3
     if pixels is None or pixels.shape != shape or pixels.dtype != np.uint8:
         raise ImageInvalid("the WebP is truncated or corrupt")
-    if image.alpha:
-        pixels = pack(pixels, lambda bgra: cv2.cvtColor(over_white(bgra), cv2.COLOR_BGR2RGB))
     decoded: Pixels = pixels
     return decoded
 

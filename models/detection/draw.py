@@ -92,18 +92,17 @@ def draw(pixels: Pixels, marks: Sequence[Mark]) -> Pixels:
     never cut and never covers another: where neither its fullest nor its shortest form has room beside its
     box, it is left out.
     """
-    image = Image.fromarray(pixels)
-    canvas = ImageDraw.Draw(image)
-    unit = math.sqrt(image.width * image.height)
-    line = max(1, min(round(unit / 200), _LINE_PIXELS // (2 * max(1, _length(canvas, marks)))))
+    pixels = pixels.copy()
+    unit = math.sqrt(pixels.shape[0] * pixels.shape[1])
+    line = max(1, min(round(unit / 200), _LINE_PIXELS // (2 * max(1, _length(pixels, marks)))))
     for mark in reversed(marks):
-        _outline(canvas, mark, line)
-    labels = _Labels(canvas, line)
+        _outline(pixels, mark, line)
+    labels = _Labels(pixels, line)
     for mark in marks:
         for x, y in mark.points:
-            _dot(canvas, x, y, max(1.0, 1.2 * line), mark.colour)
+            _dot(pixels, x, y, max(1.0, 1.2 * line), mark.colour)
         labels.write(mark, max(_SMALLEST_FONT + 1, round(unit / 36)))
-    return np.array(image)
+    return pixels
 
 
 def colour_of(index: int) -> Colour:
@@ -131,32 +130,47 @@ def _scaled(box: Box, zoom: tuple[float, float]) -> Box:
     return x1 * zoom[0], y1 * zoom[1], x2 * zoom[0], y2 * zoom[1]
 
 
-def _rectangle(canvas: ImageDraw.ImageDraw, box: Box) -> Rectangle:
+def _rectangle(pixels: Pixels, box: Box) -> Rectangle:
     """Whole pixels within the image, at least one."""
-    width, height = canvas.im.size
+    height, width = pixels.shape[:2]
     left, top = min(max(round(box[0]), 0), width - 1), min(max(round(box[1]), 0), height - 1)
     return left, top, max(left + 1, min(round(box[2]), width)), max(top + 1, min(round(box[3]), height))
 
 
-def _outline(canvas: ImageDraw.ImageDraw, mark: Mark, line: int) -> None:
+def _outline(pixels: Pixels, mark: Mark, line: int) -> None:
     """A coloured frame between two dark ones, so that it shows on a ground of its own colour too."""
-    left, top, right, bottom = _rectangle(canvas, mark.box)
+    left, top, right, bottom = _rectangle(pixels, mark.box)
     edge = line // 2
     if edge and min(right - left, bottom - top) > 4 * (line + 2 * edge):
-        canvas.rectangle((left, top, right - 1, bottom - 1), outline=_DARK, width=line + 2 * edge)
+        _frame(pixels, (left, top, right, bottom), line + 2 * edge, _DARK)
         left, top, right, bottom = left + edge, top + edge, right - edge, bottom - edge
-    canvas.rectangle((left, top, right - 1, bottom - 1), outline=mark.colour, width=line)
+    _frame(pixels, (left, top, right, bottom), line, mark.colour)
 
 
-def _dot(canvas: ImageDraw.ImageDraw, x: float, y: float, radius: float, colour: Colour) -> None:
-    if 0 <= x < canvas.im.size[0] and 0 <= y < canvas.im.size[1]:
-        canvas.circle((x, y), radius + max(1.0, radius / 3), fill=_DARK)
-        canvas.circle((x, y), radius, fill=colour)
+def _frame(pixels: Pixels, rectangle: Rectangle, width: int, colour: Colour) -> None:
+    """The outermost `width` pixels of a rectangle."""
+    left, top, right, bottom = rectangle
+    inside = pixels[top:bottom, left:right]
+    for strip in (inside[:width], inside[-width:], inside[:, :width], inside[:, -width:]):
+        strip[...] = colour
 
 
-def _length(canvas: ImageDraw.ImageDraw, marks: Sequence[Mark]) -> int:
+def _dot(pixels: Pixels, x: float, y: float, radius: float, colour: Colour) -> None:
+    height, width = pixels.shape[:2]
+    if 0 <= x < width and 0 <= y < height:
+        outer = radius + max(1.0, radius / 3)
+        left, top = max(0, math.floor(x - outer)), max(0, math.floor(y - outer))
+        part = pixels[top : math.ceil(y + outer) + 1, left : math.ceil(x + outer) + 1]
+        image = Image.fromarray(part)  # of the part alone: Pillow copies what it draws on
+        canvas = ImageDraw.Draw(image)
+        canvas.circle((x - left, y - top), outer, fill=_DARK)
+        canvas.circle((x - left, y - top), radius, fill=colour)
+        part[...] = np.asarray(image)
+
+
+def _length(pixels: Pixels, marks: Sequence[Mark]) -> int:
     """Pixels around all boxes."""
-    edges = (_rectangle(canvas, mark.box) for mark in marks)
+    edges = (_rectangle(pixels, mark.box) for mark in marks)
     return sum(2 * (right - left + bottom - top) for left, top, right, bottom in edges)
 
 
@@ -164,20 +178,20 @@ class _Labels:
     """Writes texts on plates that do not meet.
 
     Args:
-        canvas: to write on.
+        pixels: to write on.
         line: thickness of the boxes' lines.
     """
 
-    def __init__(self, canvas: ImageDraw.ImageDraw, line: int) -> None:
-        self._canvas = canvas
+    def __init__(self, pixels: Pixels, line: int) -> None:
+        self._pixels = pixels
         self._line = line
         self._taken = np.empty((0, 4), np.int32)
         self._tries = 0
 
     def write(self, mark: Mark, size: int) -> None:
         """Writes on a plate of the mark's colour: the fullest text that has room, in the largest letters."""
-        canvas = self._canvas
-        box = _rectangle(canvas, mark.box)
+        box = _rectangle(self._pixels, mark.box)
+        limits = self._pixels.shape[1], self._pixels.shape[0]
         few = self._tries >= _TRIES
         for text in mark.texts[-1:] if few else mark.texts:
             for smaller in range(size, size - 1 if few else max(_SMALLEST_FONT, size // 2) - 1, -1):
@@ -187,14 +201,15 @@ class _Labels:
                 top, bottom = _heights(smaller)
                 pad = max(1, smaller // 6)
                 width, height = right - left + 2 * pad, bottom - top + 2 * pad
-                plate = _place(box, width, height, self._line, canvas.im.size, self._taken)
+                plate = _place(box, width, height, self._line, limits, self._taken)
                 if plate is None:
                     continue
                 self._taken = np.vstack((self._taken, np.array([plate], np.int32)))
-                canvas.rectangle((plate[0], plate[1], plate[2] - 1, plate[3] - 1), fill=mark.colour)
                 # equal contrast with black and with white lies at a luminance of 0.179
                 ink = _DARK if luminance(mark.colour) > 0.179 else _LIGHT
-                canvas.text((plate[0] + pad - left, plate[1] + pad - top), text, fill=ink, font=font)
+                image = Image.new("RGB", (width, height), mark.colour)
+                ImageDraw.Draw(image).text((pad - left, pad - top), text, fill=ink, font=font)
+                self._pixels[plate[1] : plate[3], plate[0] : plate[2]] = np.asarray(image)
                 return
 
 

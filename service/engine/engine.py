@@ -7,6 +7,7 @@ Nothing here knows of a task, a status code, a header or a message; errors are t
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -15,7 +16,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Generic, Self, TypeVar
 
-from models.errors import ModelUnknown, echoed
+from models.errors import ImageTooLarge, ModelUnknown, echoed
 from models.image import DecodePlan, Image, Limits, decode
 from models.image import plan as plan_decoding
 from models.pipeline import Kind, Prepared
@@ -32,6 +33,8 @@ T = TypeVar("T")
 
 PLANNED_INLINE = 1024 * 1024
 """Bytes of a file whose header is read in the event loop, at the cost of a memory search over them."""
+TOGETHER_NS_PER_PIXEL = 40
+"""Of the limit of pixels: what decoding the images of one request may take together, as estimated (2 s)."""
 
 NOT_READY_AFTER = 10.0
 """Seconds that one call of a model may take until the model is not ready."""
@@ -239,9 +242,21 @@ class Engine:
     async def plan(
         self, data: bytes, *, min_side: int | None = None, max_pixels: int | None = None
     ) -> DecodePlan:
-        """What decoding an image will take; see `models.image.plan`."""
+        """What decoding an image will take; see `models.image.plan`.
+
+        Raises:
+            ImageTooLarge: also where it and those before it of the same request take too long together.
+        """
         work = partial(plan_decoding, data, self.limits, min_side=min_side, max_pixels=max_pixels)
-        return work() if len(data) <= PLANNED_INLINE else await self.in_decoder(work)
+        made = work() if len(data) <= PLANNED_INLINE else await self.in_decoder(work)
+        if (taken := _taken.get(None)) is not None:
+            most = 1e-9 * TOGETHER_NS_PER_PIXEL * self.limits.max_pixels
+            if 0 < taken.seconds > most - made.cpu_seconds:
+                raise ImageTooLarge(
+                    "the images of this request take too long to decode together; send them in several"
+                )
+            taken.seconds += made.cpu_seconds
+        return made
 
     async def infer(
         self,
@@ -358,8 +373,20 @@ class Engine:
         )
 
 
+@dataclass(slots=True)
+class _Taken:
+    """Estimated seconds of decoding, of the images of one request so far."""
+
+    seconds: float = 0.0
+
+
+_taken: contextvars.ContextVar[_Taken] = contextvars.ContextVar("taken")
+
+
 async def together(calls: Sequence[Callable[[], Awaitable[T]]], limit: int) -> list[T]:
     """The results of several calls, at most `limit` under way; the first that fails ends the others.
+
+    The images that they decode count as those of one request; see `Engine.plan`.
 
     Raises:
         Exception: of the first that failed.
@@ -372,9 +399,11 @@ async def together(calls: Sequence[Callable[[], Awaitable[T]]], limit: int) -> l
 
     if len(calls) == 1:  # the usual case needs no task of its own
         return [await calls[0]()]
+    context = contextvars.copy_context()
+    context.run(_taken.set, _taken.get(_Taken()))  # one for all, and for what these run together in turn
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(one(call)) for call in calls]
+            tasks = [group.create_task(one(call), context=context.copy()) for call in calls]
     except BaseExceptionGroup as several:
         raise several.exceptions[0] from None
     return [task.result() for task in tasks]

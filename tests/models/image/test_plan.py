@@ -211,10 +211,11 @@ def test_max_pixels_is_kept_and_proportions_too(kind: str, most: int) -> None:
     height, width = image.pixels.shape[:2]
     assert 1 <= height * width <= most
     if most >= 999:
-        assert height * width > 0.9 * most
+        assert height * width > 0.45 * most
         assert width / height == pytest.approx(1.5, rel=0.05)
         expected = PILImage.fromarray(pixels).resize((width, height), PILImage.Resampling.BOX)
-        assert difference(image.pixels, np.asarray(expected)) < 2
+        # the last row and column may be means of fewer pixels than the others
+        assert difference(image.pixels, np.asarray(expected)) < 3
 
 
 def test_sides_are_limited() -> None:

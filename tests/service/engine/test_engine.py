@@ -14,7 +14,14 @@ import pytest
 from models.errors import ImageInvalid, ImageTooLarge, ModelUnknown
 from models.image import Limits
 from models.pipeline import Kind, Prepared
-from service.engine.engine import NOT_ALIVE_AFTER, NOT_READY_AFTER, Engine, outcome, together
+from service.engine.engine import (
+    NOT_ALIVE_AFTER,
+    NOT_READY_AFTER,
+    TOGETHER_NS_PER_PIXEL,
+    Engine,
+    outcome,
+    together,
+)
 from service.engine.executor import TorchExecutor
 from service.engine.memory import MemoryBudget
 from service.engine.runner import Runner
@@ -83,6 +90,32 @@ def test_large_images_are_decoded_apart_with_their_memory_reserved() -> None:
             await Engine([runner], Metrics(), Limits(), 0, MemoryBudget(1 << 20)).infer(
                 runner, large, None, None
             )
+        await engine.drain(5)
+
+    asyncio.run(go())
+
+
+def test_the_images_of_one_request_may_take_only_so_long_to_decode_together() -> None:
+    """The first are answered, whatever stands before the decoding; what one alone may take, one takes."""
+
+    async def go() -> None:
+        pipeline = MeanPipeline()
+        runner = Runner(pipeline, TorchExecutor(pipeline.module, "cpu"), Metrics(), max_batch=4, max_queue=64)
+        large = bytes(cv2.imencode(".png", np.full((1000, 1000, 3), 7, np.uint8))[1])
+        engine = Engine([runner], Metrics(), Limits(max_pixels=1_000_000), 0, MemoryBudget(200 << 20))
+        await runner.start()
+        seconds = (await engine.plan(large)).cpu_seconds
+        fit = int(1e-9 * TOGETHER_NS_PER_PIXEL * 1_000_000 / seconds)
+        assert 1 <= fit < 8
+        one = partial(engine.infer, runner, large, None, None)
+        answers = await together([partial(outcome, one)] * 8, 1)
+        assert [isinstance(answer, ImageTooLarge) for answer in answers] == [False] * fit + [True] * (8 - fit)
+        # nested, as several images of which each is asked of several models
+        pairs = await together([partial(outcome, partial(together, [one, one], 1))] * 8, 1)
+        assert sum(isinstance(pair, ImageTooLarge) for pair in pairs) == 8 - fit // 2
+        small = await together([partial(outcome, partial(engine.infer, runner, png(3), None, None))] * 32, 4)
+        assert not any(isinstance(answer, Exception) for answer in small)
+        await one()  # a request of its own
         await engine.drain(5)
 
     asyncio.run(go())
