@@ -6,6 +6,8 @@ and tiles is used. A JPEG within a TIFF is decoded as any other.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import io
 import struct
 from collections.abc import Iterator
@@ -13,7 +15,7 @@ from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ImageFile
+from PIL import ImageFile, _imaging
 from PIL.TiffImagePlugin import TiffImageFile
 
 from models.codecs import jpeg
@@ -23,6 +25,11 @@ from models.headers import jpeg as jpeg_header
 from models.headers import tiff
 from models.headers.header import Frame, Header, TiffPage
 from models.headers.tiff import row_bytes
+
+# libtiff would write what is wrong with a client's file to stderr. Pillow has no switch for it; another build
+# of Pillow, whose libtiff is not found so, is only louder.
+with contextlib.suppress(AttributeError, OSError):
+    ctypes.CDLL(_imaging.__file__).TIFFSetErrorHandler(None)
 
 Samples = NDArray[np.uint8] | NDArray[np.uint16]
 

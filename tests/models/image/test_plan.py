@@ -327,8 +327,10 @@ def test_the_shortest_webp() -> None:
 
 
 def test_what_is_wrong_with_a_file_is_not_written_anywhere(capfd: pytest.CaptureFixture[str]) -> None:
-    for kind in ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF"):
-        data = saved(smooth(40, 40), kind)
+    files = [saved(smooth(40, 40), kind) for kind in ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF")]
+    codings = ("tiff_lzw", "tiff_adobe_deflate", "packbits")
+    files.extend(saved(smooth(40, 40), "TIFF", compression=coding) for coding in codings)
+    for data in files:
         for cut in (30, len(data) // 2):
             damaged = data[:cut] + bytes(20) + data[cut + 20 :]
             with contextlib.suppress(ImageInvalid, MediaTypeUnsupported):
