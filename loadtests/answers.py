@@ -86,6 +86,20 @@ def verdict(answer: Any) -> str | None:
     return None
 
 
+def matches(top_k: int) -> Check:
+    """Of `faces/identify`: so many names, their distances rise, each verdict is what its distance says."""
+
+    def check(answer: Any) -> str | None:
+        distances = [match["distance"] for match in answer["matches"]]
+        names = {match["name"] for match in answer["matches"]}
+        if len(names) != top_k or distances != sorted(distances):
+            return f"{len(names)} names at {distances}"
+        wrong = [m for m in answer["matches"] if m["verified"] != (m["distance"] <= answer["threshold"])]
+        return f"verified {wrong} of {answer['threshold']}" if wrong else None
+
+    return check
+
+
 def explanation(answer: Any) -> str | None:
     """Of `classify/explain`: a map, and its label."""
     return (

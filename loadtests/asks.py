@@ -11,7 +11,7 @@ from pathlib import Path
 
 from loadtests import answers
 from loadtests.answers import Check
-from loadtests.tasks import TASKS, Work, images_in, message, multipart
+from loadtests.tasks import TASKS, Work, body, images_in, message_to
 
 JSON = "application/json"
 """Explanations are images, unless JSON is asked for."""
@@ -26,6 +26,7 @@ CHECKS: Mapping[str, Check] = {
     "faces": answers.faces,
     "embed": answers.embeddings,
     "verify": answers.verdict,
+    "identify": answers.matches(10),
     "vectors": answers.vector,
     "explain": answers.explanation,
     "analyze": answers.analysis,
@@ -102,10 +103,9 @@ def ask(name: str) -> Ask:
     images = [album_of(name).pick() for _ in work.fields]
     check = CHECKS[name.removesuffix(GRPC)]
     if name.endswith(GRPC):
-        body = message(images, work.asked)
-        return Ask(name, work.method, body, check, {})
-    body = images[0] if len(images) == 1 else multipart(work.fields, images)
-    return Ask(name, work.path, body, check, {"Content-Type": work.content_type, "Accept": JSON})
+        return Ask(name, work.method, message_to(work, images), check, {})
+    headers = {"Content-Type": work.content_type, "Accept": JSON}
+    return Ask(name, work.path, body(work, images), check, headers)
 
 
 def drawer(mix: Mapping[str, float], seed: int) -> Callable[[], str]:

@@ -6,10 +6,13 @@ import contextlib
 import http.client
 import json
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from service.tasks import TASKS as SERVED
 from service.tasks.analyze import ANALYZE
@@ -19,6 +22,7 @@ from service.tasks.embed import EMBED
 from service.tasks.explain import EXPLAIN
 from service.tasks.faces.detect import FACES_DETECT
 from service.tasks.faces.embed import FACES_EMBED
+from service.tasks.faces.identify import FACES_IDENTIFY
 from service.tasks.faces.verify import FACES_VERIFY
 from service.tasks.stylize import STYLIZE
 from service.tasks.task import Task
@@ -26,6 +30,8 @@ from service.tasks.task import Task
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 IMAGES = DATA / "imagenet-sample"
 BOUNDARY = "lynceus-2b1f5c60a94e"
+GALLERY = 9
+"""The field of a message that holds known faces, each with a name and an embedding in its fields 1 and 2."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +47,7 @@ class Work:
         asked: the model that a request names.
         most: largest batch that is worth trying; canvases of style networks are large.
         limited: there is an in-process limit of it, see `chains.py`.
+        gallery: known faces that each request brings along.
     """
 
     task: Task[Any, Any]
@@ -51,6 +58,7 @@ class Work:
     asked: str = ""
     most: int = 32
     limited: bool = True
+    gallery: int = 0
 
     def __reduce__(self) -> tuple[Any, ...]:
         """For the processes of the limit: a task has functions that cannot be pickled, but a name."""
@@ -69,8 +77,13 @@ class Work:
 
     @property
     def fields(self) -> tuple[str, ...]:
-        """Names of a request's images; several make a multipart body."""
-        return self.task.images
+        """Names of a request's images."""
+        return self.task.images or (() if self.task.body is None else self.task.body.files)
+
+    @property
+    def plain(self) -> bool:
+        """Whether an image is all of a body; else that is a form."""
+        return len(self.fields) == 1 and not self.gallery
 
     @property
     def models(self) -> list[str]:
@@ -80,7 +93,7 @@ class Work:
     @property
     def content_type(self) -> str:
         """Of the bodies."""
-        if len(self.fields) == 1:
+        if self.plain:
             return "image/jpeg"
         return f"multipart/form-data; boundary={BOUNDARY}"
 
@@ -100,6 +113,7 @@ TASKS = {
     "verify": Work(FACES_VERIFY, "mtcnn", EMBEDDER, largest=True, images=FACES),
     "stylize": Work(STYLIZE, "paintings", most=4),
     "vectors": Work(EMBED, NET),
+    "identify": Work(FACES_IDENTIFY, "mtcnn", EMBEDDER, images=FACES, limited=False, gallery=100),
     "explain": Work(EXPLAIN, NET, limited=False),
     "analyze": Work(ANALYZE, NET, limited=False),
 }
@@ -129,17 +143,17 @@ def requests_of(work: Work, images: Sequence[Path]) -> list[tuple[Path, ...]]:
 @contextlib.contextmanager
 def bodies_of(work: Work, images: Sequence[Path]) -> Iterator[list[Path]]:
     """Files with the HTTP requests' bodies: the images as they are, or multipart ones made for a while."""
-    if len(work.fields) == 1:
+    if work.plain:
         yield list(images)
         return
-    with _written(multipart(work.fields, request) for request in _read(work, images)) as bodies:
+    with _written(body(work, request) for request in _read(work, images)) as bodies:
         yield bodies
 
 
 @contextlib.contextmanager
 def messages_of(work: Work, images: Sequence[Path]) -> Iterator[list[Path]]:
     """Files that hold the gRPC calls' messages, made for a while."""
-    with _written(message(request, work.asked) for request in _read(work, images)) as messages:
+    with _written(message_to(work, request) for request in _read(work, images)) as messages:
         yield messages
 
 
@@ -158,29 +172,60 @@ def _written(contents: Iterable[bytes]) -> Iterator[list[Path]]:
         yield paths
 
 
+def body(work: Work, images: Sequence[bytes]) -> bytes:
+    """The body of a request with these images, one for each field."""
+    if work.plain:
+        return images[0]
+    texts = {"gallery": json.dumps(known_faces(work.gallery)).encode()} if work.gallery else {}
+    return multipart(work.fields, images, texts)
+
+
+def message_to(work: Work, images: Sequence[bytes]) -> bytes:
+    """The message of a call with these images, one for each field."""
+    entries = (
+        _field(1, face["name"].encode()) + _field(2, np.array(face["embedding"], "<f4").tobytes())
+        for face in known_faces(work.gallery)
+    )
+    return message(images, work.asked) + b"".join(_field(GALLERY, entry) for entry in entries)
+
+
+@lru_cache
+def known_faces(count: int) -> list[dict[str, Any]]:
+    """A gallery of so many embeddings of nobody: unit vectors, always the same."""
+    rows = np.random.default_rng(2026).normal(size=(count, 128))
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    return [
+        {"name": f"person {index}", "embedding": row.astype(np.float32).tolist()}
+        for index, row in enumerate(rows)
+    ]
+
+
 def message(images: Sequence[bytes], model: str = "") -> bytes:
-    """A protobuf message whose fields 1, 2 ... are these bytes (https://protobuf.dev/programming-guides/encoding),
-    and the next one the model's name, if there is one."""
-    parts = []
-    for number, content in enumerate([*images, *([model.encode()] if model else [])], start=1):
-        length, varint = len(content), bytearray()
-        while length > 127:
-            varint.append(length & 127 | 128)
-            length >>= 7
-        parts.append(bytes([number << 3 | 2, *varint, length]) + content)
-    return b"".join(parts)
+    """A protobuf message whose fields 1, 2 ... are these bytes, and the next one the model's name, if any."""
+    contents = [*images, *([model.encode()] if model else [])]
+    return b"".join(_field(number, content) for number, content in enumerate(contents, start=1))
 
 
-def multipart(fields: Sequence[str], images: Sequence[bytes]) -> bytes:
-    """A `multipart/form-data` body (RFC 7578) of JPEGs, bounded by `BOUNDARY`."""
+def _field(number: int, content: bytes) -> bytes:
+    """A field of bytes on the wire (https://protobuf.dev/programming-guides/encoding)."""
+    length, varint = len(content), bytearray()
+    while length > 127:
+        varint.append(length & 127 | 128)
+        length >>= 7
+    return bytes([number << 3 | 2, *varint, length]) + content
+
+
+def multipart(
+    fields: Sequence[str], images: Sequence[bytes], texts: Mapping[str, bytes] | None = None
+) -> bytes:
+    """A `multipart/form-data` body (RFC 7578) of JPEGs and texts, bounded by `BOUNDARY`."""
+    begin = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="'
     parts = [
-        f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{field}"; filename="{field}.jpg"\r\n'
-        "Content-Type: image/jpeg\r\n\r\n".encode()
-        + image
-        + b"\r\n"
+        f'{begin}{field}"; filename="{field}.jpg"\r\nContent-Type: image/jpeg\r\n\r\n'.encode() + image
         for field, image in zip(fields, images, strict=True)
     ]
-    return b"".join([*parts, f"--{BOUNDARY}--\r\n".encode()])
+    parts += [f'{begin}{name}"\r\n\r\n'.encode() + text for name, text in (texts or {}).items()]
+    return b"".join([*(part + b"\r\n" for part in parts), f"--{BOUNDARY}--\r\n".encode()])
 
 
 def check_answer(address: str, work: Work, body: Path) -> None:

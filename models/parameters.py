@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from functools import cache
-from typing import Any, Self, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from models.errors import ECHO, ParameterInvalid, echoed
 
@@ -98,14 +98,46 @@ def checked(kind: type[M], given: Any) -> M:
     try:
         return kind.model_validate_json(given) if isinstance(given, bytes) else kind.model_validate(given)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        path = first["loc"]
-        if issubclass(kind, Parameters):
-            path = path[: 2 if path[0] in groups(kind) else 1]
-        name = ".".join(str(part) for part in path)[:ECHO] or "body"
-        if first["type"] == "extra_forbidden" and issubclass(kind, Parameters):
-            raise ParameterInvalid(name, _unknown(kind, path)) from None
-        raise ParameterInvalid(name, f"{name}: {first['msg']}") from None
+        raise _refused(kind, error) from None
+
+
+def checked_parts(kind: type[M], values: Mapping[str, Any], texts: Mapping[str, bytes]) -> M:
+    """The same of fields that come one by one, as a form has them.
+
+    Args:
+        kind: the model.
+        values: some of its fields by name.
+        texts: others of its fields by name, each as JSON text.
+
+    Raises:
+        ParameterInvalid: as `checked` does.
+    """
+    found = dict(values)
+    for name, text in texts.items():
+        try:
+            found[name] = _adapter(kind, name).validate_json(text)
+        except ValidationError as error:
+            raise _refused(kind, error, name) from None
+    return checked(kind, found)
+
+
+@cache
+def _adapter(kind: type[BaseModel], name: str) -> TypeAdapter[Any]:
+    field = kind.model_fields[name]
+    of_field: Any = Annotated[field.annotation, field]
+    return TypeAdapter(of_field)
+
+
+def _refused(kind: type[BaseModel], error: ValidationError, *within: str) -> ParameterInvalid:
+    """The first of a model's errors, by the path of its field."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    path = (*within, *first["loc"])
+    if issubclass(kind, Parameters):
+        path = path[: 2 if path[0] in groups(kind) else 1]
+    name = ".".join(str(part) for part in path)[:ECHO] or "body"
+    if first["type"] == "extra_forbidden" and issubclass(kind, Parameters):
+        return ParameterInvalid(name, _unknown(kind, path))
+    return ParameterInvalid(name, f"{name}: {first['msg']}")
 
 
 def _unknown(kind: type[Parameters], path: tuple[str | int, ...]) -> str:

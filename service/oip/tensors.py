@@ -10,7 +10,6 @@ import base64
 import math
 import struct
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Final
@@ -19,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import ECHO, ImageInvalid, ParameterInvalid, echoed
+from service.encoded import from_base64
 
 BYTES: Final = "BYTES"
 DTYPES: Final[dict[str, np.dtype[Any]]] = {
@@ -44,7 +44,6 @@ LIGHT: Final = 64 * 1024
 """Bytes in text that are read in the event loop; of binary data, which is only copied, 16 times as many."""
 
 Raw = bytes | memoryview
-_ALPHABET = str.maketrans("-_", "+/")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -188,20 +187,6 @@ class InputTensor:
 
     def _wrong(self, what: str) -> ParameterInvalid:
         return ParameterInvalid(self.name, f"the data of the input {echoed(self.name)}: {what}")
-
-
-def from_base64(text: str) -> bytes:
-    """What a text in base64, or a `data:` URL of one, stands for: in lines or not, in either alphabet of
-    RFC 4648, with padding or without.
-
-    Raises:
-        ValueError: it is no base64.
-    """
-    text = text.partition(",")[2] if text.startswith("data:") else text
-    with suppress(ValueError):  # most are plain
-        return base64.b64decode(text, validate=True)
-    text = "".join(map(str.strip, text.splitlines())).translate(_ALPHABET).rstrip("=")
-    return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
 
 
 def split_bytes(data: Raw, count: int) -> list[bytes]:

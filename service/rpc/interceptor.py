@@ -24,6 +24,7 @@ from service.rpc.context import (
     trailers,
 )
 from service.rpc.receive import COPIES, Frames, Method
+from service.rpc.wire import USUAL, Bounds
 
 logger = logging.getLogger(__name__)
 
@@ -45,15 +46,16 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
     Args:
         service: whose settings, keys, metrics and log are used.
         tasks: label of metrics by full method name; others are not counted.
+        bounds: of messages by full method name, where they are not the usual ones.
     """
 
-    def __init__(self, service: Service, tasks: Mapping[str, str]) -> None:
+    def __init__(self, service: Service, tasks: Mapping[str, str], bounds: Mapping[str, Bounds]) -> None:
         self._service = service
         self._handlers: dict[str, Handler] = {}
         limit = service.settings.max_connections  # and as many again of calls that need no key
         self._calls, self._open_calls = Semaphore(limit), Semaphore(limit)
         self._open_streams = Semaphore(OPEN_STREAMS)
-        self._tasks = tasks
+        self._tasks, self._bounds = tasks, bounds
         for task in tasks.values():  # created at the start, so that a rate sees its first rise
             service.metrics.requests.labels(task, "grpc", INTERNAL.code)
 
@@ -80,7 +82,8 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
         is_open = name.startswith(OPEN)
         service, write = self._service, handler.response_serializer
         parse = handler.request_deserializer
-        method = Method(service.engine, service.settings, name, parse, is_open=is_open)
+        bounds = self._bounds.get(name, USUAL)
+        method = Method(service.engine, service.settings, name, parse, bounds, is_open=is_open)
         if not handler.response_streaming:
             places = self._open_calls if is_open else self._calls
             answer = self._single(name, places, method, handler.unary_unary)

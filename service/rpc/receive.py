@@ -20,7 +20,7 @@ from service.engine.memory import BodyReservation
 from service.errors import DeadlineExceeded, RequestTimeout
 from service.inflater import Inflater
 from service.rpc.context import Call
-from service.rpc.wire import FRAMING, check, data_fields, layout_of
+from service.rpc.wire import Bounds, check, data_fields, layout_of
 from service.settings import Settings
 
 M = TypeVar("M")
@@ -30,9 +30,6 @@ COPIES: Final = 2
 
 EXPANSION: Final = 8
 """Bytes that a number of one byte on the wire takes once parsed, at most."""
-
-TENSORS: Final = ("inference.InferTensorContents",)
-"""Messages whose repeated numbers are a tensor's values."""
 
 
 class Frame(Generic[M]):
@@ -66,6 +63,7 @@ class Method:
         settings: the limits.
         name: as gRPC has it, `/package.Service/Method`.
         parse: the generated deserializer, bytes -> message.
+        bounds: of its messages.
         is_open: it needs no key.
 
     Attributes:
@@ -78,18 +76,19 @@ class Method:
         settings: Settings,
         name: str,
         parse: Callable[[bytes | bytearray], Any],
+        bounds: Bounds,
         *,
         is_open: bool,
     ) -> None:
         self._engine, self.memory = engine, engine.memory
         self._parse = parse
         taken = descriptor_pool.Default().FindMethodByName(name[1:].replace("/", ".")).input_type
-        self._layout = layout_of(taken, TENSORS)
+        self._bounds, self._layout = bounds, layout_of(taken, bounds.holders)
         single, several = data_fields(taken)
         data = settings.max_body_bytes
         if not several:
-            data = min(single * settings.max_image_bytes, data)
-        self._most = data + FRAMING
+            data = min(single * settings.max_image_bytes + bounds.data, data)
+        self._most = data + bounds.framing
         self._seconds = settings.timeout_seconds
         if is_open:
             self._seconds = min(self._seconds, settings.header_timeout_seconds)
@@ -134,7 +133,7 @@ class Method:
             encoding = "gzip" if raw[:1] == b"\x1f" else "deflate"
             inflater = Inflater(raw, encoding, self._most, "message")
             whole = await inflater.whole(lambda size: body.grow(COPIES * size), self._engine.in_decoder)
-        numbers = check(whole, self._layout)
+        numbers = check(whole, self._layout, self._bounds)
         if numbers:
             body.grow(EXPANSION * numbers)
         left = call.time_remaining()

@@ -20,7 +20,7 @@ from service.rpc.inference import TASKS as INFERENCE_TASKS
 from service.rpc.inference import Inference
 from service.rpc.interceptor import RequestInterceptor
 from service.rpc.vision import SERVICE as VISION
-from service.rpc.vision import Vision, labels
+from service.rpc.vision import Vision, bounds, labels
 from service.rpc.wire import FRAMING
 from service.settings import Settings
 
@@ -52,7 +52,7 @@ class Server:
         tasks = {f"/{vision}/{method}": task for method, task in labels().items()}
         tasks |= {f"/{tensors}/{method}": task for method, task in INFERENCE_TASKS.items()}
         self._server = grpc.aio.server(
-            interceptors=(RequestInterceptor(service, tasks),), options=_options(settings, shared)
+            interceptors=(RequestInterceptor(service, tasks, bounds()),), options=_options(settings, shared)
         )
         self._stopping = stopping = asyncio.Event()
         own = (Vision(service, stopping).handlers(), Inference(service, stopping).handlers())

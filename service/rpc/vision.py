@@ -21,18 +21,39 @@ from service.rpc.context import Call, current, deadline_of
 from service.rpc.receive import Frames
 from service.rpc.streams import in_order
 from service.rpc.stubs import vision_pb2 as pb
+from service.rpc.wire import FRAMING, Bounds
 from service.tasks import TASKS
-from service.tasks.task import Task
+from service.tasks.task import Body, Task
 
 SERVICE: Final = pb.DESCRIPTOR.services_by_name["Vision"]
 FORMAT: Final = "format"
 """The field that asks for an image as the answer, and in which format."""
+FLOAT: Final = 4
+"""Bytes of a number in a message."""
+ENTRY: Final = 16
+"""Bytes of the tags and lengths of an entry of a list."""
 
 
 def labels() -> dict[str, str]:
     """Label of metrics by method; methods that are no task are not counted."""
     found = {task.method: task.name for task in TASKS}
     return found | {f"{task.method}Stream": f"{task.name}_stream" for task in TASKS if task.stream}
+
+
+def bounds() -> dict[str, Bounds]:
+    """Of the messages of tasks that take a long list, by full method name."""
+    return {
+        f"/{SERVICE.full_name}/{task.method}": Bounds(
+            entries=rows.entries,
+            framing=FRAMING + rows.entries * (rows.text + ENTRY),
+            numbers=rows.numbers * FLOAT,
+            holders=(f"{SERVICE.file.package}.{rows.message}",),
+            advice="",
+            data=rows.numbers * FLOAT,
+        )
+        for task in TASKS
+        if (rows := task.rows) is not None
+    }
 
 
 class Vision:
@@ -71,13 +92,14 @@ class Vision:
 
     async def _answer(self, task: Task[Any, Any], request: Any, context: RequestContext) -> Any:
         """The reply to one request for a task."""
-        service, fields = self._service, given(request)
+        service = self._service
+        if task.rows is not None:
+            fields, body = await service.engine.in_decoder(partial(_taken, task, request), context.deadline)
+        else:
+            fields, body = _taken(task, request)
         image_format = fields.pop(FORMAT, "jpeg" if task.run is None else None)
         images = {name: fields.pop(name, b"") for name in task.images}
-        taken: Any = images
-        if task.body is not None:
-            body = {name: fields.pop(name) for name in task.body.model_fields if name in fields}
-            taken = checked(task.body, body)
+        taken: Any = images if body is None else body
         params = task.params.of(fields)
         reply = SERVICE.methods_by_name[task.method].output_type
         if image_format is not None:
@@ -102,3 +124,12 @@ class Vision:
                 yield frame(problem=problem)
             else:
                 yield frame(result=outcome)
+
+
+def _taken(task: Task[Any, Any], request: Any) -> tuple[dict[str, Any], Body | None]:
+    """The fields of a request, and the task's body made of those that are its."""
+    fields = given(request)
+    if task.body is None:
+        return fields, None
+    body = {name: fields.pop(name) for name in task.body.model_fields if name in fields}
+    return fields, checked(task.body, body)

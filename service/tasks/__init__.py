@@ -12,6 +12,7 @@ from service.tasks.explain import EXPLAIN
 from service.tasks.faces.compare import FACES_COMPARE
 from service.tasks.faces.detect import FACES_DETECT
 from service.tasks.faces.embed import FACES_EMBED
+from service.tasks.faces.identify import FACES_IDENTIFY
 from service.tasks.faces.verify import FACES_VERIFY
 from service.tasks.stylize import STYLIZE
 from service.tasks.task import Task
@@ -25,6 +26,7 @@ TASKS: tuple[Task[Any, Any], ...] = (
     FACES_EMBED,
     FACES_VERIFY,
     FACES_COMPARE,
+    FACES_IDENTIFY,
     STYLIZE,
     ANALYZE,
 )

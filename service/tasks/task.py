@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,40 @@ class AnswerModel(BaseModel):
     """Base of every answer: fields may be results with attributes of those names; others are a bug."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, from_attributes=True, protected_namespaces=())
+
+
+class Body(BaseModel):
+    """Base of the body of a task that takes more than images: what it does not name are parameters.
+
+    Attributes:
+        files: those of its fields that are encoded images; where there are some, it may come as a form, with
+            the other fields as JSON texts.
+    """
+
+    model_config = ConfigDict(extra="allow", arbitrary_types_allowed=True, protected_namespaces=())
+    files: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def parameters(self) -> list[tuple[str, Any]]:
+        """Names and values beside its own fields; null is as if left out."""
+        return [(name, value) for name, value in (self.model_extra or {}).items() if value is not None]
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The long list that a task's body may hold: by so much the transports' bounds of a body are wider.
+
+    Attributes:
+        entries: of the list.
+        numbers: in all entries together.
+        text: bytes of UTF-8 of an entry's texts.
+        message: name of the gRPC message of an entry.
+    """
+
+    entries: int
+    numbers: int
+    text: int
+    message: str
 
 
 class Size(AnswerModel):
@@ -119,7 +153,8 @@ class Task(Generic[P, R]):
         answer: type of its JSON answer; None: it answers images only.
         example: of that answer.
         images: names of its images; none where `body` is what it takes.
-        body: the JSON body of a task without images.
+        body: what a task takes that is not images alone: a JSON body.
+        rows: the long list in that body, where there is one.
         several: whether a request may hold several images, each answered by itself.
         run: engine, images (or body), parameters, context -> the result.
         present: the result, the parameters -> the answer.
@@ -140,7 +175,8 @@ class Task(Generic[P, R]):
     answer: Any = None
     example: Document = field(default_factory=dict)
     images: tuple[str, ...] = ("image",)
-    body: type[BaseModel] | None = None
+    body: type[Body] | None = None
+    rows: Rows | None = None
     several: bool = True
     run: Callable[[Engine, Any, P, RequestContext], Awaitable[Answer[R]]] | None = None
     present: Callable[[Answer[R], P], AnswerModel] | None = None

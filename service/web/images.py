@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from models.errors import ImageInvalid, MediaTypeUnsupported, ParameterInvalid, echoed
 from models.headers.accepted import MEDIA_TYPES
-from service.oip.tensors import from_base64
+from service.encoded import from_base64
 from service.web.json_text import Structure, parse_json
 from service.web.multipart import Malformed, boundary_of, split
 from service.web.request import Request
@@ -75,10 +75,16 @@ def form_of(body: bytes, content_type: str, fields: Sequence[str], most: int) ->
             came = [*form.images, *(key for key, _ in form.parameters)][:NAMES]
             there = f"; there are {', '.join(map(echoed, came))}" if came else ""
             raise ParameterInvalid(name, f"the body has no {name!r}: an image is needed there{there}")
-    for name in form.images:
-        if name not in fields:
-            raise ParameterInvalid(name, f"there is no field {echoed(name)}; send {', '.join(fields)}")
-    return form
+    return _known(form, fields)
+
+
+def parts_of(body: bytes, content_type: str, fields: Sequence[str]) -> Form:
+    """What is in a form whose fields are images and JSON texts, each of them at most once.
+
+    Raises:
+        ParameterInvalid: it is no form, has other files, or more of something than it may.
+    """
+    return _known(_multipart(body, content_type, fields, len(fields)), fields)
 
 
 async def read_images(request: Request, fields: Sequence[str]) -> Form:
@@ -123,6 +129,13 @@ def only(images: Mapping[str, list[bytes]]) -> dict[str, bytes]:
         if len(found) > 1:
             raise ParameterInvalid(name, f"{len(found)} images named {name!r}; send one")
     return {name: found.pop() for name, found in images.items()}
+
+
+def _known(form: Form, fields: Sequence[str]) -> Form:
+    for name in form.images:
+        if name not in fields:
+            raise ParameterInvalid(name, f"there is no field {echoed(name)}; send {', '.join(fields)}")
+    return form
 
 
 def _multipart(body: bytes, content_type: str, fields: Sequence[str], most: int) -> Form:

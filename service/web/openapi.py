@@ -26,6 +26,7 @@ from service.errors import (
     Unauthenticated,
 )
 from service.tasks import TASKS
+from service.tasks.task import Body
 from service.web.images import FORM, JSON, RAW
 from service.web.request import FORMATS as ACCEPTED
 from service.web.route import Headers, Route, is_plain
@@ -135,6 +136,20 @@ def json_body(schema: str, **others: Node) -> Node:
     """The body of a request that is JSON of a schema, or of another type."""
     content = {JSON: {"schema": {"$ref": REFERENCE.format(model=schema)}}} | others
     return {"required": True, "content": content}
+
+
+def task_body(body: type[Body]) -> Node:
+    """The body of a task that takes more than images: JSON, or a form where it may hold some."""
+    if not body.files:
+        return json_body(body.__name__)
+    named: Node = {}
+    for name, field in body.model_fields.items():
+        about = {} if field.description is None else {"description": field.description}
+        text = {"type": "string", "contentMediaType": JSON}
+        named[name] = (BINARY if name in body.files else text) | about
+    required = [name for name, field in body.model_fields.items() if field.is_required()]
+    form = {"schema": {"type": "object", "properties": named, "required": required}}
+    return json_body(body.__name__, **{FORM: form})
 
 
 def document(routes: Sequence[Route]) -> Node:

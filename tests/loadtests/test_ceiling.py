@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import email
+import json
 import os
 from pathlib import Path
 
@@ -13,7 +14,16 @@ from loadtests.ceiling import Round, batches_of, median_round, table
 from loadtests.limit import layouts
 from loadtests.loadgen import Load, arguments
 from loadtests.server import free_port, status
-from loadtests.tasks import TASKS, bodies_of, images_in, message, requests_of
+from loadtests.tasks import (
+    TASKS,
+    bodies_of,
+    body,
+    images_in,
+    known_faces,
+    message,
+    message_to,
+    requests_of,
+)
 from service.rpc.stubs import vision_pb2 as pb
 from service.telemetry.metrics import Metrics
 
@@ -98,6 +108,23 @@ def test_no_pictures_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
 
 def test_a_closed_port_has_no_status() -> None:
     assert status(f"127.0.0.1:{free_port()}", "/readyz") is None
+
+
+def test_a_gallery_travels_with_its_image() -> None:
+    work = TASKS["identify"]
+    known = known_faces(work.gallery)
+    request = pb.IdentifyFaceRequest.FromString(message_to(work, [b"image"]))
+    assert (request.image, len(request.gallery)) == (b"image", work.gallery)
+    for entry, face in zip(request.gallery, known, strict=True):
+        assert (entry.name, list(entry.embedding)) == (face["name"], face["embedding"])
+    form = f"Content-Type: {work.content_type}\r\n\r\n".encode() + body(work, [b"image"])
+    image, gallery = (
+        part.get_payload(decode=True)
+        for part in email.message_from_bytes(form).walk()
+        if not part.is_multipart()
+    )
+    assert image == b"image"
+    assert json.loads(bytes(gallery)) == known
 
 
 @pytest.mark.parametrize("size", [0, 1, 127, 128, 300_000])

@@ -408,6 +408,62 @@ class CompareFacesRequest(_message.Message):
     threshold: float
     def __init__(self, a: _Optional[_Union[Embedding, _Mapping]] = ..., b: _Optional[_Union[Embedding, _Mapping]] = ..., embedder: _Optional[str] = ..., threshold: _Optional[float] = ...) -> None: ...
 
+class GalleryEntry(_message.Message):
+    __slots__ = ("name", "embedding")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    EMBEDDING_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    embedding: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, name: _Optional[str] = ..., embedding: _Optional[_Iterable[float]] = ...) -> None: ...
+
+class IdentifyFaceRequest(_message.Message):
+    __slots__ = ("image", "model", "embedder", "threshold", "face_select", "top_k", "sha256", "embedding", "gallery")
+    IMAGE_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    EMBEDDER_FIELD_NUMBER: _ClassVar[int]
+    THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    FACE_SELECT_FIELD_NUMBER: _ClassVar[int]
+    TOP_K_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    EMBEDDING_FIELD_NUMBER: _ClassVar[int]
+    GALLERY_FIELD_NUMBER: _ClassVar[int]
+    image: bytes
+    model: str
+    embedder: str
+    threshold: float
+    face_select: FaceSelect
+    top_k: int
+    sha256: str
+    embedding: _containers.RepeatedScalarFieldContainer[float]
+    gallery: _containers.RepeatedCompositeFieldContainer[GalleryEntry]
+    def __init__(self, image: _Optional[bytes] = ..., model: _Optional[str] = ..., embedder: _Optional[str] = ..., threshold: _Optional[float] = ..., face_select: _Optional[_Union[FaceSelect, str]] = ..., top_k: _Optional[int] = ..., sha256: _Optional[str] = ..., embedding: _Optional[_Iterable[float]] = ..., gallery: _Optional[_Iterable[_Union[GalleryEntry, _Mapping]]] = ...) -> None: ...
+
+class Match(_message.Message):
+    __slots__ = ("name", "distance", "similarity", "verified")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    DISTANCE_FIELD_NUMBER: _ClassVar[int]
+    SIMILARITY_FIELD_NUMBER: _ClassVar[int]
+    VERIFIED_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    distance: float
+    similarity: float
+    verified: bool
+    def __init__(self, name: _Optional[str] = ..., distance: _Optional[float] = ..., similarity: _Optional[float] = ..., verified: _Optional[bool] = ...) -> None: ...
+
+class IdentifyFaceReply(_message.Message):
+    __slots__ = ("probe", "matches", "threshold", "metric", "model")
+    PROBE_FIELD_NUMBER: _ClassVar[int]
+    MATCHES_FIELD_NUMBER: _ClassVar[int]
+    THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    METRIC_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    probe: Face
+    matches: _containers.RepeatedCompositeFieldContainer[Match]
+    threshold: float
+    metric: str
+    model: Version
+    def __init__(self, probe: _Optional[_Union[Face, _Mapping]] = ..., matches: _Optional[_Iterable[_Union[Match, _Mapping]]] = ..., threshold: _Optional[float] = ..., metric: _Optional[str] = ..., model: _Optional[_Union[Version, _Mapping]] = ...) -> None: ...
+
 class StylizeRequest(_message.Message):
     __slots__ = ("image", "model", "style", "strength", "format")
     IMAGE_FIELD_NUMBER: _ClassVar[int]

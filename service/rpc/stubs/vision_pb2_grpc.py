@@ -74,6 +74,11 @@ class VisionStub:
                 request_serializer=service_dot_rpc_dot_stubs_dot_vision__pb2.CompareFacesRequest.SerializeToString,
                 response_deserializer=service_dot_rpc_dot_stubs_dot_vision__pb2.Verdict.FromString,
                 _registered_method=True)
+        self.IdentifyFace = channel.unary_unary(
+                '/lynceus.v1.Vision/IdentifyFace',
+                request_serializer=service_dot_rpc_dot_stubs_dot_vision__pb2.IdentifyFaceRequest.SerializeToString,
+                response_deserializer=service_dot_rpc_dot_stubs_dot_vision__pb2.IdentifyFaceReply.FromString,
+                _registered_method=True)
         self.Stylize = channel.unary_unary(
                 '/lynceus.v1.Vision/Stylize',
                 request_serializer=service_dot_rpc_dot_stubs_dot_vision__pb2.StylizeRequest.SerializeToString,
@@ -161,6 +166,13 @@ class VisionServicer:
 
     def CompareFaces(self, request, context):
         """The same verdict from two embeddings that this service gave before.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def IdentifyFace(self, request, context):
+        """Whom of a gallery of embeddings, given with it, a face shows. Nothing is kept.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -255,6 +267,11 @@ def add_VisionServicer_to_server(servicer, server):
                     servicer.CompareFaces,
                     request_deserializer=service_dot_rpc_dot_stubs_dot_vision__pb2.CompareFacesRequest.FromString,
                     response_serializer=service_dot_rpc_dot_stubs_dot_vision__pb2.Verdict.SerializeToString,
+            ),
+            'IdentifyFace': grpc.unary_unary_rpc_method_handler(
+                    servicer.IdentifyFace,
+                    request_deserializer=service_dot_rpc_dot_stubs_dot_vision__pb2.IdentifyFaceRequest.FromString,
+                    response_serializer=service_dot_rpc_dot_stubs_dot_vision__pb2.IdentifyFaceReply.SerializeToString,
             ),
             'Stylize': grpc.unary_unary_rpc_method_handler(
                     servicer.Stylize,
@@ -508,6 +525,33 @@ class Vision:
             '/lynceus.v1.Vision/CompareFaces',
             service_dot_rpc_dot_stubs_dot_vision__pb2.CompareFacesRequest.SerializeToString,
             service_dot_rpc_dot_stubs_dot_vision__pb2.Verdict.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def IdentifyFace(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lynceus.v1.Vision/IdentifyFace',
+            service_dot_rpc_dot_stubs_dot_vision__pb2.IdentifyFaceRequest.SerializeToString,
+            service_dot_rpc_dot_stubs_dot_vision__pb2.IdentifyFaceReply.FromString,
             options,
             channel_credentials,
             insecure,

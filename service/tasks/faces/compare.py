@@ -15,7 +15,7 @@ from service.engine.engine import Answer, Engine
 from service.request import RequestContext
 from service.tasks.faces.embed import VERSION_EXAMPLE
 from service.tasks.faces.shared import EmbedderName, ModelVersion, Threshold
-from service.tasks.task import AnswerModel, Task
+from service.tasks.task import AnswerModel, Body, Task
 from service.telemetry.timing import Timing
 
 
@@ -31,7 +31,7 @@ class EmbeddingBody(BaseModel):
     model: ModelVersion
 
 
-class CompareBody(BaseModel):
+class CompareBody(Body):
     """Two embeddings of one model."""
 
     a: EmbeddingBody

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from functools import partial
 from typing import Annotated
 
@@ -16,10 +17,11 @@ import torch
 from pydantic import Field
 
 from models.faces.align import cut_faces
-from models.faces.result import Embedding, Face, Faces
+from models.faces.result import Embedding, Face, FaceOptions, Faces
+from models.faces.verify import select_face
 from models.image import Image
 from models.pipeline import Prepared
-from service.engine.engine import Engine, together
+from service.engine.engine import Engine, KeptImage, together
 from service.engine.runner import Runner
 from service.request import RequestContext
 from service.tasks.task import AnswerModel, ImageAnswer
@@ -36,6 +38,13 @@ Threshold = Annotated[
     float | None,
     Field(ge=0, le=10, description="largest distance of one person's faces; the model's own if left out"),
 ]
+
+
+class FaceSelect(StrEnum):
+    """Which face of an image counts: the largest, or the only one there may be."""
+
+    LARGEST = "largest"
+    ONLY = "only"
 
 
 class ModelVersion(AnswerModel):
@@ -85,3 +94,29 @@ async def embed_faces(
         embedder.window,
     )
     return [answer.result for answer in answers], Timing.slowest(answer.timing for answer in answers)
+
+
+async def embed_selected(
+    engine: Engine,
+    data: bytes | KeptImage,
+    detector: Runner,
+    embedder: Runner,
+    face_select: FaceSelect,
+    context: RequestContext,
+    name: str | None = None,
+) -> tuple[Face, Embedding, Timing]:
+    """The face of an image that counts, and its embedding.
+
+    Args:
+        data: the image.
+        name: of the image, for the errors.
+
+    Raises:
+        FaceNotFound, FacesMany: with that name.
+        Exception: as `Engine.infer` does.
+    """
+    with engine.kept(min_side=CHIP_SIDE) as kept:
+        found = await engine.infer(detector, data, FaceOptions(), context.deadline, keep=kept)
+        face = select_face(found.result, face_select.value, name)
+        vectors, timing = await embed_faces(engine, kept.image, [face], embedder, context)
+    return face, vectors[0], found.timing + timing

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import partial
 from typing import Any, cast
 
 from pydantic import Field
 
 from models.errors import FaceNotFound, FacesMany, ModelError, ParameterInvalid
-from models.faces.result import Embedding, Face, FaceOptions
-from models.faces.verify import Verdict, compare, select_face
+from models.faces.result import Embedding, Face
+from models.faces.verify import Verdict, compare
 from models.parameters import Parameters
 from models.pipeline import Kind
 from service.engine.engine import Answer, Engine, outcome, together
@@ -20,22 +19,15 @@ from service.request import RequestContext
 from service.tasks.faces.compare import FACES_COMPARE, VerdictAnswer, verdict_answer
 from service.tasks.faces.embed import FACE_EXAMPLE
 from service.tasks.faces.shared import (
-    CHIP_SIDE,
     DetectorName,
     EmbedderName,
     FaceAnswer,
+    FaceSelect,
     Threshold,
-    embed_faces,
+    embed_selected,
 )
 from service.tasks.task import Images, Task
 from service.telemetry.timing import Timing
-
-
-class FaceSelect(StrEnum):
-    """Which face of an image counts: the largest, or the only one there may be."""
-
-    LARGEST = "largest"
-    ONLY = "only"
 
 
 class FacesVerifyParams(Parameters):
@@ -72,16 +64,14 @@ async def run(
 
     async def one(name: str) -> tuple[Face, Embedding, Timing]:
         try:
-            with engine.kept(min_side=CHIP_SIDE) as kept:
-                found = await engine.infer(detector, images[name], FaceOptions(), context.deadline, keep=kept)
-                face = select_face(found.result, params.face_select.value, name)
-                vectors, timing = await embed_faces(engine, kept.image, [face], embedder, context)
+            return await embed_selected(
+                engine, images[name], detector, embedder, params.face_select, context, name
+            )
         except ParameterInvalid:
             raise
         except ModelError as error:
             error.image = name
             raise
-        return face, vectors[0], found.timing + timing
 
     found = await together([partial(outcome, partial(one, name)) for name in "ab"], 2)
     for error in found:  # a's before b's, whichever was first

@@ -12,8 +12,9 @@ const SHOWN = 512; // numbers of an embedding that are drawn
 export function showAnswer(parent, answer, views, parameters) {
   const parts = [];
   if (typeof answer.verified === "boolean") parts.push(verdict(answer));
+  if (Array.isArray(answer.matches)) parts.push(matches(answer));
   for (const [name, view] of views) {
-    const own = views.size > 1 ? answer.faces?.[name] : answer;
+    const own = views.size > 1 ? answer.faces?.[name] : named(answer);
     const size = own?.image ?? { width: view.bitmap.width, height: view.bitmap.height };
     const found = regions(own, parameters, size);
     view.show(found);
@@ -36,6 +37,28 @@ function lists(value, name = "") {
     else if (!["box", "landmarks", "heat"].includes(key)) parts.push(...lists(inner, key === "results" ? name : key));
   }
   return parts;
+}
+
+/** Whom a face shows, nearest first. */
+function matches({ matches: found, threshold, metric }) {
+  const rows = found.map(({ name, distance, verified }) =>
+    element(
+      "li",
+      {},
+      element("span", { textContent: verified ? `${name}: the same person` : name }),
+      element("span", { className: "number", textContent: distance.toFixed(3) }),
+      element("meter", { min: 0, max: 2 * threshold || 1, low: threshold, high: threshold, optimum: 0, value: distance }),
+    ),
+  );
+  const list = element("ol", { className: "rows", ariaLabel: "matches" }, ...rows);
+  const text = `${metric} distance; the same person up to ${threshold}`;
+  return element("figure", {}, element("figcaption", { className: "muted", textContent: text }), list);
+}
+
+/** The answer with the face labelled by the name that it was given. */
+function named(answer) {
+  const best = answer.matches?.[0];
+  return answer.probe && best?.verified ? { ...answer, probe: { ...answer.probe, label: best.name } } : answer;
 }
 
 function labels(entries, name) {

@@ -3,6 +3,7 @@
 import { showAnswer, showTiming } from "./answer.js";
 import { controls, values } from "./controls.js";
 import { byId, element } from "./dom.js";
+import { Gallery } from "./gallery.js";
 import { follow } from "./job.js";
 import { View } from "./view.js";
 
@@ -10,6 +11,7 @@ const SAMPLES = ["cat", "coffee", "astronaut"];
 const DEBOUNCE_MS = 120;
 
 const state = { key: "", tasks: [], task: null, files: new Map(), views: new Map(), choices: {}, running: null, timer: 0 };
+const isFile = (schema) => (schema.items ?? schema).format === "binary";
 
 const api = {
   /** fetch with the API key; a problem is thrown as an Error with its text. */
@@ -22,6 +24,8 @@ const api = {
     throw new Error(problem.detail ?? problem.title ?? `${response.status} ${response.statusText}`);
   },
 };
+
+const gallery = new Gallery(api, () => later());
 
 /** The tasks that take images and whose models are served. */
 function tasksOf(document, models) {
@@ -38,7 +42,8 @@ function tasksOf(document, models) {
       path: path.slice(1),
       name: path.slice("/v1/".length),
       summary: post.description ?? post.summary,
-      slots: form.required,
+      slots: Object.keys(form.properties).filter((name) => isFile(form.properties[name])),
+      hasGallery: "gallery" in form.properties,
       parameters,
       isJob: status === "202",
       hasJson: content.includes("application/json"),
@@ -68,7 +73,7 @@ function open(task, models) {
   controls(byId("controls"), task.parameters, choicesOf(task, models), () => later());
   byId("parameters").hidden = task.parameters.length === 0;
   byId("json-details").hidden = !task.hasJson;
-  byId("slots").replaceChildren(...task.slots.map(slot));
+  byId("slots").replaceChildren(...task.slots.map(slot), ...(task.hasGallery ? [gallery.element] : []));
   clear();
   const last = [...state.files.values()].at(-1);
   if (task.slots.length === 1 && last) put(task.slots[0], last);
@@ -125,7 +130,8 @@ function later(wait = DEBOUNCE_MS) {
   if (!state.task.isJob) state.timer = setTimeout(run, wait);
 }
 
-const complete = () => state.task.slots.every((name) => state.views.has(name) && state.files.has(name));
+const complete = () =>
+  state.task.slots.every((name) => state.views.has(name) && state.files.has(name)) && !(state.task.hasGallery && gallery.isEmpty);
 
 function address() {
   const query = new URLSearchParams([...values(byId("controls"))]).toString();
@@ -155,8 +161,9 @@ async function run() {
   }
 }
 
-function send(accept, signal) {
+async function send(accept, signal) {
   const form = new FormData();
+  if (state.task.hasGallery) form.append("gallery", JSON.stringify(await gallery.entries(values(byId("controls")), signal)));
   for (const name of state.task.slots) form.append(name, state.files.get(name), state.files.get(name).name || name);
   return api.request(address(), { method: "POST", body: form, headers: { Accept: accept }, signal });
 }
@@ -192,6 +199,7 @@ function curl() {
   if (state.key) parts.push('-H "X-API-Key: $KEY"');
   if (task.imageFirst) parts.push("-H 'Accept: image/jpeg' -o answer.jpg");
   for (const name of task.slots) parts.push(`-F '${name}=@${(state.files.get(name)?.name ?? `${name}.jpg`).replaceAll("'", "")}'`);
+  if (task.hasGallery) parts.push("-F 'gallery=<gallery.json'");
   byId("curl").textContent = `${parts.join(" ")} '${new URL(address(), document.baseURI)}'`;
 }
 

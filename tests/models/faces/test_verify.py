@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from models.errors import FaceNotFound, FacesMany, ParameterInvalid
 from models.faces.dlib_resnet import TEMPLATE
 from models.faces.result import Embedding, Face, Faces
-from models.faces.verify import compare, select_face
+from models.faces.verify import compare, rank, select_face, stack
 from models.pipeline import Card, FaceSpace, Kind
 from tests.models.faces.portraits import embedder, portrait, portraits
 from tests.paths import needs_shared
@@ -78,6 +79,42 @@ def test_a_threshold_must_be_a_distance(threshold: float) -> None:
     with pytest.raises(ParameterInvalid) as caught:
         compare(embedding([1, 2, 3, 4]), embedding([1, 2, 3, 4]), CARD, threshold)
     assert caught.value.parameter == "threshold"
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+@settings(deadline=None)
+@given(VECTORS, st.lists(VECTORS, min_size=1, max_size=12), st.floats(0, 5), st.integers(1, 14))
+def test_a_ranking_is_that_of_its_pairs(
+    metric: Literal["euclidean", "cosine"],
+    probe: list[float],
+    gallery: list[list[float]],
+    threshold: float,
+    top_k: int,
+) -> None:
+    card = Card("small", Kind.EMBED, "none", "ab" * 32, face_space=FaceSpace(4, 0.6, TEMPLATE, metric))
+    vectors = [np.array(row, np.float32) for row in gallery]
+    found = rank(embedding(probe).vector, stack("gallery", vectors, card), card, threshold, top_k)
+    pairs = [compare(embedding(probe), embedding(row), card, threshold) for row in gallery]
+    assert len(found.order) == min(top_k, len(gallery))
+    assert len(set(found.order.tolist())) == len(found.order)
+    for place, distance, similarity in zip(found.order, found.distances, found.similarities, strict=True):
+        assert distance == pytest.approx(pairs[place].distance, rel=1e-9, abs=1e-12)
+        assert similarity == pytest.approx(pairs[place].similarity, abs=1e-12)
+    ranked = [(distance, place) for distance, place in zip(found.distances, found.order, strict=True)]
+    assert ranked == sorted(ranked)  # of equal ones the earlier first
+    left = set(range(len(gallery))) - set(found.order.tolist())
+    assert all(pairs[place].distance >= found.distances[-1] - 1e-9 for place in left)
+    assert (found.threshold, found.metric, found.model) == (threshold, metric, card.sha256)
+
+
+@pytest.mark.parametrize(
+    "wrong", [[1, 2, 3], [1, 2, 3, 4, 5], [0, 0, 0, 0], [1, 2, 3, math.nan], [1, math.inf, 3, 4]]
+)
+def test_what_a_gallery_must_not_hold(wrong: list[float]) -> None:
+    good = np.ones(4, np.float32)
+    with pytest.raises(ParameterInvalid) as caught:
+        stack("gallery", [good, good, np.array(wrong, np.float32)], CARD)
+    assert caught.value.parameter == "gallery.2.embedding"
 
 
 def test_the_face_that_is_meant() -> None:

@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 
 from models.errors import ParameterInvalid
 from service.oip.stubs import open_inference_pb2 as oi
-from service.rpc.receive import TENSORS
 from service.rpc.stubs import vision_pb2 as pb
-from service.rpc.wire import ENTRIES, FIELDS, FRAMING, NUMBERS, check, layout_of
+from service.rpc.wire import ENTRIES, FIELDS, FRAMING, NUMBERS, TENSORS, check, layout_of
 from tests.paths import SHARED
 from tests.service.rpc.messages import METHODS, field, filled, hostile, path
 
