@@ -1,12 +1,12 @@
-"""Does the service stay as it was? Hours at 60% of what it can do, an overload of 200%, and 60% again.
+"""Does the service stay as it was? An hour at 60% of what it can do, an overload of 200%, and 60% again.
 
     python -m loadtests.soak --minutes 60 --overload 3 --after 5
 
 The mix is that of `slo.toml`; an open load of Poisson arrivals, every answer checked. What the service can do
-is measured first: right answers a second where more is asked for. Judged, and exits 1 with the reasons in a
-line:
+is measured first: right answers a second where more is asked for. `--share` is for a machine that has other
+work meanwhile. Judged, and exits 1 with the reasons in a line:
 
-- no answer but a right one or a refusal (429), and hardly a refusal at 60%;
+- no answer but a right one or a refusal (429), and hardly a refusal at 60%; no worker ends;
 - at 200% as many right answers as 0.9 of capacity; the p99 of those within the bound of a wait
   (`LYNCEUS_MAX_WAIT_SECONDS`) and twice what a request takes alone while the machine is full;
 - memory, open files and threads do not grow: the slope over the first part, per 10,000 requests, and the
@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import signal
 import sys
 import tempfile
 import threading
@@ -47,12 +48,13 @@ REFUSED = 0.01  # of the requests at 60%
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What the server's processes had at a moment: memory (PSS, bytes), open files, threads."""
+    """What the server's processes had at a moment: memory (PSS, bytes), open files, threads; their ids."""
 
     time: float
     memory: float
     files: float
     threads: float
+    processes: frozenset[int] = frozenset()
 
 
 class Watch:
@@ -80,12 +82,14 @@ class Watch:
     def _look(self) -> None:
         while not self._stop.wait(2.0):
             memory = files = threads = 0
-            for process in self._server.processes():
+            processes = self._server.processes()
+            for process in processes:
                 with contextlib.suppress(psutil.Error):
                     memory += process.memory_full_info().pss
                     files += process.num_fds()
                     threads += process.num_threads()
-            self.seen.append(Usage(time.time(), memory, files, threads))
+            pids = frozenset(process.pid for process in processes)
+            self.seen.append(Usage(time.time(), memory, files, threads, pids))
 
 
 def slope(usages: Sequence[Usage], name: str) -> float:
@@ -140,6 +144,8 @@ def judge(parts: Sequence[Part], capacity: float, paces: dict[str, Pace], proces
             reasons.append(f"{over.name}: {task} has a p99 of {p99:.2f} s, bound {bound:.2f} s")
         if (now := after.latency(task, 50)) > SAME * (then := before.latency(task, 50)):
             reasons.append(f"{after.name}: {task} has a p50 of {now:.3f} s, {then:.3f} before")
+    if len({usage.processes for part in parts for usage in part.usages}) > 1:
+        reasons.append("a process of the server has ended or begun")
     rate = len(before.record.requests) / before.seconds
     growth = slope(before.usages[len(before.usages) // 4 :], "memory") / rate * 1e4 / 2**20
     if growth > MEGABYTES:
@@ -167,6 +173,10 @@ def table(parts: Sequence[Part], paces: dict[str, Pace]) -> str:
         "open files, threads": [
             f"{_level(part, 'files'):.0f}, {_level(part, 'threads'):.0f}" for part in parts
         ],
+        "their growth an hour": [
+            f"{3600 * slope(part.usages, 'files'):+.1f}, {3600 * slope(part.usages, 'threads'):+.1f}"
+            for part in parts
+        ],
     }
     for task in paces:
         rows[f"{task}: p50 / p99, ms"] = [
@@ -183,7 +193,7 @@ def _level(part: Part, name: str) -> float:
 
 
 def soak(
-    slo: Slo, file: Path, seconds: Sequence[float], calibration: float
+    slo: Slo, file: Path, seconds: Sequence[float], calibration: float, share: float
 ) -> tuple[list[Part], float, dict[str, Pace]]:
     """The three parts, the capacity in right answers a second, and each task's pace."""
     models = dict.fromkeys(model for task in slo.mix for model in work_of(task).models)
@@ -202,13 +212,16 @@ def soak(
                 began = time.time()
                 load = Opened(file, "steady", seconds, rate / slo.load, seed)
                 record = run(load, slo, server.address, server.grpc_address, paces)
-                return Part(name, seconds, rate, record, watch.between(began, time.time()))
+                done = Part(name, seconds, rate, record, watch.between(began, time.time()))
+                print(table([done], paces), file=sys.stderr, flush=True)
+                return done
 
             with watch.looking():
                 ceiling = ceiling_of(slo.mix, paces)
                 capacity = part("capacity", calibration, 1.3 * ceiling, 1).goodput
                 time.sleep(2 * WAIT)
-                plan = (("60%", 0.6), ("200%", 2.0), ("60% after", 0.6))
+                usual = f"{100 * share:.0f}%"
+                plan = ((usual, share), ("200%", 2.0), (f"{usual} after", share))
                 parts = [
                     part(name, length, level * capacity, seed)
                     for seed, ((name, level), length) in enumerate(zip(plan, seconds, strict=True), 2)
@@ -224,13 +237,15 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=60.0, help="at 60%%")
     parser.add_argument("--overload", type=float, default=3.0, help="minutes at 200%%")
     parser.add_argument("--after", type=float, default=5.0, help="minutes at 60%% again")
+    parser.add_argument("--share", type=float, default=0.6, help="of the capacity, in place of 60%%")
     parser.add_argument("--calibration", type=float, default=20.0, help="seconds that measure the capacity")
     parser.add_argument("--slo", type=Path, default=SLO)
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # or it would leave its server behind
     slo = read_slo(options.slo)
     minutes = (options.minutes, options.overload, options.after)
     parts, capacity, paces = soak(
-        slo, options.slo.resolve(), [60 * one for one in minutes], options.calibration
+        slo, options.slo.resolve(), [60 * one for one in minutes], options.calibration, options.share
     )
     reasons = judge(parts, capacity, paces, len(os.sched_getaffinity(0)))
     print(f"capacity: {capacity:.1f} right answers/s", table(parts, paces), sentence(reasons), sep="\n\n")

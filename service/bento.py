@@ -135,7 +135,7 @@ class Lynceus:
         with contextlib.suppress(OSError):  # no request needs temporary files
             use_own()
         write_in_threads()
-        watch_workers(END + MARGIN)
+        watch_workers(END + MARGIN, SETTINGS.timeout_seconds)
 
     @bentoml.on_startup
     async def start(self) -> None:
@@ -180,7 +180,10 @@ class Lynceus:
         folder = Path(os.environ.get(DIRECTORY) or tempfile.gettempdir())
         self.heartbeat = Heartbeat(folder, service.metrics)
         self.heartbeat.start()
-        self.watchdog = Watchdog(folder, service.metrics, lambda: engine.alive, lambda: engine.longest)
+        timeout = SETTINGS.timeout_seconds
+        self.watchdog = Watchdog(
+            folder, service.metrics, lambda: engine.alive, lambda: engine.longest, timeout
+        )
         self.watchdog.start()
         loop = asyncio.get_running_loop()  # on which uvicorn listens when this returns
         self.listening = share_fairly(loop, alone=WORKERS == 1)

@@ -16,9 +16,12 @@ import traceback
 from pathlib import Path
 
 from loadtests.faults import processes, resources, starts
+from loadtests.faults.beside import beside
 from loadtests.faults.case import HEAD, Row, line
 
-CASES = starts.CASES | processes.CASES | resources.CASES
+BESIDE = processes.BESIDE | resources.BESIDE
+CASES = starts.CASES | processes.CASES | {name: beside({name: fault}) for name, fault in BESIDE.items()}
+CASES |= resources.CASES
 
 
 def main() -> int:
@@ -27,15 +30,21 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--case", default="", help="only faults whose names match this pattern")
+    parser.add_argument(
+        "--together", action="store_true", help="those that a server stands are done to one server"
+    )
     parser.add_argument("--slack", type=float, default=1.0, help="times as long a refused start may take")
     parser.add_argument("--table", type=Path, help="a file that takes the table")
     options = parser.parse_args()
     starts.slack = options.slack
     rows = []
+    cases = {name: case for name, case in CASES.items() if re.search(options.case, name)}
+    if options.together:
+        several = {name: BESIDE[name] for name in cases if name in BESIDE}
+        cases = {name: case for name, case in cases.items() if name not in several}
+        cases["; ".join(several)] = beside(several)
     print(HEAD, flush=True)
-    for name, case in CASES.items():
-        if not re.search(options.case, name):
-            continue
+    for name, case in cases.items():
         row = Row(name)
         try:
             case(row)

@@ -6,10 +6,16 @@ import contextlib
 import os
 import signal
 import time
+from collections.abc import Callable, Sequence
 
+import psutil  # type: ignore[import-untyped]
+
+from loadtests.faults.beside import Fault
 from loadtests.faults.case import Case, Row, digit
 from loadtests.faults.clients import Clients, drip
+from loadtests.faults.hold import busiest, held
 from loadtests.faults.site import Site
+from loadtests.server import status
 
 ALL = 7
 """Clients: each has one request under way at most."""
@@ -43,24 +49,60 @@ def killed(workers: int) -> Case:
     return case
 
 
-def stopped(row: Row) -> None:
-    """One of two workers is stopped (SIGSTOP), for good."""
-    with Site(workers=2) as site:
+def stopped(row: Row, site: Site, clients: Clients) -> None:
+    """A worker is stopped (SIGSTOP): it is continued, and answers what it has."""
+    began = time.monotonic()
+    victim = site.worker_processes()[0]
+    victim.suspend()
+    while victim.status() == psutil.STATUS_STOPPED and time.monotonic() < began + 60:
+        time.sleep(0.1)
+    site.until_ready()
+    row.healthy = time.monotonic() - began
+    clients.until("ok", 30)
+    row.expect("it is continued" in site.said(), "the log does not tell")
+
+
+def hangs(what: Callable[[psutil.Process], Sequence[int]], said: str) -> Case:
+    """Threads of one of two workers hang; it is ended, and another one comes."""
+
+    def case(row: Row) -> None:
+        with Site(workers=2) as site:
+            site.until_ready()
+            with Clients(site, digit()).asking() as clients:
+                clients.until("ok", 60)
+                began = time.monotonic()
+                victim = site.worker_processes()[0]
+                with held(what(victim)):
+                    while victim.is_running() and time.monotonic() < began + 60:
+                        time.sleep(0.1)
+                site.until_ready()
+                row.healthy = time.monotonic() - began
+                clients.until("ok", 30)
+            row.counts = clients.counts()
+            row.expect(said in site.said(), "the log does not tell")
+            _finish(row, site)
+        row.judge(reset=ALL)
+
+    return case
+
+
+def model_hangs(row: Row) -> None:
+    """The only model's thread hangs until it is no longer ready, and goes on."""
+    with Site() as site:
         site.until_ready()
         with Clients(site, digit()).asking() as clients:
             clients.until("ok", 60)
-            began = time.monotonic()
-            victim = site.worker_processes()[0]
-            victim.suspend()
-            while victim.is_running() and time.monotonic() < began + 60:
-                time.sleep(0.1)
-            site.until_ready()
-            row.healthy = time.monotonic() - began
+            with held([busiest(site.worker_processes()[0])]):
+                began = time.monotonic()
+                while status(site.address, "/readyz") == 200 and time.monotonic() < began + 30:
+                    time.sleep(0.1)
+                row.note = f"not ready after {time.monotonic() - began:.0f} s"
+                row.expect(time.monotonic() < began + 15, "it is ready all the while")
+            row.healthy = site.until_ready()
             clients.until("ok", 30)
         row.counts = clients.counts()
-        row.expect("does not answer: it is killed" in site.said(), "the log does not tell")
         _finish(row, site)
-    row.judge(reset=ALL, hung=3 * ALL)  # only those that were connected to it, until it is killed
+    row.judge(late=4 * ALL)
 
 
 def stopped_at_the_end(row: Row) -> None:
@@ -76,7 +118,7 @@ def stopped_at_the_end(row: Row) -> None:
         row.expect(code == 0, f"status {code}")
         row.expect(row.ended < 18, "it ended too late")
         row.left = site.left_behind()
-    row.judge(reset=ALL, hung=ALL)
+    row.judge()
 
 
 def asked_to_end(*numbers: signal.Signals, slow: bool = False) -> Case:
@@ -117,19 +159,12 @@ def asked_at_the_start(row: Row) -> None:
         row.expect(not row.left, f"left behind: {', '.join(row.left)}")
 
 
-def hung_up(row: Row) -> None:
+def hung_up(row: Row, site: Site, clients: Clients) -> None:
     """SIGHUP to the server and its workers."""
-    with Site(workers=2) as site:
-        site.until_ready()
-        with Clients(site, digit()).asking() as clients:
-            clients.until("ok", 60)
-            os.killpg(site.process.pid, signal.SIGHUP)
-            time.sleep(1.0)
-            row.healthy = site.until_ready()
-            clients.until("ok", 60)
-        row.counts = clients.counts()
-        _finish(row, site)
-    row.judge(refused=False)
+    os.killpg(site.process.pid, signal.SIGHUP)
+    time.sleep(1.0)
+    row.healthy = site.until_ready()
+    clients.until("ok", 60)
 
 
 def orphaned(row: Row) -> None:
@@ -155,13 +190,18 @@ def orphaned(row: Row) -> None:
 CASES: dict[str, Case] = {
     "SIGKILL of one of two workers": killed(2),
     "SIGKILL of the only worker": killed(1),
-    "SIGSTOP of one of two workers": stopped,
+    "a worker's event loop hangs": hangs(lambda worker: [worker.pid], "event loop has not turned"),
+    "a worker hangs as a whole": hangs(
+        lambda worker: [thread.id for thread in worker.threads()], "does not answer: it is killed"
+    ),
+    "a model's call hangs": model_hangs,
     "SIGSTOP of one of two workers, then SIGTERM": stopped_at_the_end,
     "SIGTERM": asked_to_end(signal.SIGTERM),
     "SIGTERM, a request whose body drips": asked_to_end(signal.SIGTERM, slow=True),
     "SIGTERM twice": asked_to_end(signal.SIGTERM, signal.SIGTERM),
     "SIGINT twice": asked_to_end(signal.SIGINT, signal.SIGINT),
     "SIGTERM during the start": asked_at_the_start,
-    "SIGHUP": hung_up,
     "SIGKILL of the supervisor": orphaned,
 }
+
+BESIDE: dict[str, Fault] = {"SIGSTOP of one of two workers": stopped, "SIGHUP": hung_up}

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 
 import psutil  # type: ignore[import-untyped]
 
+from loadtests.faults.beside import Fault
 from loadtests.faults.case import Case, Row, digit
 from loadtests.faults.clients import Clients, drip
 from loadtests.faults.site import Site, pipe
@@ -49,19 +50,10 @@ def reader_stalls(row: Row) -> None:
     row.judge(refused=False)
 
 
-def reader_closes(row: Row) -> None:
+def reader_closes(row: Row, site: Site, clients: Clients) -> None:
     """What reads the output closes it, with an access log."""
-    write, reader = pipe()
-    with Site(stdout=write, access_log=True) as site:
-        os.close(write)
-        site.until_ready()
-        with Clients(site, digit()).asking() as clients:
-            clients.until("ok", 60)
-            reader.close()
-            clients.until("ok", 200)
-        row.counts = clients.counts()
-        _end(row, site)
-    row.judge(refused=False)
+    site.reader.close()
+    clients.until("ok", 200)
 
 
 def no_files(row: Row) -> None:
@@ -81,31 +73,18 @@ def no_files(row: Row) -> None:
     row.judge()
 
 
-def idle(row: Row) -> None:
+def idle(row: Row, site: Site, clients: Clients) -> None:
     """2,000 idle connections beside the clients."""
-    with Site(workers=2) as site:
-        site.until_ready()
-        with Clients(site, digit()).asking() as clients:
-            clients.until("ok", 60)
-            with _silent(site, 2000):
-                clients.until("ok", 200)
-        row.counts = clients.counts()
-        _end(row, site)
-    row.judge(refused=False)
+    with _silent(site, 2000):
+        clients.until("ok", 200)
 
 
-def dripping(row: Row) -> None:
+def dripping(row: Row, site: Site, clients: Clients) -> None:
     """200 bodies at ten bytes a second beside the clients."""
-    with Site() as site:
-        site.until_ready()
-        with Clients(site, digit()).asking() as clients, contextlib.ExitStack() as stack:
-            clients.until("ok", 60)
-            for _ in range(200):
-                stack.enter_context(drip(site, 8.0))
-            clients.until("ok", 200)
-        row.counts = clients.counts()
-        _end(row, site)
-    row.judge(refused=False)
+    with contextlib.ExitStack() as stack:
+        for _ in range(200):
+            stack.enter_context(drip(site, 8.0))
+        clients.until("ok", 200)
 
 
 def jobs(damage: Callable[[Site, str], Iterator[None]], *, lost: bool) -> Case:
@@ -252,13 +231,16 @@ def _metric(site: Site, name: str) -> float:
 
 CASES: dict[str, Case] = {
     "the output's reader stalls, access log on": reader_stalls,
-    "the output's reader closes, access log on": reader_closes,
     "96 files, 200 silent connections": no_files,
-    "2,000 idle connections": idle,
-    "200 bodies that drip": dripping,
     "SIGKILL of a job's process": jobs(kill_job, lost=True),
     "the state folder is removed": jobs(remove_state, lost=True),
     "the job store's write lock is held": jobs(lock_store, lost=False),
     "random bytes in place of the job store": jobs(fill_store, lost=True),
     "SIGKILL of all, with jobs; a new start": tree_killed,
+}
+
+BESIDE: dict[str, Fault] = {
+    "2,000 idle connections": idle,
+    "200 bodies that drip": dripping,
+    "the output's reader closes, access log on": reader_closes,
 }

@@ -32,7 +32,10 @@ class Site:
     Attributes:
         folder: has its log, its state, its home, its temporary files.
         began: when it was started, monotonic.
+        reader: of its standard output, where that is a pipe.
     """
+
+    reader: IO[bytes]
 
     def __init__(
         self,

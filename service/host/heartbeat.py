@@ -2,8 +2,11 @@
 
 A worker that hangs answers nothing, its probes neither; but beside other workers that is not seen, since the
 probes reach those. So a thread of each worker ends it where its own loop does not turn (that leaves a trace),
-the supervisor ends one that is stopped as a whole, and any worker's `/livez` fails for a peer that still
-hangs.
+the supervisor continues one that a signal has stopped and ends one that hangs as a whole, and any worker's
+`/livez` fails for a peer that still hangs.
+
+A worker that has not beaten for as long as a request may take can answer none of those it has in time: that
+long it is waited for, within bounds.
 
 What hangs is found by looks in a row at which nothing has changed, not by the age of a beat: where the whole
 machine or container was stopped for a while, no look was taken meanwhile.
@@ -23,6 +26,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Mapping
+from math import ceil
 from pathlib import Path
 from typing import Final
 
@@ -37,11 +41,15 @@ BEAT: Final = 0.5
 LOOK: Final = 1.0
 """Seconds between two looks."""
 
-STUCK: Final = 20
-"""Looks without a beat after which a worker ends itself."""
+STOPPED: Final = 2
+"""Looks at which a worker was stopped (SIGSTOP) until the supervisor continues it."""
 
-KILLED: Final = 25
-"""Looks without a beat after which the supervisor ends a worker."""
+STUCK: Final = (6, 20)
+"""Looks without a beat after which a worker ends itself: at least, at most. The least is longer than a loop
+waits for a core on a machine that is overloaded; the most is less than requests may take by default."""
+
+KILLED: Final = 2
+"""Looks more after which the supervisor ends a worker."""
 
 LEAVING: Final = 5
 """The same while the server stops: what connects to such a worker would only wait for its end."""
@@ -53,6 +61,12 @@ GIVEN_UP: Final = 30
 """Looks in a row at which a worker was not alive, until it ends itself."""
 
 _BEAT = struct.Struct("d")
+
+
+def stuck_after(timeout: float) -> int:
+    """Looks without a beat after which a worker ends itself, where a request may take `timeout` seconds."""
+    least, most = STUCK
+    return max(least, min(most, ceil(timeout / LOOK)))
 
 
 class Heartbeat:
@@ -117,6 +131,15 @@ def beats(folder: Path) -> dict[int, float]:
     return found
 
 
+def is_stopped(pid: int) -> bool:
+    """Whether a signal has stopped a process; not one that a debugger holds."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    except OSError:
+        return False
+    return text.rpartition(")")[2].split()[0] == "T"
+
+
 class Looks:
     """Counts looks in a row at which a beat was the same."""
 
@@ -141,6 +164,7 @@ class Watchdog:
         alive: whether this worker's models are; asked from the thread.
         longest: seconds that the longest call under way has taken; asked from the thread too.
         metrics: take what hangs.
+        timeout: seconds that a request may take.
         end: ends the process; another one in tests.
 
     Attributes:
@@ -153,11 +177,13 @@ class Watchdog:
         metrics: Metrics,
         alive: Callable[[], bool],
         longest: Callable[[], float],
+        timeout: float,
         end: Callable[[str], None] = lambda why: abort(why),
     ) -> None:
         self._folder, self._alive, self._longest, self._end = folder, alive, longest, end
         self._model, self._worker = (metrics.hang_seconds.labels(what) for what in ("model", "worker"))
         self._looks = Looks()
+        self._stuck = stuck_after(timeout)
         self._dead = 0
         self._parent = os.getppid()
         self._stopped = threading.Event()
@@ -176,8 +202,8 @@ class Watchdog:
         counts = self._looks.look(beats(self._folder))
         self._model.set(self._longest())
         self._worker.set(max(counts.values(), default=0) * LOOK)
-        if counts.pop(os.getpid(), 0) >= STUCK:
-            self._end(f"its event loop has not turned for {STUCK * LOOK:g} s")
+        if counts.pop(os.getpid(), 0) >= self._stuck:
+            self._end(f"its event loop has not turned for {self._stuck * LOOK:g} s")
         self.peer_hangs = max(counts.values(), default=0) >= NOT_ALIVE
         self._dead = 0 if self._alive() else self._dead + 1
         if self._dead >= GIVEN_UP:

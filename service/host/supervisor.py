@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
@@ -24,7 +25,19 @@ from circus.exc import ConflictError
 from circus.sighandler import SysHandler
 from prometheus_client.mmap_dict import mmap_key
 
-from service.host.heartbeat import KILLED, LEAVING, LOOK, Looks, beats, end_within, file_of, reason_file
+from service.host.heartbeat import (
+    KILLED,
+    LEAVING,
+    LOOK,
+    STOPPED,
+    Looks,
+    beats,
+    end_within,
+    file_of,
+    is_stopped,
+    reason_file,
+    stuck_after,
+)
 from service.telemetry.log import LAST
 from service.telemetry.metrics import DIRECTORY, WORKER_DEATHS, WORKER_STARTS, ReservedFile
 from service.telemetry.oom import oom_kills
@@ -41,17 +54,20 @@ ASKED = (signal.SIGTERM, signal.SIGINT)
 """Signals that ask a worker to end; uvicorn raises the same one again after an orderly stop."""
 
 
-def watch_workers(seconds: float) -> None:
-    """Makes every circus watcher from now on report starts and deaths, replace dead workers at once, end
-    those that hang, and end the server where no worker can start. SIGHUP does nothing: a reload is an outage.
+def watch_workers(seconds: float, timeout: float) -> None:
+    """Makes every circus watcher from now on report starts and deaths, replace dead workers at once, continue
+    those that are stopped, end those that hang, and end the server where no worker can start. SIGHUP does
+    nothing: a reload is an outage.
 
     To be called in the supervisor, before BentoML makes its watchers.
 
     Args:
         seconds: after which a worker that was asked to end is killed.
+        timeout: seconds that a request may take.
     """
     circus.watcher.Watcher = _Watcher
     _Watcher.seconds = seconds
+    _Watcher.killed = stuck_after(timeout) + KILLED
     SysHandler.handle_hup = lambda _: logger.info("SIGHUP: nothing is read again; restart the server")
     SysHandler.quit = lambda handler: _quit(handler.controller.arbiter, seconds)
 
@@ -72,6 +88,7 @@ def _quit(arbiter: Any, seconds: float) -> None:
 
 class _Watcher(circus.watcher.Watcher):
     seconds = 60.0
+    killed = stuck_after(60.0) + KILLED
 
     def __init__(self, *args: Any, **options: Any) -> None:
         self._numbers: dict[int, int] = {}
@@ -99,13 +116,18 @@ class _Watcher(circus.watcher.Watcher):
 
     def _watch(self) -> None:
         looks = Looks()
+        stopped: Counter[int] = Counter()
         while self._folder is not None:
             time.sleep(LOOK)
             for pid, same in looks.look(beats(self._folder)).items():
-                if same >= (LEAVING if self.is_stopping() else KILLED) and pid in self._numbers:
+                if same >= (LEAVING if self.is_stopping() else self.killed) and pid in self._numbers:
                     logger.error("worker (pid %d) does not answer: it is killed", pid)
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(pid, signal.SIGKILL)
+                    _send(pid, signal.SIGKILL)
+            stopped = Counter({pid: stopped[pid] + 1 for pid in tuple(self._numbers) if is_stopped(pid)})
+            for pid, times in stopped.items():
+                if times >= STOPPED:
+                    logger.error("worker (pid %d) was stopped by a signal: it is continued", pid)
+                    _send(pid, signal.SIGCONT)
 
     def _child_ended(self, number: int, frame: FrameType | None) -> None:
         self.arbiter.loop.add_callback_from_signal(self._look)
@@ -153,9 +175,13 @@ class _Watcher(circus.watcher.Watcher):
 
     def _give_up(self, reason: str) -> None:
         for process in self.processes.values():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(process.pid, signal.SIGKILL)
+            _send(process.pid, signal.SIGKILL)
         sys.exit(f"lynceus cannot start: {reason}")
+
+
+def _send(pid: int, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
 
 
 def _lives(pid: int) -> bool:

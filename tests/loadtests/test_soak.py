@@ -10,9 +10,10 @@ from loadtests.soak import MEGABYTES, Part, Usage, judge, slope, table
 PACES = {"classify": Pace(100.0, 0.02)}
 
 
-def usages(growth: float = 0.0, files: float = 40.0) -> list[Usage]:
+def usages(growth: float = 0.0, files: float = 40.0, worker: int = 2) -> list[Usage]:
     """Memory that grows by so many bytes a second."""
-    return [Usage(float(at), 1e9 + growth * at, files, 44.0) for at in range(0, 100, 2)]
+    processes = frozenset({1, worker})
+    return [Usage(float(at), 1e9 + growth * at, files, 44.0, processes) for at in range(0, 100, 2)]
 
 
 def part(name: str, outcomes: dict[str, int], seconds: float = 0.05, seen: list[Usage] | None = None) -> Part:
@@ -44,6 +45,7 @@ BURST = part("200%", {OK: 9500, SHED: 10_000}, seconds=1.8)
         ((GOOD, part("200%", {OK: 9500, ERROR: 2}), GOOD), "2 x why"),
         ((part("60%", {OK: 6000, SHED: 100}), BURST, GOOD), "100 refused"),
         ((GOOD, BURST, part("60% after", {OK: 6000}, seconds=0.1)), "a p50 of 0.100 s, 0.050 before"),
+        ((GOOD, BURST, part("60% after", {OK: 6000}, seen=usages(worker=3))), "has ended or begun"),
         ((GOOD, BURST, part("60% after", {OK: 6000}, seen=usages(files=70.0))), "files: 70 after"),
         (
             (part("60%", {OK: 6000}, seen=usages(growth=2 * MEGABYTES * 2**20 * 60 / 1e4)), BURST, GOOD),

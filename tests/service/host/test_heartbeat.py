@@ -12,7 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from service.host import heartbeat
-from service.host.heartbeat import GIVEN_UP, NOT_ALIVE, STUCK, Heartbeat, Looks, Watchdog, beats, file_of
+from service.host.heartbeat import (
+    GIVEN_UP,
+    NOT_ALIVE,
+    Heartbeat,
+    Looks,
+    Watchdog,
+    beats,
+    file_of,
+    is_stopped,
+    stuck_after,
+)
 from service.telemetry.metrics import Metrics
 from tests.paths import ROOT
 
@@ -21,8 +31,11 @@ def beat_of(folder: Path, pid: int, value: float) -> None:
     file_of(folder, pid).write_bytes(heartbeat._BEAT.pack(value))
 
 
+TIMEOUT = 9.0
+
+
 def watchdog(folder: Path, alive: Callable[[], bool] = lambda: True, **options: Any) -> Watchdog:
-    return Watchdog(folder, options.pop("metrics", Metrics()), alive, lambda: 12.5, **options)
+    return Watchdog(folder, options.pop("metrics", Metrics()), alive, lambda: 12.5, TIMEOUT, **options)
 
 
 def test_what_hangs_is_measured(tmp_path: Path) -> None:
@@ -59,6 +72,22 @@ def test_a_process_that_is_gone_has_no_beat(tmp_path: Path) -> None:
     assert beats(tmp_path) == {}
 
 
+def test_a_worker_is_given_as_long_as_a_request_within_bounds() -> None:
+    assert [stuck_after(timeout) for timeout in (0.1, 6.0, 6.1, 19.5, 3600.0)] == [6, 6, 7, 20, 20]
+
+
+def test_a_process_that_a_signal_has_stopped_is_known() -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        try:
+            assert not is_stopped(process.pid)
+            process.send_signal(signal.SIGSTOP)
+            os.waitpid(process.pid, os.WUNTRACED)
+            assert is_stopped(process.pid)
+        finally:
+            process.kill()
+    assert not is_stopped(process.pid)
+
+
 def test_looks_in_a_row_count_and_a_beat_ends_them() -> None:
     looks = Looks()
     assert [looks.look({1: 5.0})[1] for _ in range(3)] == [0, 1, 2]
@@ -71,7 +100,7 @@ def test_the_watchdog_ends_a_worker_whose_loop_does_not_turn(tmp_path: Path) -> 
     told: list[str] = []
     dog = watchdog(tmp_path, end=told.append)
     beat_of(tmp_path, os.getpid(), 1.0)
-    for _ in range(STUCK):
+    for _ in range(int(TIMEOUT)):
         dog.look()
     assert told == []
     dog.look()
@@ -116,7 +145,7 @@ def end(*_):
     Path(sys.argv[1]).write_text("SIGTERM")
     os._exit(0)
 signal.signal(signal.SIGTERM, end)
-heartbeat = Watchdog(Path(sys.argv[1]).parent, Metrics(), lambda: True, lambda: 0.0)
+heartbeat = Watchdog(Path(sys.argv[1]).parent, Metrics(), lambda: True, lambda: 0.0, 30.0)
 print("begun", flush=True)
 while os.getppid() == heartbeat._parent:
     time.sleep(0.01)

@@ -19,7 +19,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.multiprocess import MultiProcessCollector
 logging.basicConfig(format="%(message)s", stream=sys.stdout)
 from service.host.supervisor import watch_workers
-watch_workers(60.0)
+watch_workers(60.0, 6.0)
 from circus.watcher import Watcher
 from bentoml._internal.utils.circus import create_standalone_arbiter
 
@@ -101,26 +101,36 @@ def test_workers_that_cannot_start_end_the_server_with_the_reason(
     assert len(list(tmp_path.glob("started_*"))) == starts
 
 
-STOPPED = """
-import os, signal, sys
+HANGS = """
+import os, signal, sys, time
 from pathlib import Path
 folder = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])
 from service.host.heartbeat import _BEAT, file_of
 file_of(folder, os.getpid()).write_bytes(_BEAT.pack(1.0))  # it was ready
-os.kill(os.getpid(), signal.SIGSTOP)
 """
 
 
-def test_a_worker_that_is_stopped_is_killed(tmp_path: Path) -> None:
+def hasty(folder: Path, ends: str) -> list[str]:
+    """What a supervisor says that looks twenty times a second."""
     look = "import service.host.supervisor\nservice.host.supervisor.LOOK = 0.05\n"
-    hasty = SUPERVISOR.replace("watch_workers(60.0)", f"{look}watch_workers(60.0)")
-    command = [sys.executable, "-c", hasty, str(tmp_path), STOPPED, ""]
+    lines = SUPERVISOR.replace("watch_workers(", f"{look}watch_workers(")
+    command = [sys.executable, "-c", lines, str(folder), ends, ""]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stderr
-    killed, died, counts = done.stdout.splitlines()
+    return done.stdout.splitlines()
+
+
+def test_a_worker_that_hangs_is_killed(tmp_path: Path) -> None:
+    killed, died, counts = hasty(tmp_path, f"{HANGS}time.sleep(1000)")
     assert "does not answer: it is killed" in killed
     assert died.endswith("(SIGKILL)")
     assert json.loads(counts)["SIGKILL"] == 1
+
+
+def test_a_worker_that_a_signal_stops_is_continued(tmp_path: Path) -> None:
+    continued, counts = hasty(tmp_path, f"{HANGS}os.kill(os.getpid(), signal.SIGSTOP)")
+    assert "it is continued" in continued
+    assert json.loads(counts) == dict.fromkeys(DEADLY, 0)
 
 
 BUSY = """
