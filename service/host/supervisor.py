@@ -38,6 +38,7 @@ from service.host.heartbeat import (
     reason_file,
     stuck_after,
 )
+from service.host.standby import Standby
 from service.telemetry.log import LAST
 from service.telemetry.metrics import DIRECTORY, WORKER_DEATHS, WORKER_STARTS, ReservedFile
 from service.telemetry.oom import oom_kills
@@ -93,6 +94,8 @@ class _Watcher(circus.watcher.Watcher):
     def __init__(self, *args: Any, **options: Any) -> None:
         self._numbers: dict[int, int] = {}
         self._failed = 0
+        self._begun = self._has_served = False
+        self._standbys: list[Standby] = []
         self._oom_kills = oom_kills()
         hooks: dict[str, tuple[Any, bool]] = {  # True: an error in one is logged, and that is all
             "after_spawn": (self._spawned, True),
@@ -104,15 +107,26 @@ class _Watcher(circus.watcher.Watcher):
         self._folder = Path(folder) if folder else None
 
     def _spawned(self, watcher: Any, arbiter: Any, pid: int, **_: Any) -> bool:
-        if not self._numbers:  # from 0 on, so that a rate sees the first death
+        if not self._begun:
+            self._begun = True
+            # from 0 on, so that a rate sees the first death
             count(self._folder, WORKER_DEATHS, dict.fromkeys(DEADLY, 0))
             threading.Thread(target=self._watch, name="hangs", daemon=True).start()
+            self._standbys = [Standby(listener, self._is_missed) for listener in self.sockets.values()]
+            for standby in self._standbys:
+                standby.start()
         count(self._folder, WORKER_STARTS, {"": 1})
         self._numbers[pid] = number = self.processes[pid].wid
         logger.info("worker %d (pid %d) is started", number, pid)
         if threading.current_thread() is threading.main_thread():  # there are no signals elsewhere
             signal.signal(signal.SIGCHLD, self._child_ended)
         return True
+
+    def _is_missed(self) -> bool:
+        """No worker serves, though one has: what connects while the server starts waits for it."""
+        serves = self._folder is None or bool(beats(self._folder))
+        self._has_served |= serves
+        return self._has_served and not serves
 
     def _watch(self) -> None:
         looks = Looks()
@@ -144,6 +158,8 @@ class _Watcher(circus.watcher.Watcher):
         return self._folder is not None and file_of(self._folder, pid).exists()
 
     def _stopping(self, **_: Any) -> bool:
+        for standby in self._standbys:
+            standby.stop()
         for (
             listener
         ) in self.sockets.values():  # the workers have it too: the last one refuses what still waits
