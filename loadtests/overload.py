@@ -4,11 +4,11 @@
 
 Ten seconds at the ceiling, thirty at twice of it, ten at the ceiling. Judged, and exits 1 with the reason in
 one line: no answer but a right one or a refusal (429); every refusal with a `Retry-After` that fits the
-queue; accepted requests within the bound; from 2 s after the burst as many right answers a second as before.
+wait; accepted requests within the bound; in the burst 0.9 of the right answers a second before, and as many
+as before from 2 s after it.
 
-The bound of an accepted request's p99: a full queue of its worker, computed at the rate that the service had
-during the burst, and half as much again, since workers do not fill evenly:
-1.5 x workers x (LYNCEUS_MAX_QUEUE + slots x max_batch) / rate.
+The bound of an accepted request's p99: the longest wait, and twice the time of a batch at the rate that the
+service had during the burst: LYNCEUS_MAX_WAIT_SECONDS + 2 x workers x slots x max_batch / rate.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from loadtests.verdict import lateness, read_slo, sentence
 
 BACK = 2.0  # seconds after the burst until throughput is full again
 SAME = 0.85  # of the throughput before
-WITHIN = 0.6  # of it during the burst, whose generator and refusals take their share of the machine
+WITHIN = 0.9  # of it during the burst, whose generator and refusals take their share of the machine
 PROFILE = """[profile]
 load = 1.0
 arrivals = "poisson"
@@ -54,11 +54,13 @@ class Burst:
 
     Attributes:
         record: of three steps, the second of which is the burst.
-        room: images that may wait or be on the device, of all workers.
+        wait: seconds that a request may wait for its model.
+        device: images that are on the device, of all workers.
     """
 
     record: Record
-    room: int
+    wait: float
+    device: int
 
     @property
     def before(self) -> float:
@@ -81,7 +83,7 @@ class Burst:
     @property
     def bound(self) -> float:
         """The most that an accepted request's p99 may be, in seconds."""
-        return 1.5 * self.room / self.during if self.during else 0.0
+        return self.wait + 2 * self.device / self.during if self.during else 0.0
 
     def _rate(self, start: float, end: float) -> float:
         start, end = self.record.began + start, self.record.began + end
@@ -100,9 +102,7 @@ def judge(burst: Burst) -> list[str]:
         return [*reasons, "nothing was answered right"]
     if not refused:
         reasons.append("nothing was refused: this was no overload")
-    longest = ceil(
-        2 * burst.bound
-    )  # estimated from the last batches' rate, which is at times half of the mean
+    longest = ceil(2 * burst.wait)  # estimated from the last batches' rate, at times half of the mean
     odd = [each.retry_after for each in refused if not 1 <= (each.retry_after or 0) <= longest]
     if odd:
         reasons.append(
@@ -140,16 +140,16 @@ def table(burst: Burst) -> str:
 
 
 def measured(task: str, seconds: float) -> Burst:
-    """The ceiling and the burst, on a server of one's own whose queue is known."""
+    """The ceiling and the burst, on a server of one's own whose batches are known."""
     work = work_of(task)
     defaults = {
         "LYNCEUS_WORKERS": 1 if accelerated() else len(os.sched_getaffinity(0)),
-        "LYNCEUS_MAX_QUEUE": 128,
         "LYNCEUS_MAX_BATCH": 32 if accelerated() else 2,
         "LYNCEUS_SLOTS": 1,
     }
     chosen = {name: int(os.environ.get(name) or value) for name, value in defaults.items()}
-    workers, queue, batch, slots = chosen.values()
+    wait = float(os.environ.get("LYNCEUS_MAX_WAIT_SECONDS") or 2.0)
+    workers, batch, slots = chosen.values()
     settings = {name: str(value) for name, value in chosen.items()}
     settings |= {"LYNCEUS_MODELS": ",".join(work.models), "LYNCEUS_DRAIN_SECONDS": "0"}
     with tempfile.TemporaryDirectory(prefix="lynceus-overload-") as folder, Server(settings) as server:
@@ -161,7 +161,7 @@ def measured(task: str, seconds: float) -> Burst:
             paces = reference.measure()
         load = Opened(file, "overload", seconds, paces[task].rate)
         record = run(load, read_slo(file), server.address, server.grpc_address, paces)
-    return Burst(record, workers * (queue + slots * batch))
+    return Burst(record, wait, workers * slots * batch)
 
 
 def main() -> int:

@@ -43,6 +43,7 @@ WAIT = 2.0  # seconds: the default of LYNCEUS_MAX_WAIT_SECONDS
 GOODPUT = 0.9  # of capacity
 MEGABYTES = 20.0  # per 10,000 requests
 SAME = 1.5  # times as long as before, at most
+FULL = 0.1  # refused where the capacity is measured
 REFUSED = 0.01  # of the requests at 60%
 
 
@@ -217,9 +218,13 @@ def soak(
                 return done
 
             with watch.looking():
-                ceiling = ceiling_of(slo.mix, paces)
-                capacity = part("capacity", calibration, 1.3 * ceiling, 1).goodput
-                time.sleep(2 * WAIT)
+                rate, full = ceiling_of(slo.mix, paces), False
+                while not full:  # other work may have slowed the reference
+                    rate *= 1.4
+                    asked = part("capacity", calibration, rate, 1)
+                    full = asked.count(SHED) > FULL * len(asked.record.requests)
+                    time.sleep(2 * WAIT)
+                capacity = asked.goodput
                 usual = f"{100 * share:.0f}%"
                 plan = ((usual, share), ("200%", 2.0), (f"{usual} after", share))
                 parts = [

@@ -33,10 +33,8 @@ def main() -> int:
     parser.add_argument(
         "--together", action="store_true", help="those that a server stands are done to one server"
     )
-    parser.add_argument("--slack", type=float, default=1.0, help="times as long a refused start may take")
     parser.add_argument("--table", type=Path, help="a file that takes the table")
     options = parser.parse_args()
-    starts.slack = options.slack
     rows = []
     cases = {name: case for name, case in CASES.items() if re.search(options.case, name)}
     if options.together:

@@ -149,6 +149,19 @@ class Site:
         except subprocess.TimeoutExpired:
             return None, time.monotonic() - began
 
+    def refused(self, seconds: float = 60.0) -> tuple[int | None, float]:
+        """Waits for the end of a start: its status, and the seconds that it took.
+
+        Without those that it waited for a core, which say how busy the machine is.
+        """
+        waited, end = 0.0, time.monotonic() + seconds
+        while self.process.poll() is None and time.monotonic() < end:
+            with contextlib.suppress(OSError):
+                text = Path(f"/proc/{self.process.pid}/schedstat").read_text()
+                waited = int(text.split()[1]) / 1e9
+            time.sleep(0.01)
+        return self.process.poll(), time.monotonic() - self.began - waited
+
     def left_behind(self) -> list[str]:
         """Processes, ports and temporary files that are there after its end."""
         found = [f"process {' '.join(process.cmdline())[:60]}" for process in self.session()]

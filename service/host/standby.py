@@ -29,7 +29,7 @@ class Standby:
     """
 
     def __init__(self, listener: socket.socket, needed: Callable[[], bool]) -> None:
-        self._listener = listener.dup()
+        self._listener = socket.fromfd(listener.fileno(), listener.family, listener.type)
         self._needed = needed
 
     def start(self) -> None:

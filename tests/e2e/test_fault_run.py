@@ -15,6 +15,6 @@ CASES = "start: a number|start: TLS files|start: the gRPC port|body drips"
 
 
 def test_nothing_hangs_nothing_is_lost_nothing_is_left_behind() -> None:
-    command = [sys.executable, "-m", "loadtests.faults", "--slack", "5", "--case", CASES]
+    command = [sys.executable, "-m", "loadtests.faults", "--case", CASES]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400, check=False)
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-4000:]
