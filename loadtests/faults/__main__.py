@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import signal
 import sys
 import traceback
 from pathlib import Path
@@ -35,6 +36,7 @@ def main() -> int:
     )
     parser.add_argument("--table", type=Path, help="a file that takes the table")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # or it would leave its server behind
     rows = []
     cases = {name: case for name, case in CASES.items() if re.search(options.case, name)}
     if options.together:

@@ -124,9 +124,7 @@ class _Watcher(circus.watcher.Watcher):
 
     def _is_missed(self) -> bool:
         """No worker serves, though one has: what connects while the server starts waits for it."""
-        serves = self._folder is None or bool(beats(self._folder))
-        self._has_served |= serves
-        return self._has_served and not serves
+        return self._folder is not None and self._has_served and not beats(self._folder)
 
     def _watch(self) -> None:
         looks = Looks()
@@ -169,6 +167,7 @@ class _Watcher(circus.watcher.Watcher):
     def _reaped(self, watcher: Any, process_pid: int, exit_code: int | None, **_: Any) -> None:
         number = self._numbers.pop(process_pid, 0)
         ready = self._was_ready(process_pid)
+        self._has_served |= ready
         if self._folder is not None:
             file_of(self._folder, process_pid).unlink(missing_ok=True)
         if not exit_code or -exit_code in ASKED:

@@ -33,6 +33,7 @@ def test_prometheus_takes_the_rules_and_the_configuration(tmp_path: Path) -> Non
     resource = document(KUBERNETES / "components" / "monitoring" / "prometheusrule.yaml")
     (tmp_path / "rules.yml").write_text(yaml.safe_dump({"groups": resource["spec"]["groups"]}))
     told_by("promtool", "check", "rules", tmp_path / "rules.yml")
+    told_by("promtool", "test", "rules", DOCKER / "prometheus" / "rules_test.yml")
 
 
 @needs_kubectl

@@ -133,6 +133,50 @@ def test_a_worker_that_a_signal_stops_is_continued(tmp_path: Path) -> None:
     assert json.loads(counts) == dict.fromkeys(DEADLY, 0)
 
 
+ALONE = """
+import http.client, os, signal, sys, threading, time
+from service.host.supervisor import watch_workers
+watch_workers(60.0, 6.0)
+from circus.sockets import CircusSocket
+from circus.watcher import Watcher
+from bentoml._internal.utils.circus import create_standalone_arbiter
+
+folder = sys.argv[1]
+worker = Watcher("service", sys.executable, args=["-c", sys.argv[2]], numprocesses=1, copy_env=True,
+                 env={"PROMETHEUS_MULTIPROC_DIR": folder}, use_sockets=True)
+door = CircusSocket("door", host="127.0.0.1", port=0)
+arbiter = create_standalone_arbiter([worker], sockets=[door], check_delay=0.2)
+
+def ask():
+    while not os.path.exists(f"{folder}/again"):
+        time.sleep(0.01)
+    client = http.client.HTTPConnection(*door.getsockname(), timeout=60)
+    client.request("GET", "/readyz")
+    print(client.getresponse().status)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+threading.Thread(target=ask, daemon=True).start()
+arbiter.start()
+"""
+
+DIES_ONCE = f"""{HANGS}
+first = folder / "first"
+if first.exists():
+    (folder / "again").touch()
+    file_of(folder, os.getpid()).unlink()
+else:
+    first.touch()
+    os.kill(os.getpid(), signal.SIGKILL)
+time.sleep(1000)
+"""
+
+
+def test_while_the_only_worker_is_started_anew_the_supervisor_refuses(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", ALONE, str(tmp_path), DIES_ONCE]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
+    assert done.stdout == "503\n", done.stderr
+
+
 BUSY = """
 import os, signal, threading, time
 def end():
