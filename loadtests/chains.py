@@ -46,9 +46,8 @@ class Stage:
 
     def run(self, items: Sequence[Prepared]) -> list[Any]:
         """Results of a batch."""
-        with self.executor.scope():
-            outputs = self.executor.run([item.inputs for item in items])
-            return self.pipeline.postprocess(outputs, [item.context for item in items])
+        outputs = self.executor.run([item.inputs for item in items])
+        return self.pipeline.postprocess(outputs, [item.context for item in items])
 
 
 class OneModel:

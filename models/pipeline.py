@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from models.errors import ParameterInvalid
 
 if TYPE_CHECKING:  # the process that verifies weights and starts the workers needs neither
-    from torch import Tensor, nn
+    from torch import nn
 
     from models.image import Image
 
@@ -154,8 +154,25 @@ class Card:
         return self.face_space
 
 
-RunStage = Callable[["Tensor"], tuple["Tensor", ...]]
-"""A stage as `postprocess` calls it: a module, or what an executor compiled of it."""
+RunStage = Callable[[NDArray[Any]], tuple[NDArray[Any], ...]]
+"""A stage as `postprocess` calls it: items [M, *shape] -> arrays whose first dimension is M."""
+
+
+def eager(module: nn.Module, *inputs: NDArray[Any]) -> tuple[NDArray[Any], ...]:
+    """Runs a module as it is, in float32 on the CPU: the reference of every executor.
+
+    Args:
+        module: as `Pipeline.module`, or of a stage.
+        inputs: stacked, each [N, ...].
+
+    Returns:
+        its outputs, each [N, ...].
+    """
+    import torch
+
+    with torch.inference_mode():
+        outputs = module(*(torch.from_numpy(one) for one in inputs))
+    return tuple(one.numpy() for one in ((outputs,) if isinstance(outputs, torch.Tensor) else outputs))
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +186,10 @@ class Stage:
 
     module: nn.Module
     shape: tuple[int, ...]
+
+    def run(self, items: NDArray[Any]) -> tuple[NDArray[Any], ...]:
+        """The module as it is, where no executor has compiled it."""
+        return eager(self.module, items)
 
 
 class Explainer(Protocol):
@@ -259,8 +280,13 @@ class Pipeline(ABC):
         raise NotImplementedError(f"{self.card.name} takes no pixels")
 
     @abstractmethod
-    def postprocess(self, outputs: tuple[Tensor, ...], contexts: Sequence[Any]) -> list[Any]:
-        """Runs once per batch, on whatever device the outputs are on; one frozen result per context."""
+    def postprocess(self, outputs: tuple[NDArray[Any], ...], contexts: Sequence[Any]) -> list[Any]:
+        """Runs once per batch; one frozen result per context.
+
+        Args:
+            outputs: the module's, on the host, float32 where they are of any float type; each [N, ...].
+            contexts: of the first items of the batch; what lies behind them is padding.
+        """
 
     def with_stages(self, compiled: Mapping[str, RunStage]) -> Self:
         """The same pipeline with compiled networks in place of some of its stages.

@@ -31,8 +31,7 @@ def check(name: str, catalogue: Catalogue, store: Store, settings: Settings) -> 
     executor = make_executor(pipeline, settings)
     height, width, _ = pipeline.shapes[0]
     prepared = pipeline.preprocess(Image(np.zeros((height, width, 3), np.uint8), width, height))
-    with executor.scope():
-        pipeline.postprocess(executor.run([prepared.inputs]), [prepared.context])
+    pipeline.postprocess(executor.run([prepared.inputs]), [prepared.context])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -109,9 +109,8 @@ def show(text: str, name: str, photo: Path, drawn: Path, settings: Settings) -> 
         image = Image(resize(image.pixels, side, side), side, side)
     executor = make_executor(pipeline, settings)
     prepared = pipeline.preprocess(image)
-    with executor.scope():
-        outputs = executor.run([prepared.inputs])
-        (result,) = pipeline.postprocess(outputs, [prepared.context])
+    outputs = executor.run([prepared.inputs])
+    (result,) = pipeline.postprocess(outputs, [prepared.context])
     lines.insert(0, f"on {executor.name}, {executor.device}, {executor.precision}:")
     match pipeline.card.task:
         case Kind.CLASSIFY:
@@ -119,7 +118,7 @@ def show(text: str, name: str, photo: Path, drawn: Path, settings: Settings) -> 
             total = float(result.scores.sum())
             if not math.isclose(total, 1, abs_tol=0.01):
                 lines.append(f'the scores sum to {total:.2f}: set scores = "logits"')
-            rows = [output.float().flatten() for output in outputs]
+            rows = [output.ravel() for output in outputs]
             likely = [row for row in rows if len(row) == len(result.scores) and float(row.min()) >= 0]
             if 'scores = "logits"' in text and any(
                 math.isclose(float(row.sum()), 1, abs_tol=0.01) for row in likely

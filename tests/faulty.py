@@ -13,8 +13,8 @@ from typing import Any
 
 from service.bento import Lynceus
 from service.engine.engine import Engine
-from service.engine.executor import TorchExecutor
 from service.engine.openvino_executor import OpenVINOExecutor
+from service.engine.torch_executor import TorchExecutor
 
 __all__ = ["Lynceus"]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -138,17 +139,16 @@ class ClassifierPipeline(Pipeline):
         return Prepared((pixels,), self._context(width, height, options))
 
     def postprocess(
-        self, outputs: tuple[Tensor, ...], contexts: Sequence[ClassifyContext]
+        self, outputs: tuple[NDArray[Any], ...], contexts: Sequence[ClassifyContext]
     ) -> list[Classification]:
-        """Probabilities Tensor[N, C], features Tensor[N, D] -> one result a context, with as many labels."""
+        """Probabilities [N, C], features [N, D] -> one result a context."""
         largest = max((context.top_k for context in contexts), default=1)
-        probabilities = outputs[0][: len(contexts)].float()
-        top = probabilities.topk(largest, dim=1)
+        rows = outputs[0][: len(contexts)]
+        top = torch.from_numpy(rows).topk(largest, dim=1)
         scores, indices = top.values.tolist(), top.indices.tolist()
-        rows = probabilities.cpu().numpy()
         vectors: Sequence[NDArray[np.float32] | None] = [None] * len(contexts)
         if len(outputs) > 1:
-            vectors = [vector.copy() for vector in outputs[1][: len(contexts)].float().cpu().numpy()]
+            vectors = [vector.copy() for vector in outputs[1][: len(contexts)]]
         return [
             Classification(
                 context.width,

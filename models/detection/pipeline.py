@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -115,9 +116,11 @@ class DetectorPipeline(Pipeline):
         height, width, _ = check_tensor(pixels, self.shapes)
         return Prepared((pixels,), self._context(options)(Letterbox(1.0, 1.0, 0.0, 0.0, width, height)))
 
-    def postprocess(self, outputs: tuple[Tensor, ...], contexts: Sequence[DetectContext]) -> list[Detections]:
-        """Boxes Tensor[N, A, 4], scores Tensor[N, A, C] -> one result a context, each with its own limits."""
-        boxes, scores = outputs[0][: len(contexts)], outputs[1][: len(contexts)]
+    def postprocess(
+        self, outputs: tuple[NDArray[Any], ...], contexts: Sequence[DetectContext]
+    ) -> list[Detections]:
+        """Boxes [N, A, 4], scores [N, A, C] -> one result a context, each with its own limits."""
+        boxes, scores = (torch.from_numpy(one[: len(contexts)]) for one in outputs[:2])
         device = boxes.device
 
         def per_image(values: list[float]) -> Tensor:
@@ -131,11 +134,10 @@ class DetectorPipeline(Pipeline):
             max_detections=torch.tensor([context.max_detections for context in contexts], device=device),
             classes=self._wanted(contexts, scores.shape[2], device),
         )
-        # one copy off the device for the whole batch
         rows = torch.cat(
             (selection.boxes, torch.stack((selection.scores, selection.classes, selection.images), dim=1)),
             dim=1,
-        ).cpu()
+        )
         owners = rows[:, 6]
         return [self._result(context, rows[owners == index]) for index, context in enumerate(contexts)]
 

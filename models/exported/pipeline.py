@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import cv2
 import numpy as np
-from torch import Tensor, nn
+import torch
+from numpy.typing import NDArray
+from torch import nn
 
 from models.checkpoint import read_labels
 from models.classification.pipeline import ClassifierPipeline, ClassifyContext
@@ -82,11 +84,13 @@ class ExportedClassifier(ClassifierPipeline):
         return None
 
     def postprocess(
-        self, outputs: tuple[Tensor, ...], contexts: Sequence[ClassifyContext]
+        self, outputs: tuple[NDArray[Any], ...], contexts: Sequence[ClassifyContext]
     ) -> list[Classification]:
         """The network's outputs -> one result a context."""
-        scores, *features = (outputs[index].flatten(1).float() for index in self._reads)
-        return super().postprocess((scores.softmax(1) if self._softmax else scores, *features), contexts)
+        scores, *features = (torch.from_numpy(outputs[index]).flatten(1).float() for index in self._reads)
+        if self._softmax:
+            scores = scores.softmax(1)
+        return super().postprocess((scores.numpy(), *(one.numpy() for one in features)), contexts)
 
 
 class ExportedDetector(DetectorPipeline):
@@ -114,10 +118,13 @@ class ExportedDetector(DetectorPipeline):
         """As the catalogue says."""
         return fit(image, self.height, self.width, self._options)
 
-    def postprocess(self, outputs: tuple[Tensor, ...], contexts: Sequence[DetectContext]) -> list[Detections]:
+    def postprocess(
+        self, outputs: tuple[NDArray[Any], ...], contexts: Sequence[DetectContext]
+    ) -> list[Detections]:
         """The network's outputs -> one result a context."""
-        rows = [outputs[index][: len(contexts)] for index in self._reads]
-        return super().postprocess(self._head.decode(rows), contexts)
+        rows = [torch.from_numpy(outputs[index][: len(contexts)]) for index in self._reads]
+        boxes, scores = self._head.decode(rows)
+        return super().postprocess((boxes.numpy(), scores.numpy()), contexts)
 
 
 class ExportedEmbedder(EmbedderPipeline):
@@ -127,12 +134,12 @@ class ExportedEmbedder(EmbedderPipeline):
         super().__init__(card, module)
         self._output, self._normalize = output, normalize
 
-    def postprocess(self, outputs: tuple[Tensor, ...], contexts: Sequence[Any]) -> list[Embedding]:
+    def postprocess(self, outputs: tuple[NDArray[Any], ...], contexts: Sequence[Any]) -> list[Embedding]:
         """The network's outputs -> one embedding a context."""
-        vectors = outputs[self._output].flatten(1).float()
+        vectors = torch.from_numpy(outputs[self._output]).flatten(1).float()
         if self._normalize:
             vectors = nn.functional.normalize(vectors, dim=1)
-        return super().postprocess((vectors,), contexts)
+        return super().postprocess((vectors.numpy(),), contexts)
 
 
 def build(

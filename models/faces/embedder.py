@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from models.errors import ParameterInvalid
 from models.faces.result import Embedding
@@ -51,7 +51,6 @@ class EmbedderPipeline(Pipeline):
         check_tensor(pixels, self.shapes)
         return Prepared((pixels,), None)
 
-    def postprocess(self, outputs: tuple[Tensor, ...], contexts: Sequence[Any]) -> list[Embedding]:
-        """Tensor[N, D] -> one embedding a context."""
-        vectors = outputs[0][: len(contexts)].float().cpu().numpy()
-        return [Embedding(vector.copy(), self.card.sha256) for vector in vectors]
+    def postprocess(self, outputs: tuple[NDArray[Any], ...], contexts: Sequence[Any]) -> list[Embedding]:
+        """[N, D] -> one embedding a context."""
+        return [Embedding(vector.copy(), self.card.sha256) for vector in outputs[0][: len(contexts)]]

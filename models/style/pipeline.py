@@ -11,10 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
-from torch import Tensor, nn
+from numpy.typing import NDArray
+from torch import nn
 
 from models.errors import ImageTooLarge, StyleUnknown, echoed
 from models.image import Image, Pixels, resize
@@ -106,9 +108,11 @@ class StylePipeline(Pipeline):
         context = StyleContext(image.width, image.height, (top, left, h, w), options.strength)
         return Prepared((tensor,), context)
 
-    def postprocess(self, outputs: tuple[Tensor, ...], contexts: Sequence[StyleContext]) -> list[Stylized]:
-        """uint8 Tensor[N, H, W, 3] -> one image a context, which `render` brings to the original's size."""
-        canvases = outputs[0][: len(contexts)].cpu().numpy()
+    def postprocess(
+        self, outputs: tuple[NDArray[Any], ...], contexts: Sequence[StyleContext]
+    ) -> list[Stylized]:
+        """uint8 [N, H, W, 3] -> one image a context, which `render` brings to the original's size."""
+        canvases = outputs[0][: len(contexts)]
         return [self._result(canvas, context) for canvas, context in zip(canvases, contexts, strict=True)]
 
     def _result(self, canvas: Pixels, context: StyleContext) -> Stylized:

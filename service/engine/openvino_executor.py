@@ -2,33 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
 from models.pipeline import Inputs, RunStage, Stage
+from service.engine.executor import Shapes, shapes_of, stack
 from service.settings import Precision
 
-Shapes = tuple[tuple[int, ...], ...]
-"""Of an item's inputs."""
-
-
-def stack(items: Sequence[Inputs]) -> list[NDArray[Any]]:
-    """Items whose inputs have the same shapes -> each input of the batch, [N, ...]."""
-    return [np.stack(column) for column in zip(*items, strict=True)]
-
-
-def shapes_of(inputs: Iterable[NDArray[Any] | Tensor]) -> Shapes:
-    """The shapes of an item's inputs."""
-    return tuple([tuple(array.shape) for array in inputs])
+if TYPE_CHECKING:
+    from torch import nn
 
 
 class OpenVINOExecutor:
@@ -80,28 +68,23 @@ class OpenVINOExecutor:
             name: _compiled(stage, threads) for name, stage in (stages or {}).items()
         }
 
-    @contextlib.contextmanager
-    def scope(self) -> Iterator[None]:
-        with torch.inference_mode():
-            yield
-
     def warm(self, example: Inputs, batches: Sequence[int]) -> None:
         for size in batches:
             self.run([example] * size)
 
-    def run(self, items: Sequence[Inputs]) -> tuple[Tensor, ...]:
+    def run(self, items: Sequence[Inputs]) -> tuple[NDArray[Any], ...]:
         return self.forward(stack(items))
 
-    def forward(self, batch: Sequence[NDArray[Any]]) -> tuple[Tensor, ...]:
+    def forward(self, batch: Sequence[NDArray[Any]]) -> tuple[NDArray[Any], ...]:
         """Runs stacked inputs, each [N, ...] of the type that the network takes."""
-        shapes = tuple([array.shape[1:] for array in batch])
+        shapes = shapes_of(array[0] for array in batch)
         requests: dict[Any, Any] = self._requests.__dict__.setdefault("by_shapes", {})
         request = requests.get(shapes)
         if request is None:
             request = requests[shapes] = self._compile(shapes, batch).create_infer_request()
         # share_outputs off: the arrays stay valid after the next infer
         result = request.infer(dict(enumerate(batch)), share_inputs=True, share_outputs=False)
-        return tuple(torch.from_numpy(result[index]) for index in range(len(result)))
+        return tuple([_widened(result[index]) for index in range(len(result))])
 
     def _compile(self, shapes: Shapes, batch: Sequence[NDArray[Any]]) -> Any:
         _forgo_telemetry()
@@ -126,6 +109,7 @@ class OpenVINOExecutor:
         if self._source is not None:
             return self._source()
         import openvino
+        import torch
 
         with warnings.catch_warnings(), torch.inference_mode():
             warnings.simplefilter("ignore")  # of the tracer: the modules do not branch on data
@@ -141,7 +125,11 @@ def _compiled(stage: Stage, threads: int) -> RunStage:
     executor = OpenVINOExecutor(stage.module, threads)
     for count in (1, 32):
         executor.forward([np.zeros((count, *stage.shape), np.float32)])
-    return lambda items: executor.forward([items.numpy()])
+    return lambda items: executor.forward([items])
+
+
+def _widened(output: NDArray[Any]) -> NDArray[Any]:
+    return output.astype(np.float32) if output.dtype == np.float16 else output
 
 
 def _forgo_telemetry() -> None:

@@ -290,10 +290,9 @@ class Runner:
     def _compute(self, items: Sequence[Prepared], preparing: float) -> tuple[list[Any], float]:
         """The results of a batch, and how many seconds of it the network took."""
         began = time.perf_counter()
-        with self.executor.scope():
-            outputs = self.executor.run([item.inputs for item in items])
-            computed = time.perf_counter()
-            results = self.pipeline.postprocess(outputs, [item.context for item in items])
+        outputs = self.executor.run([item.inputs for item in items])
+        computed = time.perf_counter()
+        results = self.pipeline.postprocess(outputs, [item.context for item in items])
         ended = time.perf_counter()
         if self.state is not State.STARTING:  # the warm-up image belongs to no request
             self._compute_seconds.observe(computed - began)

@@ -53,9 +53,8 @@ def test_the_modules_own_answer(network: type[nn.Module], suffix: str, tmp_path:
     with torch.inference_mode():
         wanted = module(torch.stack([normalised(image.pixels, OPTIONS) for image in images(3)])).softmax(1)
     for count in (1, 2, 3):
-        with run.scope():
-            outputs = run.run([item.inputs for item in prepared[:count]])
-            results = pipeline.postprocess(outputs, [item.context for item in prepared[:count]])
+        outputs = run.run([item.inputs for item in prepared[:count]])
+        results = pipeline.postprocess(outputs, [item.context for item in prepared[:count]])
         np.testing.assert_allclose([result.scores for result in results], wanted[:count], atol=1e-3)
 
 
@@ -72,6 +71,5 @@ def test_onnx_needs_onnx_runtime_with_cuda(tmp_path: Path) -> None:
     run = executor(pipeline)
     (image,) = images(1)
     prepared = pipeline.preprocess(image)
-    with run.scope():
-        (result,) = pipeline.postprocess(run.run([prepared.inputs]), [prepared.context])
+    (result,) = pipeline.postprocess(run.run([prepared.inputs]), [prepared.context])
     assert len(result.labels) == len(LABELS)

@@ -16,7 +16,7 @@ from models.errors import ParameterInvalid
 from models.faces.dlib_resnet import SIDE, TEMPLATE
 from models.faces.embedder import EmbedderPipeline
 from models.image import Image
-from models.pipeline import Card, FaceSpace, Kind
+from models.pipeline import Card, FaceSpace, Kind, eager
 
 LABELS = ("red", "green", "blue")
 
@@ -65,7 +65,7 @@ def test_a_classifier_gives_all_scores_besides_the_best_labels() -> None:
         pipeline.preprocess(Image(pixels, 16, 8), ClassifyOptions(top_k=2)),
         pipeline.prepare_tensor(pixels),
     ]
-    outputs = pipeline.module(torch.from_numpy(np.stack([item.inputs[0] for item in items])))
+    outputs = eager(pipeline.module, np.stack([item.inputs[0] for item in items]))
     whole, two, usual = pipeline.postprocess(outputs, [item.context for item in items])
     reference = np.exp(pixels.mean((0, 1))) / np.exp(pixels.mean((0, 1))).sum()
     assert whole.scores is not None
@@ -80,7 +80,7 @@ def test_a_classifier_gives_all_scores_besides_the_best_labels() -> None:
 def test_a_detectors_boxes_are_in_the_tensors_pixels() -> None:
     pipeline = detector()
     item = pipeline.prepare_tensor(noise(16, 32, 3), DetectOptions(score_threshold=0.5))
-    outputs = pipeline.module(torch.from_numpy(item.inputs[0][None]))
+    outputs = eager(pipeline.module, item.inputs[0][None])
     (result,) = pipeline.postprocess(outputs, [item.context])
     assert (result.width, result.height) == (32, 16)
     assert [(found.label, found.box) for found in result.items] == [("green", (2.0, 4.0, 20.0, 10.0))]

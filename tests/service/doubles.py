@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from models.image import Image
@@ -36,7 +37,7 @@ class MeanPipeline(Pipeline):
     def preprocess(self, image: Image, options: Any = None) -> Prepared:
         return item(int(image.pixels.mean()), options)
 
-    def postprocess(self, outputs: tuple[Tensor, ...], contexts: Sequence[Any]) -> list[Any]:
+    def postprocess(self, outputs: tuple[NDArray[Any], ...], contexts: Sequence[Any]) -> list[Any]:
         if "poison" in contexts:
             raise ValueError("poison")
         return [(context, float(value)) for context, value in zip(contexts, outputs[0][:, 0], strict=True)]

@@ -17,8 +17,9 @@ from models.style.pipeline import StylePipeline
 from models.style.transfer import ServedStyleNetwork
 from models.weights import CATALOGUE, Catalogue, Store
 from service.app import Service
-from service.engine.executor import Executor, TorchExecutor
+from service.engine.executor import Executor
 from service.engine.runner import Runner
+from service.engine.torch_executor import TorchExecutor
 from service.rpc.server import Server
 from service.rpc.stubs.vision_pb2_grpc import VisionStub
 from service.settings import Settings

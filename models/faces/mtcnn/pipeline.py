@@ -13,9 +13,11 @@ import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self, cast
+from typing import Any, Self, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from models.checkpoint import require_files
@@ -84,7 +86,7 @@ class MtcnnPipeline(Pipeline):
             "rnet": Stage(rnet, (RNet.side, RNet.side, 3)),
             "onet": Stage(onet, (ONet.side, ONet.side, 3)),
         }
-        self._run_stage: dict[str, RunStage] = {name: stage.module for name, stage in self.stages.items()}
+        self._run_stage: dict[str, RunStage] = {name: stage.run for name, stage in self.stages.items()}
         self.shapes = ((self.pyramid.height, self.pyramid.width, 3),)
         self.min_side = max(options.height, options.width)
         self._levels, self._windows = self.pyramid.levels, self.pyramid.windows
@@ -104,23 +106,20 @@ class MtcnnPipeline(Pipeline):
         return Prepared((self.pyramid.mosaic(canvas),), context)
 
     @torch.inference_mode()
-    def postprocess(self, outputs: tuple[Tensor, ...], contexts: Sequence[FaceContext]) -> list[Faces]:
-        """Proposals' scores Tensor[N, P] and regressions Tensor[N, 4, P] -> the faces of each image."""
+    def postprocess(self, outputs: tuple[NDArray[Any], ...], contexts: Sequence[FaceContext]) -> list[Faces]:
+        """Proposals' scores [N, P] and regressions [N, 4, P] -> the faces of each image."""
         count = len(contexts)
         if not count:
             return []
-        device = outputs[0].device
-        crops = Crops(contexts, device)
-        found = self._propose(outputs[0][:count].float(), outputs[1][:count].float())
+        crops = Crops(contexts)
+        found = self._propose(*(torch.from_numpy(one[:count]) for one in outputs))
         found = self._refine(found[found.best(self.options.candidates[1], count)], crops)
         found, landmarks = self._output(found[found.best(self.options.candidates[2], count)], crops, contexts)
-        limits = torch.tensor([context.options.max_faces for context in contexts], device=device)
+        limits = torch.tensor([context.options.max_faces for context in contexts])
         kept = found.best(limits, count)
         return _results(found[kept], landmarks[kept], contexts)
 
     def _propose(self, scores: Tensor, shifts: Tensor) -> Candidates:
-        # both stay on the device after the first batch
-        self._levels, self._windows = self._levels.to(scores.device), self._windows.to(scores.device)
         levels, count = self._levels, len(scores)
         images, cells = ((scores >= self.options.thresholds[0]) & (levels >= 0)).nonzero(as_tuple=True)
         found = Candidates(self._windows[cells], scores[images, cells], images)
@@ -150,13 +149,8 @@ class MtcnnPipeline(Pipeline):
         found = Candidates(shift(found.boxes, shifts), scores, found.images)
         default = self.options.thresholds[2]
         asked = [context.options.score_threshold for context in contexts]
-        floors = torch.tensor(
-            [default if threshold is None else threshold for threshold in asked], device=scores.device
-        )
-        smallest = torch.tensor(
-            [context.options.min_size * context.geometry.scale_x for context in contexts],
-            device=scores.device,
-        )
+        floors = torch.tensor([default if threshold is None else threshold for threshold in asked])
+        smallest = torch.tensor([context.options.min_size * context.geometry.scale_x for context in contexts])
         shorter = (found.boxes[:, 2:] - found.boxes[:, :2]).amin(1)
         passed = ((scores >= floors[found.images]) & (shorter >= smallest[found.images])).nonzero()[:, 0]
         kept = passed[nms_over_min_area(found[passed], 0.7)]
@@ -165,17 +159,14 @@ class MtcnnPipeline(Pipeline):
     def _run(self, name: str, crops: Tensor) -> tuple[Tensor, ...]:
         if not len(crops):
             return crops.new_zeros(0), crops.new_zeros(0, 4), crops.new_zeros(0, 5, 2)
-        stage = self._run_stage[name]
-        if isinstance(stage, nn.Module):
-            stage.to(crops.device)  # nothing to do after the first time
-        parts = [stage(part) for part in torch.split(crops, _CHUNK)]
-        return tuple(torch.cat(part).to(crops.device).float() for part in zip(*parts, strict=True))
+        parts = [self._run_stage[name](part.numpy()) for part in torch.split(crops, _CHUNK)]
+        return tuple(torch.from_numpy(np.concatenate(part)) for part in zip(*parts, strict=True))
 
 
 def _results(found: Candidates, landmarks: Tensor, contexts: Sequence[FaceContext]) -> list[Faces]:
     """Faces by image and falling score -> one result an image, in its own pixels."""
     sizes = torch.bincount(found.images, minlength=len(contexts)).tolist()
-    columns = (found.boxes.cpu().split(sizes), found.scores.cpu().split(sizes), landmarks.cpu().split(sizes))
+    columns = (found.boxes.split(sizes), found.scores.split(sizes), landmarks.split(sizes))
     results = []
     for context, boxes, scores, points in zip(contexts, *columns, strict=True):
         geometry = context.geometry

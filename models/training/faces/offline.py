@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,7 +14,7 @@ from models.faces.align import cut_faces
 from models.faces.result import Embedding, Faces
 from models.faces.verify import FaceSelect, select_face
 from models.image import Image, decode
-from models.pipeline import Pipeline
+from models.pipeline import Pipeline, eager
 
 IMAGES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 
@@ -21,10 +22,7 @@ IMAGES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 def run(pipeline: Pipeline, images: Sequence[Image]) -> list[object]:
     """A pipeline on a few images, in this process, as one batch."""
     prepared = [pipeline.preprocess(image) for image in images]
-    batch = torch.stack([torch.from_numpy(item.inputs[0]) for item in prepared])
-    with torch.inference_mode():
-        outputs = pipeline.module(batch)
-    outputs = (outputs,) if isinstance(outputs, Tensor) else tuple(outputs)
+    outputs = eager(pipeline.module, np.stack([item.inputs[0] for item in prepared]))
     return pipeline.postprocess(outputs, [item.context for item in prepared])
 
 

@@ -14,11 +14,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from models.classification.efficientnet import load as load_classifier
 from models.image import Image, Pixels, decode, encode, resize
-from models.pipeline import Card, Kind
+from models.pipeline import Card, Kind, eager
 from models.style.losses import Perceptual
 from models.style.optimise import OptimiseOptions, optimise
 from models.style.pipeline import StylePipeline
@@ -48,9 +47,8 @@ def sheet(network: StyleNetwork, images: Sequence[Pixels], longest: int) -> Pixe
         cells = [image]
         for style in network.config.styles:
             item = pipeline.preprocess(Image(image, width, height), StyleOptions(style=style.name))
-            with torch.inference_mode():
-                outputs = pipeline.module(torch.from_numpy(item.inputs[0])[None])
-            cells.append(pipeline.postprocess((outputs,), [item.context])[0].pixels)
+            outputs = eager(pipeline.module, item.inputs[0][None])
+            cells.append(pipeline.postprocess(outputs, [item.context])[0].pixels)
         rows.append(np.concatenate([_centred(cell, longest) for cell in cells], axis=1))
     return np.concatenate(rows)
 

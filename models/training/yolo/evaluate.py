@@ -22,7 +22,6 @@ from pathlib import Path
 from urllib.parse import urlencode, urlsplit
 
 import numpy as np
-import torch
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -32,7 +31,7 @@ from models.detection.pipeline import DetectorPipeline
 from models.detection.result import DetectOptions
 from models.detection.yolo import Detector, Yolo, load
 from models.image import decode
-from models.pipeline import Card, Kind
+from models.pipeline import Card, Kind, eager
 from models.training.yolo.data import split
 from models.training.yolo.folder import Folder, Sample
 from models.weights import CATALOGUE, Catalogue, Store
@@ -92,8 +91,7 @@ def detect(
     for start in range(0, len(samples), batch):
         images = [decode(sample.path.read_bytes()) for sample in samples[start : start + batch]]
         items = [pipeline.preprocess(image, options) for image in images]
-        with torch.inference_mode():
-            outputs = pipeline.module(torch.from_numpy(np.stack([item.inputs[0] for item in items])))
+        outputs = eager(pipeline.module, np.stack([item.inputs[0] for item in items]))
         answers = pipeline.postprocess(outputs, [item.context for item in items])
         found += [
             (start + place, index[item.label], item.score, item.box)

@@ -21,7 +21,7 @@ from models.classification.pipeline import ClassifierPipeline
 from models.classification.result import Classification, ClassifyOptions
 from models.errors import WeightsError
 from models.image import Image, Pixels, decode, encode, resize
-from models.pipeline import Kind, Pipeline
+from models.pipeline import Kind, Pipeline, eager
 from models.training.lenet import augment, confusion, held_out, main, read_idx, read_mnist, train
 from models.weights import COMMITTED, Entry, File
 from tests.paths import SHARED, needs_shared
@@ -50,8 +50,7 @@ def answer(pixels: list[Pixels]) -> list[Classification]:
         pipeline().preprocess(Image(one, one.shape[1], one.shape[0]), ClassifyOptions(top_k=3))
         for one in pixels
     ]
-    with torch.inference_mode():
-        outputs = pipeline().module(torch.from_numpy(np.stack([one.inputs[0] for one in prepared])))
+    outputs = eager(pipeline().module, np.stack([one.inputs[0] for one in prepared]))
     return pipeline().postprocess(outputs, [one.context for one in prepared])
 
 

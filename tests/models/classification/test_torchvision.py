@@ -93,7 +93,7 @@ def test_probabilities_are_torchvisions(arch: str, tmp_path: Path) -> None:
         # From the file as torchvision itself reads it: logits within 5% of their spread.
         logits = pipeline.module.network(normalised)  # type: ignore[operator]
         assert (logits - expected).abs().max() < 0.05 * expected.std()
-    (result,) = pipeline.postprocess((ours,), [prepared.context])
+    (result,) = pipeline.postprocess((ours.numpy(),), [prepared.context])
     assert (result.width, result.height) == (768, 576)
     assert result.labels[0].label == weights.meta["categories"][int(ours.argmax())]
 

@@ -29,6 +29,7 @@ from models.detection.result import Detections, DetectOptions
 from models.errors import ParameterInvalid, WeightsError
 from models.image import Image
 from models.image import decode as decode_image
+from models.pipeline import eager
 from models.weights import Store, sha256_of, standard_catalogue
 from service.engine.openvino_executor import OpenVINOExecutor
 from tests.paths import SHARED, needs_shared
@@ -220,8 +221,7 @@ def test_the_labels_are_those_of_the_data(pipeline: DetectorPipeline) -> None:
 def detect(pipeline: DetectorPipeline, name: str, options: Mapping[str, Any]) -> Detections:
     image = decode_image((SHARED / "data" / "photos" / f"{name}.jpg").read_bytes())
     item = pipeline.preprocess(image, DetectOptions.of(options))
-    with torch.no_grad():
-        outputs = pipeline.module(torch.from_numpy(item.inputs[0][None]))
+    outputs = eager(pipeline.module, item.inputs[0][None])
     return pipeline.postprocess(outputs, [item.context])[0]
 
 
@@ -236,8 +236,7 @@ def test_every_candidate_is_searched_for_the_wanted_classes(pipeline: DetectorPi
     item = pipeline.preprocess(
         image, DetectOptions(classes=("spoon",), score_threshold=0.0, max_detections=1000)
     )
-    with torch.no_grad():
-        outputs = pipeline.module(torch.from_numpy(item.inputs[0][None]))
+    outputs = eager(pipeline.module, item.inputs[0][None])
     assert outputs[1].shape == (1, CANDIDATES, 80)
     (found,) = pipeline.postprocess(outputs, [item.context])
     assert found.items

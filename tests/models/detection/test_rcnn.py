@@ -19,7 +19,7 @@ from models.detection.rcnn import CANDIDATES, RCNNPipeline, build
 from models.detection.result import DetectOptions
 from models.errors import ParameterInvalid, WeightsError
 from models.image import Image
-from models.pipeline import Kind, Pipeline
+from models.pipeline import Kind, Pipeline, eager
 from models.registry import build_entry
 from models.weights import Entry, File
 
@@ -117,8 +117,7 @@ def test_agrees_with_torchvision(
     for picture in pictures(3):
         expected = theirs(network, picture, score, iou, 1000)  # with the classes that COCO does not have
         item = pipeline.preprocess(Image(picture, SIZE, SIZE), options)
-        with torch.inference_mode():
-            outputs = pipeline.module(torch.from_numpy(item.inputs[0])[None])
+        outputs = eager(pipeline.module, item.inputs[0][None])
         (result,) = pipeline.postprocess(outputs, [item.context])
         named = [categories[int(label)] for label in expected["labels"]]
         real = [index for index, name in enumerate(named) if name != "N/A"][:most]
@@ -149,18 +148,13 @@ def test_a_batch_answers_as_its_pictures_alone(pipeline: RCNNPipeline) -> None:
         pipeline.preprocess(Image(picture, SIZE, SIZE), chosen)
         for picture, chosen in zip(pictures(3), options, strict=True)
     ]
-    with torch.inference_mode():
-        together = pipeline.module(torch.from_numpy(np.stack([item.inputs[0] for item in items])))
-        batched = pipeline.postprocess(together, [item.context for item in items])
-        for item, result in zip(items, batched, strict=True):
-            (single,) = pipeline.postprocess(
-                pipeline.module(torch.from_numpy(item.inputs[0])[None]), [item.context]
-            )
-            assert [found.label for found in single.items] == [found.label for found in result.items]
-            mine, other = ([(found.score, *found.box) for found in r.items] for r in (single, result))
-            np.testing.assert_allclose(
-                np.array(mine).reshape(-1, 5), np.array(other).reshape(-1, 5), atol=1e-2
-            )
+    together = eager(pipeline.module, np.stack([item.inputs[0] for item in items]))
+    batched = pipeline.postprocess(together, [item.context for item in items])
+    for item, result in zip(items, batched, strict=True):
+        (single,) = pipeline.postprocess(eager(pipeline.module, item.inputs[0][None]), [item.context])
+        assert [found.label for found in single.items] == [found.label for found in result.items]
+        mine, other = ([(found.score, *found.box) for found in r.items] for r in (single, result))
+        np.testing.assert_allclose(np.array(mine).reshape(-1, 5), np.array(other).reshape(-1, 5), atol=1e-2)
 
 
 def test_card_labels_and_protocol(pipeline: RCNNPipeline) -> None:
@@ -198,8 +192,7 @@ def test_resnet50_agrees_with_torchvision_and_its_epsilon(tmp_path: Path) -> Non
     picture = pictures(1, 128)[0]
     expected = theirs(network, picture, 0.4, 0.5, 100)
     item = large.preprocess(Image(picture, 128, 128), DetectOptions(score_threshold=0.4, iou_threshold=0.5))
-    with torch.inference_mode():
-        (result,) = large.postprocess(large.module(torch.from_numpy(item.inputs[0])[None]), [item.context])
+    (result,) = large.postprocess(eager(large.module, item.inputs[0][None]), [item.context])
     columns = (expected["labels"][:, None] - 1, expected["scores"][:, None], expected["boxes"] / 128)
     mine = [(found.class_id, found.score, *np.divide(found.box, 128)) for found in result.items]
     distance = torch.cdist(torch.tensor(mine, dtype=torch.float32), torch.cat(columns, dim=1), p=torch.inf)

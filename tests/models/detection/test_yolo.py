@@ -16,7 +16,7 @@ from models.detection.result import Detections, DetectOptions
 from models.detection.yolo import STRIDES, Detector, Yolo, YoloConfig, build, load, save
 from models.errors import ParameterInvalid, WeightsError
 from models.image import Image, decode
-from models.pipeline import Card, Kind
+from models.pipeline import Card, Kind, eager
 from models.weights import Catalogue, Entry, File, Store
 from tests.paths import SHARED, needs_shared
 
@@ -137,8 +137,7 @@ class Fixed(nn.Module):
 
 def run(pipeline: DetectorPipeline, *requests: tuple[Image, DetectOptions | None]) -> list[Detections]:
     items = [pipeline.preprocess(image, options) for image, options in requests]
-    with torch.no_grad():
-        outputs = pipeline.module(torch.stack([torch.from_numpy(item.inputs[0]) for item in items]))
+    outputs = eager(pipeline.module, np.stack([item.inputs[0] for item in items]))
     return pipeline.postprocess(outputs, [item.context for item in items])
 
 

@@ -17,7 +17,7 @@ from models.faces.align import cut_faces
 from models.faces.result import Embedding, Face
 from models.faces.verify import compare
 from models.image import Image
-from models.pipeline import Kind
+from models.pipeline import Kind, eager
 from tests.models.exported.files import export, served
 from tests.models.image.test_decode import smooth
 
@@ -52,8 +52,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def embedded(pipeline: Any, image: Image) -> Embedding:
     prepared = pipeline.preprocess(image)
-    with torch.inference_mode():
-        outputs = pipeline.module(torch.from_numpy(prepared.inputs[0])[None])
+    outputs = eager(pipeline.module, prepared.inputs[0][None])
     (result,) = pipeline.postprocess(outputs, [prepared.context])
     assert isinstance(result, Embedding)
     return result

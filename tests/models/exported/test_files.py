@@ -45,10 +45,9 @@ def executor(pipeline: Any, kind: str) -> Executor:
 def answers(pipeline: Any, kind: str, images: list[Image]) -> list[Any]:
     run = executor(pipeline, kind)
     prepared = [pipeline.preprocess(image) for image in images]
-    with run.scope():
-        outputs = run.run([item.inputs for item in prepared])
-        results: list[Any] = pipeline.postprocess(outputs, [item.context for item in prepared])
-        return results
+    outputs = run.run([item.inputs for item in prepared])
+    results: list[Any] = pipeline.postprocess(outputs, [item.context for item in prepared])
+    return results
 
 
 def normalised(pixels: np.ndarray, options: dict[str, Any]) -> Tensor:

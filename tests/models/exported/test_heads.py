@@ -14,7 +14,7 @@ from models.detection.result import Detections, DetectOptions
 from models.errors import WeightsError
 from models.exported.heads import HEADS
 from models.image import Image
-from models.pipeline import Kind
+from models.pipeline import Kind, eager
 from tests.models.exported.files import Constant, export, exported
 
 HEIGHT, WIDTH = 96, 128
@@ -141,10 +141,9 @@ def test_known_boxes_come_back(
 
 
 def found(pipeline: object, pixels: np.ndarray, context: object) -> list[Detections]:
-    with torch.inference_mode():
-        outputs = pipeline.module(torch.from_numpy(pixels)[None])  # type: ignore[attr-defined]
-        results: list[Detections] = pipeline.postprocess(outputs, [context])  # type: ignore[attr-defined]
-        return results
+    outputs = eager(pipeline.module, pixels[None])  # type: ignore[attr-defined]
+    results: list[Detections] = pipeline.postprocess(outputs, [context])  # type: ignore[attr-defined]
+    return results
 
 
 def undone(resize: str, box: tuple[float, ...]) -> list[float]:

@@ -6,14 +6,13 @@ import math
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from models.errors import ImageTooLarge, ParameterInvalid, StyleUnknown
 from models.image import Image
-from models.pipeline import Card, Kind
+from models.pipeline import Card, Kind, eager
 from models.style.pipeline import MAX_SIDE, StylePipeline
 from models.style.result import StyleOptions, Stylized
 from models.style.transfer import ServedStyleNetwork
@@ -36,9 +35,7 @@ def pipeline(module: nn.Module | None = None) -> StylePipeline:
 
 def paint(pipe: StylePipeline, picture: Image, options: StyleOptions | None = None) -> Stylized:
     item = pipe.preprocess(picture, options)
-    with torch.inference_mode():
-        outputs = pipe.module(torch.from_numpy(item.inputs[0])[None])
-    [result] = pipe.postprocess((outputs,), [item.context])
+    [result] = pipe.postprocess(eager(pipe.module, item.inputs[0][None]), [item.context])
     assert isinstance(result, Stylized)
     return result
 
@@ -135,11 +132,10 @@ def test_a_mirrored_canvas_hardly_changes_what_is_painted() -> None:
     framed = item.inputs[0].copy()
     framed[:256] = 114
     framed[64:192, 80:240] = picture.pixels
-    with torch.inference_mode():
-        outputs = stylist(torch.from_numpy(np.stack((item.inputs[0], framed))))
+    outputs = eager(stylist, np.stack((item.inputs[0], framed)))
     inner = (slice(40, -40), slice(40, -40))  # at the edge the layers mirror their own maps
     exact = paint(own, picture).pixels[inner].astype(int)
-    mirrored, grey = (r.pixels[inner] for r in wide.postprocess((outputs,), [item.context] * 2))
+    mirrored, grey = (r.pixels[inner] for r in wide.postprocess(outputs, [item.context] * 2))
     assert np.abs(exact - mirrored).mean() < 2
     assert np.abs(exact - grey).mean() > 5
 
@@ -148,7 +144,7 @@ def test_a_batch_keeps_its_pictures_apart() -> None:
     pipe = pipeline()
     pictures = [image(20, 30, 1), image(32, 8, 2), image(300, 300, 3)]
     items = [pipe.preprocess(one) for one in pictures[:2]]
-    outputs = pipe.module(torch.from_numpy(np.stack([item.inputs[0] for item in items])))
-    results = pipe.postprocess((outputs,), [item.context for item in items])
+    outputs = eager(pipe.module, np.stack([item.inputs[0] for item in items]))
+    results = pipe.postprocess(outputs, [item.context for item in items])
     for result, one in zip(results, pictures, strict=False):
         np.testing.assert_array_equal(result.pixels, one.pixels)

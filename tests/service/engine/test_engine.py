@@ -22,9 +22,9 @@ from service.engine.engine import (
     outcome,
     together,
 )
-from service.engine.executor import TorchExecutor
 from service.engine.memory import MemoryBudget
 from service.engine.runner import Runner
+from service.engine.torch_executor import TorchExecutor
 from service.errors import DeadlineExceeded, NotReady
 from service.telemetry.metrics import Metrics
 from tests.service.doubles import MeanPipeline, item

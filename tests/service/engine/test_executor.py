@@ -18,13 +18,13 @@ from models.pipeline import Inputs, Pipeline
 from models.weights import Catalogue, Store
 from service.engine.executor import (
     Executor,
-    TorchExecutor,
     is_device_lost,
     is_out_of_memory,
     make_executor,
     pick_device,
 )
 from service.engine.openvino_executor import OpenVINOExecutor
+from service.engine.torch_executor import TorchExecutor
 from service.settings import Settings
 from tests.paths import ROOT, SHARED, needs_shared
 from tests.service.doubles import SHAPE, Mean, MeanPipeline
@@ -41,10 +41,10 @@ def pictures(lite: Pipeline) -> list[NDArray[np.uint8]]:
     return [lite.preprocess(decode(path.read_bytes(), min_side=lite.min_side)).inputs[0] for path in paths]
 
 
-def probabilities(executor: Executor, pictures: list[NDArray[np.uint8]], size: int) -> torch.Tensor:
+def probabilities(executor: Executor, pictures: list[NDArray[np.uint8]], size: int) -> NDArray[np.float32]:
     items = [(picture,) for picture in pictures]
     parts = [executor.run(items[start : start + size])[0] for start in range(0, len(items), size)]
-    return torch.cat([part.float().cpu() for part in parts])
+    return np.concatenate(parts)
 
 
 @needs_shared
@@ -107,8 +107,8 @@ def test_a_module_may_take_two_inputs(kind: str) -> None:
     items = [(rng.integers(0, 256, SHAPE, np.uint8), rng.random(3, dtype=np.float32)) for _ in range(5)]
     sums, weights = executor.run(items)
     expected = [float(image.mean(axis=(0, 1)) @ weight) for image, weight in items]
-    np.testing.assert_allclose(sums.numpy(), expected, rtol=1e-5)
-    np.testing.assert_array_equal(weights.numpy(), [weight for _, weight in items])
+    np.testing.assert_allclose(sums, expected, rtol=1e-5)
+    np.testing.assert_array_equal(weights, [weight for _, weight in items])
 
 
 def test_the_choice_of_executor() -> None:

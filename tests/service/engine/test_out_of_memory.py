@@ -6,15 +6,18 @@ import asyncio
 import logging
 import weakref
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from models.pipeline import Inputs
-from service.engine.executor import TorchExecutor, is_device_lost, is_out_of_memory
+from service.engine.executor import is_device_lost, is_out_of_memory
 from service.engine.runner import Runner, State
+from service.engine.torch_executor import TorchExecutor
 from service.errors import NotReady, OutOfMemory, problem_of
 from service.telemetry.metrics import Metrics
 from tests.service.doubles import MeanPipeline, item
@@ -42,7 +45,7 @@ class Tight(TorchExecutor):
             raise torch.OutOfMemoryError(self.stays)
         super().warm(example, batches)
 
-    def run(self, items: Sequence[Inputs]) -> tuple[Tensor, ...]:
+    def run(self, items: Sequence[Inputs]) -> tuple[NDArray[Any], ...]:
         self.held.append(sum(activation() is not None for activation in self.activations))
         self.sizes.append(len(items))
         if len(items) > self.fits:

@@ -7,11 +7,11 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 import pytest
-from torch import Tensor
+from numpy.typing import NDArray
 
 from models.pipeline import Inputs, Prepared
-from service.engine.executor import TorchExecutor
 from service.engine.runner import Runner, State
+from service.engine.torch_executor import TorchExecutor
 from service.errors import NotReady, Overloaded
 from service.telemetry.metrics import Metrics
 from tests.service.doubles import MeanPipeline, item
@@ -94,7 +94,7 @@ def test_a_lost_device_ends_the_runner_not_the_process() -> None:
     class Lost(TorchExecutor):
         lost = False
 
-        def run(self, items: Sequence[Inputs]) -> tuple[Tensor, ...]:
+        def run(self, items: Sequence[Inputs]) -> tuple[NDArray[Any], ...]:
             if self.lost:
                 raise RuntimeError("CUDA error: an illegal memory access was encountered")
             return super().run(items)

@@ -13,8 +13,8 @@ import pytest
 from starlette.requests import ClientDisconnect
 
 from service.app import Service
-from service.engine.executor import TorchExecutor
 from service.engine.runner import Runner
+from service.engine.torch_executor import TorchExecutor
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 from service.web.app import Application

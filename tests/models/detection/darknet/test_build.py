@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from models.detection.darknet import cfg as cfg
 from models.detection.darknet.network import Darknet, DarknetPipeline, build
@@ -16,7 +15,7 @@ from models.detection.darknet.weights import load_weights
 from models.detection.result import Detections, DetectOptions
 from models.errors import WeightsError
 from models.image import decode
-from models.pipeline import Kind, Pipeline
+from models.pipeline import Kind, Pipeline, eager
 from models.registry import build_entry
 from models.weights import Entry, File, sha256_of
 from tests.models.detection.darknet.random_networks import HEAD, SMALL, write_weights
@@ -92,8 +91,7 @@ def pipeline_of(name: str, **options: object) -> DarknetPipeline:
 
 def detect(pipeline: DarknetPipeline, options: DetectOptions | None = None) -> Detections:
     item = pipeline.preprocess(decode(DOG.read_bytes(), min_side=pipeline.min_side), options)
-    with torch.inference_mode():
-        outputs = pipeline.module(torch.from_numpy(item.inputs[0])[None])
+    outputs = eager(pipeline.module, item.inputs[0][None])
     return pipeline.postprocess(outputs, [item.context])[0]
 
 
@@ -129,9 +127,8 @@ def test_a_batch_answers_as_its_pictures_alone() -> None:
             sorted(DOG.parent.glob("*.jpg")), (0.1, 0.2, 0.3, 0.4, 0.5, 0.6), strict=True
         )
     ]
-    with torch.inference_mode():
-        together = pipeline.module(torch.from_numpy(np.stack([item.inputs[0] for item in items])))
-        alone = [pipeline.module(torch.from_numpy(item.inputs[0])[None]) for item in items]
+    together = eager(pipeline.module, np.stack([item.inputs[0] for item in items]))
+    alone = [eager(pipeline.module, item.inputs[0][None]) for item in items]
     batched = pipeline.postprocess(together, [item.context for item in items])
     for item, outputs, result in zip(items, alone, batched, strict=True):
         (single,) = pipeline.postprocess(outputs, [item.context])

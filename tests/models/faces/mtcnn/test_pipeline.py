@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from numpy.typing import NDArray
 
 from models.errors import ParameterInvalid, WeightsError
 from models.faces.mtcnn.candidates import Candidates, Crops, FaceContext, nms_over_min_area
@@ -21,7 +21,7 @@ from models.faces.mtcnn.pipeline import MtcnnPipeline, build
 from models.faces.mtcnn.pyramid import Pyramid
 from models.faces.result import Face, FaceOptions, Faces
 from models.image import Image, letterbox
-from models.pipeline import RunStage
+from models.pipeline import RunStage, eager
 from models.training.faces.offline import run
 from models.weights import Catalogue
 from tests.models.faces.portraits import detector, files, mtcnn_with, picture, portrait, portraits
@@ -118,7 +118,7 @@ def test_a_crop_is_the_mean_of_the_pixels_under_it(
     batch = contexts((64, 64), (64, 32), (20, 64))
     boxes = torch.tensor([(x, y, x + size, y + size) for x, y, size, _ in places])
     images = torch.tensor([image for *_, image in places])
-    crops = Crops(batch, torch.device("cpu")).cut(Candidates(boxes, torch.ones(len(boxes)), images), side)
+    crops = Crops(batch).cut(Candidates(boxes, torch.ones(len(boxes)), images), side)
     assert crops.shape == (len(boxes), side, side, 3)
     assert crops.isfinite().all()
     for crop, box, image in zip(crops, boxes, images, strict=True):
@@ -222,9 +222,7 @@ def test_every_request_has_its_own_options() -> None:
         FaceOptions(score_threshold=0.0),
     ]
     prepared = pipeline.preprocess(image)
-    with torch.inference_mode():
-        outputs = pipeline.module(torch.from_numpy(prepared.inputs[0])[None])
-    repeated = tuple(output.expand(len(asked), *output.shape[1:]) for output in outputs)
+    repeated = eager(pipeline.module, np.stack([prepared.inputs[0]] * len(asked)))
     context: FaceContext = prepared.context
     found = pipeline.postprocess(
         repeated, [dataclasses.replace(context, options=options or FaceOptions()) for options in asked]
@@ -250,17 +248,17 @@ def test_noise_is_bounded_work() -> None:
     seen: list[tuple[str, int]] = []
 
     def counted(name: str) -> RunStage:
-        def run(crops: Tensor) -> tuple[Tensor, ...]:
+        def run(crops: NDArray[Any]) -> tuple[NDArray[Any], ...]:
             seen.append((name, len(crops)))
-            outputs: tuple[Tensor, ...] = pipeline.stages[name].module(crops)
-            return outputs
+            return pipeline.stages[name].run(crops)
 
         return run
 
     counting = pipeline.with_stages({name: counted(name) for name in pipeline.stages})
     rng = np.random.default_rng(0)
     noise = Image(rng.integers(0, 256, (160, 160, 3), dtype=np.uint8), 160, 160)
-    outputs = (torch.rand(2, len(pipeline.pyramid.levels)), torch.randn(2, 4, len(pipeline.pyramid.levels)))
+    places = len(pipeline.pyramid.levels)
+    outputs = (rng.random((2, places), np.float32), rng.standard_normal((2, 4, places), np.float32))
     context = pipeline.preprocess(noise).context
     assert len(counting.postprocess(outputs, [context, context])) == 2
     limits = {"rnet": 80, "onet": 16}

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from models.errors import WeightsError
 from models.image import Image
+from models.pipeline import eager
 from models.weights import Catalogue, Entry, File, Store
 from tests.models.faces.portraits import files, mtcnn_with, picture, portrait
 from tests.paths import needs_shared
@@ -98,9 +99,7 @@ def test_it_finds_the_faces_that_the_original_finds(reference: Any, path: str) -
     for tile in pipeline.pyramid.tiles:
         resampled = F.adaptive_avg_pool2d(planes, (tile.height, tile.width)).permute(1, 2, 0)
         mosaic[tile.y : tile.y + tile.height, tile.x : tile.x + tile.width] = resampled
-    with torch.inference_mode():
-        outputs = pipeline.module(mosaic[None])
-    (found,) = pipeline.postprocess(outputs, [prepared.context])
+    (found,) = pipeline.postprocess(eager(pipeline.module, mosaic[None].numpy()), [prepared.context])
     boxes, scores, landmarks = reference_faces(reference, image)
     assert len(found.items) == len(boxes)
     for box, score, points in zip(boxes, scores, landmarks, strict=True):
