@@ -42,7 +42,7 @@ def main() -> int:
     if options.together:
         several = {name: BESIDE[name] for name in cases if name in BESIDE}
         cases = {name: case for name, case in cases.items() if name not in several}
-        cases["; ".join(several)] = beside(several)
+        cases["; ".join(several)] = beside(several, slow=True)
     print(HEAD, flush=True)
     for name, case in cases.items():
         row = Row(name)

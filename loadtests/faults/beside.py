@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import time
 from collections.abc import Callable, Mapping
 
 from loadtests.faults.case import Case, Row, digit
-from loadtests.faults.clients import Clients
+from loadtests.faults.clients import Clients, drip
 from loadtests.faults.site import Site, pipe
 
 Fault = Callable[[Row, Site, Clients], None]
 """What is done to a server of two workers that clients ask meanwhile."""
 
 
-def beside(faults: Mapping[str, Fault]) -> Case:
-    """One fault after the other on one server; no client may lose a request, or be refused."""
+def beside(faults: Mapping[str, Fault], *, slow: bool = False) -> Case:
+    """One fault after the other on one server; then SIGTERM, while the clients go on.
+
+    No client may lose a request, or be refused before that.
+
+    Args:
+        slow: at the end there is a request whose body drips.
+    """
 
     def case(row: Row) -> None:
         write, reader = pipe()
@@ -29,12 +37,16 @@ def beside(faults: Mapping[str, Fault]) -> Case:
                     part = Row(name)
                     fault(part, site, clients)
                     row.failures += part.failures
-                    row.healthy = part.healthy
+                    row.healthy = part.healthy if part.healthy is not None else row.healthy
+                row.counts = clients.counts()
+                row.judge(refused=False)
+                with drip(site, 30.0) if slow else contextlib.nullcontext():
+                    time.sleep(0.3)
+                    site.signal(signal.SIGTERM)
+                    code, row.ended = site.end()
             row.counts = clients.counts()
-            site.signal(signal.SIGTERM)
-            code, row.ended = site.end()
             row.expect(code == 0, f"status {code}")
             row.left = site.left_behind()
-        row.judge(refused=False)
+        row.judge()
 
     return case
