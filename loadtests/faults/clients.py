@@ -161,10 +161,14 @@ class Clients:
         return "ok" if self.expected[0]["label"].encode() in answer else "wrong"
 
 
-def drip(site: Site, seconds: float) -> socket.socket:
-    """A request whose body comes a byte at a time, for so long, from a thread."""
+BODY: Final = b"POST /v1/classify HTTP/1.1\r\nhost: a\r\ncontent-length: 1000\r\n\r\n"
+"""All of a request but its body."""
+
+
+def drip(site: Site, seconds: float, begin: bytes = BODY) -> socket.socket:
+    """A request of which the rest comes a byte at a time, for so long, from a thread."""
     connection = socket.create_connection(("127.0.0.1", site.port))
-    connection.sendall(b"POST /v1/classify HTTP/1.1\r\nhost: a\r\ncontent-length: 1000\r\n\r\n")
+    connection.sendall(begin)
 
     def send() -> None:
         end = time.monotonic() + seconds

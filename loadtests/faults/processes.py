@@ -199,6 +199,7 @@ CASES: dict[str, Case] = {
     "SIGTERM": asked_to_end(signal.SIGTERM),
     "SIGTERM, a request whose body drips": asked_to_end(signal.SIGTERM, slow=True),
     "SIGTERM twice": asked_to_end(signal.SIGTERM, signal.SIGTERM),
+    "SIGINT": asked_to_end(signal.SIGINT),
     "SIGINT twice": asked_to_end(signal.SIGINT, signal.SIGINT),
     "SIGTERM during the start": asked_at_the_start,
     "SIGKILL of the supervisor": orphaned,

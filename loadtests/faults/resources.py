@@ -87,6 +87,23 @@ def dripping(row: Row, site: Site, clients: Clients) -> None:
         clients.until("ok", 200)
 
 
+def slow_headers(row: Row, site: Site, clients: Clients) -> None:
+    """200 requests whose headers come at ten bytes a second beside the clients."""
+    with contextlib.ExitStack() as stack:
+        for _ in range(200):
+            stack.enter_context(drip(site, 8.0, b"POST /v1/classify HTTP/1.1\r\nx: "))
+        clients.until("ok", 200)
+
+
+def random_bytes(row: Row, site: Site, clients: Clients) -> None:
+    """100 connections to each port that send what is neither HTTP nor HTTP/2."""
+    for port in (site.port, site.grpc_port) * 100:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=5) as other:
+            other.sendall(os.urandom(4096))
+    clients.until("ok", 200)
+    row.expect("Traceback" not in site.said(), "a traceback in the log")
+
+
 def jobs(damage: Callable[[Site, str], Iterator[None]], *, lost: bool) -> Case:
     """Damages what jobs need while one runs; inference goes on, and jobs do again."""
 
@@ -242,5 +259,7 @@ CASES: dict[str, Case] = {
 BESIDE: dict[str, Fault] = {
     "2,000 idle connections": idle,
     "200 bodies that drip": dripping,
+    "200 headers that drip": slow_headers,
+    "random bytes on both ports": random_bytes,
     "the output's reader closes, access log on": reader_closes,
 }
