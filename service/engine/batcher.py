@@ -173,6 +173,10 @@ class Batcher(Generic[T, R]):
         would idle between them."""
         return max(self._max_wait, 2 * self._rate.batch_seconds(self._sharing()))
 
+    def longest(self, now: float) -> float:
+        """Seconds that the longest batch under way has taken by the clock's `now`; from any thread."""
+        return max((now - running.began for running in tuple(self._running.values())), default=0.0)
+
     def check(self, ahead: int, deadline: float | None) -> None:
         """Whether an item that comes now can be answered in time, as far as the speed so far tells.
 

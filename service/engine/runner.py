@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -91,7 +90,6 @@ class Runner:
         self.sharing: Callable[[], int] = lambda: 1
         self._room = max_queue + slots * max_batch
         self._admitted = 0
-        self._running: dict[int, float] = {}
         self._threads = ThreadPoolExecutor(slots, thread_name_prefix=f"run-{pipeline.card.name}")
         self._compute_seconds = metrics.stage_seconds.labels(self.card.name, "compute")
         self._postprocess_seconds = metrics.stage_seconds.labels(self.card.name, "postprocess")
@@ -131,8 +129,8 @@ class Runner:
         return self._batcher.inflight > 0
 
     def longest(self, now: float) -> float:
-        """Seconds that the longest of the batches in its threads has taken; `now` is monotonic."""
-        return max((now - began for began in tuple(self._running.values())), default=0.0)
+        """Seconds that the longest of its batches under way has taken; `now` is monotonic."""
+        return self._batcher.longest(now)
 
     async def start(self) -> None:
         """Warms every batch size up to the largest (powers of two) for every shape, then is ready.
@@ -259,14 +257,6 @@ class Runner:
             raise
 
     def _execute(self, jobs: Sequence[Job]) -> list[Any]:
-        thread = threading.get_ident()
-        self._running[thread] = time.monotonic()
-        try:
-            return self._answer(jobs)
-        finally:
-            del self._running[thread]
-
-    def _answer(self, jobs: Sequence[Job]) -> list[Any]:
         started = time.perf_counter()
         results: list[Any] = [None] * len(jobs)
         by_shape: dict[tuple[tuple[int, ...], ...], list[tuple[int, Prepared]]] = {}

@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
+from service.engine.batcher import Batcher
+from service.engine.clock import Handle
 from service.errors import DeadlineExceeded, Overloaded
 from tests.service.engine.bench import Bench, outcome
-from tests.service.engine.clock import run_clean
+from tests.service.engine.clock import FakeClock, run_clean
 
 
 async def measured(seconds: float = 1.0, **options: Any) -> Bench:
@@ -186,5 +188,105 @@ def test_an_overload_costs_no_work_and_no_item_waits_long(load: float) -> None:
         assert sorted(took)[int(0.99 * len(took))] <= bound + 4 * seconds
         assert all(0 < later < 1 for later in told)
         assert "expired" not in bench.notes.drops
+
+    run_clean(main())
+
+
+class Core:
+    """A core that all batches under way share evenly."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        self._clock = clock
+        self._left: dict[asyncio.Future[None], float] = {}
+        self._at = 0.0
+        self._timer: Handle | None = None
+        self.busy = 0.0
+
+    async def compute(self, seconds: float) -> None:
+        """Takes so long on a core of its own."""
+        self._progress()
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._left[done] = seconds
+        self._plan()
+        await done
+
+    def _progress(self) -> None:
+        now, self._at = self._at, self._clock.now()
+        passed = self._at - now
+        if self._left:
+            self.busy += passed
+        for done in self._left:
+            self._left[done] -= passed / len(self._left)
+
+    def _plan(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._left:
+            soonest = len(self._left) * max(0.0, min(self._left.values()))
+            self._timer = self._clock.call_later(soonest, self._finish)
+
+    def _finish(self) -> None:
+        self._progress()
+        for done in [done for done, left in self._left.items() if left < 1e-9]:
+            del self._left[done]
+            done.set_result(None)
+        self._plan()
+
+
+@pytest.mark.parametrize("load", [0.6, 2.0, 4.0])
+def test_models_that_share_a_core_keep_its_goodput_and_the_bound(load: float) -> None:
+    """A quick and a slow model, each asked for half of the core's time: 60 s of Poisson arrivals."""
+    takes, bound = {"quick": 0.01, "slow": 0.06}, 2.0
+
+    async def main() -> None:
+        clock = FakeClock()
+        core = Core(clock)
+        batchers: dict[str, Batcher[str, str]] = {}
+
+        async def run(items: Sequence[str]) -> Sequence[str]:
+            await core.compute(sum(takes[item] for item in items))
+            return items
+
+        for name in takes:
+            batchers[name] = Batcher(
+                run,
+                max_batch=2,
+                max_queue=1000,
+                max_wait=bound,
+                sharing=lambda: max(1, sum(one.inflight > 0 for one in batchers.values())),
+                clock=clock,
+            )
+        rng = random.Random(1)
+        took: dict[str, list[float]] = {name: [] for name in takes}
+        admitted = dict.fromkeys(takes, 0)
+
+        async def ask(name: str) -> None:
+            began = clock.now()
+            admitted[name] += 1
+            try:
+                await batchers[name].submit(name, deadline=began + 30.0)
+            except Overloaded:
+                return
+            finally:
+                admitted[name] -= 1
+            took[name].append(clock.now() - began)
+
+        tasks = []
+        rates = {name: load / 2 / seconds for name, seconds in takes.items()}
+        while clock.now() < 60.0:
+            await clock.advance(rng.expovariate(sum(rates.values())))
+            (name,) = rng.choices(list(rates), list(rates.values()))
+            try:
+                batchers[name].check(admitted[name], clock.now() + 30.0)
+            except Overloaded:
+                continue
+            tasks.append(asyncio.create_task(ask(name)))
+        useful = sum(len(took[name]) * seconds for name, seconds in takes.items())
+        assert useful >= 0.9 * 60.0 * min(1.0, load)
+        await clock.advance(10.0)
+        await asyncio.gather(*tasks)
+        for name, seconds in takes.items():
+            p99 = sorted(took[name])[int(0.99 * len(took[name]))]
+            assert p99 <= bound + 2 * (len(takes) * 2 * seconds)  # two batches of two beside the other model
 
     run_clean(main())
