@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,6 +31,12 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def exit_on_sigterm() -> None:
+    """Makes SIGTERM an exit like any other, or a run that is ended would leave its server behind."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
 
 
 class Server:
@@ -63,6 +70,7 @@ class Server:
         self.log = Path(tempfile.gettempdir()) / f"lynceus-{self.address.rpartition(':')[2]}.log"
 
     def __enter__(self) -> Self:
+        exit_on_sigterm()
         host, _, port = self.address.partition(":")
         grpc_host, _, grpc_port = self.grpc_address.partition(":")
         command = [sys.executable, "-m", "bentoml", "serve", self._service, "--host", host, "--port", port]

@@ -19,7 +19,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import signal
 import sys
 import tempfile
 import threading
@@ -246,7 +245,6 @@ def main() -> int:
     parser.add_argument("--calibration", type=float, default=20.0, help="seconds that measure the capacity")
     parser.add_argument("--slo", type=Path, default=SLO)
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # or it would leave its server behind
     slo = read_slo(options.slo)
     minutes = (options.minutes, options.overload, options.after)
     parts, capacity, paces = soak(

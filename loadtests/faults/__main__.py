@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import re
-import signal
 import sys
 import traceback
 from pathlib import Path
@@ -19,6 +18,7 @@ from pathlib import Path
 from loadtests.faults import processes, resources, starts
 from loadtests.faults.beside import beside
 from loadtests.faults.case import HEAD, Row, line
+from loadtests.server import exit_on_sigterm
 
 BESIDE = processes.BESIDE | resources.BESIDE
 CASES = starts.CASES | processes.CASES | {name: beside({name: fault}) for name, fault in BESIDE.items()}
@@ -36,7 +36,7 @@ def main() -> int:
     )
     parser.add_argument("--table", type=Path, help="a file that takes the table")
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # or it would leave its server behind
+    exit_on_sigterm()
     rows = []
     cases = {name: case for name, case in CASES.items() if re.search(options.case, name)}
     if options.together:

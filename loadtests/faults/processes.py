@@ -59,7 +59,7 @@ def stopped(row: Row, site: Site, clients: Clients) -> None:
     site.until_ready()
     row.healthy = time.monotonic() - began
     clients.until("ok", 30)
-    row.expect("it is continued" in site.said(), "the log does not tell")
+    row.expect(victim.is_running(), "it was killed")
 
 
 def hangs(what: Callable[[psutil.Process], Sequence[int]], said: str) -> Case:
