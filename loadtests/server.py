@@ -126,6 +126,15 @@ class Server:
         parent = psutil.Process(self._process.pid)
         return [parent, *parent.children(recursive=True)]
 
+    def cpu_seconds(self) -> float:
+        """Computed so far by its processes that live."""
+        total = 0.0
+        for process in self.processes():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                times = process.cpu_times()
+                total += float(times.user + times.system)
+        return total
+
     def resident_bytes(self) -> int:
         """Resident memory, summed over its processes (pages that they share count in each)."""
         total = 0
@@ -145,17 +154,9 @@ class Server:
         # One worker has answered; the others are ready when nothing in there computes any more.
         quiet = 0
         while quiet < 3 and time.monotonic() < give_up:
-            before = self._cpu_seconds()
+            before = self.cpu_seconds()
             time.sleep(0.5)
-            quiet = quiet + 1 if self._cpu_seconds() - before < 0.05 else 0
-
-    def _cpu_seconds(self) -> float:
-        total = 0.0
-        for process in self.processes():
-            with contextlib.suppress(psutil.NoSuchProcess):
-                times = process.cpu_times()
-                total += float(times.user + times.system)
-        return total
+            quiet = quiet + 1 if self.cpu_seconds() - before < 0.05 else 0
 
     def _last_words(self) -> str:
         return self.log.read_text(errors="replace")[-2000:]
