@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +10,7 @@ import httpx
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from models.image import decode
 from tests.paths import ROOT
@@ -23,17 +22,6 @@ UI = ROOT / "service" / "web" / "ui"
 ASTRONAUT = UI / "sample-astronaut.jpg"
 SLOW = 60_000
 """Milliseconds that an answer may take on a busy machine."""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    if chromium is None:
-        pytest.skip("chromium is not installed")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @contextmanager
@@ -136,6 +124,21 @@ def test_two_faces_on_a_scale(browser: Browser, server: Server) -> None:
         done(page)
         expect(page.locator("#answer")).to_contain_text("The same person.")
         expect(page.locator("#answer svg")).to_contain_text("threshold")
+
+
+def test_a_face_is_named(browser: Browser, server: Server, tmp_path: Path) -> None:
+    known = tmp_path / "Eileen.jpg"
+    known.write_bytes(ASTRONAUT.read_bytes())
+    with opened(browser, server) as page:
+        tab(page, "faces identify")
+        drop(page, ASTRONAUT)
+        drop(page, known, "gallery")
+        done(page)
+        match = page.get_by_role("list", name="matches").get_by_role("listitem")
+        expect(match).to_have_count(1)
+        expect(match).to_contain_text("Eileen: the same person")
+        page.get_by_role("list", name="found").get_by_role("button").focus()
+        expect(page.locator(".tip")).to_contain_text("Eileen")
 
 
 @pytest.mark.parametrize("name", ["stylize", "classify explain"])
