@@ -148,14 +148,18 @@ def test_the_engine_knows_no_model(path: Path) -> None:
     assert [name for name in ours(path, "models") if not under(name, *allowed)] == []
 
 
+INSIDE = ("chains.py", "decode_fuzz.py", "decode_times.py", "loopserver.py")
+"""Load tests that use what is behind the API: the in-process limit that served figures are compared with;
+decoding in child processes, which may die, and its times; a worker of which parts are left out."""
+
+
 @pytest.mark.parametrize(
     "path",
-    [p for p in files("loadtests") if p.name not in ("chains.py", "decode_fuzz.py", "decode_times.py")],
+    [p for p in files("loadtests") if p.name not in INSIDE],
     ids=ids,
 )
 def test_load_tests_talk_to_the_public_api_only(path: Path) -> None:
-    # chains.py is the in-process limit, which the served figures are compared with; decode_fuzz.py decodes in
-    # child processes of its own, which may die; decode_times.py times it; tasks.py reads the tasks' values
+    # tasks.py reads the tasks' values
     tasks = ours(path, "service.tasks") if path.name == "tasks.py" else []
     assert [name for name in ours(path, "models", "service") if name not in tasks] == []
 
