@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from loadtests.message import field, message
 from service.tasks import TASKS as SERVED
 from service.tasks.analyze import ANALYZE
 from service.tasks.classify import CLASSIFY
@@ -183,10 +184,10 @@ def body(work: Work, images: Sequence[bytes]) -> bytes:
 def message_to(work: Work, images: Sequence[bytes]) -> bytes:
     """The message of a call with these images, one for each field."""
     entries = (
-        _field(1, face["name"].encode()) + _field(2, np.array(face["embedding"], "<f4").tobytes())
+        field(1, face["name"].encode()) + field(2, np.array(face["embedding"], "<f4").tobytes())
         for face in known_faces(work.gallery)
     )
-    return message(images, work.asked) + b"".join(_field(GALLERY, entry) for entry in entries)
+    return message(images, work.asked) + b"".join(field(GALLERY, entry) for entry in entries)
 
 
 @lru_cache
@@ -198,21 +199,6 @@ def known_faces(count: int) -> list[dict[str, Any]]:
         {"name": f"person {index}", "embedding": row.astype(np.float32).tolist()}
         for index, row in enumerate(rows)
     ]
-
-
-def message(images: Sequence[bytes], model: str = "") -> bytes:
-    """A protobuf message whose fields 1, 2 ... are these bytes, and the next one the model's name, if any."""
-    contents = [*images, *([model.encode()] if model else [])]
-    return b"".join(_field(number, content) for number, content in enumerate(contents, start=1))
-
-
-def _field(number: int, content: bytes) -> bytes:
-    """A field of bytes on the wire (https://protobuf.dev/programming-guides/encoding)."""
-    length, varint = len(content), bytearray()
-    while length > 127:
-        varint.append(length & 127 | 128)
-        length >>= 7
-    return bytes([number << 3 | 2, *varint, length]) + content
 
 
 def multipart(

@@ -16,7 +16,7 @@ from typing import Any, Final, Literal
 import grpc
 
 from loadtests.faults.site import Site
-from loadtests.tasks import message
+from loadtests.message import message
 
 CLIENT_TIMEOUT: Final = 10.0
 """Seconds until a client gives up: longer than the servers' limit of a request."""
