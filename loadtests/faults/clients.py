@@ -30,7 +30,8 @@ class Clients:
     """Some over HTTP with kept connections, some with a new connection each time, some over gRPC.
 
     - ok: the right answer. wrong: another one, or a status that has no place.
-    - refused: 429, 503, UNAVAILABLE, RESOURCE_EXHAUSTED, no connection.
+    - refused: 429, 503, UNAVAILABLE, RESOURCE_EXHAUSTED, no connection; CANCELLED, which gRPC's library makes
+      of a call that comes while the server closes.
     - late: 504, DEADLINE_EXCEEDED from the server within the client's timeout.
     - reset: a connection that ended without an answer. A kept one that the server had closed is tried again
       on a new one, as every client does.
@@ -150,6 +151,8 @@ class Clients:
             if code is grpc.StatusCode.DEADLINE_EXCEEDED:
                 return "hung" if time.monotonic() - began > 0.95 * CLIENT_TIMEOUT else "late"
             if code is grpc.StatusCode.RESOURCE_EXHAUSTED or told.startswith("failed to connect"):
+                return "refused"
+            if code is grpc.StatusCode.CANCELLED:  # not begun: https://github.com/grpc/grpc/issues/41785
                 return "refused"
             if code is not grpc.StatusCode.UNAVAILABLE:
                 self.lost[f"gRPC: {code}: {told[:80]}"] += 1
