@@ -30,8 +30,9 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-weights: $(VENV)/.runtime ## fetch what the configured models need, and verify it
+weights: $(VENV)/.runtime ## fetch what the configured models need, verify it, convert it for OpenVINO
 	@$(BIN)/python -m service.host.fetch
+	@$(BIN)/python -m service.check --unmade
 
 loadtest: $(VENV)/.dev weights ## load the service for a minute and judge it by loadtests/slo.toml
 	$(BIN)/python -m loadtests

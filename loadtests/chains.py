@@ -122,7 +122,7 @@ def make_chain(work: Work, threads: int, batches: Sequence[int]) -> Chain:
     stages = []
     for name in work.models:
         pipeline = registry.build(name, Catalogue(), store)
-        executor = make_executor(pipeline, settings)
+        executor = make_executor(pipeline, settings, store.networks)
         stages.append(Stage(pipeline.with_stages(executor.stages), executor))
         for example in pipeline.examples:
             executor.warm(example, batches)

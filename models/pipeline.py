@@ -233,6 +233,12 @@ class Pipeline(ABC):
             free or `batch`; None: an executor traces `module`.
         batch: images that the network always takes at once; an executor pads to it. 0: any number.
         runtime: what runs `module`: ``torch`` itself, or ``onnxruntime`` within it.
+        identity: digest of everything that the networks depend on: files, options, code; empty: unknown, so
+            nothing that is made of them may be kept.
+        precisions: besides float32, those that have passed the model's gates (see `models.quantize`):
+            ``int8``, ``bfloat16``.
+        quantized: the verified file of an int8 network that takes the place of `module`, see
+            `models.ir.convert.unpack`.
     """
 
     card: Card
@@ -248,6 +254,9 @@ class Pipeline(ABC):
     convert: Callable[[], Any] | None = None
     batch: int = 0
     runtime: str = "torch"
+    identity: str = ""
+    precisions: Sequence[str] = ()
+    quantized: Path | None = None
 
     @property
     def explainer(self) -> Explainer | None:

@@ -6,14 +6,18 @@ task does not load the others.
 
 from __future__ import annotations
 
+import hashlib
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import cast
 
+from safetensors import safe_open
+
 from models.errors import WeightsError
 from models.pipeline import Pipeline
-from models.weights import Catalogue, Entry, Store
+from models.weights import INT8, Catalogue, Entry, Store
 
 Builder = Callable[[Entry, Mapping[str, Path]], Pipeline]
 
@@ -61,9 +65,57 @@ def build_entry(entry: Entry, files: Mapping[str, Path]) -> Pipeline:
         pipeline = builder(entry.builder)(entry, files)
         if (pipeline.card.name, pipeline.card.task) != (entry.name, entry.task):
             raise WeightsError(f"the catalogue says {entry.task}, the builder made {pipeline.card.task}")
+        pipeline.identity = identity(entry)
+        pipeline.precisions = entry.precisions
+        pipeline.quantized = files.get(INT8)
+        if pipeline.quantized is not None:
+            _check_source(pipeline.quantized, entry)
     except WeightsError as error:
         raise WeightsError(f"model {entry.name!r}: {error}") from error
     return pipeline
+
+
+def identity(entry: Entry) -> str:
+    """Digest of everything that an entry's networks depend on; see `Pipeline.identity`."""
+    files = sorted((role, file.sha256) for role, file in entry.files.items())
+    return hashlib.sha256(repr((_code(), entry.builder, entry.options, files)).encode()).hexdigest()
+
+
+def unmade(names: Iterable[str], catalogue: Catalogue, store: Store, precision: str) -> list[str]:
+    """Of some models those whose OpenVINO networks are not in the store's cache; without torch.
+
+    Args:
+        names: of models.
+        catalogue: that has them.
+        store: with their files.
+        precision: the setting.
+    """
+    return [n for n in names if not store.networks.marked(n, (identity(catalogue[n]), precision))]
+
+
+@cache
+def _code() -> str:
+    """Digest of the code of the networks."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
+        if not {"training", "quantize", "headers", "codecs"} & set(path.parts):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _check_source(path: Path, entry: Entry) -> None:
+    """That an int8 network was made of the entry's own weights.
+
+    Raises:
+        WeightsError: it was not.
+    """
+    with safe_open(path, "np") as file:
+        made_of = (file.metadata() or {}).get("weights")
+    if made_of != entry.sha256:
+        raise WeightsError(
+            f"files.{INT8} was made of weights with sha256 {made_of}, files.weights has {entry.sha256}: "
+            f"make it again with `python -m models.quantize {entry.name}`, or remove files.{INT8}"
+        )
 
 
 def build(name: str, catalogue: Catalogue, store: Store) -> Pipeline:

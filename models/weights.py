@@ -25,16 +25,20 @@ import tomllib
 import urllib.parse
 import urllib.request
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
 
 from models.errors import ModelUnknown, WeightsError
+from models.ir.cache import Cache
+from models.ir.precision import FAST
 from models.pipeline import Card, Kind
 
 COMMITTED = Path(__file__).parent / "weights"
 CATALOGUE = COMMITTED / "catalogue.toml"
+INT8 = "int8"
+"""Role of the file of an int8 network, see `models.ir.convert.pack`."""
 Source = Literal["repo", "pypi", "url", "file"]
 
 
@@ -73,6 +77,7 @@ class Entry:
         files: role -> file; the role ``weights`` is the main one, its digest names the model's version.
         options: of the builder (sizes, thresholds, an architecture's name); see `models.options`.
         max_batch: most items of a batch, whatever the service's setting allows; 0: that decides.
+        precisions: besides float32, those that have passed the model's gates; see `models.quantize`.
     """
 
     name: str
@@ -82,8 +87,13 @@ class Entry:
     files: Mapping[str, File]
     options: Mapping[str, Any] = field(default_factory=dict)
     max_batch: int = 0
+    precisions: Sequence[str] = ()
 
     def __post_init__(self) -> None:
+        if unknown := sorted(set(self.precisions) - set(FAST)):
+            raise ValueError(f"precisions {unknown} are none of {', '.join(FAST)}")
+        if ("int8" in self.precisions) != (INT8 in self.files):
+            raise ValueError(f"precisions has int8 where, and only where, there is files.{INT8}")
         if not isinstance(self.max_batch, int) or self.max_batch < 0:
             raise ValueError(f"max_batch {self.max_batch!r} is no number from 0 on")
 
@@ -163,6 +173,7 @@ def _read(path: Path) -> list[Entry]:
                 files=files,
                 options=table.get("options", {}),
                 max_batch=table.get("max_batch", 0),
+                precisions=tuple(table.get("precisions", ())),
             )
         except (KeyError, TypeError, AttributeError, ValueError) as exc:
             raise WeightsError(f"catalogue {path}: model {name!r}: missing or wrong: {exc}") from exc
@@ -219,6 +230,11 @@ class Store:
 
     def __init__(self, cache: Path | None = None) -> None:
         self.cache = cache or default_cache()
+
+    @property
+    def networks(self) -> Cache:
+        """Networks that were converted and compiled of verified files."""
+        return Cache(self.cache / "networks")
 
     def files(self, entry: Entry) -> dict[str, Path]:
         """Role -> local path of every file of a model, each verified just now. Fetches nothing.

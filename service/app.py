@@ -192,7 +192,7 @@ def build(settings: Settings) -> Service:
         runners.append(
             Runner(
                 pipeline,
-                make_executor(pipeline, settings),
+                make_executor(pipeline, settings, store.networks),
                 metrics,
                 max_batch=min(limit, catalogue[name].max_batch or limit),
                 max_queue=settings.max_queue,

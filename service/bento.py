@@ -26,13 +26,14 @@ from bentoml._internal.configuration.containers import BentoMLContainer
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from models.errors import ModelError
-from models.weights import standard_catalogue
+from models.registry import unmade
+from models.weights import Store, standard_catalogue
 from service.host.accept import FairServer, share_fairly
 from service.host.connections import ConnectionGuard, raise_open_files
 from service.host.gpus import claim, gpus
 from service.host.heartbeat import Heartbeat, Watchdog, end_within, reason_file
 from service.host.scratch import use_own
-from service.settings import SettingsError, load
+from service.settings import ExecutorKind, SettingsError, load
 from service.telemetry.log import write_in_threads
 from service.telemetry.metrics import DIRECTORY
 
@@ -101,7 +102,8 @@ class Lynceus:
         """Once, before there are workers: what is wrong ends the server with one line and status 1.
 
         Each worker verifies what it loads again; but a worker that dies is started again. Models of an
-        operator's own files are also built and run once, in a process of its own, since that takes torch.
+        operator's own files, and those whose OpenVINO networks are not made yet, are also built and run once,
+        in a process of its own, since that takes torch.
         """
         from service.host.checks import check
         from service.host.supervisor import watch_workers  # circus, which a worker does not need
@@ -115,18 +117,21 @@ class Lynceus:
         except SettingsError as error:
             sys.exit(f"lynceus cannot start: {error}")
         catalogue = standard_catalogue(SETTINGS.catalogue)
-        own = [name for name in SETTINGS.models if catalogue[name].of_operator]
-        if own:
+        tries = [name for name in SETTINGS.models if catalogue[name].of_operator]
+        if not GPUS and SETTINGS.executor is not ExecutorKind.TORCH:
+            missing = unmade(SETTINGS.models, catalogue, Store(SETTINGS.weights_dir), SETTINGS.precision)
+            tries += [name for name in missing if name not in tries]
+        if tries:
             folders = [str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")]
             tried = subprocess.run(
-                [sys.executable, "-m", "service.check", *own],
+                [sys.executable, "-m", "service.check", *tries],
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, folders))},
                 stdout=subprocess.PIPE,
                 text=True,
             )
             if tried.returncode:
                 reason = (
-                    tried.stdout.strip() or f"the check of {', '.join(own)} ended with {tried.returncode}"
+                    tried.stdout.strip() or f"the check of {', '.join(tries)} ended with {tried.returncode}"
                 )
                 sys.exit(f"lynceus cannot start: {reason}")
         if not SETTINGS.api_keys and SETTINGS.api_keys_file is None:

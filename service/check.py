@@ -1,7 +1,9 @@
-"""`python -m service.check [MODEL ...]`: builds models as a worker does and runs each once.
+"""`python -m service.check [--unmade] [MODEL ...]`: builds models as a worker does and runs each once.
 
 The process that starts the workers calls it for models of an operator's own files: what is wrong with one is
-reported in one line, before there are workers, which would be restarted for ever.
+reported in one line, before there are workers, which would be restarted for ever. It also leaves the models'
+OpenVINO networks in the cache, so that workers need not make them, which takes torch; with ``--unmade`` (as
+in `make weights`) it does that alone, for models whose networks are not there.
 """
 
 from __future__ import annotations
@@ -16,22 +18,27 @@ from models import registry
 from models.errors import ModelError
 from models.image import Image
 from models.weights import Catalogue, Store, standard_catalogue
-from service.engine.executor import make_executor
+from service.engine.executor import make_executor, openvino_runs, pick_device
 from service.settings import Settings
 
 
 def check(name: str, catalogue: Catalogue, store: Store, settings: Settings) -> None:
-    """Builds a model, compiles it for its device and runs one blank image through it.
+    """Builds a model, compiles it for its device and runs a blank image of each of its shapes through it.
 
     Raises:
         ModelError: its entry or a file is wrong.
         Exception: whatever the network raised.
     """
     pipeline = registry.build(name, catalogue, store)
-    executor = make_executor(pipeline, settings)
+    executor = make_executor(pipeline, settings, store.networks)
+    pipeline = pipeline.with_stages(executor.stages)
+    for example in pipeline.examples[1:]:
+        executor.warm(example, [1])
     height, width, _ = pipeline.shapes[0]
     prepared = pipeline.preprocess(Image(np.zeros((height, width, 3), np.uint8), width, height))
     pipeline.postprocess(executor.run([prepared.inputs]), [prepared.context])
+    if executor.name == "openvino":
+        store.networks.mark(name, (pipeline.identity, settings.precision))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,7 +46,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         settings = Settings()
         catalogue, store = standard_catalogue(settings.catalogue), Store(settings.weights_dir)
-        for name in (sys.argv[1:] if arguments is None else arguments) or settings.models:
+        given = list(sys.argv[1:] if arguments is None else arguments)
+        names = [name for name in given if name != "--unmade"] or settings.models
+        if "--unmade" in given:
+            on_openvino = openvino_runs(settings, pick_device(settings.device))
+            names = registry.unmade(names, catalogue, store, settings.precision) if on_openvino else []
+        for name in names:
             try:
                 check(name, catalogue, store, settings)
             except ModelError:

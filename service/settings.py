@@ -65,9 +65,11 @@ class ExecutorKind(StrEnum):
 
 
 class Precision(StrEnum):
-    """Arithmetic of the network: `auto` is float32 on a CPU, bfloat16 on a GPU."""
+    """Arithmetic of the networks: `auto` is, on a CPU, the fastest that it has instructions for and that has
+    passed the model's gates; bfloat16 on a GPU."""
 
     AUTO = "auto"
+    INT8 = "int8"
     FLOAT32 = "float32"
     BFLOAT16 = "bfloat16"
     FLOAT16 = "float16"
@@ -105,7 +107,9 @@ class Settings(BaseSettings):
 
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N")
     executor: ExecutorKind = Field(ExecutorKind.AUTO, description="auto, torch or openvino")
-    precision: Precision = Field(Precision.AUTO, description="auto, float32, bfloat16 or float16")
+    precision: Precision = Field(
+        Precision.AUTO, description="auto, int8, bfloat16, float16 or float32; see docs/benchmarks.md"
+    )
 
     workers: int = Field(0, ge=0, le=256, description="processes; 0: one per core on a CPU, one per GPU")
     threads: int = Field(

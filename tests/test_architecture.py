@@ -56,14 +56,18 @@ def test_models_know_nothing_of_serving(path: Path) -> None:
     assert ours(path, *SERVING, "loadtests", "tests") == []
 
 
-@pytest.mark.parametrize("path", [p for p in files("models") if "training" not in p.parts], ids=ids)
+OFFLINE = {"training", "quantize"}
+"""Packages of `models` that make weights; serving knows nothing of them."""
+
+
+@pytest.mark.parametrize("path", [p for p in files("models") if not OFFLINE & set(p.parts)], ids=ids)
 def test_inference_does_not_need_training(path: Path) -> None:
-    assert ours(path, "models.training") == []
+    assert ours(path, "models.training", "models.quantize") == []
 
 
 @pytest.mark.parametrize("path", files("service"), ids=ids)
 def test_serving_does_not_need_training_tests_or_the_entry_point(path: Path) -> None:
-    assert ours(path, "models.training", "loadtests", "tests", "service.bento") == []
+    assert ours(path, "models.training", "models.quantize", "loadtests", "tests", "service.bento") == []
 
 
 @pytest.mark.parametrize("name", ["batcher", "clock", "capacity", "queue"])
@@ -144,7 +148,7 @@ def test_transports_know_no_model_class(path: Path) -> None:
 
 @pytest.mark.parametrize("path", files("service/engine"), ids=ids)
 def test_the_engine_knows_no_model(path: Path) -> None:
-    allowed = ("models.errors", "models.image", "models.pipeline")
+    allowed = ("models.errors", "models.image", "models.ir", "models.pipeline")
     assert [name for name in ours(path, "models") if not under(name, *allowed)] == []
 
 

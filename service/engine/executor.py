@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from models.ir.cache import Cache
 from models.pipeline import Inputs, Pipeline, RunStage
 from service.settings import ExecutorKind, Precision, Settings
 
@@ -87,32 +88,25 @@ def _has_driver() -> bool:
     return True
 
 
-def make_executor(pipeline: Pipeline, settings: Settings) -> Executor:
-    """Chooses and makes the executor of a pipeline; see `Settings.executor`."""
+def make_executor(pipeline: Pipeline, settings: Settings, cache: Cache | None = None) -> Executor:
+    """Chooses and makes the executor of a pipeline; see `Settings.executor`.
+
+    Args:
+        pipeline: whose module is run.
+        settings: device, executor, precision, threads.
+        cache: of converted networks, where the executor converts them.
+    """
     device = pick_device(settings.device)
-    executor = _executor(pipeline, settings, device)
+    executor = _executor(pipeline, settings, device, cache)
     return FixedBatch(executor, pipeline.batch) if pipeline.batch else executor
 
 
-def _executor(pipeline: Pipeline, settings: Settings, device: str) -> Executor:
-    kind = settings.executor
-    if kind is ExecutorKind.AUTO:
-        openvino = device == "cpu" and importlib.util.find_spec("openvino") is not None
-        kind = ExecutorKind.OPENVINO if openvino else ExecutorKind.TORCH
-    if kind is ExecutorKind.OPENVINO and device != "cpu":
-        raise ValueError("LYNCEUS_EXECUTOR=openvino runs on a CPU; set LYNCEUS_DEVICE=cpu")
-    if kind is ExecutorKind.OPENVINO and (pipeline.exportable or pipeline.convert is not None):
+def _executor(pipeline: Pipeline, settings: Settings, device: str, cache: Cache | None) -> Executor:
+    if openvino_runs(settings, device) and (pipeline.exportable or pipeline.convert is not None):
         from service.engine.openvino_executor import OpenVINOExecutor
 
-        return OpenVINOExecutor(
-            pipeline.module,
-            settings.thread_count(cuda=False),
-            settings.precision,
-            dynamic_size=pipeline.dynamic_size,
-            stages=pipeline.stages,
-            convert=pipeline.convert,
-            batch=pipeline.batch,
-        )
+        threads = settings.thread_count(cuda=False)
+        return OpenVINOExecutor(pipeline, threads, settings.precision, cache=cache)
     from service.engine.torch_executor import TorchExecutor
 
     precision = settings.precision
@@ -124,6 +118,19 @@ def _executor(pipeline: Pipeline, settings: Settings, device: str) -> Executor:
     )
     executor.name = pipeline.runtime
     return executor
+
+
+def openvino_runs(settings: Settings, device: str) -> bool:
+    """Whether networks run in OpenVINO, where they can be converted.
+
+    Raises:
+        ValueError: it was asked for, but not on a CPU.
+    """
+    if settings.executor is ExecutorKind.AUTO:
+        return device == "cpu" and importlib.util.find_spec("openvino") is not None
+    if settings.executor is ExecutorKind.OPENVINO and device != "cpu":
+        raise ValueError("LYNCEUS_EXECUTOR=openvino runs on a CPU; set LYNCEUS_DEVICE=cpu")
+    return settings.executor is ExecutorKind.OPENVINO
 
 
 class FixedBatch:

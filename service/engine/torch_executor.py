@@ -48,7 +48,7 @@ class TorchExecutor:
         self._device = torch.device(device)
         self.device = str(self._device)
         cuda = self._device.type == "cuda"
-        if precision is Precision.AUTO:
+        if precision in (Precision.AUTO, Precision.INT8):
             precision = Precision.BFLOAT16 if cuda else Precision.FLOAT32
         self.precision = precision.value
         self._dtype: torch.dtype = getattr(torch, precision.value)

@@ -30,9 +30,9 @@ class MeanPipeline(Pipeline):
     min_side = None
     shapes = (SHAPE,)
 
-    def __init__(self, name: str = "mean") -> None:
+    def __init__(self, name: str = "mean", module: nn.Module | None = None) -> None:
         self.card = Card(name, Kind.CLASSIFY, "MIT", "0" * 64)
-        self.module = Mean().eval()
+        self.module = (module or Mean()).eval()
 
     def preprocess(self, image: Image, options: Any = None) -> Prepared:
         return item(int(image.pixels.mean()), options)

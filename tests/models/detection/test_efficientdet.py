@@ -29,9 +29,9 @@ from models.detection.result import Detections, DetectOptions
 from models.errors import ParameterInvalid, WeightsError
 from models.image import Image
 from models.image import decode as decode_image
+from models.ir.network import Networks
 from models.pipeline import eager
 from models.weights import Store, sha256_of, standard_catalogue
-from service.engine.openvino_executor import OpenVINOExecutor
 from tests.paths import SHARED, needs_shared
 
 ENTRY = standard_catalogue()["efficientdet-lite0"]
@@ -178,12 +178,12 @@ def test_exported_it_is_the_same_for_other_batches(network: EfficientDet) -> Non
 
 
 def test_one_conversion_to_openvino_serves_every_canvas(pipeline: DetectorPipeline) -> None:
-    executor = OpenVINOExecutor(pipeline.module, 1, dynamic_size=pipeline.dynamic_size)
+    networks = Networks(pipeline, "float32", threads=1)
     for height, width, _ in pipeline.shapes:
         pixels = random_image(640)[:, :height, :width].contiguous()
         with torch.no_grad():
             expected = pipeline.module(pixels)
-        found = executor.run([(pixels[0].numpy(),)])
+        found = networks.run([pixels.numpy()])
         for ours, theirs in zip(found, expected, strict=True):
             # the order of candidates of nearly equal scores may differ
             wanted = theirs.numpy()

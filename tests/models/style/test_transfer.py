@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from models.errors import WeightsError
-from models.pipeline import Kind, Pipeline, eager
+from models.ir.network import Networks
+from models.pipeline import Card, Kind, Pipeline, eager
+from models.style.pipeline import StylePipeline
 from models.style.transfer import (
     MARGIN,
     ConditionalNorm,
@@ -26,7 +28,6 @@ from models.style.transfer import (
     save,
 )
 from models.weights import Entry, File, sha256_of
-from service.engine.openvino_executor import OpenVINOExecutor
 from tests.models.style.small import STYLES, picture, random_network
 
 
@@ -111,10 +112,11 @@ def test_styles_mix_by_their_weights() -> None:
 
 def test_openvino_paints_the_same_picture_of_any_size_from_one_conversion() -> None:
     stylist, items = ServedStyleNetwork(random_network()).eval(), batch(ALONE)
-    executor = OpenVINOExecutor(stylist, threads=1, dynamic_size=True)
+    card = Card("styles", Kind.STYLE, "", "")
+    networks = Networks(StylePipeline(card, stylist, STYLES), "float32", threads=1)
     for sized in (items, items[:, 16:, 8:], items.repeat_interleave(2, dim=2)):
         (expected,) = eager(stylist, sized.numpy())
-        (result,) = executor.forward([sized.numpy()])
+        (result,) = networks.run([sized.numpy()])
         assert result.dtype == np.uint8
         assert result.shape == expected.shape
         assert np.abs(result.astype(int) - expected).max() <= 1

@@ -23,9 +23,9 @@ from service.engine.executor import (
     make_executor,
     pick_device,
 )
-from service.engine.openvino_executor import OpenVINOExecutor
+from service.engine.openvino_executor import OpenVINOExecutor, choose
 from service.engine.torch_executor import TorchExecutor
-from service.settings import Settings
+from service.settings import Precision, Settings
 from tests.paths import ROOT, SHARED, needs_shared
 from tests.service.doubles import SHAPE, Mean, MeanPipeline
 
@@ -51,24 +51,32 @@ def probabilities(executor: Executor, pictures: list[NDArray[np.uint8]], size: i
 def test_torch_and_openvino_agree_on_200_pictures(lite: Pipeline, pictures: list[NDArray[np.uint8]]) -> None:
     assert len(pictures) == 200
     eager = probabilities(TorchExecutor(lite.module, "cpu"), pictures, 8)
-    compiled = probabilities(OpenVINOExecutor(lite.module, threads=2), pictures, 8)
+    compiled = probabilities(OpenVINOExecutor(lite, 2, Precision.FLOAT32), pictures, 8)
     assert (eager.argmax(1) == compiled.argmax(1)).all()
     assert np.abs(eager - compiled).max() < 1e-3
 
 
 @needs_shared
-@pytest.mark.parametrize("kind", ["torch", "openvino"])
+@pytest.mark.parametrize(
+    ("kind", "precision", "tolerance"),
+    [
+        # other batch sizes pick other kernels, which add in another order
+        ("torch", Precision.FLOAT32, 1e-5),
+        ("openvino", Precision.FLOAT32, 1e-5),
+        ("openvino", Precision.BFLOAT16, 0.03),
+        ("openvino", Precision.INT8, 0.03),
+    ],
+)
 def test_an_answer_does_not_depend_on_its_batch(
-    kind: str, lite: Pipeline, pictures: list[NDArray[np.uint8]]
+    kind: str, precision: Precision, tolerance: float, lite: Pipeline, pictures: list[NDArray[np.uint8]]
 ) -> None:
     executor: Executor = (
-        TorchExecutor(lite.module, "cpu") if kind == "torch" else OpenVINOExecutor(lite.module, 2)
+        TorchExecutor(lite.module, "cpu") if kind == "torch" else OpenVINOExecutor(lite, 2, precision)
     )
     some = pictures[:11]
     alone = probabilities(executor, some, 1)
     for size in (2, 3, 8, 11):
-        # other batch sizes pick other kernels, which add in another order
-        assert np.abs(probabilities(executor, some, size) - alone).max() < 1e-5
+        assert np.abs(probabilities(executor, some, size) - alone).max() < tolerance
 
 
 def filled(value: int) -> Inputs:
@@ -76,14 +84,14 @@ def filled(value: int) -> Inputs:
 
 
 def test_results_of_one_run_outlive_the_next() -> None:
-    executor = OpenVINOExecutor(Mean(), threads=1)
+    executor = OpenVINOExecutor(MeanPipeline(), threads=1)
     first = executor.run([filled(10)])[0]
     executor.run([filled(200)])
     assert first.tolist() == [[10, 10, 10]]
 
 
 def test_several_outputs_keep_their_order() -> None:
-    for executor in (TorchExecutor(Mean(), "cpu"), OpenVINOExecutor(Mean(), threads=1)):
+    for executor in (TorchExecutor(Mean(), "cpu"), OpenVINOExecutor(MeanPipeline(), threads=1)):
         executor.warm(filled(0), [1, 2])
         mean, zero = executor.run([filled(value) for value in (1, 2, 3)])
         assert mean[:, 0].tolist() == [1, 2, 3]
@@ -100,7 +108,9 @@ class Weighted(nn.Module):
 @pytest.mark.parametrize("kind", ["torch", "openvino"])
 def test_a_module_may_take_two_inputs(kind: str) -> None:
     executor: Executor = (
-        TorchExecutor(Weighted(), "cpu") if kind == "torch" else OpenVINOExecutor(Weighted(), threads=1)
+        TorchExecutor(Weighted(), "cpu")
+        if kind == "torch"
+        else OpenVINOExecutor(MeanPipeline(module=Weighted()), threads=1)
     )
     executor.warm((np.zeros(SHAPE, np.uint8), np.zeros(3, np.float32)), [1, 2])
     rng = np.random.default_rng(0)
@@ -133,11 +143,39 @@ def test_what_counts_as_out_of_memory() -> None:
 def test_converting_a_network_sends_no_report() -> None:
     script = (
         "from service.engine.openvino_executor import OpenVINOExecutor\n"
-        "from tests.service.doubles import SHAPE, Mean, item\n"
-        "OpenVINOExecutor(Mean(), 1).warm(item(0).inputs, [1])\n"
+        "from tests.service.doubles import MeanPipeline, item\n"
+        "OpenVINOExecutor(MeanPipeline(), 1).warm(item(0).inputs, [1])\n"
         "from openvino.tools.ovc import convert_impl, telemetry_stub\n"
         "assert convert_impl.tm is telemetry_stub\n"
     )
     subprocess.run(
         [sys.executable, "-c", script], check=True, cwd=ROOT
     )  # nothing has imported openvino there
+
+
+FAST = ("int8", "bfloat16")
+
+
+@pytest.mark.parametrize(
+    ("asked", "machine", "passed", "quantized", "chosen"),
+    [
+        ("auto", FAST, FAST, True, "int8"),
+        ("auto", ("bfloat16",), FAST, True, "bfloat16"),
+        ("auto", (), FAST, True, "float32"),
+        ("auto", FAST, ("bfloat16",), False, "bfloat16"),
+        ("auto", FAST, (), False, "float32"),
+        ("auto", ("int8",), ("bfloat16",), False, "float32"),
+        ("int8", (), (), True, "int8"),
+        ("int8", FAST, ("bfloat16",), False, "bfloat16"),
+        ("bfloat16", (), (), False, "bfloat16"),
+        ("float16", (), (), False, "bfloat16"),
+        ("float32", FAST, FAST, True, "float32"),
+    ],
+)
+def test_the_precision_is_the_fastest_that_machine_and_gates_allow(
+    asked: str, machine: tuple[str, ...], passed: tuple[str, ...], quantized: bool, chosen: str
+) -> None:
+    pipeline = MeanPipeline()
+    pipeline.precisions = passed
+    pipeline.quantized = Path("int8.safetensors") if quantized else None
+    assert choose(pipeline, Precision(asked), machine) == chosen
