@@ -16,6 +16,7 @@ from models import registry
 from models.image import Limits
 from models.weights import Store, standard_catalogue
 from service.engine.aside import Aside
+from service.engine.cores import Cores
 from service.engine.engine import Answer, Engine, outcome, together
 from service.engine.executor import make_executor, pick_device
 from service.engine.memory import MemoryBudget
@@ -169,8 +170,12 @@ class Service:
         telemetry.leave()
 
 
-def build(settings: Settings) -> Service:
+def build(settings: Settings, cores: Cores | None = None) -> Service:
     """The service that the settings describe.
+
+    Args:
+        settings: of this worker.
+        cores: where batches of all workers are counted; None: no batch takes the others' cores.
 
     Raises:
         ModelUnknown, WeightsError: the configuration or a file is wrong.
@@ -192,7 +197,7 @@ def build(settings: Settings) -> Service:
         runners.append(
             Runner(
                 pipeline,
-                make_executor(pipeline, settings, store.networks),
+                make_executor(pipeline, settings, store.networks, cores),
                 metrics,
                 max_batch=min(limit, catalogue[name].max_batch or limit),
                 max_queue=settings.max_queue,

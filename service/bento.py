@@ -28,12 +28,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from models.errors import ModelError
 from models.registry import unmade
 from models.weights import Store, standard_catalogue
+from service.engine.cores import Cores
 from service.host.accept import FairServer, share_fairly
 from service.host.connections import ConnectionGuard, raise_open_files
 from service.host.gpus import claim, gpus
 from service.host.heartbeat import Heartbeat, Watchdog, end_within, reason_file
 from service.host.scratch import use_own
-from service.settings import ExecutorKind, SettingsError, load
+from service.settings import ExecutorKind, SettingsError, core_count, load
 from service.telemetry.log import write_in_threads
 from service.telemetry.metrics import DIRECTORY
 
@@ -173,7 +174,7 @@ class Lynceus:
         if connections < SETTINGS.max_connections:
             logger.warning("the limit of open files allows %d connections of each kind", connections)
         layout = {"workers": WORKERS, "slots": SETTINGS.slot_count(GPUS)}  # it sees only its own GPU
-        service = build(SETTINGS.model_copy(update={**layout, "max_connections": connections}))
+        service = build(SETTINGS.model_copy(update={**layout, "max_connections": connections}), self._cores())
         app = Application(service)
         await service.start()
         if SETTINGS.grpc_port:
@@ -221,6 +222,15 @@ class Lynceus:
 
     async def __is_ready__(self) -> bool:
         return self.service is not None and self.service.engine.ready
+
+    def _cores(self) -> Cores | None:
+        """All cores, where the workers share them out among themselves."""
+        if GPUS or WORKERS == 1 or SETTINGS.threads:
+            return None
+        folder = Path(os.environ.get(DIRECTORY) or tempfile.gettempdir())
+        with contextlib.suppress(OSError):
+            return Cores(folder / "cores", bentoml.server_context.worker_index or 1, core_count())
+        return None
 
     def _dropped(self) -> None:
         if self.service is not None:

@@ -36,7 +36,7 @@ class SettingsError(Exception):
         super().__init__(" ".join(text.split()))
 
 
-def _cores() -> int:
+def core_count() -> int:
     """Cores this process may use: its CPU mask and its container's quota, not the machine's size."""
     return max(1, min(len(os.sched_getaffinity(0)), _quota(Path("/sys/fs/cgroup"))))
 
@@ -270,7 +270,7 @@ class Settings(BaseSettings):
 
     def worker_count(self, cuda: int) -> int:
         """Processes to start, with so many GPUs."""
-        return self.workers or int(cuda) or _cores()
+        return self.workers or int(cuda) or core_count()
 
     def slot_count(self, cuda: int) -> int:
         """Batches of one model on the device at once: on a GPU the next one is staged while one computes."""
@@ -278,7 +278,7 @@ class Settings(BaseSettings):
 
     def thread_count(self, cuda: int) -> int:
         """Threads that a model may use in each worker."""
-        return self.threads or max(1, _cores() // self.worker_count(cuda))
+        return self.threads or max(1, core_count() // self.worker_count(cuda))
 
     def batch_limit(self, cuda: bool) -> int:
         """Largest batch. A CPU gains nothing from large ones, see docs/benchmarks.md."""

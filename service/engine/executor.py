@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from models.ir.cache import Cache
 from models.pipeline import Inputs, Pipeline, RunStage
+from service.engine.cores import Cores
 from service.settings import ExecutorKind, Precision, Settings
 
 Shapes = tuple[tuple[int, ...], ...]
@@ -88,25 +89,30 @@ def _has_driver() -> bool:
     return True
 
 
-def make_executor(pipeline: Pipeline, settings: Settings, cache: Cache | None = None) -> Executor:
+def make_executor(
+    pipeline: Pipeline, settings: Settings, cache: Cache | None = None, cores: Cores | None = None
+) -> Executor:
     """Chooses and makes the executor of a pipeline; see `Settings.executor`.
 
     Args:
         pipeline: whose module is run.
         settings: device, executor, precision, threads.
         cache: of converted networks, where the executor converts them.
+        cores: where batches of other workers are counted; see `OpenVINOExecutor`.
     """
     device = pick_device(settings.device)
-    executor = _executor(pipeline, settings, device, cache)
+    executor = _executor(pipeline, settings, device, cache, cores)
     return FixedBatch(executor, pipeline.batch) if pipeline.batch else executor
 
 
-def _executor(pipeline: Pipeline, settings: Settings, device: str, cache: Cache | None) -> Executor:
+def _executor(
+    pipeline: Pipeline, settings: Settings, device: str, cache: Cache | None, cores: Cores | None
+) -> Executor:
     if openvino_runs(settings, device) and (pipeline.exportable or pipeline.convert is not None):
         from service.engine.openvino_executor import OpenVINOExecutor
 
         threads = settings.thread_count(cuda=False)
-        return OpenVINOExecutor(pipeline, threads, settings.precision, cache=cache)
+        return OpenVINOExecutor(pipeline, threads, settings.precision, cache=cache, cores=cores)
     from service.engine.torch_executor import TorchExecutor
 
     precision = settings.precision

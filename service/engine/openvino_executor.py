@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from numpy.typing import NDArray
@@ -11,6 +12,7 @@ from models.ir.cache import Cache
 from models.ir.network import Networks
 from models.ir.precision import instructions, supported
 from models.pipeline import Inputs, Pipeline, RunStage
+from service.engine.cores import Cores
 from service.engine.executor import stack
 from service.settings import Precision
 
@@ -23,6 +25,8 @@ class OpenVINOExecutor:
         threads: of one inference.
         precision: of the arithmetic; see `choose`.
         cache: of converted and compiled networks; None: they are made anew.
+        cores: counts the batches of all workers. A batch that finds the machine idle runs on all cores, in
+            networks that are compiled for that besides; None: no batch does.
     """
 
     name = "openvino"
@@ -35,17 +39,31 @@ class OpenVINOExecutor:
         precision: Precision = Precision.AUTO,
         *,
         cache: Cache | None = None,
+        cores: Cores | None = None,
     ) -> None:
         self.precision = choose(pipeline, precision, supported(instructions()))
-        self._networks = Networks(pipeline, self.precision, threads, cache)
-        self.stages: Mapping[str, RunStage] = self._networks.stages
+        self._networks = self._wide = Networks(pipeline, self.precision, threads, cache)
+        self._cores = cores or Cores(None, 1, threads)
+        if self._cores.total > threads:
+            self._wide = Networks(pipeline, self.precision, self._cores.total, cache)
+        self.stages: Mapping[str, RunStage] = {
+            name: partial(self._run_stage, stage, self._wide.stages[name])
+            for name, stage in self._networks.stages.items()
+        }
 
     def warm(self, example: Inputs, batches: Sequence[int]) -> None:
         for size in batches:
-            self.run([example] * size)
+            self._networks.run(stack([example] * size))
+        if 1 in batches and self._wide is not self._networks:
+            self._wide.run(stack([example]))
 
     def run(self, items: Sequence[Inputs]) -> tuple[NDArray[Any], ...]:
-        return self._networks.run(stack(items))
+        with self._cores.claim() as idle:
+            return (self._wide if idle else self._networks).run(stack(items))
+
+    def _run_stage(self, stage: RunStage, wide: RunStage, items: NDArray[Any]) -> tuple[NDArray[Any], ...]:
+        with self._cores.claim() as idle:
+            return (wide if idle else stage)(items)
 
 
 def choose(pipeline: Pipeline, asked: Precision, machine: Sequence[str]) -> str:

@@ -96,7 +96,9 @@ class Runner:
         self._refused = metrics.dropped.labels(self.card.name, "full")
         self._failed_seconds = metrics.failed_seconds.labels(self.card.name)
         self._batch_times = BatchTimes(metrics, self.card.name)
-        metrics.model_info.labels(self.card.name, executor.name, executor.device, self.card.sha256).set(1)
+        metrics.model_info.labels(
+            self.card.name, executor.name, executor.device, executor.precision, self.card.sha256
+        ).set(1)
         self._make_batcher: Callable[[int], Batcher[Job, Any]] = lambda most: Batcher(
             self._run_batch,
             max_batch=most,

@@ -147,7 +147,7 @@ class Metrics:
         self.model_info = gauge(
             "lynceus_model_info",
             "1 for each loaded model.",
-            ["model", "executor", "device", "weights"],
+            ["model", "executor", "device", "precision", "weights"],
             multiprocess_mode="livemax",
         )
 

@@ -48,7 +48,7 @@ def test_a_bad_value_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value:
 
 
 def test_workers_and_threads_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.settings._cores", lambda: 8)
+    monkeypatch.setattr("service.settings.core_count", lambda: 8)
     assert Settings().worker_count(cuda=False) == 8
     assert Settings().thread_count(cuda=False) == 1
     assert Settings(workers=2).thread_count(cuda=False) == 4

@@ -70,7 +70,7 @@ def test_nothing_is_taken_where_there_is_no_choice(four: Path, tmp_path: Path, d
 
 
 def test_as_many_workers_as_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.settings._cores", lambda: 16)
+    monkeypatch.setattr("service.settings.core_count", lambda: 16)
     assert Settings().worker_count(cuda=4) == 4
     assert Settings().thread_count(cuda=4) == 4
     assert Settings().worker_count(cuda=0) == 16
