@@ -227,6 +227,9 @@ class Pipeline(ABC):
         stages: small networks by name that `postprocess` calls itself; see `with_stages`.
         takes_pixels: whether the network's input is a plain image of one fixed size, so that `prepare_tensor`
             may be called.
+        smallest_face: of a face detector: the smallest face that it finds, as a share of the longer side of
+            what it is given; 0 where that is not known.
+        face_tiles: of a face detector: the most parts of one image that are looked at for small faces.
         styles: of a style network; the first is its default.
         perceptual: the file of a network whose features separate content and style; None for others.
         convert: gives the network as an `openvino.Model` with the inputs and outputs of `module`, its batch
@@ -249,6 +252,8 @@ class Pipeline(ABC):
     dynamic_size: bool = False
     stages: Mapping[str, Stage] = MappingProxyType({})
     takes_pixels: bool = False
+    smallest_face: float = 0.0
+    face_tiles: int = 1
     styles: Sequence[Style] = ()
     perceptual: WeightsFile | None = None
     convert: Callable[[], Any] | None = None

@@ -6,6 +6,7 @@ Faces are personal data: nothing here is written to a log, and no `repr` shows a
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,16 +18,33 @@ Point = tuple[float, float]
 Landmarks = tuple[Point, Point, Point, Point, Point]
 
 
-class FaceOptions(Parameters):
-    """Options of a request to a face detector; None means the model's own default.
+class FaceRotation(StrEnum):
+    """Whether faces are looked for in all four directions where none stands upright."""
 
-    The detector has its own smallest face besides `min_size`, a fraction of the image's longer side.
-    """
+    AUTO = "auto"
+    NONE = "none"
+
+
+class FaceSearchOptions(Parameters):
+    """How faces are looked for in an image; None means that it is chosen by the image."""
+
+    min_size: float | None = Field(
+        None,
+        ge=0,
+        description="smallest face to find and to give, pixels of the original; left out: 2 % of the image's "
+        "shorter side, or as small as one look finds where that found a large face",
+    )
+    rotate: FaceRotation = Field(
+        FaceRotation.AUTO, description="`auto`: where no face stands upright, turned ones are looked for"
+    )
+
+
+class FaceOptions(FaceSearchOptions):
+    """Options of a request to a face detector; None means the model's own default."""
 
     score_threshold: float | None = Field(
         None, ge=0, le=1, description="least score of a face; the model's own if left out"
     )
-    min_size: float = Field(0.0, ge=0, description="smallest face to give, pixels of the shorter side")
     max_faces: int = Field(100, ge=1, le=1000, description="the surest so many")
 
 
@@ -60,11 +78,15 @@ class Faces:
         width: of the upright original, pixels.
         height: likewise.
         items: by falling score.
+        min_face: the smallest face that was looked for, pixels of the original.
+        rotation: degrees counterclockwise by which the image was turned for its faces to stand upright.
     """
 
     width: int
     height: int
     items: tuple[Face, ...]
+    min_face: float = 0.0
+    rotation: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -22,6 +22,7 @@ from service.tasks.detect import DETECT, DetectParams
 from service.tasks.embed import EMBED, EmbedParams
 from service.tasks.faces.detect import FACES_DETECT, FacesDetectParams
 from service.tasks.faces.embed import FACES_EMBED, FacesEmbedParams
+from service.tasks.faces.find import min_side
 from service.tasks.faces.shared import CHIP_SIDE
 from service.tasks.task import AnswerModel, Encoded, Size, Task
 from service.telemetry.timing import Timing
@@ -75,7 +76,13 @@ async def run(
         if name not in PARTS:
             known = ", ".join(PARTS)
             raise ParameterInvalid("tasks", f"there is no task {echoed(name)} here; there are: {known}")
-    with engine.kept(min_side=_min_side(engine, wanted, params)) as kept:
+    sides = _min_sides(engine, wanted, params)
+    sides += [
+        await min_side(engine, images["image"], getattr(params, name))
+        for name in wanted
+        if name in (FACES_DETECT.name, FACES_EMBED.name)
+    ]
+    with engine.kept(min_side=None if None in sides else max(filter(None, sides), default=1)) as kept:
         decoding = await engine.decode(images["image"], kept, context.deadline)
         calls = []
         for name in wanted:
@@ -100,15 +107,15 @@ async def run(
     )
 
 
-def _min_side(engine: Engine, wanted: Sequence[str], params: AnalyzeParams) -> int | None:
-    """How far the image may be reduced: as far as every part allows. Shortest side in pixels; None: not."""
+def _min_sides(engine: Engine, wanted: Sequence[str], params: AnalyzeParams) -> list[int | None]:
+    """How far each part's models allow the image to be reduced: shortest side in pixels; None: not."""
     sides: list[int | None] = [CHIP_SIDE] if FACES_EMBED.name in wanted else []
     for name in wanted:
         for parameter, kind in PARTS[name].models.items():
             with contextlib.suppress(ModelUnknown):  # the part's own problem
                 model = getattr(getattr(params, name), parameter)
                 sides.append(engine.find(kind, model).pipeline.min_side)
-    return None if None in sides else max(filter(None, sides), default=1)
+    return sides
 
 
 def present(answer: Answer[Analyzed], params: AnalyzeParams) -> AnalyzeAnswer:

@@ -13,8 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.boxes import area, batched_nms, iou
+from models.faces.mtcnn.pyramid import GREY
 from models.faces.result import FaceOptions
 from models.image import Letterbox
+
+_FAR = 100_000  # pixels from the canvas; no candidate that may be a face lies there
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,8 @@ class Candidates:
 class Crops:
     """Cuts candidates out of the canvases of a batch, each pixel of a crop the mean of the pixels under it.
 
+    What lies outside of the image is grey, so a face that its edge cuts keeps its proportions.
+
     The sums come from a table of the sums of all pixels above and to the left (Crow, "Summed-area tables for
     texture mapping", SIGGRAPH 1984), so a large face costs no more than a small one and one gather serves all
     candidates.
@@ -76,20 +81,22 @@ class Crops:
     def cut(self, found: Candidates, side: int) -> Tensor:
         """float32 Tensor[K, side, side, 3]: every candidate's part of its image, stretched to the crop."""
         bounds = self.bounds[found.images]
-        low, high = bounds[:, :2].repeat(1, 2), bounds[:, 2:].repeat(1, 2)
-        boxes = torch.minimum(torch.maximum(found.boxes.floor().long(), low), high)
+        low, high = bounds[:, :2, None], bounds[:, 2:, None]
+        boxes = found.boxes.floor().clamp(-_FAR, _FAR).long()
         steps = torch.arange(side, device=boxes.device)
         start, size = boxes[:, :2, None], (boxes[:, 2:] - boxes[:, :2]).clamp(min=1)[..., None]
         # the bins of an adaptive average pooling: rounded outwards, so never empty
-        first = torch.minimum(start + steps * size // side, high[:, :2, None] - 1)
-        last = torch.minimum(start - (-(steps + 1) * size // side), high[:, :2, None])
+        first, last = start + steps * size // side, start - (-(steps + 1) * size // side)
+        whole = (last - first).unbind(1)
+        first, last = torch.clamp(first, low, high), torch.clamp(last, low, high)
         (x1, y1), (x2, y2) = first.unbind(1), last.unbind(1)
         rows = (found.images[:, None] * (self.height + 1) + torch.stack((y1, y2))) * (self.width + 1)
         columns = torch.stack((x1, x2))
         corners = F.embedding(rows[:, None, :, :, None] + columns[None, :, :, None, :], self.table)
         total = corners[1, 1] - corners[0, 1] - corners[1, 0] + corners[0, 0]  # [K, side, side, 4]
-        count = (y2 - y1)[:, :, None] * (x2 - x1)[:, None, :]
-        return total[..., :3] / count[..., None]
+        inside = (y2 - y1)[:, :, None] * (x2 - x1)[:, None, :]
+        count = whole[1][:, :, None] * whole[0][:, None, :]
+        return (total[..., :3] + GREY * (count - inside)[..., None]) / count[..., None]
 
 
 def shift(boxes: Tensor, shifts: Tensor) -> Tensor:

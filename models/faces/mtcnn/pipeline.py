@@ -24,14 +24,14 @@ from models.checkpoint import require_files
 from models.errors import WeightsError
 from models.faces.mtcnn.candidates import Candidates, Crops, FaceContext, nms_over_min_area, shift, square
 from models.faces.mtcnn.networks import ONet, PNet, RNet
-from models.faces.mtcnn.pyramid import Pyramid
+from models.faces.mtcnn.pyramid import GREY, Pyramid
 from models.faces.result import Face, FaceOptions, Faces, Landmarks
 from models.image import Image, letterbox
 from models.options import check_range, read_options
 from models.pipeline import Card, Kind, Pipeline, Prepared, RunStage, Stage
 from models.weights import Entry
 
-_FILL = 127  # the padding of the canvas is zero after normalisation
+_REACH = 0.68  # of the proposal network's window: faces of this size are still found, smaller ones less often
 _CHUNK = 1024  # most crops that a small network takes at once: bounds the memory of its activations
 
 
@@ -46,6 +46,7 @@ class MtcnnOptions:
         thresholds: scores that a candidate needs to pass each stage; the last is `FaceOptions`' default.
         candidates: the most of one image, by score, that go into the first stage's suppression, into the
             second network and into the third.
+        tiles: the most parts of one image that are looked at for small faces.
 
     Raises:
         ValueError: a value out of its range.
@@ -57,12 +58,14 @@ class MtcnnOptions:
     factor: float = 0.709
     thresholds: tuple[float, float, float] = (0.6, 0.7, 0.9)
     candidates: tuple[int, int, int] = (1000, 256, 64)
+    tiles: int = 12
 
     def __post_init__(self) -> None:
         for threshold in self.thresholds:
             check_range("thresholds", threshold, 0, 1)
         for most in self.candidates:
             check_range("candidates", most, 1, 1_000_000)
+        check_range("tiles", self.tiles, 1, 64)
 
 
 class MtcnnPipeline(Pipeline):
@@ -89,6 +92,8 @@ class MtcnnPipeline(Pipeline):
         self._run_stage: dict[str, RunStage] = {name: stage.run for name, stage in self.stages.items()}
         self.shapes = ((self.pyramid.height, self.pyramid.width, 3),)
         self.min_side = max(options.height, options.width)
+        self.smallest_face = _REACH * options.min_face / min(options.height, options.width)
+        self.face_tiles = options.tiles
         self._levels, self._windows = self.pyramid.levels, self.pyramid.windows
 
     def with_stages(self, compiled: Mapping[str, RunStage]) -> Self:
@@ -101,7 +106,7 @@ class MtcnnPipeline(Pipeline):
 
     def preprocess(self, image: Image, options: FaceOptions | None = None) -> Prepared:
         """The image at all sizes of the pyramid, in one mosaic."""
-        canvas, geometry = letterbox(image, self.options.height, self.options.width, fill=_FILL)
+        canvas, geometry = letterbox(image, self.options.height, self.options.width, fill=GREY)
         context = FaceContext(canvas, geometry, options or FaceOptions())
         return Prepared((self.pyramid.mosaic(canvas),), context)
 
@@ -117,7 +122,7 @@ class MtcnnPipeline(Pipeline):
         found, landmarks = self._output(found[found.best(self.options.candidates[2], count)], crops, contexts)
         limits = torch.tensor([context.options.max_faces for context in contexts])
         kept = found.best(limits, count)
-        return _results(found[kept], landmarks[kept], contexts)
+        return _results(found[kept], landmarks[kept], contexts, self.smallest_face)
 
     def _propose(self, scores: Tensor, shifts: Tensor) -> Candidates:
         levels, count = self._levels, len(scores)
@@ -150,7 +155,9 @@ class MtcnnPipeline(Pipeline):
         default = self.options.thresholds[2]
         asked = [context.options.score_threshold for context in contexts]
         floors = torch.tensor([default if threshold is None else threshold for threshold in asked])
-        smallest = torch.tensor([context.options.min_size * context.geometry.scale_x for context in contexts])
+        smallest = torch.tensor(
+            [(context.options.min_size or 0.0) * context.geometry.scale_x for context in contexts]
+        )
         shorter = (found.boxes[:, 2:] - found.boxes[:, :2]).amin(1)
         passed = ((scores >= floors[found.images]) & (shorter >= smallest[found.images])).nonzero()[:, 0]
         kept = passed[nms_over_min_area(found[passed], 0.7)]
@@ -163,8 +170,13 @@ class MtcnnPipeline(Pipeline):
         return tuple(torch.from_numpy(np.concatenate(part)) for part in zip(*parts, strict=True))
 
 
-def _results(found: Candidates, landmarks: Tensor, contexts: Sequence[FaceContext]) -> list[Faces]:
-    """Faces by image and falling score -> one result an image, in its own pixels."""
+def _results(
+    found: Candidates, landmarks: Tensor, contexts: Sequence[FaceContext], share: float
+) -> list[Faces]:
+    """Faces by image and falling score -> one result an image, in its own pixels.
+
+    `share` of the longer side is the smallest face that one look finds.
+    """
     sizes = torch.bincount(found.images, minlength=len(contexts)).tolist()
     columns = (found.boxes.split(sizes), found.scores.split(sizes), landmarks.split(sizes))
     results = []
@@ -180,7 +192,8 @@ def _results(found: Candidates, landmarks: Tensor, contexts: Sequence[FaceContex
             Face(tuple(box), score, cast(Landmarks, tuple((x, y) for x, y in five)))
             for box, score, five in rows
         )
-        results.append(Faces(geometry.width, geometry.height, items))
+        least = max(share * max(geometry.width, geometry.height), context.options.min_size or 0.0)
+        results.append(Faces(geometry.width, geometry.height, items, least))
     return results
 
 

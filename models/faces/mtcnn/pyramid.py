@@ -4,12 +4,16 @@ The proposal network looks for faces of 12 pixels, so it needs the image at many
 mosaic of them takes the place of a pass per size: the network becomes a plain convolutional one of a fixed
 shape, and the resizing is done on bytes before, in the thread pool. A window that would lie across two sizes
 is never used, so the tiles touch.
+
+Every size has a border of grey, in which a face that the image's edge cuts still has its middle where the
+network looks for it.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -20,16 +24,26 @@ WINDOW = 12
 """Side of the proposal network's window, pixels."""
 STRIDE = 2
 """Of the proposal network, pixels."""
+BORDER = 4
+"""Grey pixels around every size of the image, even: a face is found of which a third is cut off."""
+GREY = 127
+"""What is no image: zero after the networks' normalisation."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """One size of the image and its place in the mosaic, pixels; the place is even."""
+    """One size of the image, its border included, and its place in the mosaic, pixels; the place is even."""
 
     x: int
     y: int
     width: int
     height: int
+
+    def of(self, mosaic: NDArray[Any]) -> NDArray[Any]:
+        """The part of a mosaic that shows the image, without the border."""
+        return mosaic[
+            self.y + BORDER : self.y + self.height - BORDER, self.x + BORDER : self.x + self.width - BORDER
+        ]
 
 
 class Pyramid:
@@ -56,7 +70,7 @@ class Pyramid:
             raise ValueError(f"min_face must be at least {WINDOW} and factor between 0 and 1")
         sizes, scale = [], WINDOW / min_face
         while min(height, width) * scale >= WINDOW:
-            sizes.append((math.ceil(width * scale), math.ceil(height * scale)))
+            sizes.append((math.ceil(width * scale) + 2 * BORDER, math.ceil(height * scale) + 2 * BORDER))
             scale *= factor
         if not sizes:
             raise ValueError(f"a canvas of {height} x {width} holds no face of {min_face} pixels")
@@ -69,7 +83,7 @@ class Pyramid:
             down, across = (tile.height - WINDOW) // STRIDE + 1, (tile.width - WINDOW) // STRIDE + 1
             part = np.s_[tile.y // STRIDE :, tile.x // STRIDE :]
             y, x = torch.meshgrid(torch.arange(down) * STRIDE, torch.arange(across) * STRIDE, indexing="ij")
-            corner = torch.stack((x, y), dim=-1).double()
+            corner = torch.stack((x, y), dim=-1).double() - BORDER
             scale = WINDOW / min_face * factor**level
             # the authors number pixels from one and round down; boxes here lie between the edges of pixels
             box = torch.cat(((corner + 1) / scale - 1, (corner + WINDOW) / scale), dim=-1).floor()
@@ -82,13 +96,14 @@ class Pyramid:
         Each size is sampled from the smallest of 1, 1/2, 1/4 ... of the canvas that is larger; these are
         means of 2 x 2 pixels. It finds what a mean over every pixel's area finds, in a twentieth of the time.
         """
-        result = np.zeros((self.height, self.width, 3), np.uint8)
+        result = np.full((self.height, self.width, 3), GREY, np.uint8)
         for tile in self.tiles:
-            while canvas.shape[0] >= 2 * tile.height and canvas.shape[1] >= 2 * tile.width:
+            part = tile.of(result)
+            height, width = part.shape[:2]
+            while canvas.shape[0] >= 2 * height and canvas.shape[1] >= 2 * width:
                 half = (canvas.shape[1] // 2, canvas.shape[0] // 2)
                 canvas = cv2.resize(canvas, half, interpolation=cv2.INTER_AREA)
-            part = cv2.resize(canvas, (tile.width, tile.height), interpolation=cv2.INTER_LINEAR)
-            result[tile.y : tile.y + tile.height, tile.x : tile.x + tile.width] = part
+            part[:] = cv2.resize(canvas, (width, height), interpolation=cv2.INTER_LINEAR)
         return result
 
 

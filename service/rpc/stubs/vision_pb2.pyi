@@ -21,6 +21,12 @@ class BoxFormat(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     BOX_FORMAT_XYWH: _ClassVar[BoxFormat]
     BOX_FORMAT_CXCYWH: _ClassVar[BoxFormat]
 
+class FaceRotation(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    FACE_ROTATION_UNSPECIFIED: _ClassVar[FaceRotation]
+    FACE_ROTATION_AUTO: _ClassVar[FaceRotation]
+    FACE_ROTATION_NONE: _ClassVar[FaceRotation]
+
 class FaceSelect(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     FACE_SELECT_UNSPECIFIED: _ClassVar[FaceSelect]
@@ -40,6 +46,9 @@ BOX_FORMAT_UNSPECIFIED: BoxFormat
 BOX_FORMAT_XYXY: BoxFormat
 BOX_FORMAT_XYWH: BoxFormat
 BOX_FORMAT_CXCYWH: BoxFormat
+FACE_ROTATION_UNSPECIFIED: FaceRotation
+FACE_ROTATION_AUTO: FaceRotation
+FACE_ROTATION_NONE: FaceRotation
 FACE_SELECT_UNSPECIFIED: FaceSelect
 FACE_SELECT_LARGEST: FaceSelect
 FACE_SELECT_ONLY: FaceSelect
@@ -263,20 +272,30 @@ class DetectFrame(_message.Message):
     def __init__(self, result: _Optional[_Union[DetectReply, _Mapping]] = ..., problem: _Optional[_Union[Problem, _Mapping]] = ...) -> None: ...
 
 class DetectFacesRequest(_message.Message):
-    __slots__ = ("image", "model", "score_threshold", "min_size", "max_faces", "format")
+    __slots__ = ("image", "model", "score_threshold", "min_size", "max_faces", "format", "rotate")
     IMAGE_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     SCORE_THRESHOLD_FIELD_NUMBER: _ClassVar[int]
     MIN_SIZE_FIELD_NUMBER: _ClassVar[int]
     MAX_FACES_FIELD_NUMBER: _ClassVar[int]
     FORMAT_FIELD_NUMBER: _ClassVar[int]
+    ROTATE_FIELD_NUMBER: _ClassVar[int]
     image: bytes
     model: str
     score_threshold: float
     min_size: float
     max_faces: int
     format: PictureFormat
-    def __init__(self, image: _Optional[bytes] = ..., model: _Optional[str] = ..., score_threshold: _Optional[float] = ..., min_size: _Optional[float] = ..., max_faces: _Optional[int] = ..., format: _Optional[_Union[PictureFormat, str]] = ...) -> None: ...
+    rotate: FaceRotation
+    def __init__(self, image: _Optional[bytes] = ..., model: _Optional[str] = ..., score_threshold: _Optional[float] = ..., min_size: _Optional[float] = ..., max_faces: _Optional[int] = ..., format: _Optional[_Union[PictureFormat, str]] = ..., rotate: _Optional[_Union[FaceRotation, str]] = ...) -> None: ...
+
+class FaceSearch(_message.Message):
+    __slots__ = ("min_face", "rotation")
+    MIN_FACE_FIELD_NUMBER: _ClassVar[int]
+    ROTATION_FIELD_NUMBER: _ClassVar[int]
+    min_face: float
+    rotation: int
+    def __init__(self, min_face: _Optional[float] = ..., rotation: _Optional[int] = ...) -> None: ...
 
 class Face(_message.Message):
     __slots__ = ("box", "score", "landmarks")
@@ -289,19 +308,21 @@ class Face(_message.Message):
     def __init__(self, box: _Optional[_Union[Box, _Mapping]] = ..., score: _Optional[float] = ..., landmarks: _Optional[_Iterable[_Union[Point, _Mapping]]] = ...) -> None: ...
 
 class DetectFacesReply(_message.Message):
-    __slots__ = ("model", "image", "faces", "picture")
+    __slots__ = ("model", "image", "faces", "picture", "search")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     IMAGE_FIELD_NUMBER: _ClassVar[int]
     FACES_FIELD_NUMBER: _ClassVar[int]
     PICTURE_FIELD_NUMBER: _ClassVar[int]
+    SEARCH_FIELD_NUMBER: _ClassVar[int]
     model: str
     image: Size
     faces: _containers.RepeatedCompositeFieldContainer[Face]
     picture: bytes
-    def __init__(self, model: _Optional[str] = ..., image: _Optional[_Union[Size, _Mapping]] = ..., faces: _Optional[_Iterable[_Union[Face, _Mapping]]] = ..., picture: _Optional[bytes] = ...) -> None: ...
+    search: FaceSearch
+    def __init__(self, model: _Optional[str] = ..., image: _Optional[_Union[Size, _Mapping]] = ..., faces: _Optional[_Iterable[_Union[Face, _Mapping]]] = ..., picture: _Optional[bytes] = ..., search: _Optional[_Union[FaceSearch, _Mapping]] = ...) -> None: ...
 
 class EmbedFacesRequest(_message.Message):
-    __slots__ = ("image", "model", "embedder", "score_threshold", "min_size", "max_faces", "aligned")
+    __slots__ = ("image", "model", "embedder", "score_threshold", "min_size", "max_faces", "aligned", "rotate")
     IMAGE_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     EMBEDDER_FIELD_NUMBER: _ClassVar[int]
@@ -309,6 +330,7 @@ class EmbedFacesRequest(_message.Message):
     MIN_SIZE_FIELD_NUMBER: _ClassVar[int]
     MAX_FACES_FIELD_NUMBER: _ClassVar[int]
     ALIGNED_FIELD_NUMBER: _ClassVar[int]
+    ROTATE_FIELD_NUMBER: _ClassVar[int]
     image: bytes
     model: str
     embedder: str
@@ -316,7 +338,8 @@ class EmbedFacesRequest(_message.Message):
     min_size: float
     max_faces: int
     aligned: bool
-    def __init__(self, image: _Optional[bytes] = ..., model: _Optional[str] = ..., embedder: _Optional[str] = ..., score_threshold: _Optional[float] = ..., min_size: _Optional[float] = ..., max_faces: _Optional[int] = ..., aligned: _Optional[bool] = ...) -> None: ...
+    rotate: FaceRotation
+    def __init__(self, image: _Optional[bytes] = ..., model: _Optional[str] = ..., embedder: _Optional[str] = ..., score_threshold: _Optional[float] = ..., min_size: _Optional[float] = ..., max_faces: _Optional[int] = ..., aligned: _Optional[bool] = ..., rotate: _Optional[_Union[FaceRotation, str]] = ...) -> None: ...
 
 class Version(_message.Message):
     __slots__ = ("name", "sha256")
@@ -335,32 +358,38 @@ class EmbeddedFace(_message.Message):
     def __init__(self, face: _Optional[_Union[Face, _Mapping]] = ..., embedding: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class EmbedFacesReply(_message.Message):
-    __slots__ = ("model", "image", "embedder", "faces")
+    __slots__ = ("model", "image", "embedder", "faces", "search")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     IMAGE_FIELD_NUMBER: _ClassVar[int]
     EMBEDDER_FIELD_NUMBER: _ClassVar[int]
     FACES_FIELD_NUMBER: _ClassVar[int]
+    SEARCH_FIELD_NUMBER: _ClassVar[int]
     model: str
     image: Size
     embedder: Version
     faces: _containers.RepeatedCompositeFieldContainer[EmbeddedFace]
-    def __init__(self, model: _Optional[str] = ..., image: _Optional[_Union[Size, _Mapping]] = ..., embedder: _Optional[_Union[Version, _Mapping]] = ..., faces: _Optional[_Iterable[_Union[EmbeddedFace, _Mapping]]] = ...) -> None: ...
+    search: FaceSearch
+    def __init__(self, model: _Optional[str] = ..., image: _Optional[_Union[Size, _Mapping]] = ..., embedder: _Optional[_Union[Version, _Mapping]] = ..., faces: _Optional[_Iterable[_Union[EmbeddedFace, _Mapping]]] = ..., search: _Optional[_Union[FaceSearch, _Mapping]] = ...) -> None: ...
 
 class VerifyFacesRequest(_message.Message):
-    __slots__ = ("a", "b", "model", "embedder", "threshold", "face_select")
+    __slots__ = ("a", "b", "model", "embedder", "threshold", "face_select", "min_size", "rotate")
     A_FIELD_NUMBER: _ClassVar[int]
     B_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     EMBEDDER_FIELD_NUMBER: _ClassVar[int]
     THRESHOLD_FIELD_NUMBER: _ClassVar[int]
     FACE_SELECT_FIELD_NUMBER: _ClassVar[int]
+    MIN_SIZE_FIELD_NUMBER: _ClassVar[int]
+    ROTATE_FIELD_NUMBER: _ClassVar[int]
     a: bytes
     b: bytes
     model: str
     embedder: str
     threshold: float
     face_select: FaceSelect
-    def __init__(self, a: _Optional[bytes] = ..., b: _Optional[bytes] = ..., model: _Optional[str] = ..., embedder: _Optional[str] = ..., threshold: _Optional[float] = ..., face_select: _Optional[_Union[FaceSelect, str]] = ...) -> None: ...
+    min_size: float
+    rotate: FaceRotation
+    def __init__(self, a: _Optional[bytes] = ..., b: _Optional[bytes] = ..., model: _Optional[str] = ..., embedder: _Optional[str] = ..., threshold: _Optional[float] = ..., face_select: _Optional[_Union[FaceSelect, str]] = ..., min_size: _Optional[float] = ..., rotate: _Optional[_Union[FaceRotation, str]] = ...) -> None: ...
 
 class Verdict(_message.Message):
     __slots__ = ("verified", "distance", "similarity", "threshold", "metric", "model")
@@ -379,14 +408,18 @@ class Verdict(_message.Message):
     def __init__(self, verified: _Optional[bool] = ..., distance: _Optional[float] = ..., similarity: _Optional[float] = ..., threshold: _Optional[float] = ..., metric: _Optional[str] = ..., model: _Optional[_Union[Version, _Mapping]] = ...) -> None: ...
 
 class VerifyFacesReply(_message.Message):
-    __slots__ = ("verdict", "a", "b")
+    __slots__ = ("verdict", "a", "b", "search_a", "search_b")
     VERDICT_FIELD_NUMBER: _ClassVar[int]
     A_FIELD_NUMBER: _ClassVar[int]
     B_FIELD_NUMBER: _ClassVar[int]
+    SEARCH_A_FIELD_NUMBER: _ClassVar[int]
+    SEARCH_B_FIELD_NUMBER: _ClassVar[int]
     verdict: Verdict
     a: Face
     b: Face
-    def __init__(self, verdict: _Optional[_Union[Verdict, _Mapping]] = ..., a: _Optional[_Union[Face, _Mapping]] = ..., b: _Optional[_Union[Face, _Mapping]] = ...) -> None: ...
+    search_a: FaceSearch
+    search_b: FaceSearch
+    def __init__(self, verdict: _Optional[_Union[Verdict, _Mapping]] = ..., a: _Optional[_Union[Face, _Mapping]] = ..., b: _Optional[_Union[Face, _Mapping]] = ..., search_a: _Optional[_Union[FaceSearch, _Mapping]] = ..., search_b: _Optional[_Union[FaceSearch, _Mapping]] = ...) -> None: ...
 
 class Embedding(_message.Message):
     __slots__ = ("embedding", "model")
@@ -417,7 +450,7 @@ class GalleryEntry(_message.Message):
     def __init__(self, name: _Optional[str] = ..., embedding: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class IdentifyFaceRequest(_message.Message):
-    __slots__ = ("image", "model", "embedder", "threshold", "face_select", "top_k", "sha256", "embedding", "gallery")
+    __slots__ = ("image", "model", "embedder", "threshold", "face_select", "top_k", "sha256", "embedding", "gallery", "min_size", "rotate")
     IMAGE_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     EMBEDDER_FIELD_NUMBER: _ClassVar[int]
@@ -427,6 +460,8 @@ class IdentifyFaceRequest(_message.Message):
     SHA256_FIELD_NUMBER: _ClassVar[int]
     EMBEDDING_FIELD_NUMBER: _ClassVar[int]
     GALLERY_FIELD_NUMBER: _ClassVar[int]
+    MIN_SIZE_FIELD_NUMBER: _ClassVar[int]
+    ROTATE_FIELD_NUMBER: _ClassVar[int]
     image: bytes
     model: str
     embedder: str
@@ -436,7 +471,9 @@ class IdentifyFaceRequest(_message.Message):
     sha256: str
     embedding: _containers.RepeatedScalarFieldContainer[float]
     gallery: _containers.RepeatedCompositeFieldContainer[GalleryEntry]
-    def __init__(self, image: _Optional[bytes] = ..., model: _Optional[str] = ..., embedder: _Optional[str] = ..., threshold: _Optional[float] = ..., face_select: _Optional[_Union[FaceSelect, str]] = ..., top_k: _Optional[int] = ..., sha256: _Optional[str] = ..., embedding: _Optional[_Iterable[float]] = ..., gallery: _Optional[_Iterable[_Union[GalleryEntry, _Mapping]]] = ...) -> None: ...
+    min_size: float
+    rotate: FaceRotation
+    def __init__(self, image: _Optional[bytes] = ..., model: _Optional[str] = ..., embedder: _Optional[str] = ..., threshold: _Optional[float] = ..., face_select: _Optional[_Union[FaceSelect, str]] = ..., top_k: _Optional[int] = ..., sha256: _Optional[str] = ..., embedding: _Optional[_Iterable[float]] = ..., gallery: _Optional[_Iterable[_Union[GalleryEntry, _Mapping]]] = ..., min_size: _Optional[float] = ..., rotate: _Optional[_Union[FaceRotation, str]] = ...) -> None: ...
 
 class Match(_message.Message):
     __slots__ = ("name", "distance", "similarity", "verified")
@@ -451,18 +488,20 @@ class Match(_message.Message):
     def __init__(self, name: _Optional[str] = ..., distance: _Optional[float] = ..., similarity: _Optional[float] = ..., verified: _Optional[bool] = ...) -> None: ...
 
 class IdentifyFaceReply(_message.Message):
-    __slots__ = ("probe", "matches", "threshold", "metric", "model")
+    __slots__ = ("probe", "matches", "threshold", "metric", "model", "search")
     PROBE_FIELD_NUMBER: _ClassVar[int]
     MATCHES_FIELD_NUMBER: _ClassVar[int]
     THRESHOLD_FIELD_NUMBER: _ClassVar[int]
     METRIC_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
+    SEARCH_FIELD_NUMBER: _ClassVar[int]
     probe: Face
     matches: _containers.RepeatedCompositeFieldContainer[Match]
     threshold: float
     metric: str
     model: Version
-    def __init__(self, probe: _Optional[_Union[Face, _Mapping]] = ..., matches: _Optional[_Iterable[_Union[Match, _Mapping]]] = ..., threshold: _Optional[float] = ..., metric: _Optional[str] = ..., model: _Optional[_Union[Version, _Mapping]] = ...) -> None: ...
+    search: FaceSearch
+    def __init__(self, probe: _Optional[_Union[Face, _Mapping]] = ..., matches: _Optional[_Iterable[_Union[Match, _Mapping]]] = ..., threshold: _Optional[float] = ..., metric: _Optional[str] = ..., model: _Optional[_Union[Version, _Mapping]] = ..., search: _Optional[_Union[FaceSearch, _Mapping]] = ...) -> None: ...
 
 class StylizeRequest(_message.Message):
     __slots__ = ("image", "model", "style", "strength", "format")

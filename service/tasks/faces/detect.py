@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from models.detection.draw import draw_faces
 from models.faces.result import FaceOptions, Faces
 from models.pipeline import Card, Kind
-from service.engine.engine import Answer
-from service.tasks.faces.shared import DetectorName, FacesAnswer
+from service.engine.engine import Answer, Engine, KeptImage
+from service.request import RequestContext
+from service.tasks.faces.find import find_faces, min_side
+from service.tasks.faces.shared import DetectorName, FacesAnswer, FaceSearch
 from service.tasks.render import drawing
-from service.tasks.task import Arrays, Task, Tensors, TensorSpec, counts, one_inference, padded, table
+from service.tasks.task import Arrays, Images, Task, Tensors, TensorSpec, counts, padded, table
 
 
 class FacesDetectParams(FaceOptions):
@@ -18,7 +20,25 @@ class FacesDetectParams(FaceOptions):
 
 
 def present(answer: Answer[Faces], params: FacesDetectParams) -> FacesAnswer:
-    return FacesAnswer.of(answer, faces=answer.result.items)
+    return FacesAnswer.of(answer, search=FaceSearch.of(answer.result), faces=answer.result.items)
+
+
+async def run(
+    engine: Engine, images: Images, params: FacesDetectParams, context: RequestContext
+) -> Answer[Faces]:
+    with engine.kept(min_side=await min_side(engine, images["image"], params)) as kept:
+        return await infer(engine, images["image"], params, context, kept)
+
+
+async def infer(
+    engine: Engine,
+    data: bytes | KeptImage,
+    params: FacesDetectParams,
+    context: RequestContext,
+    keep: KeptImage,
+) -> Answer[Faces]:
+    """The faces of one image, which `keep` takes."""
+    return await find_faces(engine, engine.find(Kind.FACES, params.model), data, params, context, keep)
 
 
 def outputs(card: Card) -> tuple[TensorSpec, ...]:
@@ -55,6 +75,7 @@ FACES_DETECT = Task(
     example={
         "model": "mtcnn",
         "image": {"width": 640, "height": 424},
+        "search": {"min_face": 21.6, "rotation": 0},
         "faces": [
             {
                 "box": [366.7, 78.9, 619.6, 424.2],
@@ -69,8 +90,8 @@ FACES_DETECT = Task(
             }
         ],
     },
-    run=one_inference(Kind.FACES),
+    run=run,
     present=present,
-    draw=drawing(Kind.FACES, draw_faces),
+    draw=drawing(Kind.FACES, draw_faces, infer),
     tensors=Tensors(outputs, collect),
 )

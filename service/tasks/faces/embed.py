@@ -12,12 +12,14 @@ from models.pipeline import Card, Kind
 from service.engine.engine import Answer, Engine
 from service.request import RequestContext
 from service.tasks.faces.detect import FACES_DETECT
+from service.tasks.faces.find import find_faces, min_side
 from service.tasks.faces.shared import (
     CHIP_SIDE,
     DetectorName,
     Embedded,
     EmbedderName,
     FaceAnswer,
+    FaceSearch,
     ModelVersion,
     embed_faces,
 )
@@ -54,6 +56,9 @@ class EmbeddedFaceAnswer(FaceAnswer):
 class EmbeddedFacesAnswer(ImageAnswer):
     """Faces of one image with their embeddings."""
 
+    search: FaceSearch | None = Field(
+        None, exclude_if=lambda search: search is None, description="left out of an aligned chip"
+    )
     faces: list[EmbeddedFaceAnswer]
 
 
@@ -62,13 +67,14 @@ async def run(
 ) -> Answer[Embedded]:
     embedder = engine.find(Kind.EMBED, params.embedder)
     aligned = not engine.serves(Kind.FACES) if params.aligned is None else params.aligned
-    with engine.kept(min_side=None if aligned else CHIP_SIDE) as kept:
+    side = None if aligned else max(CHIP_SIDE, await min_side(engine, images["image"], params))
+    with engine.kept(min_side=side) as kept:
         if aligned:
             one = await engine.infer(embedder, images["image"], None, context.deadline, keep=kept)
             result = whole_chip(embedder.card, one.result, kept.image.width, kept.image.height)
             return Answer(one.model, result, one.timing, one.frames)
         detector = engine.find(Kind.FACES, params.model)
-        found = await engine.infer(detector, images["image"], params, context.deadline, keep=kept)
+        found = await find_faces(engine, detector, images["image"], params, context, kept)
         vectors, timing = await embed_faces(engine, kept.image, found.result.items, embedder, context)
     result = Embedded(found.result, tuple(vectors), embedder.card.name, embedder.card.sha256)
     return Answer(found.model, result, found.timing + timing, found.frames)
@@ -96,7 +102,8 @@ def present(answer: Answer[Embedded], params: FacesEmbedParams) -> EmbeddedFaces
         for face, embedding in zip(result.faces.items, result.embeddings, strict=True)
     ]
     size = Size(width=result.faces.width, height=result.faces.height, frames=answer.frames)
-    return EmbeddedFacesAnswer(model=answer.model, image=size, faces=faces)
+    search = FaceSearch.of(result.faces) if result.faces.min_face else None
+    return EmbeddedFacesAnswer(model=answer.model, image=size, search=search, faces=faces)
 
 
 def reply(answer: Answer[Embedded], params: FacesEmbedParams) -> Mapping[str, Any]:
@@ -105,6 +112,7 @@ def reply(answer: Answer[Embedded], params: FacesEmbedParams) -> Mapping[str, An
     return {
         "model": shown.model,
         "image": shown.image,
+        "search": shown.search,
         "embedder": ModelVersion(name=answer.result.embedder, sha256=answer.result.sha256),
         "faces": [{"face": face, "embedding": face.embedding} for face in shown.faces],
     }
@@ -134,6 +142,7 @@ def collect(card: Card, results: Sequence[Embedded], params: FacesEmbedParams) -
 
 
 FACE_EXAMPLE = FACES_DETECT.example["faces"][0]
+SEARCH_EXAMPLE = FACES_DETECT.example["search"]
 VERSION_EXAMPLE = {
     "name": "dlib-resnet",
     "sha256": "55533b28a95800a551ba546ba62fe69625c7e95a7061c338adffead08719da30",

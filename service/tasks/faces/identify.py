@@ -12,20 +12,21 @@ from pydantic import BaseModel, BeforeValidator, Field, WithJsonSchema, field_va
 from pydantic_core import PydanticCustomError, core_schema
 
 from models.errors import FaceNotFound, FacesMany, ImageInvalid, ParameterInvalid, echoed
-from models.faces.result import Face
+from models.faces.result import FaceSearchOptions
 from models.faces.verify import Ranking, check_embedding, rank, stack
-from models.parameters import Parameters
 from models.pipeline import Kind
 from service.encoded import from_base64
 from service.engine.engine import Answer, Engine
 from service.request import RequestContext
-from service.tasks.faces.embed import FACE_EXAMPLE, VERSION_EXAMPLE
+from service.tasks.faces.embed import FACE_EXAMPLE, SEARCH_EXAMPLE, VERSION_EXAMPLE
 from service.tasks.faces.shared import (
     DetectorName,
     EmbedderName,
     FaceAnswer,
+    FaceSearch,
     FaceSelect,
     ModelVersion,
+    Selected,
     Threshold,
     embed_selected,
 )
@@ -89,7 +90,7 @@ Vector = Annotated[NDArray[np.float32], _VectorSchema]
 EncodedImage = Annotated[bytes, BeforeValidator(_image), WithJsonSchema({"type": "string", "format": "byte"})]
 
 
-class FacesIdentifyParams(Parameters):
+class FacesIdentifyParams(FaceSearchOptions):
     model: DetectorName = None
     embedder: EmbedderName = None
     threshold: Threshold = None
@@ -152,6 +153,7 @@ class IdentifyAnswer(AnswerModel):
     """Those of the gallery who are nearest to the face, and whether each is near enough."""
 
     probe: FaceAnswer | None = Field(description="the face of the image; null where an embedding was given")
+    search: FaceSearch | None = Field(description="of that image; null likewise")
     matches: list[MatchAnswer] = Field(description="the nearest first")
     threshold: float = Field(description="verified where the distance is at most this")
     metric: str
@@ -162,7 +164,7 @@ class IdentifyAnswer(AnswerModel):
 class Identified:
     """The face that was looked for, the names of the nearest and their ranking."""
 
-    probe: Face | None
+    selected: Selected | None
     names: tuple[str, ...]
     ranking: Ranking
 
@@ -186,24 +188,26 @@ async def run(
         check_embedding("embedding", body.embedding, card)
     vectors = [entry.embedding for entry in body.gallery]
     gallery = await engine.in_decoder(partial(stack, "gallery", vectors, card), context.deadline)
-    face, probe, timing = None, body.embedding, Timing()
+    selected, probe = None, body.embedding
     if body.image is not None:
         detector = engine.find(Kind.FACES, params.model)
-        face, found, timing = await embed_selected(
-            engine, body.image, detector, embedder, params.face_select, context
+        selected = await embed_selected(
+            engine, body.image, detector, embedder, params, params.face_select, context
         )
-        probe = found.vector
+        probe = selected.embedding.vector
     assert probe is not None  # noqa: S101 (one of the two was given)
     work = partial(rank, probe, gallery, card, params.threshold, params.top_k)
     ranking = await engine.in_decoder(work, context.deadline)
     names = tuple(body.gallery[place].name for place in ranking.order)
-    return Answer(card.name, Identified(face, names, ranking), timing)
+    timing = Timing() if selected is None else selected.timing
+    return Answer(card.name, Identified(selected, names, ranking), timing)
 
 
 def present(answer: Answer[Identified], params: FacesIdentifyParams) -> IdentifyAnswer:
     found, ranking = answer.result, answer.result.ranking
     return IdentifyAnswer(
-        probe=found.probe,
+        probe=found.selected and found.selected.face,
+        search=found.selected and FaceSearch.of(found.selected.faces),
         matches=[
             MatchAnswer(
                 name=name, distance=distance, similarity=similarity, verified=distance <= ranking.threshold
@@ -228,6 +232,7 @@ FACES_IDENTIFY = Task(
     answer=IdentifyAnswer,
     example={
         "probe": FACE_EXAMPLE,
+        "search": SEARCH_EXAMPLE,
         "matches": [
             {"name": "Ada", "distance": 0.312, "similarity": 0.9513, "verified": True},
             {"name": "Grace", "distance": 0.811, "similarity": 0.6711, "verified": False},

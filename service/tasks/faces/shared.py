@@ -11,19 +11,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Self
 
 import torch
 from pydantic import Field
 
 from models.faces.align import cut_faces
-from models.faces.result import Embedding, Face, FaceOptions, Faces
+from models.faces.result import Embedding, Face, FaceOptions, Faces, FaceSearchOptions
 from models.faces.verify import select_face
 from models.image import Image
 from models.pipeline import Prepared
 from service.engine.engine import Engine, KeptImage, together
 from service.engine.runner import Runner
 from service.request import RequestContext
+from service.tasks.faces.find import find_faces, min_side
 from service.tasks.task import AnswerModel, ImageAnswer
 from service.telemetry.timing import Timing
 
@@ -62,9 +63,24 @@ class FaceAnswer(AnswerModel):
     landmarks: list[tuple[float, float]]
 
 
+class FaceSearch(AnswerModel):
+    """What was looked for in an image."""
+
+    min_face: float = Field(description="the smallest face looked for, pixels of the original")
+    rotation: int = Field(
+        description="degrees counterclockwise by which the image was turned for its faces to stand upright"
+    )
+
+    @classmethod
+    def of(cls, faces: Faces) -> Self:
+        """Of what a detector found."""
+        return cls(min_face=round(faces.min_face, 1), rotation=faces.rotation)
+
+
 class FacesAnswer(ImageAnswer):
     """Faces of one image, the surest first."""
 
+    search: FaceSearch
     faces: list[FaceAnswer]
 
 
@@ -96,27 +112,41 @@ async def embed_faces(
     return [answer.result for answer in answers], Timing.slowest(answer.timing for answer in answers)
 
 
+@dataclass(frozen=True, slots=True)
+class Selected:
+    """The face of an image that counts, all that were found, and its embedding."""
+
+    face: Face
+    faces: Faces
+    embedding: Embedding
+    timing: Timing
+
+
 async def embed_selected(
     engine: Engine,
     data: bytes | KeptImage,
     detector: Runner,
     embedder: Runner,
+    options: FaceSearchOptions,
     face_select: FaceSelect,
     context: RequestContext,
     name: str | None = None,
-) -> tuple[Face, Embedding, Timing]:
+) -> Selected:
     """The face of an image that counts, and its embedding.
 
     Args:
         data: the image.
+        options: how its faces are looked for.
         name: of the image, for the errors.
 
     Raises:
         FaceNotFound, FacesMany: with that name.
         Exception: as `Engine.infer` does.
     """
-    with engine.kept(min_side=CHIP_SIDE) as kept:
-        found = await engine.infer(detector, data, FaceOptions(), context.deadline, keep=kept)
+    largest = face_select is FaceSelect.LARGEST
+    asked = FaceOptions(min_size=options.min_size, rotate=options.rotate)
+    with engine.kept(min_side=max(CHIP_SIDE, await min_side(engine, data, asked))) as kept:
+        found = await find_faces(engine, detector, data, asked, context, kept, largest=largest)
         face = select_face(found.result, face_select.value, name)
         vectors, timing = await embed_faces(engine, kept.image, [face], embedder, context)
-    return face, vectors[0], found.timing + timing
+    return Selected(face, found.result, vectors[0], found.timing + timing)

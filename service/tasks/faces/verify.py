@@ -10,27 +10,27 @@ from typing import Any, cast
 from pydantic import Field
 
 from models.errors import FaceNotFound, FacesMany, ModelError, ParameterInvalid
-from models.faces.result import Embedding, Face
+from models.faces.result import FaceSearchOptions
 from models.faces.verify import Verdict, compare
-from models.parameters import Parameters
 from models.pipeline import Kind
 from service.engine.engine import Answer, Engine, outcome, together
 from service.request import RequestContext
 from service.tasks.faces.compare import FACES_COMPARE, VerdictAnswer, verdict_answer
-from service.tasks.faces.embed import FACE_EXAMPLE
+from service.tasks.faces.embed import FACE_EXAMPLE, SEARCH_EXAMPLE
 from service.tasks.faces.shared import (
     DetectorName,
     EmbedderName,
     FaceAnswer,
+    FaceSearch,
     FaceSelect,
+    Selected,
     Threshold,
     embed_selected,
 )
 from service.tasks.task import Images, Task
-from service.telemetry.timing import Timing
 
 
-class FacesVerifyParams(Parameters):
+class FacesVerifyParams(FaceSearchOptions):
     model: DetectorName = None
     embedder: EmbedderName = None
     threshold: Threshold = None
@@ -41,6 +41,7 @@ class VerifyAnswer(VerdictAnswer):
     """The verdict on two images, and the faces it is about."""
 
     faces: dict[str, FaceAnswer]
+    search: dict[str, FaceSearch]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,7 @@ class Verified:
     """A verdict and the faces that it is about, by image."""
 
     verdict: Verdict
-    faces: Mapping[str, Face]
+    selected: Mapping[str, Selected]
 
 
 async def run(
@@ -62,10 +63,10 @@ async def run(
     detector = engine.find(Kind.FACES, params.model)
     embedder = engine.find(Kind.EMBED, params.embedder)
 
-    async def one(name: str) -> tuple[Face, Embedding, Timing]:
+    async def one(name: str) -> Selected:
         try:
             return await embed_selected(
-                engine, images[name], detector, embedder, params.face_select, context, name
+                engine, images[name], detector, embedder, params, params.face_select, context, name
             )
         except ParameterInvalid:
             raise
@@ -77,20 +78,25 @@ async def run(
     for error in found:  # a's before b's, whichever was first
         if isinstance(error, Exception):
             raise error
-    a, b = cast(list[tuple[Face, Embedding, Timing]], found)
-    verdict = compare(a[1], b[1], embedder.card, threshold=params.threshold)
-    return Answer(embedder.card.name, Verified(verdict, {"a": a[0], "b": b[0]}), a[2] + b[2])
+    a, b = cast(list[Selected], found)
+    verdict = compare(a.embedding, b.embedding, embedder.card, threshold=params.threshold)
+    return Answer(embedder.card.name, Verified(verdict, {"a": a, "b": b}), a.timing + b.timing)
 
 
 def present(answer: Answer[Verified], params: FacesVerifyParams) -> VerifyAnswer:
     verdict = verdict_answer(answer.model, answer.result.verdict)
-    return VerifyAnswer(**dict(verdict), faces=answer.result.faces)
+    selected = answer.result.selected
+    return VerifyAnswer(
+        **dict(verdict),
+        faces={name: one.face for name, one in selected.items()},
+        search={name: FaceSearch.of(one.faces) for name, one in selected.items()},
+    )
 
 
 def reply(answer: Answer[Verified], params: FacesVerifyParams) -> Mapping[str, Any]:
     """The gRPC reply has the verdict and the faces side by side."""
     shown = present(answer, params)
-    return {"verdict": shown, **shown.faces}
+    return {"verdict": shown, **shown.faces, **{f"search_{name}": one for name, one in shown.search.items()}}
 
 
 FACES_VERIFY = Task(
@@ -101,7 +107,11 @@ FACES_VERIFY = Task(
     params=FacesVerifyParams,
     models={"model": Kind.FACES, "embedder": Kind.EMBED},
     answer=VerifyAnswer,
-    example={**FACES_COMPARE.example, "faces": {"a": FACE_EXAMPLE, "b": FACE_EXAMPLE}},
+    example={
+        **FACES_COMPARE.example,
+        "faces": {"a": FACE_EXAMPLE, "b": FACE_EXAMPLE},
+        "search": {"a": SEARCH_EXAMPLE, "b": SEARCH_EXAMPLE},
+    },
     images=("a", "b"),
     several=False,
     run=run,

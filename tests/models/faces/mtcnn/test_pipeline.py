@@ -18,7 +18,7 @@ from models.errors import ParameterInvalid, WeightsError
 from models.faces.mtcnn.candidates import Candidates, Crops, FaceContext, nms_over_min_area
 from models.faces.mtcnn.networks import PNet
 from models.faces.mtcnn.pipeline import MtcnnPipeline, build
-from models.faces.mtcnn.pyramid import Pyramid
+from models.faces.mtcnn.pyramid import BORDER, GREY, Pyramid
 from models.faces.result import Face, FaceOptions, Faces
 from models.image import Image, letterbox
 from models.pipeline import RunStage, eager
@@ -60,10 +60,10 @@ def test_tiles_lie_apart_and_windows_lie_on_the_canvas(
     assert covered.sum() == sum(tile.width * tile.height for tile in pyramid.tiles)
     used = pyramid.windows[pyramid.levels >= 0]
     assert ((used[:, 2:] - used[:, :2]) >= 11).all()
-    assert (used[:, :2] >= 0).all()
-    # to a pixel of its size, and one of the canvas, the last window ends where the canvas does
+    # to a pixel of its size, and one of the canvas, the last window ends where the border does
     scales = 12 / min_face * factor ** pyramid.levels[pyramid.levels >= 0].double()
-    assert (used[:, 2] <= width + 1 / scales + 1).all()
+    assert (used[:, :2].amin(1) >= -BORDER / scales - 1).all()
+    assert (used[:, 2] <= width + (1 + BORDER) / scales + 1).all()
     assert pyramid.levels.max() == len(pyramid.tiles) - 1
 
 
@@ -87,10 +87,8 @@ def test_a_size_of_the_pyramid_is_the_picture() -> None:
     rows, columns = np.mgrid[0:128, 0:96]
     canvas = np.stack((rows * 1.5, columns * 2, rows + columns), -1).astype(np.uint8)
     for tile in (pyramid := Pyramid(128, 96, 24.0)).tiles:
-        part = pyramid.mosaic(canvas)[tile.y : tile.y + tile.height, tile.x : tile.x + tile.width]
-        area = F.adaptive_avg_pool2d(
-            torch.from_numpy(canvas).permute(2, 0, 1).double(), (tile.height, tile.width)
-        )
+        part = tile.of(pyramid.mosaic(canvas))
+        area = F.adaptive_avg_pool2d(torch.from_numpy(canvas).permute(2, 0, 1).double(), part.shape[:2])
         assert np.abs(part - area.permute(1, 2, 0).numpy()).max() < 3
 
 
@@ -102,7 +100,7 @@ def contexts(*sizes: tuple[int, int], canvas: int = 64) -> list[FaceContext]:
     made = []
     for height, width in sizes:
         image = Image(rng.integers(0, 256, (height, width, 3), dtype=np.uint8), width, height)
-        made.append(FaceContext(*letterbox(image, canvas, canvas, fill=127), FaceOptions()))
+        made.append(FaceContext(*letterbox(image, canvas, canvas, fill=GREY), FaceOptions()))
     return made
 
 
@@ -125,10 +123,14 @@ def test_a_crop_is_the_mean_of_the_pixels_under_it(
         shown = batch[image].geometry
         low = torch.tensor([shown.pad_x, shown.pad_y])
         high = low + torch.tensor([shown.width * shown.scale_x, shown.height * shown.scale_y]).round()
-        (x1, y1), (x2, y2) = box.floor().view(2, 2).maximum(low).minimum(high).long().tolist()
-        if x1 == x2 or y1 == y2:  # outside of the picture: some pixel at its edge, whatever it is
-            continue
-        part = torch.from_numpy(batch[image].canvas[y1:y2, x1:x2]).permute(2, 0, 1).float()
+        (x1, y1), (x2, y2) = box.floor().view(2, 2).long().tolist()
+        x2, y2 = max(x2, x1 + 1), max(y2, y1 + 1)
+        (left, top), (right, bottom) = low.long().tolist(), high.long().tolist()
+        canvas = np.full((400, 400, 3), GREY, np.uint8)  # the picture, with grey all around
+        canvas[100 + top : 100 + bottom, 100 + left : 100 + right] = batch[image].canvas[
+            top:bottom, left:right
+        ]
+        part = torch.from_numpy(canvas[100 + y1 : 100 + y2, 100 + x1 : 100 + x2]).permute(2, 0, 1).float()
         torch.testing.assert_close(
             crop, F.adaptive_avg_pool2d(part, side).permute(1, 2, 0), atol=1e-3, rtol=1e-4
         )

@@ -1,0 +1,108 @@
+"""Finding faces: the one way that every task takes from an image to its faces.
+
+The first look is at the whole image, upright. A second one, at a sheet of all four directions, follows where
+no face is sure to stand upright; then tiles, where smaller faces are asked for. The deadline is checked
+before each. What they look for is chosen in `models.faces.search`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+
+from models.faces import search
+from models.faces.result import FaceOptions, FaceRotation, Faces, FaceSearchOptions
+from models.image import Image
+from models.pipeline import Pipeline, Prepared
+from service.engine.engine import Answer, Engine, KeptImage, together
+from service.engine.runner import Runner
+from service.request import RequestContext
+from service.telemetry.timing import Timing
+
+
+async def min_side(engine: Engine, data: bytes | KeptImage, params: FaceSearchOptions) -> int:
+    """How far a decoder may reduce an image to find faces in it, see `models.image.decode`.
+
+    Raises:
+        As `Engine.plan`.
+    """
+    if params.min_size is None or isinstance(data, KeptImage):  # the latter is decoded
+        return search.MIN_SIDE
+    header = (await engine.plan(data)).header
+    return search.min_side(header.width, header.height, params.min_size)
+
+
+async def find_faces(
+    engine: Engine,
+    detector: Runner,
+    data: bytes | KeptImage,
+    params: FaceSearchOptions,
+    context: RequestContext,
+    keep: KeptImage,
+    *,
+    largest: bool = False,
+) -> Answer[Faces]:
+    """The faces of one image.
+
+    Args:
+        detector: a model that finds faces.
+        data: the image, encoded, or as `Engine.decode` keeps it.
+        params: what to look for.
+        keep: takes the decoded image, see `Engine.infer`.
+        largest: only the largest face is wanted: small ones are looked for where there is no other.
+
+    Raises:
+        As `Engine.infer`.
+    """
+    options = params if isinstance(params, FaceOptions) else FaceOptions(**dict(params))
+    first = await engine.infer(detector, data, options, context.deadline, keep=keep)
+    image, pipeline = keep.image, detector.pipeline
+    found: Faces = first.result
+    if not pipeline.smallest_face:  # it does not say at which scales it looks
+        return first
+    timing = first.timing
+
+    async def look(views: Sequence[search.Region]) -> list[Faces]:
+        nonlocal timing
+        answers = await together(
+            [
+                partial(
+                    engine.infer_prepared,
+                    detector,
+                    partial(_part, pipeline, image, view, options),
+                    context.deadline,
+                )
+                for view in views
+            ],
+            detector.window,
+        )
+        timing += Timing.slowest(answer.timing for answer in answers)
+        return [answer.result for answer in answers]
+
+    if options.rotate is FaceRotation.AUTO and all(face.score < search.SURE for face in found.items):
+        answer = await engine.infer_prepared(detector, partial(_sheet, pipeline, image), context.deadline)
+        timing += answer.timing
+        if turn := search.direction(answer.result.items):
+            view = search.whole(image.width, image.height, turn)
+            (faces,) = await look([view])
+            if faces.items:
+                items = tuple(view.place(face) for face in faces.items)
+                found = replace(found, items=items, rotation=turn)
+    if not (largest and found.items) and search.needs_tiles(found, options.min_size):
+        views = search.tiles(
+            search.whole(image.width, image.height, found.rotation),
+            pipeline.smallest_face,
+            search.wanted(image.width, image.height, options.min_size),
+            pipeline.face_tiles,
+        )
+        found = search.merged(found, list(zip(views, await look(views), strict=True)), options.max_faces)
+    return replace(first, result=found, timing=timing)
+
+
+def _part(pipeline: Pipeline, image: Image, view: search.Region, options: FaceOptions) -> Prepared:
+    return pipeline.preprocess(view.cut(image, pipeline.min_side or search.SHEET), options)
+
+
+def _sheet(pipeline: Pipeline, image: Image) -> Prepared:
+    return pipeline.preprocess(search.sheet(image), FaceOptions())
