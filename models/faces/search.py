@@ -26,6 +26,8 @@ LARGE = 0.125
 """Of the image's shorter side: where so large a face was found, small ones are not looked for by default."""
 SURE = 0.999
 """A face of at least this score stands upright; a turned one may pass for a face at less."""
+TURNED = 0.98
+"""Least score of a face on the sheet, besides that of upright ones, for the image to be looked at turned."""
 SHEET = 640
 """Side of the sheet of four directions, pixels."""
 MIN_SIDE = 640
@@ -185,15 +187,20 @@ def sheet(image: Image) -> Image:
     return Image(canvas, SHEET, SHEET)
 
 
-def direction(faces: Iterable[Face]) -> int:
-    """The turn that the surest face of a sheet stands upright in; 0 where there is none above `SURE`."""
-    best, found = SURE, 0
+def direction(faces: Iterable[Face], upright: Faces) -> int:
+    """The turn that the surest face of a sheet stands upright in; 0 where `upright` has a surer one."""
+    best, found = max(TURNED, surest(upright)), 0
     for face in faces:
         x1, y1, x2, y2 = face.box
         quarter = int((x1 + x2) / 2 >= SHEET / 2) + 2 * int((y1 + y2) / 2 >= SHEET / 2)
         if face.score > best:
             best, found = face.score, 90 * quarter
     return found
+
+
+def surest(faces: Faces) -> float:
+    """The highest score; 0 where there is no face."""
+    return max((face.score for face in faces.items), default=0.0)
 
 
 def turned(pixels: Pixels, turn: int) -> Pixels:

@@ -80,13 +80,13 @@ async def find_faces(
         timing += Timing.slowest(answer.timing for answer in answers)
         return [answer.result for answer in answers]
 
-    if options.rotate is FaceRotation.AUTO and all(face.score < search.SURE for face in found.items):
+    if options.rotate is FaceRotation.AUTO and search.surest(found) < search.SURE:
         answer = await engine.infer_prepared(detector, partial(_sheet, pipeline, image), context.deadline)
         timing += answer.timing
-        if turn := search.direction(answer.result.items):
+        if turn := search.direction(answer.result.items, found):
             view = search.whole(image.width, image.height, turn)
             (faces,) = await look([view])
-            if faces.items:
+            if search.surest(faces) > search.surest(found):
                 items = tuple(view.place(face) for face in faces.items)
                 found = replace(found, items=items, rotation=turn)
     if not (largest and found.items) and search.needs_tiles(found, options.min_size):

@@ -106,9 +106,12 @@ def test_a_sheet_tells_the_direction(turn: int) -> None:
     shown = np.rot90(image.pixels, quarter)
     assert np.array_equal(sheet[top : top + shown.shape[0], left : left + shown.shape[1]], shown)
     sure = face(left + 5, top + 5, left + 20, top + 25, 0.9999)
-    assert search.direction([face(1, 1, 5, 5, 0.9992), sure]) == turn
-    assert search.direction([dataclasses.replace(sure, score=0.99)]) == 0
-    assert search.direction([]) == 0
+    nothing, some = Faces(50, 30, ()), Faces(50, 30, (face(1, 1, 9, 9, 0.99),))
+    assert search.direction([face(1, 1, 5, 5, 0.9992), sure], some) == turn
+    less = dataclasses.replace(sure, score=0.985)
+    assert [search.direction([less], upright) for upright in (nothing, some)] == [turn, 0]
+    assert search.direction([dataclasses.replace(sure, score=0.97)], nothing) == 0
+    assert search.direction([], nothing) == 0
 
 
 def test_what_is_looked_for_by_default() -> None:
