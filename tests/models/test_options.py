@@ -23,7 +23,7 @@ KNOWN = {
     "yolo": "iou_threshold, score_threshold",
     "darknet": "height, iou_threshold, letter_box, score_threshold, width",
     "torchvision_rcnn": "arch, batch_norm_eps, iou_threshold, score_threshold, size",
-    "mtcnn": "candidates, factor, height, min_face, thresholds, width",
+    "mtcnn": "candidates, factor, height, min_face, thresholds, tiles, width",
     "dlib_resnet": "threshold",
     "style": "buckets",
     "export": "batch, colour, dtype, features, fill, fraction, interpolation, labels, layout, mean, outputs, "
