@@ -54,8 +54,9 @@ def stopped(row: Row, site: Site, clients: Clients) -> None:
     began = time.monotonic()
     victim = site.worker_processes()[0]
     victim.suspend()
-    while victim.status() == psutil.STATUS_STOPPED and time.monotonic() < began + 60:
-        time.sleep(0.1)
+    for is_so in (True, False):  # it is some time until the signal has stopped all of its threads
+        while (victim.status() == psutil.STATUS_STOPPED) != is_so and time.monotonic() < began + 60:
+            time.sleep(0.01)
     site.until_ready()
     row.healthy = time.monotonic() - began
     clients.until("ok", 30)
