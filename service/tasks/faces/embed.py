@@ -36,7 +36,6 @@ from service.tasks.task import (
     table,
 )
 
-
 MOST = 64
 """Faces of one image that are embedded, the surest: each takes the time of a whole image in other tasks."""
 
