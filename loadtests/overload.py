@@ -30,7 +30,7 @@ from pathlib import Path
 
 from loadtests.asks import ask, work_of
 from loadtests.opened import Opened, run
-from loadtests.record import ERROR, OK, SHED, Record, percentile
+from loadtests.record import ERROR, OK, SHED, Pace, Record, percentile
 from loadtests.reference import Reference, accelerated
 from loadtests.server import Server
 from loadtests.shapes import SHAPES
@@ -154,7 +154,7 @@ def table(burst: Burst) -> str:
     accepted = [each.seconds for each in record.requests if each.outcome == OK]
     told = sorted(each.retry_after for each in record.requests if each.retry_after is not None)
     rows = {
-        "ceiling in process, requests/s": f"{record.ceiling:.1f}",
+        "ceiling, requests/s": f"{record.ceiling:.1f}",
         "right, refused, anything else": f"{counts[OK]}, {counts[SHED]}, {counts[ERROR]}",
         "right answers/s before, during, after": f"{burst.before:.1f}, {burst.during:.1f}, {burst.after:.1f}",
         "per second of its CPU time before, during": "{:.1f}, {:.1f}".format(*burst.worth),
@@ -169,8 +169,8 @@ def table(burst: Burst) -> str:
     return "\n".join([*lines, *(f"| {name} | {value} |" for name, value in rows.items())])
 
 
-def measured(task: str, seconds: float) -> Burst:
-    """The ceiling and the burst, on a server of one's own whose batches are known."""
+def measured(task: str, seconds: float, ceiling: float | None = None) -> Burst:
+    """The ceiling, if it is not given, and the burst, on a server of one's own whose batches are known."""
     work = work_of(task)
     defaults = {
         "LYNCEUS_WORKERS": 1 if accelerated() else len(os.sched_getaffinity(0)),
@@ -187,8 +187,11 @@ def measured(task: str, seconds: float) -> Burst:
         file.write_text(PROFILE.format(task=task), encoding="utf-8")
         body.write_bytes(ask(task).body)
         check_answer(server.address, work, body)
-        with Reference([task], 3.0) as reference:
-            paces = reference.measure()
+        if ceiling is None:
+            with Reference([task], 3.0) as reference:
+                paces = reference.measure()
+        else:
+            paces = {task: Pace(ceiling, 1 / ceiling)}
         load = Opened(file, "overload", seconds, paces[task].rate)
         computed: list[tuple[float, float]] = []
         with every(0.5, lambda: computed.append((time.time(), server.cpu_seconds()))):
@@ -223,8 +226,13 @@ def main() -> int:
     parser.add_argument(
         "--seconds", type=float, default=SHAPES["overload"].seconds, help="3/5 of it the burst"
     )
+    parser.add_argument(
+        "--ceiling",
+        type=float,
+        help="requests per second; default: as measured in process, with nothing else",
+    )
     options = parser.parse_args()
-    burst = measured(options.task, options.seconds)
+    burst = measured(options.task, options.seconds, options.ceiling)
     reasons = judge(burst)
     print(table(burst), lateness(burst.record), sentence(reasons), sep="\n\n")
     return int(bool(reasons))
