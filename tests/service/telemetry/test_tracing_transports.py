@@ -129,7 +129,7 @@ def test_several_images_and_another_tasks_stages(traced: Traced) -> None:
     files = [("image", PNG), ("image", PNG)]
     traced.transports.http("POST", "/v1/classify?top_k=1", files=files, headers=KEY)
     assert sorted(span.name for span in traced.spans()).count("compute") == 2
-    traced.transports.http("POST", "/v1/faces/detect", content=PNG, headers=KEY)
+    traced.transports.http("POST", "/v1/faces/detect?rotate=none", content=PNG, headers=KEY)
     root, children = tree(traced.spans())
     assert (children["compute"].attributes or {})["lynceus.model"] == "mtcnn"
     assert root.name == "POST /v1/faces/detect"
