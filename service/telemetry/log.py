@@ -12,6 +12,7 @@ import io
 import logging
 import os
 import queue
+import select
 import sys
 import threading
 import time
@@ -20,6 +21,13 @@ from typing import Final
 
 WAITING: Final = 4096
 """Lines that may wait."""
+
+GATHER: Final = 0.01
+"""Seconds that a line may wait for more, which are written together: to wake the thread for each would
+take the interpreter's lock from the event loop as often."""
+
+TOGETHER: Final = select.PIPE_BUF
+"""Bytes that are written at once: what a pipe keeps together, so that the lines of workers do not mix."""
 
 LAST: Final = 1.0
 """Longest in seconds that the end of the process waits for what reads the log."""
@@ -64,14 +72,30 @@ class LogWriter(io.TextIOBase):
             time.sleep(0.01)
 
     def _write_on(self) -> None:
+        left = b""
         while True:
-            text = self._lines.get()
+            first = left or _encoded(self._lines.get())
             self._writing = True
-            data = text.encode(errors="backslashreplace")
+            if not left:
+                time.sleep(GATHER)
+            parts, size, left = [first], len(first), b""
+            with contextlib.suppress(queue.Empty):
+                while not left:
+                    text = _encoded(self._lines.get_nowait())
+                    if size + len(text) > TOGETHER:
+                        left = text
+                    else:
+                        parts.append(text)
+                        size += len(text)
+            data = b"".join(parts)
             with contextlib.suppress(OSError):  # a full disk, a closed pipe
                 while data:
                     data = data[os.write(self._file, data) :]
-            self._writing = False
+            self._writing = bool(left)
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode(errors="backslashreplace")
 
 
 def write_in_threads(dropped: Callable[[], object] = lambda: None) -> None:

@@ -33,6 +33,26 @@ def test_a_reader_that_stalls_costs_lines_and_no_time() -> None:
     os.close(write)
 
 
+def test_lines_are_written_together_but_never_mixed_with_those_of_others() -> None:
+    """Each write is of whole lines, and of no more bytes than a pipe takes at once."""
+    read, write = os.pipe()
+    writers = [LogWriter(os.dup(write)) for _ in range(3)]
+    os.close(write)
+    lines = [f"{name} {index} {'x' * (index * 37 % 700)}\n" for name in "abc" for index in range(300)]
+    written = {name: [line for line in lines if line.startswith(name)] for name in "abc"}
+    for several in zip(*written.values(), strict=True):
+        for writer, line in zip(writers, several, strict=True):
+            writer.write(line)
+    got = b""
+    while len(got) < sum(map(len, lines)):
+        got += os.read(read, 1 << 16)
+    os.close(read)
+    found = got.decode().splitlines(keepends=True)
+    assert sorted(found) == sorted(lines)
+    for name, wanted in written.items():
+        assert [line for line in found if line.startswith(name)] == wanted
+
+
 def test_everything_goes_through_it_and_is_written_at_the_end() -> None:
     lines = """
 import logging, sys
