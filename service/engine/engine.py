@@ -11,7 +11,6 @@ import contextvars
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Generic, Self, TypeVar
@@ -23,6 +22,7 @@ from models.pipeline import Kind, Prepared
 from service.engine.memory import MemoryBudget
 from service.engine.offload import Call, Offload
 from service.engine.runner import Runner, State
+from service.engine.threads import Threads
 from service.errors import DeadlineExceeded
 from service.telemetry.metrics import Metrics
 from service.telemetry.timing import Timing
@@ -140,7 +140,7 @@ class Engine:
         for name, runner in self.runners.items():
             self._defaults.setdefault(runner.card.task, name)
         self.inline = decoders == 0
-        self._decoders = ThreadPoolExecutor(max(1, decoders), thread_name_prefix="decode")
+        self._decoders = Threads(max(1, decoders), "decode")
         self._decode_seconds = {name: metrics.stage_seconds.labels(name, "decode") for name in self.runners}
 
     @property
@@ -218,7 +218,7 @@ class Engine:
         """Finishes what was admitted; whether all of it was within `grace` seconds."""
         self.draining = True
         finished = await asyncio.gather(*(runner.drain(grace) for runner in self.runners.values()))
-        self._decoders.shutdown(wait=False)
+        self._decoders.close()
         self.offload.close()
         return all(finished)
 
@@ -231,7 +231,7 @@ class Engine:
         left = deadline - time.monotonic()
         try:
             async with asyncio.timeout(None if left == float("inf") else left):
-                return await asyncio.get_running_loop().run_in_executor(self._decoders, work)
+                return await self._decoders.run(work)
         except TimeoutError:
             raise DeadlineExceeded("the deadline passed before the request was read") from None
 

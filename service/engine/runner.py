@@ -7,13 +7,11 @@ no decoding.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from enum import Enum
 from typing import Any
@@ -25,6 +23,7 @@ from models.pipeline import Card, Inputs, Pipeline, Prepared
 from service.engine.batcher import Batcher, BatchResult
 from service.engine.executor import Executor, is_device_lost, is_out_of_memory
 from service.engine.observer import BatcherMetrics
+from service.engine.threads import Threads
 from service.errors import NotReady, OutOfMemory, Overloaded
 from service.telemetry.metrics import BatchTimes, Metrics
 from service.telemetry.tracing import Tracing
@@ -90,7 +89,7 @@ class Runner:
         self.sharing: Callable[[], int] = lambda: 1
         self._room = max_queue + slots * max_batch
         self._admitted = 0
-        self._threads = ThreadPoolExecutor(slots, thread_name_prefix=f"run-{pipeline.card.name}")
+        self._threads = Threads(slots, f"run-{pipeline.card.name}")
         self._compute_seconds = metrics.stage_seconds.labels(self.card.name, "compute")
         self._postprocess_seconds = metrics.stage_seconds.labels(self.card.name, "postprocess")
         self._refused = metrics.dropped.labels(self.card.name, "full")
@@ -140,13 +139,12 @@ class Runner:
         Raises:
             Exception: whatever the warm-up raised; the runner is then `FAILED` permanently.
         """
-        loop = asyncio.get_running_loop()
         wanted = self._max_batch
         began = time.monotonic()
         try:
             for example, shape in zip(self.pipeline.examples, self.pipeline.shapes, strict=True):
-                await loop.run_in_executor(self._threads, self._warm, example)
-                await loop.run_in_executor(self._threads, self._rehearse, shape)
+                await self._threads.run(self._warm, example)
+                await self._threads.run(self._rehearse, shape)
         except BaseException:
             self.state = State.FAILED
             raise
@@ -222,7 +220,7 @@ class Runner:
         """Refuses new images, finishes those admitted; whether all were within `grace` seconds."""
         self.state = State.DRAINING
         complete = await self._batcher.drain(grace)
-        self._threads.shutdown(wait=False)
+        self._threads.close()
         return complete
 
     def _warm(self, example: Inputs) -> None:
@@ -245,7 +243,7 @@ class Runner:
 
     async def _run_batch(self, jobs: Sequence[Job]) -> Sequence[Any]:
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, self._execute, jobs)
+            return await self._threads.run(self._execute, jobs)
         except Exception as exc:
             if is_device_lost(exc):
                 self.state = State.FAILED

@@ -1,0 +1,82 @@
+"""Threads that do work for one event loop: a job goes in, its result comes back as the loop's next callback.
+
+`concurrent.futures` does the same with a second future, a lock and a condition for each job, and takes the
+event loop twice to three times the CPU: 10 microseconds a job, a quarter of what else a batch costs it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+Job = tuple[asyncio.AbstractEventLoop, "asyncio.Future[Any]", Callable[..., Any], tuple[Any, ...]]
+
+
+class Threads:
+    """Some threads, started with the first job.
+
+    Args:
+        count: of threads.
+        name: begins theirs.
+    """
+
+    def __init__(self, count: int, name: str) -> None:
+        self._count, self._name = count, name
+        self._jobs: SimpleQueue[Job | None] = SimpleQueue()
+        self._started = self._closed = False
+
+    async def run(self, work: Callable[..., T], *args: Any) -> T:
+        """What a function gives, called in one of the threads, in order of arrival.
+
+        Cancelled before a thread takes it up, it is not called; once begun it goes on, and its result is
+        dropped.
+
+        Raises:
+            RuntimeError: the threads are closed.
+            Exception: what the function raises.
+        """
+        if self._closed:
+            raise RuntimeError(f"the threads {self._name} are closed")
+        if not self._started:
+            self._started = True
+            for index in range(self._count):
+                threading.Thread(target=self._work_on, name=f"{self._name}_{index}", daemon=True).start()
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+        self._jobs.put((loop, future, work, args))
+        return await future
+
+    def close(self) -> None:
+        """Takes no more jobs; the threads end after those that were taken. Does not wait for them."""
+        if not self._closed:
+            self._closed = True
+            for _ in range(self._count if self._started else 0):
+                self._jobs.put(None)
+
+    def _work_on(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            loop, future, work, args = job
+            if not future.cancelled():
+                result, error = None, None
+                try:
+                    result = work(*args)
+                except BaseException as raised:
+                    error = raised
+                with contextlib.suppress(RuntimeError):  # the loop has ended
+                    loop.call_soon_threadsafe(_settle, future, result, error)
+                del result, error
+            del job, loop, future, work, args  # nothing of it is kept until the next one comes
+
+
+def _settle(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
+    if future.done():
+        return
+    if error is None:
+        future.set_result(result)
+    else:  # a future refuses a StopIteration
+        future.set_exception(RuntimeError(repr(error)) if isinstance(error, StopIteration) else error)

@@ -1,0 +1,136 @@
+"""Threads for the event loop: order, errors, cancellation, and their end."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+import weakref
+from collections.abc import Callable
+
+import pytest
+
+from service.engine.threads import Threads
+
+
+class Result:
+    pass
+
+
+def test_results_and_errors_come_back_in_order() -> None:
+    def work(number: int) -> tuple[int, str]:
+        if number % 3 == 0:
+            raise ValueError(number)
+        return number, threading.current_thread().name
+
+    async def go() -> list[tuple[int, str] | BaseException]:
+        threads = Threads(1, "some")
+        try:
+            return await asyncio.gather(
+                *(threads.run(work, number) for number in range(30)), return_exceptions=True
+            )
+        finally:
+            threads.close()
+
+    for number, found in enumerate(asyncio.run(go())):
+        if number % 3 == 0:
+            assert isinstance(found, ValueError)
+            assert found.args == (number,)
+        else:
+            assert found == (number, "some_0")
+
+
+def test_as_many_at_once_as_there_are_threads() -> None:
+    met = threading.Barrier(3)
+
+    async def go() -> None:
+        threads = Threads(3, "some")
+        await asyncio.wait_for(asyncio.gather(*(threads.run(met.wait) for _ in range(3))), 60)
+        threads.close()
+
+    asyncio.run(go())
+
+
+def test_what_is_cancelled_before_its_turn_is_not_done() -> None:
+    begun, go_on, done = threading.Event(), threading.Event(), list[int]()
+
+    def hold() -> None:
+        begun.set()
+        go_on.wait(60)
+        done.append(0)
+
+    async def go() -> None:
+        threads = Threads(1, "some")
+        first = asyncio.create_task(threads.run(hold))
+        second = asyncio.create_task(threads.run(done.append, 1))
+        third = asyncio.create_task(threads.run(done.append, 2))
+        await asyncio.to_thread(begun.wait, 60)
+        first.cancel()  # it has begun: it goes on, and nobody is told
+        second.cancel()
+        await asyncio.sleep(0)
+        go_on.set()
+        await third
+        assert first.cancelled()
+        assert second.cancelled()
+        threads.close()
+
+    asyncio.run(go())
+    assert done == [0, 2]
+
+
+def test_closed_threads_end_after_their_work_and_take_no_more() -> None:
+    async def go(threads: Threads) -> None:
+        tasks = [asyncio.create_task(threads.run(time.sleep, 0.01)) for _ in range(5)]
+        await asyncio.sleep(0)
+        threads.close()
+        threads.close()
+        await asyncio.gather(*tasks)
+        with pytest.raises(RuntimeError):
+            await threads.run(time.sleep, 0)
+
+    asyncio.run(go(Threads(2, "ending")))
+    until(lambda: not any(thread.name.startswith("ending") for thread in threading.enumerate()))
+
+
+def test_a_loop_that_has_ended_does_not_end_the_thread() -> None:
+    threads, go_on = Threads(1, "some"), threading.Event()
+
+    async def leave() -> None:
+        task = asyncio.create_task(threads.run(go_on.wait, 60))
+        await asyncio.sleep(0)
+        task.cancel()
+
+    async def again() -> int:
+        return await threads.run(int, "3")
+
+    asyncio.run(leave())
+    go_on.set()
+    assert asyncio.run(again()) == 3
+    threads.close()
+
+
+def test_nothing_is_kept_of_what_is_done() -> None:
+    async def go() -> weakref.ref[Result]:
+        threads = Threads(1, "some")
+        found = weakref.ref(await threads.run(Result))
+        await threads.run(int)
+        return found
+
+    assert asyncio.run(go())() is None
+
+
+def test_a_stop_iteration_is_an_error_like_others() -> None:
+    async def go() -> None:
+        threads = Threads(1, "some")
+        with pytest.raises(RuntimeError, match="StopIteration"):
+            await threads.run(next, iter(()))
+        threads.close()
+
+    asyncio.run(go())
+
+
+def until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
