@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import sys
@@ -11,6 +10,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Literal, TextIO
+
+from pydantic_core import to_json
 
 from service.engine.memory import BodyReservation
 from service.host.auth import Auth
@@ -121,7 +122,7 @@ class RequestLog:
         if context.span is not None:
             line["trace_id"] = context.span.trace_id
         try:
-            self._out.write(json.dumps(line) + "\n")
+            self._out.write(to_json(line).decode() + "\n")
             self._out.flush()
         except OSError:  # a full disk or a closed pipe must not cost an answer
             self._enabled = False

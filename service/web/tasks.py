@@ -61,7 +61,7 @@ def _handler(task: Task[Any, Any]) -> Callable[[Request], Awaitable[Response]]:
             params = request.parameters(task.params, form.parameters)
             service.check_models(task, params)
         present = partial(task.presented, params=params)
-        if task.several and (image_format is None or len(found["image"]) > 1):
+        if task.several and len(found["image"]) > 1:
             images = [{"image": image} for image in found["image"]]
             with request.watched():
                 answers = await service.run_each(task, images, params, context)
