@@ -23,6 +23,7 @@ _MAX_SCANS = 100  # writers make up to 24
 
 # A marker is 0xff and a code; 0xff00 is a stuffed byte and 0xffff a fill. Anything between is skipped.
 _MARKER = re.compile(rb"\xff([^\x00\xff])", re.DOTALL)
+_NO_CODES = (b"", b"\x00", b"\xff")
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 # ITU-T T.81, table B.1. Cameras and editors write 0xc0 and 0xc2; 0xc1 with 8 bits differs in its tables only.
 _UNSUPPORTED = {
@@ -48,12 +49,15 @@ def read(data: bytes) -> Header:
     regular = True
     at, code, stray = 2, 0, _MAX_STRAY
     for _ in range(MAX_SEGMENTS):
-        marker = _MARKER.search(data, at, at + stray + 2)
-        if marker is None:
-            break
-        stray -= marker.start() - at
-        regular = regular and marker.start() == at
-        code, at = marker[1][0], marker.end()
+        if data[at : at + 1] == b"\xff" and data[at + 1 : at + 2] not in _NO_CODES:  # as most are
+            code, at = data[at + 1], at + 2
+        else:
+            marker = _MARKER.search(data, at, at + stray + 2)
+            if marker is None:
+                break
+            stray -= marker.start() - at
+            regular = regular and marker.start() == at
+            code, at = marker[1][0], marker.end()
         if code in (0xD8, 0xD9, 0xDA):  # another start, the end, or the first scan
             break
         if code in _BARE:

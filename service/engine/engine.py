@@ -164,7 +164,7 @@ class Engine:
 
     def _busy(self) -> int:
         """How many models compute now; at least 1."""
-        return max(1, sum(runner.busy for runner in self.runners.values()))
+        return len([1 for runner in self.runners.values() if runner.busy]) or 1
 
     def serves(self, kind: Kind) -> bool:
         """Whether there is a model of a kind."""

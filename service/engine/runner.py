@@ -12,7 +12,6 @@ import logging
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from enum import Enum
 from typing import Any
 
@@ -214,7 +213,7 @@ class Runner:
             self._tracing.stage("queue", submitted, done.queue_s, self.labels)
             parts = (("compute", computed), ("postprocess", seconds - computed))
             self._tracing.stage("batch", began, seconds, self.labels | {"lynceus.batch.size": size}, parts)
-        return replace(done, result=result, compute_s=seconds, batch_size=size)
+        return BatchResult(result, done.queue_s, seconds, size)
 
     async def drain(self, grace: float) -> bool:
         """Refuses new images, finishes those admitted; whether all were within `grace` seconds."""
