@@ -2,6 +2,7 @@
 
     python -m loadtests.looptime
     python -m loadtests.looptime --transports grpc --profile
+    python -m loadtests.looptime --checkout ../before    # another commit's worktree, deployed beside
 
 The loop's thread limits a worker whose network is fast. Its CPU time is read from the kernel before and
 after a load of the generator, and divided by the answers. Servers that each do more give a request's parts:
@@ -79,9 +80,10 @@ def process(stage: str, *, profile: bool = False) -> Iterator[Running]:
 
 
 @contextlib.contextmanager
-def hosted() -> Iterator[Running]:
-    """The service as it is deployed."""
-    with Server({"LYNCEUS_MODELS": "lenet5", "LYNCEUS_WORKERS": "1", "LYNCEUS_THREADS": "1"}) as server:
+def hosted(root: Path = ROOT) -> Iterator[Running]:
+    """The service of a checkout as it is deployed."""
+    settings = {"LYNCEUS_MODELS": "lenet5", "LYNCEUS_WORKERS": "1", "LYNCEUS_THREADS": "1"}
+    with Server({**settings, "PYTHONPATH": str(root)}, root=root) as server:
         (worker,) = [one for one in server.processes() if _is_worker(one)]
         yield Running(worker.pid, server.address, server.grpc_address)
 
@@ -120,6 +122,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3.0, help="for each round")
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--images", type=Path, help="a folder of JPEGs; default: the digits' photographs")
+    parser.add_argument("--checkout", type=Path, action="append", default=[], help="deployed as well")
     parser.add_argument("--profile", action="store_true", help="of the whole service, in place of the table")
     options = parser.parse_args()
     work = TASKS["digits"]
@@ -137,13 +140,15 @@ def main() -> None:
             return
         servers = {stage: stack.enter_context(process(stage)) for stage in STAGES}
         servers[HOSTED] = stack.enter_context(hosted())
+        for root in options.checkout:
+            servers[f"{HOSTED}, {root.resolve().name}"] = stack.enter_context(hosted(root.resolve()))
         found: dict[tuple[str, str], list[float]] = {}
         for _ in range(options.rounds):
             for name in transports:
                 for stage, running in servers.items():
                     spent = measure(running, name, files[name], options.connections, options.seconds)
                     found.setdefault((name, stage), []).append(spent)
-        print("| transport | " + " | ".join(f"{stage}, ms" for stage in servers) + " |")
+        print("| transport | " + " | ".join(f"{stage}: ms" for stage in servers) + " |")
         print("| --- |" + " --- |" * len(servers))
         for name in transports:
             cells = [

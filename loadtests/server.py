@@ -46,6 +46,7 @@ class Server:
         environment: settings on top of this process's environment, such as `LYNCEUS_WORKERS`.
         timeout: seconds until it must be ready, weights verified and every model warm.
         service: BentoML's name of it.
+        root: the checkout that is served.
 
     Attributes:
         address: ``host:port`` of HTTP.
@@ -59,11 +60,12 @@ class Server:
         *,
         timeout: float = 300.0,
         service: str = SERVICE,
+        root: Path = ROOT,
     ) -> None:
         self.address = f"127.0.0.1:{free_port()}"
         self.grpc_address = f"127.0.0.1:{free_port()}"
         self.timeout = timeout
-        self._service = service
+        self._service, self._root = service, root
         self._environment = dict(environment or {})
         self._process: subprocess.Popen[bytes] | None = None
         self._home: tempfile.TemporaryDirectory[str] | None = None
@@ -79,7 +81,7 @@ class Server:
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
                 command,
-                cwd=ROOT,
+                cwd=self._root,
                 env={
                     **os.environ,
                     "LYNCEUS_GRPC_HOST": grpc_host,

@@ -35,7 +35,7 @@ from service.host.gpus import claim, gpus
 from service.host.heartbeat import Heartbeat, Watchdog, end_within, reason_file
 from service.host.scratch import use_own
 from service.settings import ExecutorKind, SettingsError, core_count, load
-from service.telemetry.log import write_in_threads
+from service.telemetry.log import write_in_threads, written
 from service.telemetry.metrics import DIRECTORY
 
 if TYPE_CHECKING:
@@ -156,6 +156,7 @@ class Lynceus:
             self._tell(" ".join(str(error).split()) or repr(error))
             if isinstance(error, ModelError | OSError | ValueError):  # again it would be the same
                 logger.error("this worker cannot start: %s", error)
+                written()
                 os._exit(os.EX_CONFIG)
             raise
         for number, handler in stops.items():

@@ -109,3 +109,10 @@ def write_in_threads(dropped: Callable[[], object] = lambda: None) -> None:
     sys.stdout, sys.stderr = writers.values()
     for writer in writers.values():
         atexit.register(writer.drain, LAST)
+
+
+def written() -> None:
+    """Waits until what was logged is written, but no longer than `LAST`: for a process that ends at once."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, LogWriter):
+            stream.drain(LAST)

@@ -71,6 +71,21 @@ sys.exit("the reason")
     assert done.stderr.splitlines() == ["the reason"]
 
 
+def test_a_process_that_ends_at_once_can_have_its_lines_written() -> None:
+    lines = """
+import os, sys
+from service.telemetry.log import write_in_threads, written
+write_in_threads()
+print("the last line", file=sys.stderr)
+written()
+os._exit(3)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", lines], cwd=ROOT, capture_output=True, text=True, timeout=100
+    )
+    assert (done.returncode, done.stderr) == (3, "the last line\n")
+
+
 def test_oom_kills_are_those_of_the_own_cgroup_or_the_machines(tmp_path: Path) -> None:
     proc, groups = tmp_path / "proc", tmp_path / "groups"
     assert oom_kills(proc, groups) == 0
