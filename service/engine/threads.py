@@ -49,7 +49,12 @@ class Threads:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
         self._jobs.put((loop, future, work, args))
-        return await future
+        try:
+            return await future
+        finally:
+            del (
+                future
+            )  # it holds its error, whose trace holds this frame: no cycle may keep what a batch held
 
     def close(self) -> None:
         """Takes no more jobs; the threads end after those that were taken. Does not wait for them."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import threading
 import time
 import weakref
@@ -117,6 +119,28 @@ def test_nothing_is_kept_of_what_is_done() -> None:
         return found
 
     assert asyncio.run(go())() is None
+
+
+def test_an_error_keeps_nothing_once_it_is_dropped() -> None:
+    held: list[weakref.ref[Result]] = []
+
+    def fail() -> None:
+        result = Result()
+        held.append(weakref.ref(result))
+        raise ValueError
+
+    async def go() -> None:
+        threads = Threads(1, "some")
+        with contextlib.suppress(ValueError):
+            await threads.run(fail)
+        await threads.run(int)
+        assert held[0]() is None  # at once, not when the collector finds a cycle
+
+    gc.disable()
+    try:
+        asyncio.run(go())
+    finally:
+        gc.enable()
 
 
 def test_a_stop_iteration_is_an_error_like_others() -> None:
