@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name in AUGMENT:
         parser.add_argument(f"--{name}", type=float, help=f"see Augment.{name}")
     parser.add_argument("--objectness", type=float, help="see YoloLoss.objectness")
-    parser.add_argument("--teacher", help="a darknet model of the catalogue that teaches (see distil.py)")
+    parser.add_argument("--teacher", help="a detector of the catalogue that teaches (see distil.py)")
     parser.add_argument("--catalogue", type=Path, help="an operator's own catalogue, with --teacher")
     options = vars(parser.parse_args(arguments))
     given = {name: value for name, value in options.items() if value is not None}

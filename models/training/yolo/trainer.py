@@ -54,7 +54,7 @@ class Recipe:
         longest: images are kept in memory with no side above this.
         seed: of everything random.
         share: weight of the teacher in the targets (see `distil.soften`).
-        mimic: weight of the auxiliary loss on the teacher's outputs (see `distil.Mimic`).
+        mimic: weight of the auxiliary loss on a darknet teacher's outputs (see `distil.Mimic`).
     """
 
     size: int = 320
@@ -112,7 +112,9 @@ class Trainer:
         self.recipe, self.held, self.teacher = recipe, held, teacher
         self.network = network.to(memory_format=torch.channels_last)
         backbone = prepare(self.network, recipe.frozen)
-        self.mimic = nn.ModuleList([Mimic(teacher, network.config.channels)] if teacher else [])
+        self.mimic = nn.ModuleList(
+            [Mimic(teacher, network.config.channels)] if teacher and teacher.heads else []
+        )
         mine = nn.ModuleList([self.network.neck, self.network.heads, self.mimic])
         ours = list(mine.parameters())
         self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
@@ -188,8 +190,9 @@ class Trainer:
             maps = self.network.predict(features)
             if self.teacher is not None:
                 lesson = self.teacher(batch.images)
-                targets = soften(targets, lesson.found, self.recipe.share)
-                copied = self.recipe.mimic * self.mimic[0](features, lesson)
+                targets = soften(targets, lesson.found, self.recipe.share, self.teacher.taught)
+                for mimic in self.mimic:
+                    copied = self.recipe.mimic * mimic(features, lesson)
         loss, parts = self.recipe.loss([map_.float() for map_ in maps], targets, self.network.anchors)
         loss = loss + copied
         self.optimiser.zero_grad(set_to_none=True)

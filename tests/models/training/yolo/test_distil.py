@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,12 @@ from torchvision.ops import box_convert, box_iou
 
 from models.detection.darknet import cfg as cfg
 from models.detection.darknet.network import Darknet
-from models.detection.yolo import Yolo, load
-from models.errors import ModelUnknown
+from models.detection.yolo import Detector, Yolo, load
+from models.errors import ModelUnknown, WeightsError
 from models.image import decode, letterbox
 from models.training.yolo import data
 from models.training.yolo.__main__ import main
-from models.training.yolo.distil import Lesson, Mimic, Teacher, load_teacher, soften
+from models.training.yolo.distil import DarknetTeacher, Lesson, Mimic, Teacher, load_teacher, soften
 from models.training.yolo.folder import Folder
 from models.training.yolo.trainer import Recipe, Trainer
 from models.weights import sha256_of
@@ -54,11 +55,11 @@ def catalogue(network: Darknet, tmp_path: Path) -> Path:
     return tmp_path / "wise.toml"
 
 
-def test_a_teacher_says_what_its_network_says(network: Darknet) -> None:
+def test_a_darknet_teacher_says_what_its_network_says(network: Darknet) -> None:
     images = torch.from_numpy(noise(network, 3))
     with torch.no_grad():
         raw, (all_boxes, scores) = network.raw(images), network(images)
-    lesson = Teacher(network, {1: 0})(images, score=0.5)
+    lesson = DarknetTeacher(network, {1: 0})(images, score=0.5)
     (map_,) = lesson.maps
     assert map_.shape == (3, 4, 4, 2, 7)
     # bfloat16 where the machine has it
@@ -80,7 +81,25 @@ def test_a_teacher_says_what_its_network_says(network: Darknet) -> None:
 )
 def test_a_teacher_that_cannot_teach_is_refused(text: str, classes: dict[int, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Teacher(Darknet(cfg.parse(text, "a.cfg")), classes)
+        DarknetTeacher(Darknet(cfg.parse(text, "a.cfg")), classes)
+
+
+def test_any_detector_can_teach() -> None:
+    torch.manual_seed(0)
+    detector = Detector(Yolo(replace(CONFIG, labels=("circle", "square")))).eval()
+    images = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
+    with torch.no_grad():
+        all_boxes, scores = detector(images)
+    least = float(scores[..., 1].median())
+    lesson = Teacher(detector, {1: 0})(images, score=least)
+    assert not lesson.maps
+    assert len(lesson.found)
+    assert set(lesson.found[:, 1].tolist()) == {0.0}
+    for image, _, *box, score in lesson.found.tolist():
+        corners = box_convert(torch.tensor([box]), "cxcywh", "xyxy")
+        overlap, near = box_iou(corners, all_boxes[int(image)]).max(dim=1)
+        assert overlap > 0.9  # bfloat16 where the machine has it
+        assert scores[int(image), near, 1] == pytest.approx(score, abs=0.01)
 
 
 # --- labels ---
@@ -94,12 +113,16 @@ SCORE = st.integers(1, 20).map(lambda twentieth: twentieth / 20)
     labels=st.lists(ROW, max_size=5),
     told=st.lists(st.tuples(ROW, SCORE), max_size=5),
     share=st.sampled_from([0.0, 0.3, 1.0]),
+    taught=st.sampled_from([(0,), (1,), (0, 1)]),
 )
 def test_labels_are_softened_as_a_slow_loop_does(
-    labels: list[tuple[int, ...]], told: list[tuple[tuple[int, ...], float]], share: float
+    labels: list[tuple[int, ...]],
+    told: list[tuple[tuple[int, ...], float]],
+    share: float,
+    taught: tuple[int, ...],
 ) -> None:
     targets = torch.tensor([[*row, 1.0] for row in labels]).reshape(-1, 7)
-    found = torch.tensor([[*row, score] for row, score in told]).reshape(-1, 7)
+    found = torch.tensor([[*row, score] for row, score in told if row[1] in taught]).reshape(-1, 7)
 
     def overlap(a: torch.Tensor, b: torch.Tensor) -> float:
         if a[0] != b[0] or a[1] != b[1]:
@@ -110,17 +133,19 @@ def test_labels_are_softened_as_a_slow_loop_does(
     expected = []
     for label in targets:
         seen = max((float(row[6]) for row in found if overlap(label, row) >= 0.5), default=0.0)
-        expected.append([*label[:6].tolist(), 1 - share + share * seen])
+        sure = 1 - share + share * seen if int(label[1]) in taught else 1.0
+        expected.append([*label[:6].tolist(), sure])
     alone = [row for row in found if all(overlap(label, row) < 0.3 for label in targets)]
     expected += [[*row[:6].tolist(), share * float(row[6])] for row in alone]
-    torch.testing.assert_close(soften(targets, found, share), torch.tensor(expected).reshape(-1, 7))
+    softened = soften(targets, found, share, torch.tensor(taught))
+    torch.testing.assert_close(softened, torch.tensor(expected).reshape(-1, 7))
 
 
 # --- mimicry ---
 
 
 def test_who_says_the_same_has_nothing_to_learn(network: Darknet) -> None:
-    teacher = Teacher(network, {0: 0})
+    teacher = DarknetTeacher(network, {0: 0})
     mimic = Mimic(teacher, channels=8)
     features = [torch.randn(2, 8, 64 // stride, 64 // stride) for stride in (8, 16, 32)]
     said = mimic.heads[0](features[1]).detach().permute(0, 2, 3, 1).reshape(2, 4, 4, 2, 7)
@@ -144,15 +169,25 @@ def test_a_taught_training_learns_and_goes_on(network: Darknet, tmp_path: Path) 
         size=64, test_size=64, batch=8, epochs=2, warmup=2, measure_every=2, longest=80, mimic=0.2
     )
     torch.manual_seed(0)
-    whole = Trainer(Yolo(CONFIG), train, held, recipe, Teacher(network, {1: 0}))
+    whole = Trainer(Yolo(CONFIG), train, held, recipe, DarknetTeacher(network, {1: 0}))
     whole.run(tmp_path / "out")
     first, last = (row["mimic"] for row in whole.history)
     assert 0 < last < first
     assert not any("mimic" in name for name in load(tmp_path / "out" / "last.safetensors").state_dict())
-    again = Trainer(Yolo(CONFIG), train, held, recipe, Teacher(network, {1: 0}))
+    again = Trainer(Yolo(CONFIG), train, held, recipe, DarknetTeacher(network, {1: 0}))
     again.resume(tmp_path / "out" / "last.pt")
     for name, tensor in whole.mimic.state_dict().items():
         torch.testing.assert_close(again.mimic.state_dict()[name], tensor)
+
+
+def test_a_teacher_without_darknet_heads_only_softens(tmp_path: Path) -> None:
+    train, held = data.split(Folder.read(draw_squares(tmp_path)))
+    recipe = Recipe(size=64, test_size=64, batch=8, epochs=1, warmup=2, longest=80)
+    torch.manual_seed(0)
+    trainer = Trainer(Yolo(CONFIG), train, held, recipe, Teacher(Detector(Yolo(CONFIG)), {0: 0}))
+    trainer.run(tmp_path / "out")
+    assert [row["mimic"] for row in trainer.history] == [0.0]
+    assert not list(trainer.mimic.parameters())
 
 
 def test_the_command_takes_a_teacher_from_a_catalogue(catalogue: Path, tmp_path: Path) -> None:
@@ -163,8 +198,12 @@ def test_the_command_takes_a_teacher_from_a_catalogue(catalogue: Path, tmp_path:
     assert (tmp_path / "out" / "last.safetensors").is_file()
     with pytest.raises(ModelUnknown):
         load_teacher("unknown", catalogue, 64, ["square"])
-    with pytest.raises(ValueError, match="no darknet model"):
+    with pytest.raises(ValueError, match="canvas"):
         load_teacher("yolo-person", catalogue, 64, ["person"])
+    with pytest.raises(ValueError, match="no detector"):
+        load_teacher("lenet5", catalogue, 64, ["person"])
+    with pytest.raises(WeightsError, match="multiple of 64"):
+        load_teacher("efficientdet-lite0", catalogue, 416, ["person"])
 
 
 @needs_shared
@@ -182,3 +221,12 @@ def test_yolo_fastest_sees_the_people_of_a_photo(tmp_path: Path) -> None:
     lesson = teacher(torch.from_numpy(np.ascontiguousarray(canvas))[None], score=0.4)
     assert [map_.shape[1] for map_ in lesson.maps] == [14, 28]
     assert len(lesson.found) >= 1
+
+
+@needs_shared
+def test_efficientdet_sees_dog_and_bicycle() -> None:
+    teacher = load_teacher("efficientdet-lite0", None, 448, ["bicycle", "dog", "helmet"])
+    image = decode((SHARED / "data" / "photos" / "dog.jpg").read_bytes())
+    canvas, _ = letterbox(image, 448, 448)
+    lesson = teacher(torch.from_numpy(np.ascontiguousarray(canvas))[None], score=0.4)
+    assert sorted(lesson.found[:, 1].tolist()) == [0.0, 1.0]
