@@ -153,12 +153,12 @@ class Service:
         if self._meter is not None:
             self._meter.start()
         if self.jobs is not None:
-            await asyncio.to_thread(self.jobs.scheduler.start)
+            await asyncio.to_thread(self.jobs.backend.start)
 
     async def stop_jobs(self) -> None:
         """Stops the background work; no request waits for it."""
         if self.jobs is not None:
-            await asyncio.to_thread(self.jobs.scheduler.stop)
+            await asyncio.to_thread(self.jobs.backend.stop)
 
     async def stop(self) -> None:
         """Finishes the remaining work and releases the threads; every request has been answered by now."""

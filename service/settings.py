@@ -195,16 +195,30 @@ class Settings(BaseSettings):
     tracing: Literal["off", "console", "otlp"] = Field(
         "off", description="OpenTelemetry traces: off, console or otlp; the rest by OTEL_* variables"
     )
+    jobs: str = Field(
+        "local",
+        repr=False,  # it may hold a password
+        description="where style jobs are kept and run: local (on this machine, in LYNCEUS_STATE_DIR), or the"
+        " URL of a Redis (redis://, rediss://, unix://) that services and `service.jobs.worker` share",
+    )
     state_dir: Path | None = Field(
         None, description="folder of style jobs, for one server; default: the user's state folder"
     )
-    max_jobs: int = Field(1, ge=1, le=64, description="style jobs that run at once, over all workers")
+    max_jobs: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="style jobs that run at once, over all workers; with Redis one per job worker",
+    )
     max_waiting_jobs: int = Field(8, ge=0, le=10_000, description="style jobs that may wait besides")
     job_expiry_seconds: float = Field(
         3600.0, ge=1, le=30 * 86400, description="how long a finished job and its image are kept"
     )
     job_timeout_seconds: float = Field(3600.0, ge=1, le=7 * 86400, description="longest a job may run")
     job_threads: int = Field(1, ge=1, le=256, description="threads of one job, at a low priority (nice 10)")
+    job_metrics_port: int = Field(
+        9400, ge=0, le=65535, description="port of a job worker's /metrics; 0: none"
+    )
     access_log: bool = Field(False, description="a line of JSON on the standard output for each request")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="lowest level that is logged"
@@ -245,6 +259,13 @@ class Settings(BaseSettings):
             raise ValueError("name at least one model")
         if len(set(value)) != len(value):
             raise ValueError("a model is named twice")
+        return value
+
+    @field_validator("jobs")
+    @classmethod
+    def _jobs(cls, value: str) -> str:
+        if value != "local" and not value.startswith(("redis://", "rediss://", "unix://")):
+            raise ValueError("it is neither local nor the URL of a Redis")
         return value
 
     @field_validator("cors_origins")
@@ -319,7 +340,7 @@ def _said(error: ValidationError, environment: Mapping[str, str]) -> str:
     field = str(first["loc"][0])
     name, known = f"{PREFIX}{field.upper()}", Settings.model_fields[field]
     given = next((value for key, value in environment.items() if key.upper() == name), "")
-    value = "" if field == "api_keys" else f"={given[:100]!r}"
+    value = "" if field in ("api_keys", "jobs") else f"={given[:100]!r}"
     default = known.get_default()
     shown = ",".join(default) if isinstance(default, tuple) else "" if default is None else str(default)
     return f"{name}{value}: {said}. It is: {known.description} (default: {shown or 'none'})"

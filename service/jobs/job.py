@@ -26,6 +26,7 @@ class Reason(StrEnum):
     STORAGE = "storage"
     OUT_OF_MEMORY = "out_of_memory"
     CRASHED = "crashed"
+    VERSION = "version"  # the worker's is not that of the service that took it
 
 
 @dataclass(frozen=True, slots=True)

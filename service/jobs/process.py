@@ -28,7 +28,7 @@ NICE = 10
 
 
 def lower_priority() -> None:
-    """Lowers its priority, and makes it the OOM killer's first choice.
+    """Lowers the priority of this process, and makes it the OOM killer's first choice.
 
     A tenth of the weight of a worker's threads (sched(7)): beside busy workers a job gets
     about a tenth of a core (SCHED_IDLE: a three-hundredth; nice 19: a seventieth), and a thread that
@@ -36,8 +36,7 @@ def lower_priority() -> None:
     first (autogroup), the session has a value too.
     """
     os.nice(NICE)
-    with contextlib.suppress(OSError):  # no /proc
-        Path("/proc/self/oom_score_adj").write_text("1000")  # proc_pid_oom_score_adj(5); needs no privilege
+    end_first()
     for _ in range(5):
         try:
             Path("/proc/self/autogroup").write_text(str(NICE))
@@ -47,6 +46,12 @@ def lower_priority() -> None:
             break  # no such thing here
         else:
             break
+
+
+def end_first() -> None:
+    """Makes this process the OOM killer's first choice."""
+    with contextlib.suppress(OSError):  # no /proc
+        Path("/proc/self/oom_score_adj").write_text("1000")  # proc_pid_oom_score_adj(5); needs no privilege
 
 
 def paint(order: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> None:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from models.pipeline import WeightsFile
+from service.jobs.eta import EtaEstimator
 from service.jobs.job import Job, Reason, State
 from service.jobs.liveness import WorkerRegistry
 from service.jobs.process import NO_ROOM
@@ -288,30 +289,3 @@ class JobProcess:
     def kill(self) -> None:
         """Kills it; it needs no clean-up."""
         self._process.kill()
-
-
-class EtaEstimator:
-    """Estimates the remaining time of a job.
-
-    Early steps work on smaller images (`models.style.optimise`), so steps are weighed by their pixels.
-
-    Args:
-        options: the job's; of them `levels`.
-        steps: how many there will be.
-    """
-
-    def __init__(self, options: Any, steps: int) -> None:
-        self._weights: list[float] = []
-        for level in reversed(range(options.get("levels", 1))):
-            here = (steps - len(self._weights)) // (level + 1)
-            self._weights += [0.25**level] * here
-        self._first: tuple[int, float] | None = None
-
-    def after(self, step: int, now: float) -> float | None:
-        """Seconds that are left after so many steps; None until two steps have been seen."""
-        if self._first is None:
-            self._first = step, now
-            return None
-        first, began = self._first
-        done = sum(self._weights[first:step])
-        return (now - began) / done * sum(self._weights[step:]) if done else None

@@ -1,10 +1,9 @@
-"""Style jobs: submitted, watched, cancelled, fetched; from any worker."""
+"""Style jobs: submitted, watched, cancelled, fetched; from any worker, whatever keeps and runs them."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import sqlite3
 from bisect import bisect
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Iterator
@@ -18,10 +17,9 @@ from service.engine.aside import Aside
 from service.engine.engine import Engine
 from service.engine.offload import Call
 from service.errors import JobFinished, JobUnfinished, JobUnknown, NotReady, Overloaded, StorageFailed
+from service.jobs.backend import Backend, BackendError
 from service.jobs.job import Job, Reason, State
-from service.jobs.liveness import WorkerRegistry
-from service.jobs.scheduler import JobScheduler
-from service.jobs.store import PREVIEW, RESULT, JobStore
+from service.jobs.local import make_local
 from service.settings import Settings
 from service.tasks.render import ImageFormat
 from service.telemetry.metrics import Metrics
@@ -62,21 +60,13 @@ class JobService:
     """The operations on jobs.
 
     Args:
-        store: of the jobs, shared by the workers.
-        scheduler: this worker's, which is started and stopped with it.
+        backend: keeps and runs them; started and stopped with the worker.
         engine: whose threads decode and encode.
         timeout: seconds that a job may run; what a job may cost follows from it.
     """
 
-    def __init__(
-        self,
-        store: JobStore,
-        scheduler: JobScheduler,
-        engine: Engine,
-        *,
-        timeout: float = 3600.0,
-    ) -> None:
-        self._store, self.scheduler, self._engine = store, scheduler, engine
+    def __init__(self, backend: Backend, engine: Engine, *, timeout: float = 3600.0) -> None:
+        self.backend, self._engine = backend, engine
         self._budget = timeout * TIMEOUT_SHARE
         self._reads, self._writes = Aside("jobs-read", STORED), Aside("jobs-write", STORED)
         self._watchers: Counter[str] = Counter()
@@ -93,7 +83,7 @@ class JobService:
             self._refuse(options)
         if self._engine.draining:
             raise NotReady("the service is ending")
-        await self._stored(self._reads, lambda: self._store.check_room(client))
+        await self._stored(self._reads, lambda: self.backend.check_room(client))
 
     async def submit(
         self,
@@ -136,9 +126,9 @@ class JobService:
 
         memory = max(plan.memory for plan in plans.values())
         resized = await engine.offload.run(shrunk, deadline, memory=memory)
-        job = await self._stored(
+        return await self._stored(
             self._writes,
-            lambda: self._store.submit(
+            lambda: self.backend.submit(
                 options.model_dump(),
                 options.steps,
                 resized["content"],
@@ -147,8 +137,6 @@ class JobService:
                 work=cost_of(options),
             ),
         )
-        self.scheduler.wake()
-        return job
 
     async def job(self, job: str, owner: str | None = None) -> Job:
         """A job as it stands.
@@ -159,9 +147,9 @@ class JobService:
 
         Raises:
             JobUnknown: there is none of that id.
-            StorageFailed: the disk.
+            StorageFailed: what keeps the jobs cannot be used.
         """
-        found = await self._stored(self._reads, lambda: self._store.get(job))
+        found = await self._stored(self._reads, lambda: self.backend.get(job))
         if owner is not None and found.client != owner:
             raise JobUnknown("there is no job of that id, or it has expired")
         return found
@@ -173,8 +161,7 @@ class JobService:
             JobFinished: it is over already.
             JobUnknown, StorageFailed: as `job`.
         """
-        found = await self._stored(self._writes, lambda: self._store.cancel(job))
-        self.scheduler.wake()
+        found = await self._stored(self._writes, lambda: self.backend.cancel(job))
         for _ in range(GONE):
             if not found.busy:
                 break
@@ -194,7 +181,7 @@ class JobService:
             raise JobUnfinished(f"the job is {job.state}, step {job.step} of {job.steps}")
         if job.state is not State.SUCCEEDED:
             raise JobFinished(f"the job is {job.state}: there is no result")
-        return await self._image(job, RESULT, image_format)
+        return await self._image(job.id, self.backend.result, image_format)
 
     async def preview(self, job: Job, image_format: ImageFormat) -> bytes:
         """The latest image of a job, at the end its result.
@@ -205,9 +192,9 @@ class JobService:
             JobUnknown: it has expired.
         """
         if job.state is State.SUCCEEDED:
-            return await self._image(job, RESULT, image_format)
+            return await self._image(job.id, self.backend.result, image_format)
         if job.preview:
-            return await self._image(job, PREVIEW, image_format)
+            return await self._image(job.id, self.backend.preview, image_format)
         if job.final:
             raise JobFinished(f"the job is {job.state}: there is no preview")
         raise JobUnfinished(f"there is no preview yet at step {job.step} of {job.steps}")
@@ -257,21 +244,17 @@ class JobService:
             if not self._watchers[client]:
                 del self._watchers[client]
 
-    async def _image(self, job: Job, name: str, image_format: ImageFormat) -> bytes:
-        def work(_: Call) -> bytes:
-            try:
-                data = self._store.path(job.id, name).read_bytes()
-            except FileNotFoundError:
-                raise JobUnknown("the job has expired") from None
-            return data if image_format == "png" else encode(decode(data).pixels, image_format)
-
-        return await self._engine.offload.run(work)
+    async def _image(self, job: str, read: Callable[[str], bytes], image_format: ImageFormat) -> bytes:
+        data = await self._stored(self._reads, lambda: read(job))
+        if image_format == "png":
+            return data
+        return await self._engine.offload.run(lambda _: encode(decode(data).pixels, image_format))
 
     async def _stored(self, aside: Aside, work: Callable[[], T]) -> T:
         try:
             return await aside.run(work)
-        except (sqlite3.Error, OSError) as exc:  # a TimeoutError too
-            logger.warning("jobs cannot be stored: %s", exc or "the disk does not answer")
+        except (BackendError, TimeoutError) as exc:
+            logger.warning("jobs cannot be stored: %s", exc or "their store does not answer")
             raise StorageFailed("jobs cannot be stored at the moment") from exc
 
     def _refuse(self, wanted: OptimiseOptions) -> None:
@@ -320,24 +303,16 @@ def _within(image: Image, size: int) -> Any:
 
 
 def make_jobs(settings: Settings, engine: Engine, metrics: Metrics) -> JobService | None:
-    """Style jobs, where a served model is a network that their losses can use."""
-    perceptual = (runner.pipeline.perceptual for runner in engine.runners.values())
-    weights = next((file for file in perceptual if file is not None), None)
-    if weights is None:
-        return None
-    store = JobStore(
-        settings.state_folder,
-        max_jobs=settings.max_jobs,
-        max_waiting=settings.max_waiting_jobs,
-        expiry=settings.job_expiry_seconds,
-    )
-    scheduler = JobScheduler(
-        store,
-        WorkerRegistry(settings.state_folder / "workers"),
-        weights,
-        metrics,
-        threads=settings.job_threads,
-        timeout=settings.job_timeout_seconds,
-        accepting=lambda: not engine.draining,
-    )
-    return JobService(store, scheduler, engine, timeout=settings.job_timeout_seconds)
+    """Style jobs, where something can run them: job workers, or a served network that the losses use."""
+    backend: Backend
+    if settings.jobs != "local":
+        from service.jobs.queued import make_queued  # redis and rq, which one machine does not need
+
+        backend = make_queued(settings, metrics)
+    else:
+        perceptual = (runner.pipeline.perceptual for runner in engine.runners.values())
+        network = next((file for file in perceptual if file is not None), None)
+        if network is None:
+            return None
+        backend = make_local(settings, network, metrics, lambda: engine.draining)
+    return JobService(backend, engine, timeout=settings.job_timeout_seconds)

@@ -188,6 +188,18 @@ class Metrics:
             ["state"],
             multiprocess_mode="livemostrecent",
         )
+        self.job_workers = gauge(
+            "lynceus_job_workers",
+            "Job workers that have been heard of. Only with jobs in Redis.",
+            ["queue"],
+            multiprocess_mode="livemostrecent",
+        )
+        self.job_store_up = gauge(
+            "lynceus_job_store_up",
+            "Whether the Redis of the jobs can be reached, 0 or 1. Only with jobs in Redis.",
+            ["queue"],
+            multiprocess_mode="livemin",
+        )
         self.jobs_ended = counter(
             "lynceus_jobs_ended_total",
             "Jobs that were begun and are over, by outcome (`succeeded`, `failed`, `cancelled`).",

@@ -60,8 +60,9 @@ class JobAnswer(AnswerModel):
     steps: int
     eta_seconds: float | None = Field(description="time it should take yet, while it runs")
     losses: LossesAnswer | None
-    reason: Literal["restarted", "timeout", "storage", "out_of_memory", "crashed"] | None = Field(
-        description="why it failed; `restarted`: the server ended before it, submit it again"
+    reason: Literal["restarted", "timeout", "storage", "out_of_memory", "crashed", "version"] | None = Field(
+        description="why it failed; `restarted`, `version`: what ran it has ended, or is of another version;"
+        " submit it again"
     )
     preview: str | None = Field(description="where its latest image is")
     result: str | None = Field(description="where its image is")

@@ -71,8 +71,8 @@ def pod_specs() -> dict[str, Any]:
 
 
 def environment(container: Any) -> dict[str, str]:
-    """A container's own variables."""
-    return {entry["name"]: entry["value"] for entry in container.get("env", [])}
+    """A container's own variables; not those out of a Secret."""
+    return {entry["name"]: entry["value"] for entry in container.get("env", []) if "value" in entry}
 
 
 def instructions() -> list[tuple[str, str]]:

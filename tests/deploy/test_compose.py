@@ -33,7 +33,7 @@ def test_a_profile_chooses_the_device() -> None:
 def test_images_of_others_are_pinned() -> None:
     for name, service in SERVICES.items():
         if name not in OURS:
-            assert re.fullmatch(r"[\w/]+:v?\d+\.\d+\.\d+", service["image"])
+            assert re.fullmatch(r"[\w/]+:v?\d+\.\d+\.\d+(-cpu)?", service["image"])
             assert service["healthcheck"]["test"][0] == "CMD"
 
 
@@ -47,11 +47,33 @@ def test_the_service_may_write_to_tmp_alone_and_do_nothing_else(name: str) -> No
     assert "privileged" not in service
 
 
+def test_the_profile_of_jobs_has_what_the_service_is_told_of() -> None:
+    worker, redis = SERVICES["lynceus-jobs"], SERVICES["redis"]
+    assert worker["profiles"] == redis["profiles"] == ["jobs"]
+    assert worker["image"] == OURS["lynceus-cpu"]["image"]
+    assert worker["command"] == ["python", "-m", "service.jobs.worker"]
+    url = worker["environment"]["LYNCEUS_JOBS"]
+    assert url == "redis://redis:6379/0", "the service of that name, on its default port"
+    assert f"LYNCEUS_JOBS={url} docker compose" in (DOCKER / "compose.yaml").read_text()
+    assert OURS["lynceus-cpu"]["environment"]["LYNCEUS_JOBS"] == "${LYNCEUS_JOBS:-local}"
+    durable = " ".join(redis["command"])
+    for option in ("--appendonly yes", "--appendfsync always", "--maxmemory-policy noeviction"):
+        assert option in durable
+    deployment = document(KUBERNETES / "components" / "jobs" / "deployment.yaml")
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    memory = worker["deploy"]["resources"]["limits"]["memory"]
+    assert f"{memory}i" == container["resources"]["limits"]["memory"]
+    assert worker["cap_drop"] == redis["cap_drop"] == ["ALL"]
+    assert worker["read_only"]
+    assert redis["read_only"]
+
+
 @pytest.mark.parametrize("name", OURS)
 def test_the_end_is_waited_for(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for variable, value in OURS[name]["environment"].items():
         assert variable.removeprefix("LYNCEUS_").lower() in Settings.model_fields
-        monkeypatch.setenv(variable, value)
+        if not value.startswith("${"):  # of whoever starts it
+            monkeypatch.setenv(variable, value)
     settings = Settings()
     grace = float(OURS[name]["stop_grace_period"].removesuffix("s"))
     assert grace >= settings.drain_seconds + 2 * settings.timeout_seconds + 10
@@ -60,7 +82,7 @@ def test_the_end_is_waited_for(name: str, monkeypatch: pytest.MonkeyPatch) -> No
 def test_ports_are_bound_to_this_machine_and_clash_nowhere() -> None:
     taken: list[str] = []
     for name, service in SERVICES.items():
-        for port in service["ports"]:
+        for port in service.get("ports", []):
             host, published, _ = port.split(":")
             assert host == "127.0.0.1"
             if name != "lynceus-gpu":  # the other profile
@@ -109,5 +131,10 @@ def test_no_secret_is_committed() -> None:
 
 
 def test_prometheus_finds_the_service_by_its_alias() -> None:
-    (job,) = document(DOCKER / "prometheus" / "prometheus.yml")["scrape_configs"]
+    job, workers = document(DOCKER / "prometheus" / "prometheus.yml")["scrape_configs"]
     assert job["static_configs"] == [{"targets": ["lynceus:3000"]}]
+    (found,) = workers["dns_sd_configs"]
+    assert (found["names"], found["port"]) == (
+        ["lynceus-jobs"],
+        Settings.model_fields["job_metrics_port"].default,
+    )

@@ -167,6 +167,74 @@ def test_one_autoscaler_or_the_other_owns_the_deployment() -> None:
     )
 
 
+JOBS = KUBERNETES / "components" / "jobs"
+
+
+def job_worker() -> Any:
+    """The pod of the job workers."""
+    return document(JOBS / "deployment.yaml")["spec"]["template"]["spec"]
+
+
+def test_a_job_worker_is_restricted_and_has_what_a_job_needs() -> None:
+    pod = job_worker()
+    (container,) = pod["containers"]
+    for field in ("securityContext", "automountServiceAccountToken", "enableServiceLinks"):
+        assert pod[field] == PODS["deployment"][field]
+    assert container["securityContext"] == PODS["deployment"]["containers"][0]["securityContext"]
+    assert container["image"] == PODS["deployment"]["containers"][0]["image"]
+    assert container["command"] == ["python", "-m", "service.jobs.worker"]
+    assert (ROOT / "service" / "jobs" / "worker.py").is_file()
+    (port,) = container["ports"]
+    assert port["containerPort"] == Settings.model_fields["job_metrics_port"].default
+    for probe in ("startupProbe", "livenessProbe"):
+        assert container[probe]["httpGet"] == {"path": "/metrics", "port": port["name"]}
+    assert environment(container)["LYNCEUS_JOB_THREADS"] == container["resources"]["limits"]["cpu"]
+    assert [mount["mountPath"] for mount in container["volumeMounts"]] == ["/tmp"]  # noqa: S108
+
+
+def test_services_and_job_workers_are_told_of_one_redis_by_a_secret() -> None:
+    (serving,) = document(JOBS / "serving.yaml")["spec"]["template"]["spec"]["containers"]
+    (worker,) = job_worker()["containers"]
+    found = [
+        entry["valueFrom"]["secretKeyRef"]
+        for container in (serving, worker)
+        for entry in container["env"]
+        if entry["name"] == "LYNCEUS_JOBS"
+    ]
+    assert found == [{"name": "lynceus-jobs", "key": "url"}] * 2
+    assert "secret generic lynceus-jobs --from-literal=url=" in (JOBS / "kustomization.yaml").read_text()
+
+
+def test_both_may_reach_redis_and_names_and_nothing_else() -> None:
+    policy, patch = document(JOBS / "network.yaml")["spec"], document(JOBS / "serving-egress.yaml")
+    assert policy["egress"] == patch["spec"]["egress"]
+    assert [[port["port"] for port in rule["ports"]] for rule in policy["egress"]] == [[6379], [53, 53]]
+    assert set(policy["policyTypes"]) == {"Ingress", "Egress"}
+    assert patch["metadata"]["name"] == document(BASE / "network.yaml")["metadata"]["name"]
+    (rule,) = policy["ingress"]
+    (port,) = job_worker()["containers"][0]["ports"]
+    assert [entry["port"] for entry in rule["ports"]] == [port["name"]]
+
+
+def test_selectors_find_the_job_workers_and_not_the_service() -> None:
+    deployment = document(JOBS / "deployment.yaml")
+    labels = deployment["spec"]["template"]["metadata"]["labels"]
+    monitor = document(JOBS / "podmonitor.yaml")["spec"]
+    for selector in (
+        deployment["spec"]["selector"],
+        document(JOBS / "disruption.yaml")["spec"]["selector"],
+        document(JOBS / "network.yaml")["spec"]["podSelector"],
+        monitor["selector"],
+    ):
+        assert selector["matchLabels"] == labels != LABELS
+    assert labels[monitor["jobLabel"]] == "lynceus-jobs", "another job than the one of the rules"
+    (endpoint,) = monitor["podMetricsEndpoints"]
+    assert endpoint["port"] == job_worker()["containers"][0]["ports"][0]["name"]
+    target = document(JOBS / "scaledobject.yaml")["spec"]["scaleTargetRef"]
+    assert target["name"] == deployment["metadata"]["name"]
+    assert "replicas" not in deployment["spec"]
+
+
 @pytest.mark.parametrize("overlay", ["cpu", "gpu"])
 def test_an_overlay_bounds_what_a_pod_takes(overlay: str) -> None:
     patch = document(KUBERNETES / "overlays" / overlay / "resources.yaml")

@@ -92,8 +92,9 @@ def test_a_long_wait_is_told_before_it_is_refused() -> None:
 
 def test_prometheus_scrapes_the_job_that_the_rules_ask_for() -> None:
     configuration = document(DOCKER / "prometheus" / "prometheus.yml")
-    (job,) = configuration["scrape_configs"]
-    assert (job["job_name"], job["metrics_path"]) == ("lynceus", "/metrics")
+    jobs = configuration["scrape_configs"]
+    assert [job["job_name"] for job in jobs] == ["lynceus", "lynceus-jobs"]
+    assert {job["metrics_path"] for job in jobs} == {"/metrics"}
     assert configuration["rule_files"] == ["rules.yml"]
 
 
@@ -109,6 +110,7 @@ def test_the_adapter_offers_the_metric_that_the_autoscaler_asks_for() -> None:
 
 
 def test_keda_asks_for_a_metric_that_there_is() -> None:
-    scaled = document(KUBERNETES / "components" / "keda" / "scaledobject.yaml")
-    (trigger,) = scaled["spec"]["triggers"]
-    assert wrong_in(parse(trigger["metadata"]["query"])) == []
+    for component in ("keda", "jobs"):
+        scaled = document(KUBERNETES / "components" / component / "scaledobject.yaml")
+        (trigger,) = scaled["spec"]["triggers"]
+        assert wrong_in(parse(trigger["metadata"]["query"])) == []

@@ -16,11 +16,17 @@ SCHEMAS = ROOT / "tests" / "schemas"
 VERSIONS = ("1.30", "1.37")
 """The oldest that the manifests are for (the preStop sleep), and a current one."""
 
-CORE = [BASE / name for name in document(BASE / "kustomization.yaml")["resources"]]
+JOBS = KUBERNETES / "components" / "jobs"
+CORE = [
+    *(BASE / name for name in document(BASE / "kustomization.yaml")["resources"]),
+    *(JOBS / f"{name}.yaml" for name in ("deployment", "disruption", "network")),
+]
 CUSTOM = [
     KUBERNETES / "components" / "monitoring" / "servicemonitor.yaml",
     KUBERNETES / "components" / "monitoring" / "prometheusrule.yaml",
     KUBERNETES / "components" / "keda" / "scaledobject.yaml",
+    JOBS / "scaledobject.yaml",
+    JOBS / "podmonitor.yaml",
     KUBERNETES / "kserve" / "inferenceservice.yaml",
 ]
 
@@ -39,7 +45,7 @@ def test_kubernetes_takes_the_manifest(path: Path, version: str) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    sorted([*KUBERNETES.rglob("resources.yaml"), *KUBERNETES.rglob("keys.yaml")]),
+    sorted(path for name in ("resources", "keys", "serving") for path in KUBERNETES.rglob(f"{name}.yaml")),
     ids=lambda path: path.parent.name,
 )
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -86,4 +92,5 @@ def test_every_whole_manifest_has_a_schema() -> None:
     kinds = {document(path)["kind"].lower() for path in CUSTOM}
     assert kinds == {path.stem for path in SCHEMAS.glob("*.json")}
     partial = {"kustomization.yaml", "resources.yaml", "keys.yaml", "slice.yaml", "without-autoscaler.yaml"}
+    partial |= {"serving.yaml", "serving-egress.yaml"}
     assert {p for p in KUBERNETES.rglob("*.yaml") if p.name not in partial} == {*CORE, *CUSTOM}

@@ -15,10 +15,11 @@ import pytest
 
 from models.errors import WeightsError
 from models.pipeline import WeightsFile
+from service.jobs.eta import EtaEstimator
 from service.jobs.job import Job, Reason, State
 from service.jobs.liveness import WorkerRegistry
 from service.jobs.process import paint
-from service.jobs.scheduler import EtaEstimator, JobProcess, JobScheduler
+from service.jobs.scheduler import JobProcess, JobScheduler
 from service.jobs.store import RESULT, JobStore
 from service.telemetry.metrics import Metrics
 from tests.paths import ROOT

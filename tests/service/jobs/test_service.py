@@ -24,6 +24,7 @@ from service.app import Service
 from service.errors import Overloaded
 from service.jobs.job import Job, State
 from service.jobs.liveness import WorkerRegistry
+from service.jobs.local import LocalJobs
 from service.jobs.scheduler import JobScheduler
 from service.jobs.service import JobService
 from service.jobs.store import JobStore
@@ -66,7 +67,7 @@ class JobApi:
             self.metrics,
             accepting=lambda: self.begun,
         )
-        self.jobs = JobService(self.store, self.scheduler, self.engine)
+        self.jobs = JobService(LocalJobs(self.store, self.scheduler), self.engine)
         self.service.jobs = self.jobs if jobs else None
         self.app = Application(self.service)
         transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)
@@ -341,7 +342,7 @@ def test_ordinary_jobs_are_within_the_bound(quiet: JobApi, options: dict[str, in
 def test_a_job_of_too_many_steps_is_refused_with_the_most_that_fit(
     quiet: JobApi, options: dict[str, int], timeout: float
 ) -> None:
-    service = JobService(quiet.store, quiet.scheduler, quiet.engine, timeout=timeout)
+    service = JobService(quiet.jobs.backend, quiet.engine, timeout=timeout)
     with pytest.raises(ParameterInvalid, match="at most") as refusal:
         quiet.run(service.admit(OptimiseOptions.of(options)))
     assert refusal.value.parameter == "steps"
@@ -353,7 +354,7 @@ def test_a_job_of_too_many_steps_is_refused_with_the_most_that_fit(
 
 
 def test_where_no_step_fits_it_is_the_size(quiet: JobApi) -> None:
-    service = JobService(quiet.store, quiet.scheduler, quiet.engine, timeout=4.0)
+    service = JobService(quiet.jobs.backend, quiet.engine, timeout=4.0)
     with pytest.raises(ParameterInvalid) as refusal:
         quiet.run(service.admit(OptimiseOptions(size=1024, steps=1, levels=1)))
     assert refusal.value.parameter == "size"

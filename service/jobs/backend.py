@@ -1,0 +1,82 @@
+"""What keeps and runs jobs: on this machine (`service.jobs.local`) or beyond it (`service.jobs.queued`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from service.jobs.job import Job
+
+
+class BackendError(Exception):
+    """What keeps the jobs cannot be used at the moment."""
+
+
+class Backend(Protocol):
+    """The operations on jobs. They block for a moment and may be called from any thread.
+
+    All but `start` and `stop` raise BackendError while what keeps the jobs fails.
+    """
+
+    def start(self) -> None:
+        """Begins the background work; a store that fails is tried again, and does not fail this."""
+
+    def stop(self) -> None:
+        """Ends the background work, and waits for it."""
+
+    def check_room(self, client: str) -> None:
+        """
+        Raises:
+            Overloaded: too many jobs wait, or too many of this client.
+        """
+
+    def submit(
+        self,
+        options: Mapping[str, Any],
+        steps: int,
+        content: bytes,
+        style: bytes,
+        *,
+        client: str,
+        work: float,
+    ) -> Job:
+        """A new job that waits.
+
+        Args:
+            options, steps: of the job.
+            content, style: encoded images.
+            client: whose job it is.
+            work: its estimated cost, in seconds of a free core.
+
+        Raises:
+            Overloaded: as `check_room`.
+        """
+
+    def get(self, job: str) -> Job:
+        """A job as it stands.
+
+        Raises:
+            JobUnknown: there is none of that id, or it has expired.
+        """
+
+    def cancel(self, job: str) -> Job:
+        """Ends a job; what works on it is told to stop, and has stopped when the job is no longer `busy`.
+
+        Raises:
+            JobUnknown: there is none of that id.
+            JobFinished: it has ended already.
+        """
+
+    def preview(self, job: str) -> bytes:
+        """The latest image of a job, a PNG.
+
+        Raises:
+            JobUnknown: it has expired, or there is none.
+        """
+
+    def result(self, job: str) -> bytes:
+        """The image that a job made, a PNG.
+
+        Raises:
+            JobUnknown: it has expired, or there is none.
+        """

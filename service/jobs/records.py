@@ -1,0 +1,401 @@
+"""Jobs in Redis: one record each, and the images beside it; changed by scripts that Redis runs as a whole.
+
+A record says all that clients may learn of a job. An *attempt* is one run of it by a worker. Every change
+that a run makes names its attempt, so a run that was given up for lost (its worker was not heard of for a
+while) changes nothing any more: a job ends once, whatever became of its workers. Times are those of Redis.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Final
+
+from redis import Redis
+from redis.exceptions import RedisError
+
+from service import __version__
+from service.errors import JobFinished, JobUnknown, Overloaded
+from service.jobs.backend import BackendError
+from service.jobs.job import Job, Reason, State
+
+FORMAT: Final = "1"
+"""Of the records; a service reads only its own."""
+
+PREFIX: Final = "lynceus:jobs:"
+IMAGE_BYTES: Final = 16 << 20
+"""Largest image that is kept; 1024 pixels square, the largest result, are 3 MiB unpacked."""
+
+UNCLAIMED: Final = 600
+"""Seconds that images are kept whose job was not accepted: the service died in between."""
+
+LIFE: Final = 1_209_600
+"""Seconds after which even a job that never ended is forgotten: nothing is kept for ever."""
+
+LONGEST: Final = 3600.0
+"""Longest `retry_after` of a refused client, seconds."""
+
+SCRIPT: Final = """
+local prefix, life, format, version, id = '@PREFIX', @LIFE, ARGV[1], ARGV[2], ARGV[3]
+local record = prefix .. 'job:' .. id
+local clock = redis.call('TIME')
+local now = string.format('%d.%06d', clock[1], clock[2])
+local function get(field) return redis.call('HGET', record, field) or '' end
+local function set(...) redis.call('HSET', record, ...) redis.call('HINCRBY', record, 'revision', 1) end
+local function leave_queue()
+  redis.call('SREM', prefix .. 'queued', id)
+  redis.call('SREM', prefix .. 'waiting:' .. get('client'), id)
+end
+local function enter_queue()
+  redis.call('SREM', prefix .. 'running', id)
+  redis.call('SADD', prefix .. 'queued', id)
+  redis.call('SADD', prefix .. 'waiting:' .. get('client'), id)
+  redis.call('EXPIRE', prefix .. 'waiting:' .. get('client'), life)
+end
+local function over(state, reason, expiry)
+  set('state', state, 'reason', reason, 'eta', '', 'finished', now, 'expiry', expiry)
+  leave_queue()
+  redis.call('DEL', record .. ':content', record .. ':style')
+  redis.call('EXPIRE', record, expiry)
+  redis.call('EXPIRE', record .. ':preview', expiry)
+end
+local function free()
+  redis.call('HSET', record, 'busy', '0')
+  redis.call('SREM', prefix .. 'running', id)
+end
+""".replace("@PREFIX", PREFIX).replace("@LIFE", str(LIFE))
+SUBMIT: Final = """
+local client, waiting, share = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
+if get('state') ~= '' then return 'accepted' end
+if redis.call('SCARD', prefix .. 'queued') >= waiting then return 'full' end
+if redis.call('SCARD', prefix .. 'waiting:' .. client) >= share then return 'share' end
+redis.call('HSET', record, 'format', format, 'version', version, 'client', client, 'state', 'queued',
+  'revision', '0', 'attempt', '0', 'busy', '0', 'options', ARGV[7], 'steps', ARGV[8], 'step', '0',
+  'work', ARGV[9], 'created', now)
+enter_queue()
+for _, name in ipairs({'', ':content', ':style'}) do redis.call('EXPIRE', record .. name, life) end
+return 'accepted'
+"""
+BEGIN: Final = """
+local state = get('state')
+if state ~= 'queued' and state ~= 'running' then return 0 end
+if get('format') ~= format or get('version') ~= version then
+  over('failed', 'version', ARGV[4])
+  free()
+  return -1
+end
+local attempt = redis.call('HINCRBY', record, 'attempt', 1)
+redis.call('HDEL', record, 'content', 'style', 'variation', 'preview')
+set('state', 'running', 'step', '0', 'eta', '', 'busy', '1', 'started', now)
+leave_queue()
+redis.call('SADD', prefix .. 'running', id)
+return attempt
+"""
+PROGRESS: Final = """
+if get('state') ~= 'running' or get('attempt') ~= ARGV[4] then return 0 end
+set('step', ARGV[5], 'content', ARGV[6], 'style', ARGV[7], 'variation', ARGV[8], 'eta', ARGV[9])
+if ARGV[10] ~= '' then
+  redis.call('SET', record .. ':preview', ARGV[10], 'EX', life)
+  redis.call('HSET', record, 'preview', '1')
+end
+return 1
+"""
+FINISH: Final = """
+local attempt, state, reason, expiry = ARGV[4], ARGV[5], ARGV[6], ARGV[7]
+local before = get('state')
+if before == '' then
+  redis.call('SREM', prefix .. 'queued', id)
+  redis.call('SREM', prefix .. 'running', id)
+end
+if before == '' or (attempt ~= '' and get('attempt') ~= attempt) then return 0 end
+local ended = before == 'queued' or before == 'running'
+if ended and state == '' then return 0 end
+if ended then
+  if state == 'succeeded' then
+    redis.call('SET', record .. ':result', ARGV[8], 'EX', expiry)
+    redis.call('LPUSH', prefix .. 'seconds', tonumber(now) - (tonumber(get('started')) or tonumber(now)))
+    redis.call('LTRIM', prefix .. 'seconds', 0, 7)
+  end
+  over(state, reason, expiry)
+end
+free()
+return ended and 1 or 0
+"""
+CANCEL: Final = """
+local state = get('state')
+if state ~= 'queued' and state ~= 'running' then return state end
+over('cancelled', '', ARGV[4])
+return ''
+"""
+REQUEUE: Final = """
+if get('attempt') ~= ARGV[4] then return 0 end
+if get('state') ~= 'running' then
+  if get('state') ~= 'queued' then free() end
+  return 0
+end
+set('state', 'queued', 'step', '0', 'eta', '', 'busy', '0')
+redis.call('HDEL', record, 'content', 'style', 'variation', 'preview', 'started')
+enter_queue()
+return 1
+"""
+
+
+class JobRecords:
+    """The records. Every method raises BackendError where Redis fails it.
+
+    Args:
+        redis: gives bytes.
+        max_waiting: how many jobs may wait; of one client at most half of them, rounded up.
+        expiry: seconds that a finished job is kept.
+        version: of this process; jobs of another one are not run.
+    """
+
+    def __init__(
+        self, redis: Redis, *, max_waiting: int = 8, expiry: float = 3600.0, version: str = __version__
+    ) -> None:
+        self._redis, self._waiting, self._expiry = redis, max_waiting, max(1, round(expiry))
+        self._version = version
+        names = {
+            "submit": SUBMIT,
+            "begin": BEGIN,
+            "progress": PROGRESS,
+            "finish": FINISH,
+            "cancel": CANCEL,
+            "requeue": REQUEUE,
+        }
+        self._scripts = {name: redis.register_script(SCRIPT + text) for name, text in names.items()}
+
+    def check_room(self, client: str, workers: int = 1) -> None:
+        """
+        Args:
+            client: whose job would come.
+            workers: that there are; the estimated wait depends on them.
+
+        Raises:
+            Overloaded: too many jobs wait, or too many of this client.
+        """
+        with reached():
+            queued: int = self._redis.scard(f"{PREFIX}queued")
+            own: int = self._redis.scard(f"{PREFIX}waiting:{client}")
+        if queued >= self._waiting:
+            raise Overloaded(f"{queued} jobs wait already", self._seconds(workers))
+        if own >= self._share:
+            what = f"{own} jobs of this client wait already, which is its share"
+            raise Overloaded(what, self._seconds(workers))
+
+    def submit(
+        self,
+        job: str,
+        options: Mapping[str, Any],
+        steps: int,
+        content: bytes,
+        style: bytes,
+        *,
+        client: str = "",
+        work: float = 1.0,
+    ) -> None:
+        """A new job that waits.
+
+        Raises:
+            Overloaded: as `check_room`.
+        """
+        with reached():
+            for name, image in (("content", content), ("style", style)):
+                self._redis.set(self._key(job, name), image, ex=UNCLAIMED)
+            answer = self._run(
+                "submit",
+                job,
+                client,
+                self._waiting,
+                self._share,
+                json.dumps(dict(options)),
+                steps,
+                work,
+            )
+        if answer != b"accepted":
+            with reached():
+                self._redis.delete(self._key(job, "content"), self._key(job, "style"))
+            self.check_room(client)
+            raise Overloaded("too many jobs wait already", 1.0)  # one has just left
+
+    def get(self, job: str) -> Job:
+        """A job as it stands.
+
+        Raises:
+            JobUnknown: there is none of that id, or another version keeps it in another way.
+        """
+        with reached():
+            found = self._redis.hgetall(self._key(job))
+        record = {name.decode(): value.decode() for name, value in found.items()}  # type: ignore[union-attr]
+        if "state" not in record:
+            raise JobUnknown("there is no job of that id, or it has expired")
+        if record["format"] != FORMAT:
+            raise JobUnknown(
+                f"the job was taken by version {record['version']}, which keeps jobs differently from"
+                f" this one, {self._version}: ask a server of that version, or submit it again"
+            )
+        return _job(job, record)
+
+    def image(self, job: str, name: str) -> bytes:
+        """One of a job's images: `content` and `style` until it ends, `preview`, `result`.
+
+        Raises:
+            JobUnknown: it has expired.
+        """
+        with reached():
+            data = self._redis.get(self._key(job, name))
+        if data is None:
+            raise JobUnknown("the job has expired")
+        return bytes(data)  # type: ignore[arg-type]
+
+    def cancel(self, job: str) -> Job:
+        """Ends a job. Who works on it learns of it with its next step.
+
+        Raises:
+            JobUnknown: there is none of that id.
+            JobFinished: it has ended already.
+        """
+        found = self.get(job)
+        with reached():
+            state = self._run("cancel", job, self._expiry)
+        if state:
+            ended = State(state.decode())
+            raise JobFinished(f"the job {'was' if ended is State.CANCELLED else 'has'} {ended} already")
+        return self.get(found.id)
+
+    def begin(self, job: str) -> int | None:
+        """A worker takes a job: the number of its attempt; None where the job has ended.
+
+        A job of another version ends by this, with the reason `version`.
+        """
+        with reached():
+            attempt = int(self._run("begin", job, self._expiry))
+        return attempt if attempt > 0 else None
+
+    def progress(
+        self,
+        job: str,
+        attempt: int,
+        step: int,
+        losses: tuple[float, float, float],
+        eta: float | None,
+        preview: bytes = b"",
+    ) -> bool:
+        """A step is done; whether the work is still wanted."""
+        with reached():
+            wanted = self._run(
+                "progress",
+                job,
+                attempt,
+                step,
+                *losses,
+                "" if eta is None else eta,
+                _bounded(preview),
+            )
+        return bool(wanted)
+
+    def finish(
+        self,
+        job: str,
+        state: State,
+        reason: Reason | None = None,
+        *,
+        attempt: int | None = None,
+        result: bytes = b"",
+    ) -> bool:
+        """Nothing works on a job any more; whether it has ended by this, and not before.
+
+        Args:
+            job: its id.
+            state: in which it ends, unless it has ended already.
+            reason: why it failed.
+            attempt: whose end it is; another one's is ignored. None: any.
+            result: the image of a job that succeeded.
+        """
+        number = "" if attempt is None else attempt
+        with reached():
+            ended = self._run("finish", job, number, state, reason or "", self._expiry, _bounded(result))
+        return bool(ended)
+
+    def release(self, job: str, attempt: int | None = None) -> None:
+        """Nothing works any more on a job that has ended; on others this changes nothing."""
+        with reached():
+            self._run("finish", job, "" if attempt is None else attempt, "", "", self._expiry, b"")
+
+    def attempt(self, job: str) -> int:
+        """The number of a job's latest attempt; 0 where none was begun."""
+        with reached():
+            return int(self._redis.hget(self._key(job), "attempt") or 0)
+
+    def requeue(self, job: str, attempt: int) -> bool:
+        """A job of which this attempt runs waits again, for its worker is gone; whether it does."""
+        with reached():
+            return bool(self._run("requeue", job, attempt))
+
+    def unfinished(self) -> dict[State, set[str]]:
+        """Ids of the jobs that wait, and of those that something works on."""
+        with reached():
+            return {
+                state: {member.decode() for member in self._redis.smembers(f"{PREFIX}{state}")}  # type: ignore[union-attr]
+                for state in (State.QUEUED, State.RUNNING)
+            }
+
+    @property
+    def _share(self) -> int:
+        return (self._waiting + 1) // 2
+
+    def _seconds(self, workers: int) -> float:
+        """Estimated until a waiting job begins."""
+        with reached():
+            recent = [float(took) for took in self._redis.lrange(f"{PREFIX}seconds", 0, -1)]
+        mean = sum(recent) / len(recent) if recent else 30.0
+        return min(LONGEST, max(1.0, mean / max(1, workers)))
+
+    def _run(self, script: str, job: str, *arguments: str | bytes | float) -> Any:
+        return self._scripts[script](args=[FORMAT, self._version, job, *arguments])
+
+    @staticmethod
+    def _key(job: str, name: str = "") -> str:
+        return f"{PREFIX}job:{job}" + (f":{name}" if name else "")
+
+
+@contextmanager
+def reached() -> Iterator[None]:
+    """Redis is used within; it may fail."""
+    try:
+        yield
+    except RedisError as exc:
+        raise BackendError(f"Redis: {' '.join(str(exc).split())}") from exc
+
+
+def _bounded(image: bytes) -> bytes:
+    if len(image) > IMAGE_BYTES:
+        raise BackendError(f"an image of {len(image)} bytes; at most {IMAGE_BYTES} are kept")
+    return image
+
+
+def _job(name: str, record: Mapping[str, str]) -> Job:
+    def number(field: str) -> float | None:
+        return float(record[field]) if record.get(field) else None
+
+    finished = number("finished")
+    losses = tuple(float(record.get(field, "nan")) for field in ("content", "style", "variation"))
+    return Job(
+        id=name,
+        state=State(record["state"]),
+        revision=int(record["revision"]),
+        client=record["client"],
+        busy=record["busy"] == "1",
+        reason=Reason(record["reason"]) if record.get("reason") else None,
+        options=json.loads(record["options"]),
+        steps=int(record["steps"]),
+        step=int(record["step"]),
+        losses=losses if "content" in record else None,  # type: ignore[arg-type]
+        eta=number("eta"),
+        preview=record.get("preview") == "1",
+        created=float(record["created"]),
+        started=number("started"),
+        finished=finished,
+        expires=None if finished is None else finished + float(record["expiry"]),
+    )
