@@ -128,7 +128,7 @@ class JobFinished(ServiceError):
 
 
 class StorageFailed(ServiceError):
-    """The disk of `LYNCEUS_STATE_DIR` refuses to keep jobs."""
+    """Jobs cannot be kept: the disk of `LYNCEUS_STATE_DIR` refuses, or the Redis of `LYNCEUS_JOBS`."""
 
     kind = ErrorKind("storage_failed", "Jobs cannot be stored", 503, "UNAVAILABLE")
     retry_after = 10.0

@@ -1,6 +1,7 @@
 """A real job worker whose jobs compute nothing: `python -m tests.service.jobs.quick_worker URL [VERSION]`.
 
-A job's options say what it does: `pause` seconds for each step; `ends` by `raise`, `full` (disk) or a signal.
+A dead worker is noticed sooner than by default. A job's options say what it does: `pause` seconds for each step;
+`ends` by `raise`, `full` (disk) or a signal.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def paint(order: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> None
 
 def main(url: str, version: str = __version__) -> None:
     """Runs it until SIGTERM."""
-    worker.paint = paint
+    worker.paint, worker.HEARTBEAT, worker.LOST = paint, 2, 10
     connection = connect(url, patient=True)
     records = JobRecords(connection, version=version)
     run = worker.JobRunner(records, WeightsFile(Path("none"), ""))
