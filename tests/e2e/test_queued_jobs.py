@@ -184,9 +184,9 @@ def test_jobs_outlive_a_redis_that_is_killed(fleet: Fleet) -> None:
         assert fleet.job(here)["state"] == "succeeded"
 
 
-def test_two_hundred_jobs_of_eight_clients_end_once_each(fleet: Fleet) -> None:
-    """`TEST_JOBS_EACH` of each client: 25 as in the name, or fewer where time is short."""
-    each = int(os.environ.get("TEST_JOBS_EACH", "25"))
+def test_jobs_of_eight_clients_end_once_each(fleet: Fleet) -> None:
+    """Few, for each computes; tests/service/jobs/test_queued.py has two hundred."""
+    each = 3
     ended: Counter[str] = Counter()
     failures: list[BaseException] = []
 

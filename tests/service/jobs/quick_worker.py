@@ -1,7 +1,7 @@
 """A real job worker whose jobs compute nothing: `python -m tests.service.jobs.quick_worker URL [VERSION]`.
 
-A dead worker is noticed sooner than by default. A job's options say what it does: `pause` seconds for each step;
-`ends` by `raise`, `full` (disk) or a signal.
+A dead worker is noticed sooner than by default. A job's options say what it does: `pause` seconds for each
+step; `ends` by `raise`, `full` (disk) or a signal.
 """
 
 from __future__ import annotations
