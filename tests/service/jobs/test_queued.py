@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import subprocess
 import sys
@@ -78,9 +79,11 @@ class Fleet:
         return self.services[at].get(job)
 
     def ended(self, job: str) -> Job:
-        while not (found := self.get(job)).final:
+        while True:
+            with contextlib.suppress(BackendError):  # a busy machine may be slow; a client asks again
+                if (found := self.get(job)).final:
+                    return found
             time.sleep(0.2)
-        return found
 
     def running(self, job: str) -> WorkerProcess:
         """The worker that runs a job; no other one runs."""
