@@ -35,7 +35,7 @@ from loadtests.opened import Opened, run
 from loadtests.record import ERROR, OK, SHED, Pace, Record, ceiling_of, percentile
 from loadtests.reference import Reference
 from loadtests.server import Server
-from loadtests.verdict import Slo, read_slo, sentence
+from loadtests.verdict import Slo, lateness, read_slo, sentence
 
 SLO = Path(__file__).with_name("slo.toml")
 WAIT = 2.0  # seconds: the default of LYNCEUS_MAX_WAIT_SECONDS
@@ -213,7 +213,7 @@ def soak(
                 load = Opened(file, "steady", seconds, rate / slo.load, seed)
                 record = run(load, slo, server.address, server.grpc_address, paces)
                 done = Part(name, seconds, rate, record, watch.between(began, time.time()))
-                print(table([done], paces), file=sys.stderr, flush=True)
+                print(table([done], paces), lateness(record), sep="\n\n", file=sys.stderr, flush=True)
                 return done
 
             with watch.looking():
