@@ -240,6 +240,7 @@ class Pipeline(ABC):
             nothing that is made of them may be kept.
         precisions: besides float32, those that have passed the model's gates (see `models.quantize`):
             ``int8``, ``bfloat16``.
+        stage_precisions: the same for `stages`.
         quantized: the verified file of an int8 network that takes the place of `module`, see
             `models.ir.convert.unpack`.
     """
@@ -261,6 +262,7 @@ class Pipeline(ABC):
     runtime: str = "torch"
     identity: str = ""
     precisions: Sequence[str] = ()
+    stage_precisions: Sequence[str] = ()
     quantized: Path | None = None
 
     @property

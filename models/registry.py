@@ -66,7 +66,7 @@ def build_entry(entry: Entry, files: Mapping[str, Path]) -> Pipeline:
         if (pipeline.card.name, pipeline.card.task) != (entry.name, entry.task):
             raise WeightsError(f"the catalogue says {entry.task}, the builder made {pipeline.card.task}")
         pipeline.identity = identity(entry)
-        pipeline.precisions = entry.precisions
+        pipeline.precisions, pipeline.stage_precisions = entry.precisions, entry.stage_precisions
         pipeline.quantized = files.get(INT8)
         if pipeline.quantized is not None:
             _check_source(pipeline.quantized, entry)

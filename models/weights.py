@@ -77,7 +77,9 @@ class Entry:
         files: role -> file; the role ``weights`` is the main one, its digest names the model's version.
         options: of the builder (sizes, thresholds, an architecture's name); see `models.options`.
         max_batch: most items of a batch, whatever the service's setting allows; 0: that decides.
+        cpu_batch: most items of a batch on a CPU, where the service's setting does not say; 0: it decides.
         precisions: besides float32, those that have passed the model's gates; see `models.quantize`.
+        stage_precisions: the same for networks that it calls between its own steps (`Pipeline.stages`).
     """
 
     name: str
@@ -87,15 +89,18 @@ class Entry:
     files: Mapping[str, File]
     options: Mapping[str, Any] = field(default_factory=dict)
     max_batch: int = 0
+    cpu_batch: int = 0
     precisions: Sequence[str] = ()
+    stage_precisions: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        if unknown := sorted(set(self.precisions) - set(FAST)):
+        if unknown := sorted({*self.precisions, *self.stage_precisions} - set(FAST)):
             raise ValueError(f"precisions {unknown} are none of {', '.join(FAST)}")
         if ("int8" in self.precisions) != (INT8 in self.files):
             raise ValueError(f"precisions has int8 where, and only where, there is files.{INT8}")
-        if not isinstance(self.max_batch, int) or self.max_batch < 0:
-            raise ValueError(f"max_batch {self.max_batch!r} is no number from 0 on")
+        for name in ("max_batch", "cpu_batch"):
+            if not isinstance(most := getattr(self, name), int) or most < 0:
+                raise ValueError(f"{name} {most!r} is no number from 0 on")
 
     @property
     def sha256(self) -> str:
@@ -173,7 +178,9 @@ def _read(path: Path) -> list[Entry]:
                 files=files,
                 options=table.get("options", {}),
                 max_batch=table.get("max_batch", 0),
+                cpu_batch=table.get("cpu_batch", 0),
                 precisions=tuple(table.get("precisions", ())),
+                stage_precisions=tuple(table.get("stage_precisions", ())),
             )
         except (KeyError, TypeError, AttributeError, ValueError) as exc:
             raise WeightsError(f"catalogue {path}: model {name!r}: missing or wrong: {exc}") from exc

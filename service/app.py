@@ -193,7 +193,7 @@ def build(settings: Settings, cores: Cores | None = None) -> Service:
     runners = []
     for name in settings.models:
         pipeline = registry.build(name, catalogue, store)
-        limit = pipeline.batch or settings.batch_limit(cuda)
+        limit = pipeline.batch or settings.batch_limit(cuda, catalogue[name].cpu_batch)
         runners.append(
             Runner(
                 pipeline,

@@ -127,7 +127,12 @@ class Settings(BaseSettings):
         le=64,
         description="decoding threads per worker; 0: the models' threads decode; -1: chosen by the layout",
     )
-    max_batch: int = Field(0, ge=0, le=256, description="largest batch; 0: 2 on a CPU, 32 on a GPU")
+    max_batch: int = Field(
+        0,
+        ge=0,
+        le=256,
+        description="largest batch; 0: 32 on a GPU, on a CPU the catalogue's `cpu_batch` or 2",
+    )
     max_queue: int = Field(128, ge=1, le=100_000, description="images that may wait per model and worker")
     max_wait_seconds: float = Field(
         2.0,
@@ -301,9 +306,9 @@ class Settings(BaseSettings):
         """Threads that a model may use in each worker."""
         return self.threads or max(1, core_count() // self.worker_count(cuda))
 
-    def batch_limit(self, cuda: bool) -> int:
-        """Largest batch. A CPU gains nothing from large ones, see docs/benchmarks.md."""
-        return self.max_batch or (32 if cuda else 2)
+    def batch_limit(self, cuda: bool, on_cpu: int = 0) -> int:
+        """Largest batch; `on_cpu`: the catalogue's. A CPU gains little by batches, see docs/benchmarks.md."""
+        return self.max_batch or (32 if cuda else on_cpu or 2)
 
     def decoder_count(self, cuda: bool) -> int:
         """Decoding threads in each worker. Beside a model of one thread another one gains nothing."""

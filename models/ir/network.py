@@ -15,34 +15,44 @@ from models.ir.convert import Port, convert, unpack
 from models.ir.precision import compile_network
 from models.pipeline import Pipeline, RunStage, Stage
 
+INT8 = "int8"
+
 
 class Networks:
     """A pipeline's networks, each compiled once for each shape of item, with a free batch dimension.
 
     Args:
         pipeline: whose module and stages are compiled, the stages at once.
-        precision: ``float32``, ``bfloat16`` or ``int8``: the module is the pipeline's `quantized`, stages
-            stay floats.
+        precision: of the module: ``float32``, ``bfloat16`` or ``int8``: it is the pipeline's `quantized`.
         threads: of one inference.
         cache: of converted and compiled networks; None: they are made anew.
+        stage_precision: ``float32`` or ``bfloat16``.
 
     Attributes:
         stages: for `Pipeline.with_stages`.
     """
 
-    def __init__(self, pipeline: Pipeline, precision: str, threads: int, cache: Cache | None = None) -> None:
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        precision: str,
+        threads: int,
+        cache: Cache | None = None,
+        *,
+        stage_precision: str = "float32",
+    ) -> None:
         kept = cache if pipeline.identity else None
         make = partial(_Network, pipeline.card.name, pipeline.identity, threads, cache=kept)
-        quantized = pipeline.quantized if precision == "int8" else None
+        quantized = pipeline.quantized if precision == INT8 else None
         self._module = make(
-            "int8" if quantized else "module",
+            INT8 if quantized else "module",
             (lambda _: unpack(quantized.read_bytes())) if quantized else partial(_converted, pipeline),
             precision=precision,
             dynamic_size=pipeline.dynamic_size,
             rows=pipeline.batch or -1,
         )
         self.stages: Mapping[str, RunStage] = {
-            name: _warm_stage(make(name, partial(_converted_stage, stage), precision=precision), stage)
+            name: _warm_stage(make(name, partial(_converted_stage, stage), precision=stage_precision), stage)
             for name, stage in pipeline.stages.items()
         }
 
@@ -127,7 +137,10 @@ class _Network:
             return self._converted.clone()
         make = partial(self._source, ports)
         key = self._key if self._dynamic_size else (*self._key, str([port.shape for port in ports]))
-        network = make() if self._cache is None else self._cache.network(self._name, key, make)
+        if self._cache is None or self._key[1] == INT8:  # whose source is such a file itself
+            network = make()
+        else:
+            network = self._cache.network(self._name, key, make)
         if self._dynamic_size:
             self._converted = network.clone()
         return network

@@ -35,7 +35,10 @@ MOST: Final = 300
 """Images that calibrate; more changed nothing."""
 SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
-FLOAT: Final[dict[str, tuple[str, ...]]] = {"efficientnet-lite0": (r".*(stem|classify).*",)}
+FLOAT: Final[dict[str, tuple[str, ...]]] = {
+    "efficientnet-lite0": (r".*classify.*",),
+    "yolo-person": (r"aten::.*",),  # normalisation before, boxes behind
+}
 """Model -> patterns of the names of layers that stay floats, since its gates do not pass without."""
 
 

@@ -21,7 +21,7 @@ class OpenVINOExecutor:
     """OpenVINO on a CPU: one compiled network for each shape of item, with a free batch dimension.
 
     Args:
-        pipeline: whose module is run, and whose stages are compiled at once, at the same precision.
+        pipeline: whose module is run, and whose stages are compiled at once.
         threads: of one inference.
         precision: of the arithmetic; see `choose`.
         cache: of converted and compiled networks; None: they are made anew.
@@ -41,11 +41,15 @@ class OpenVINOExecutor:
         cache: Cache | None = None,
         cores: Cores | None = None,
     ) -> None:
-        self.precision = choose(pipeline, precision, supported(instructions()))
-        self._networks = self._wide = Networks(pipeline, self.precision, threads, cache)
+        machine = supported(instructions())
+        chosen = choose(precision, pipeline.precisions, machine, quantized=pipeline.quantized is not None)
+        of_stages = choose(precision, pipeline.stage_precisions, machine)
+        one = not pipeline.stages or of_stages == chosen
+        self.precision = chosen if one else f"{chosen}, stages {of_stages}"
+        self._networks = self._wide = Networks(pipeline, chosen, threads, cache, stage_precision=of_stages)
         self._cores = cores or Cores(None, 1, threads)
         if self._cores.total > threads:
-            self._wide = Networks(pipeline, self.precision, self._cores.total, cache)
+            self._wide = Networks(pipeline, chosen, self._cores.total, cache, stage_precision=of_stages)
         self.stages: Mapping[str, RunStage] = {
             name: partial(self._run_stage, stage, self._wide.stages[name])
             for name, stage in self._networks.stages.items()
@@ -66,21 +70,23 @@ class OpenVINOExecutor:
             return (wide if idle else stage)(items)
 
 
-def choose(pipeline: Pipeline, asked: Precision, machine: Sequence[str]) -> str:
-    """The precision that a pipeline is run at: ``float32``, ``bfloat16`` or ``int8``.
+def choose(
+    asked: Precision, passed: Sequence[str], machine: Sequence[str], *, quantized: bool = False
+) -> str:
+    """The precision that a network is run at: ``float32``, ``bfloat16`` or ``int8``.
 
     Args:
-        pipeline: which names those that have passed its gates.
         asked: a setting. ``auto``: the fastest that the machine computes and that has passed; ``int8``: so
             where there is an int8 network, else as ``auto``; ``float16`` is no precision of a CPU's, which
             takes the other one of 16 bits.
+        passed: precisions whose answers have passed the gates.
         machine: precisions that this machine computes faster than float32, the fastest first.
+        quantized: whether there is an int8 network.
     """
     if asked in (Precision.BFLOAT16, Precision.FLOAT16):
         return "bfloat16"
-    if asked is Precision.INT8 and pipeline.quantized is not None:
+    if asked is Precision.INT8 and quantized:
         return "int8"
     if asked is Precision.FLOAT32:
         return "float32"
-    passed = [name for name in machine if name in pipeline.precisions]
-    return passed[0] if passed else "float32"
+    return next((name for name in machine if name in passed), "float32")

@@ -19,13 +19,15 @@ AT_ONCE = 4
 SETTINGS: Final[dict[str, Any]] = {
     "workers": 2,
     "threads": 1,
+    "precision": "float32",
     "max_queue": 16,
     "max_batch": 4,
     "max_image_bytes": 4 * 1024 * 1024,
     "max_images": 8,
     "drain_seconds": 0,
 }
-"""Of the server of all end-to-end tests: small limits, so that they can be met."""
+"""Of the server of all end-to-end tests: small limits, so that they can be met, and the precision that every
+machine has."""
 KEYS_SETTINGS: Final[dict[str, Any]] = {
     "models": "lenet5",
     "workers": 1,

@@ -47,6 +47,12 @@ def test_a_bad_value_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value:
         Settings()
 
 
+def test_a_setting_goes_before_the_catalogues_batch() -> None:
+    assert [Settings().batch_limit(cuda, 4) for cuda in (False, True)] == [4, 32]
+    assert Settings().batch_limit(False) == 2
+    assert Settings(max_batch=3).batch_limit(False, 4) == 3
+
+
 def test_workers_and_threads_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service.settings.core_count", lambda: 8)
     assert Settings().worker_count(cuda=False) == 8

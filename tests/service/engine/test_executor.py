@@ -175,7 +175,4 @@ FAST = ("int8", "bfloat16")
 def test_the_precision_is_the_fastest_that_machine_and_gates_allow(
     asked: str, machine: tuple[str, ...], passed: tuple[str, ...], quantized: bool, chosen: str
 ) -> None:
-    pipeline = MeanPipeline()
-    pipeline.precisions = passed
-    pipeline.quantized = Path("int8.safetensors") if quantized else None
-    assert choose(pipeline, Precision(asked), machine) == chosen
+    assert choose(Precision(asked), passed, machine, quantized=quantized) == chosen
