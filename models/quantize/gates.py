@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,7 +88,6 @@ class Judged:
         data: what it was judged on.
         figures: by the names of the gates.
         passed: all of them.
-        speed: of float32's time, how many times as fast; the network alone, one image, one thread.
     """
 
     model: str
@@ -97,7 +95,6 @@ class Judged:
     data: str
     figures: Mapping[str, float]
     passed: bool
-    speed: float
 
 
 class Served:
@@ -122,20 +119,6 @@ class Served:
         prepared = self.pipeline.preprocess(image, options)
         outputs = self._networks.run([one[None] for one in prepared.inputs])
         return self.pipeline.postprocess(outputs, [prepared.context])[0]
-
-    def seconds(self) -> float:
-        """How long its module takes for a blank image."""
-        inputs = [one[None] for one in self.pipeline.examples[0]]
-        began = time.perf_counter()
-        self._networks.run(inputs)
-        return time.perf_counter() - began
-
-
-def times_as_fast(served: Served, reference: Served, rounds: int = 20) -> float:
-    """The ratio of the shortest times of both, which take turns: other processes only make them longer."""
-    both = [(served.seconds(), reference.seconds()) for _ in range(rounds)]
-    ours, theirs = zip(*both, strict=True)
-    return float(min(theirs) / min(ours))
 
 
 Judge = tuple[str, Callable[[Served], Any], Callable[[Any, Any], dict[str, float]]]
@@ -334,13 +317,13 @@ def judge(names: Sequence[str], data: Path, catalogue: Path | None = None) -> It
             found = figures(answers(served), wanted)
             passed = all(gate.passed(found[gate.figure]) for gate in GATES[kind])
             told = precision if of_stages == FLOAT32 else f"{STAGES} {of_stages}"
-            yield Judged(name, told, what, found, passed, times_as_fast(served, reference))
+            yield Judged(name, told, what, found, passed)
 
 
 def table(rows: Sequence[Judged]) -> str:
     """Markdown."""
-    lines = ["| model | precision | images | figures (gate) | passed | network, times as fast |"]
-    lines.append("| --- | --- | --- | --- | --- | --- |")
+    lines = ["| model | precision | images | figures (gate) | passed |"]
+    lines.append("| --- | --- | --- | --- | --- |")
     gates = {gate.figure: str(gate) for several in GATES.values() for gate in several}
     for row in rows:
         told = "; ".join(
@@ -348,8 +331,7 @@ def table(rows: Sequence[Judged]) -> str:
             for name, value in row.figures.items()
         )
         lines.append(
-            f"| {row.model} | {row.precision} | {row.data} | {told} | {'yes' if row.passed else '**no**'} "
-            f"| {row.speed:.2f} |"
+            f"| {row.model} | {row.precision} | {row.data} | {told} | {'yes' if row.passed else '**no**'} |"
         )
     return "\n".join(lines)
 

@@ -61,10 +61,10 @@ def test_four_views_of_an_image() -> None:
 
 
 def test_the_table_stands_between_its_marks() -> None:
-    row = Judged("m", "int8", "2 images", {"top-1, points": -0.6, "equal labels, %": 98.0}, False, 2.0)
+    row = Judged("m", "int8", "2 images", {"top-1, points": -0.6, "equal labels, %": 98.0}, False)
     page = filled("before\n<!-- gates -->\nold\n<!-- /gates -->\nafter\n", table([row]))
     assert page.startswith("before\n<!-- gates -->\n| model ")
-    assert "top-1, points -0.6 (≥ -0.5); equal labels, % +98 (≥ 97.5) | **no** | 2.00 |" in page
+    assert "top-1, points -0.6 (≥ -0.5); equal labels, % +98 (≥ 97.5) | **no** |" in page
     assert page.endswith("<!-- /gates -->\nafter\n")
     with pytest.raises(ValueError, match="no <!-- gates -->"):
         filled("nothing", "")
