@@ -1,92 +1,106 @@
-"""Boxes: overlap and non-maximum suppression.
+"""Boxes: overlap and non-maximum suppression, on the host.
 
-Boxes are float Tensor[..., 4]; by default they are `xyxy`: x1, y1, x2, y2 with x1 <= x2, y1 <= y2.
+Boxes are float arrays [..., 4], xyxy: x1, y1, x2, y2 with x1 <= x2, y1 <= y2.
 """
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-import torch
-from torch import Tensor
-from torchvision.ops import nms
+import numpy as np
+from numpy.typing import NDArray
 
+Floats = NDArray[np.floating[Any]]
+Indices = NDArray[np.int64]
+Rivals = Callable[[Floats, Floats, Floats], NDArray[np.bool_]]
+
+CANDIDATES = 1000
+"""Most boxes of an image that go into suppression, the best-scored."""
 _FAR = 1e6  # pixels; no canvas is that large
+_BLOCK = 64  # boxes that are compared with each other at once
 
 
-def area(boxes: Tensor) -> Tensor:
-    """Tensor[..., 4] -> Tensor[...]; a box with its corners crossed has none (unlike torchvision's)."""
-    return (boxes[..., 2] - boxes[..., 0]).clamp(min=0) * (boxes[..., 3] - boxes[..., 1]).clamp(min=0)
+def area(boxes: Floats) -> Floats:
+    """[..., 4] -> [...]; a box with its corners crossed has none."""
+    sides = np.maximum(boxes[..., 2:] - boxes[..., :2], 0)
+    areas: Floats = sides[..., 0] * sides[..., 1]
+    return areas
 
 
-def paired_iou(a: Tensor, b: Tensor) -> Tensor:
-    """Intersection over union, pair by pair: Tensor[..., 4] twice, which broadcast -> Tensor[...], 0 to 1.
-
-    Two boxes without area have an IoU of 0; with torchvision's `box_iou` it is NaN.
-    """
-    corner = torch.maximum(a[..., :2], b[..., :2])
-    sides = (torch.minimum(a[..., 2:], b[..., 2:]) - corner).clamp(min=0)
-    intersection = sides[..., 0] * sides[..., 1]
-    union = area(a) + area(b) - intersection
-    return intersection / union.clamp(min=torch.finfo(union.dtype).tiny)
+def overlap(a: Floats, b: Floats) -> Floats:
+    """Area of the intersection of every box of [N, 4] with every box of [M, 4] -> [N, M]."""
+    width = np.minimum(a[:, None, 2], b[:, 2]) - np.maximum(a[:, None, 0], b[:, 0])
+    height = np.minimum(a[:, None, 3], b[:, 3]) - np.maximum(a[:, None, 1], b[:, 1])
+    shared: Floats = np.maximum(width, 0) * np.maximum(height, 0)
+    return shared
 
 
-def iou(a: Tensor, b: Tensor) -> Tensor:
-    """IoU of every box of Tensor[..., N, 4] with every box of Tensor[..., M, 4] -> Tensor[..., N, M]."""
-    return paired_iou(a[..., :, None, :], b[..., None, :, :])
+def iou(a: Floats, b: Floats) -> Floats:
+    """IoU of every box of [N, 4] with every box of [M, 4] -> [N, M], 0 to 1; without any area it is 0."""
+    shared = overlap(a, b)
+    union = area(a)[:, None] + area(b) - shared
+    shares: Floats = shared / np.maximum(union, np.finfo(union.dtype).tiny)
+    return shares
 
 
-def paired_ciou(a: Tensor, b: Tensor, eps: float = 1e-7) -> Tensor:
-    """Complete IoU, pair by pair: Tensor[..., 4] twice, which broadcast -> Tensor[...], at most 1.
-
-    Zheng et al., "Distance-IoU Loss" (AAAI 2020, https://arxiv.org/abs/1911.08287), equations 8 to 11: IoU,
-    less the squared distance of the centres in units of the enclosing box's diagonal, less a term for the
-    difference of the aspect ratios, whose weight has no gradient. The loss is one minus it.
-    """
-    overlap = paired_iou(a, b)
-    enclosing = torch.maximum(a[..., 2:], b[..., 2:]) - torch.minimum(a[..., :2], b[..., :2])
-    centres = (a[..., :2] + a[..., 2:] - b[..., :2] - b[..., 2:]) / 2
-    distance = centres.square().sum(-1) / (enclosing.square().sum(-1) + eps)
-    size_a, size_b = (a[..., 2:] - a[..., :2]).clamp(min=eps), (b[..., 2:] - b[..., :2]).clamp(min=eps)
-    angle = torch.atan2(size_a[..., 0], size_a[..., 1]) - torch.atan2(size_b[..., 0], size_b[..., 1])
-    aspect = 4 / math.pi**2 * angle.square()
-    with torch.no_grad():
-        weight = aspect / (1 - overlap + aspect + eps)
-    return overlap - distance - weight * aspect
+def over_union(a: Floats, b: Floats, threshold: Floats) -> NDArray[np.bool_]:
+    """Whether the IoU of each of `a` with each of `b` is over the threshold of `a`, [N]: bool [N, M]."""
+    over: NDArray[np.bool_] = iou(a, b) > threshold[:, None]
+    return over
 
 
-def batched_nms(boxes: Tensor, scores: Tensor, groups: Tensor, iou_threshold: float | Tensor) -> Tensor:
+def batched_nms(
+    boxes: Floats,
+    scores: Floats,
+    groups: NDArray[np.integer[Any]],
+    iou_threshold: float | Floats,
+    rivals: Rivals = over_union,
+) -> Indices:
     """Greedy non-maximum suppression within groups, all groups in one call.
 
-    Groups are kept apart by moving each to its own place of the plane, in float64: with float32, which is
-    torchvision's way, a large batch's offsets lose the coordinates' low bits and boxes at the threshold flip.
+    In float64, and a block of boxes at a time against those that are kept already: the work grows with what
+    is kept, and no matrix of all pairs is made.
 
     Args:
-        boxes: Tensor[K, 4], finite.
-        scores: Tensor[K].
-        groups: integer Tensor[K], such as image * classes + class; different groups are never compared.
+        boxes: [K, 4], finite.
+        scores: [K].
+        groups: [K], such as image * classes + class; different groups are never compared.
         iou_threshold: a box is dropped when its IoU with a kept one of its group is more. One for all, or
-            Tensor[K], equal for the boxes of a group.
+            [K], equal for the boxes of a group.
+        rivals: the measure of the overlap, called as `over_union`.
 
     Returns:
-        int64 Tensor[<= K]: indices of the boxes kept, by falling score.
+        [<= K]: indices of the boxes kept, by falling score.
     """
-    if boxes.shape[0] == 0:
-        return torch.zeros(0, dtype=torch.int64, device=boxes.device)
-    exact = boxes.double()
-    lowest = exact.min()
-    # a power of two, so that sums with whole or simply broken coordinates are exact
-    step = torch.exp2(torch.ceil(torch.log2((exact.max() - lowest).clamp(min=1.0) + 1)))
-    placed = exact + (groups.double() * step)[:, None]
-    if not isinstance(iou_threshold, Tensor):
-        return nms(placed, scores.double(), iou_threshold)  # type: ignore[no-any-return]
-    kept = []
-    for threshold in iou_threshold.unique().tolist():  # nearly always one: the model's default
-        members = (iou_threshold == threshold).nonzero()[:, 0]
-        kept.append(members[nms(placed[members], scores[members].double(), threshold)])
-    together = torch.cat(kept)
-    return together[scores[together].argsort(descending=True, stable=True)]
+    order = np.argsort(-scores, kind="stable")
+    exact, owners = boxes[order].astype(np.float64), groups[order]
+    limits = np.broadcast_to(np.asarray(iou_threshold, np.float64), owners.shape)[order]
+    kept = np.zeros(0, np.int64)
+    for start in range(0, len(order), _BLOCK):
+        block = np.arange(start, min(start + _BLOCK, len(order)))
+        if len(kept):
+            over = rivals(exact[block], exact[kept], limits[block])
+            block = block[~(over & (owners[block][:, None] == owners[kept])).any(1)]
+        over = rivals(exact[block], exact[block], limits[block])
+        over &= owners[block][:, None] == owners[block]
+        kept = np.concatenate((kept, block[_greedy(np.tril(over, -1))]))
+    return order[kept]
+
+
+def _greedy(beaten: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which of the boxes stay, bool [K].
+
+    Args:
+        beaten: bool [K, K]: by which better one, of a lower index, each would be dropped if that one stays.
+    """
+    kept: NDArray[np.bool_] = np.ones(len(beaten), np.bool_)
+    while True:  # each round settles at least one more box; two or three are enough in practice
+        again = np.logical_not((beaten & kept).any(1))
+        if np.array_equal(again, kept):
+            return kept
+        kept = again
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,65 +108,82 @@ class Selection:
     """Boxes that survived, of a whole batch, ordered by image and then by falling score.
 
     Attributes:
-        boxes: Tensor[K, 4].
-        scores: Tensor[K].
-        classes: int64 Tensor[K].
-        images: int64 Tensor[K], the index in the batch.
+        boxes: float32 [K, 4].
+        scores: float32 [K].
+        classes: [K].
+        images: [K], the index in the batch.
     """
 
-    boxes: Tensor
-    scores: Tensor
-    classes: Tensor
-    images: Tensor
+    boxes: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    classes: Indices
+    images: Indices
 
 
 def select(
-    boxes: Tensor,
-    scores: Tensor,
+    boxes: Floats,
+    scores: Floats,
     *,
-    score_threshold: float | Tensor,
-    iou_threshold: float | Tensor,
-    max_detections: int | Tensor,
-    classes: Tensor | None = None,
-    candidates: int = 1000,
+    score_threshold: float | Floats,
+    iou_threshold: float | Floats,
+    max_detections: int | NDArray[np.integer[Any]],
+    classes: NDArray[np.bool_] | None = None,
+    candidates: int = CANDIDATES,
 ) -> Selection:
     """From a detector's raw boxes to its detections: threshold, cap, class-wise NMS, cap; once for a batch.
 
-    Every image has its own limits, and no image's result depends on the others. All work stays
-    on the boxes' device.
+    Every image has its own limits, and no image's result depends on the others.
 
     Args:
-        boxes: Tensor[N, A, 4].
-        scores: Tensor[N, A, C]; a box may be several classes.
-        score_threshold: at least this, one for all or Tensor[N].
-        iou_threshold: as in `batched_nms`, one for all or float64 Tensor[N].
-        max_detections: one for all or integer Tensor[N].
-        classes: bool Tensor[N, C], the classes wanted; None means all.
+        boxes: [N, A, 4].
+        scores: [N, A, C]; a box may be several classes.
+        score_threshold: at least this, one for all or [N].
+        iou_threshold: as in `batched_nms`, one for all or [N].
+        max_detections: one for all or [N].
+        classes: bool [N, C], the classes wanted; None means all.
         candidates: only the best-scored so many (box, class) pairs of an image go into NMS.
     """
     count, _, labels = scores.shape
-    device = boxes.device
-    scores = scores.float()
-    wanted = scores >= _per_image(score_threshold, count, scores).view(-1, 1, 1)
+    scores = scores.astype(np.float32, copy=False)
+    least = np.broadcast_to(np.asarray(score_threshold, np.float32), (count,))
+    wanted = scores >= least[:, None, None]
     if classes is not None:
-        wanted = wanted & classes[:, None, :]
-    flat = torch.where(wanted, scores, -1.0).flatten(1)
-    best, order = flat.topk(min(candidates, flat.shape[1]), dim=1)
-    images, places = (best >= 0).nonzero(as_tuple=True)
-    order = order[images, places]
+        wanted &= classes[:, None, :]
+    flat = scores.reshape(count, -1)
+    rows = [
+        _best(row, several.nonzero()[0], candidates)
+        for row, several in zip(flat, wanted.reshape(flat.shape), strict=True)
+    ]
+    places = np.concatenate(rows)
+    images = np.repeat(np.arange(count), [len(row) for row in rows])
+    picked = flat[images, places]
     # a box that overflowed must not spoil the batch's arithmetic
-    chosen = boxes[images, order // labels].float().nan_to_num(0.0).clamp(-_FAR, _FAR)
-    picked, kinds = best[images, places], order % labels
-
-    limit = iou_threshold.to(device)[images] if isinstance(iou_threshold, Tensor) else iou_threshold
-    kept = batched_nms(chosen, picked, images * labels + kinds, limit)
-    kept = kept[images[kept].argsort(stable=True)]  # by image; within it the scores stay in order
-    owners = images[kept]
-    sizes = torch.bincount(owners, minlength=count)
-    rank = torch.arange(len(kept), device=device) - (sizes.cumsum(0) - sizes)[owners]
-    kept = kept[rank < _per_image(max_detections, count, rank)[owners]]
-    return Selection(chosen[kept], picked[kept], kinds[kept], images[kept])
+    found = np.nan_to_num(boxes[images, places // labels].astype(np.float32), nan=0.0).clip(-_FAR, _FAR)
+    kinds = places % labels
+    limit = iou_threshold[images] if isinstance(iou_threshold, np.ndarray) else iou_threshold
+    kept = batched_nms(found, picked, images * labels + kinds, limit)
+    kept = kept[best_of_each(picked[kept], images[kept], max_detections, count)]
+    return Selection(found[kept], picked[kept], kinds[kept], images[kept])
 
 
-def _per_image(value: float | Tensor, count: int, like: Tensor) -> Tensor:
-    return torch.as_tensor(value, dtype=like.dtype, device=like.device).expand(count)
+def _best(scores: Floats, places: Indices, most: int) -> Indices:
+    """Those of the places, at most so many, where the scores are highest."""
+    if len(places) <= most:
+        return places
+    best: Indices = places[np.argpartition(-scores[places], most - 1)[:most]]
+    return best
+
+
+def best_of_each(
+    scores: Floats,
+    images: NDArray[np.integer[Any]],
+    most: int | NDArray[np.integer[Any]] | Sequence[int],
+    count: int,
+) -> Indices:
+    """Indices of each image's best, at most `most` (one for all or [count]), by image and falling score."""
+    order = np.lexsort((-scores, images))  # stable
+    owners = images[order]
+    sizes = np.bincount(owners, minlength=count)
+    rank = np.arange(len(order)) - (np.cumsum(sizes) - sizes)[owners]
+    best: Indices = order[rank < np.broadcast_to(np.asarray(most), (count,))[owners]]
+    return best

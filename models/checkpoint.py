@@ -9,16 +9,16 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import torch
 from safetensors import safe_open
-from safetensors.torch import load_file
-from torch import Tensor, nn
 
 from models.errors import WeightsError
 
-Network = TypeVar("Network", bound=nn.Module)
+if TYPE_CHECKING:  # labels and metadata are read without torch
+    from torch import Tensor, nn
+
+Network = TypeVar("Network", bound="nn.Module")
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
@@ -27,12 +27,17 @@ def read_state(path: Path) -> dict[str, Tensor]:
     Raises:
         WeightsError: the file cannot be read, or holds anything but named tensors.
     """
+    import torch
+    from safetensors.torch import load_file
+
     try:
         with path.open("rb") as file:
             safe = file.read(9)[8:] == b"{"  # after the length of its header, which is JSON
             file.seek(0)
             state = load_file(path) if safe else torch.load(file, map_location="cpu", weights_only=True)
-        if not all(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in state.items()):
+        if not all(
+            isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in state.items()
+        ):
             raise TypeError("something else than named tensors")
     except Exception as error:  # the readers raise many kinds
         raise WeightsError(f"{path.name} is no state dict: {type(error).__name__}") from error
@@ -46,7 +51,7 @@ def read_metadata(path: Path, key: str) -> dict[str, Any]:
         WeightsError: the file cannot be read, or has no such object.
     """
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(path, framework="np") as file:
             found = json.loads((file.metadata() or {})[key])
         if not isinstance(found, dict):
             raise TypeError("not an object")
@@ -73,6 +78,8 @@ def load_state(
     Raises:
         WeightsError: names are missing or unexpected, or shapes differ; names the first three of each kind.
     """
+    import torch
+
     expected = network.state_dict()
     counters = {key for key in expected if key.endswith("num_batches_tracked")}
     misshapen = [

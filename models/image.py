@@ -1,7 +1,7 @@
 """Images: decoding with limits, upright orientation, and the geometry between an image and a network.
 
-An image is uint8 RGB, [h, w, 3]. The hot path is a JPEG: a header parsed here, libjpeg-turbo, and torch's
-vectorised antialiased resize, all of them outside of Python's lock. Colour profiles are not applied, as in
+An image is uint8 RGB, [h, w, 3]. The hot path is a JPEG: a header parsed here, libjpeg-turbo, outside of
+Python's lock, and a vectorised antialiased resize (`models.resample`). Colour profiles are not applied, as in
 torchvision and PIL; what is transparent is laid over white, as a viewer shows it.
 """
 
@@ -10,24 +10,22 @@ from __future__ import annotations
 import io
 import math
 from dataclasses import dataclass
-from typing import Final, Literal, Protocol
+from typing import Any, Final, Literal, Protocol
 
 import cv2
 import numpy as np
 import simplejpeg
-import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image as PILImage
-from torch import Tensor
 
 from models.codecs import bmp, gif, heif, jpeg, pillow, tiff, webp
 from models.errors import ImageInvalid, ImageTooLarge
 from models.headers.header import Format, Frame, Header
 from models.headers.jpeg import SCAN_NS_PER_PIXEL
 from models.headers.reader import read_header
+from models.resample import Interpolation, Pixels, resize
 
-Pixels = NDArray[np.uint8]
+__all__ = ["Interpolation", "Pixels", "resize"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,22 +280,6 @@ def _upright(pixels: Pixels, orientation: int) -> Pixels:
     return pixels if flip is None else cv2.flip(pixels, flip, pixels)
 
 
-def resize(
-    pixels: Pixels, height: int, width: int, *, interpolation: Literal["bilinear", "bicubic"] = "bilinear"
-) -> Pixels:
-    """Resizes uint8 [h, w, 3] to uint8 [height, width, 3], antialiased where it shrinks.
-
-    This is torch's vectorised filter, which agrees with PIL's (what the weights were trained with) to one
-    level in 255, in a third of the time of OpenCV's INTER_AREA.
-    """
-    if pixels.shape[:2] == (height, width):
-        return pixels
-    # The layout [1, 3, h, w] with the strides of [h, w, 3] is the one that has the fast kernel.
-    batch = torch.from_numpy(np.require(pixels, np.uint8, ["C", "W"]))[None].permute(0, 3, 1, 2)
-    resized = F.interpolate(batch, (height, width), mode=interpolation, antialias=True)
-    return resized.permute(0, 2, 3, 1)[0].contiguous().numpy()
-
-
 @dataclass(frozen=True, slots=True)
 class Letterbox:
     """How an image lies on a canvas: `canvas = original * scale + pad`, in pixels, edges at whole numbers.
@@ -315,16 +297,18 @@ class Letterbox:
     width: int
     height: int
 
-    def undo_boxes(self, boxes: Tensor) -> Tensor:
-        """Tensor[N, 4] xyxy on the canvas -> Tensor[N, 4] xyxy on the original, clipped to it."""
+    def undo_boxes(self, boxes: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
+        """[N, 4] xyxy on the canvas -> [N, 4] xyxy on the original, clipped to it."""
         points = self.undo_points(boxes.reshape(-1, 2, 2))
-        x, y = points.unbind(-1)
-        return torch.stack((x.clamp(0, self.width), y.clamp(0, self.height)), -1).reshape(-1, 4)
+        return points.clip(0, np.array([self.width, self.height], points.dtype)).reshape(-1, 4)
 
-    def undo_points(self, points: Tensor) -> Tensor:
-        """Tensor[..., 2] (x, y) on the canvas -> Tensor[..., 2] on the original, not clipped."""
-        x, y = points.unbind(-1)
-        return torch.stack(((x - self.pad_x) / self.scale_x, (y - self.pad_y) / self.scale_y), -1)
+    def undo_points(self, points: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
+        """[..., 2] (x, y) on the canvas -> [..., 2] on the original, not clipped."""
+        pad = np.array([self.pad_x, self.pad_y], points.dtype)
+        undone: NDArray[np.floating[Any]] = (points - pad) / np.array(
+            [self.scale_x, self.scale_y], points.dtype
+        )
+        return undone
 
 
 def letterbox(
@@ -361,7 +345,7 @@ def center_crop(
     size: int,
     fraction: float,
     *,
-    interpolation: Literal["bilinear", "bicubic"] = "bilinear",
+    interpolation: Interpolation = "bilinear",
 ) -> Pixels:
     """The centre square of `fraction` of the shorter side (0 < fraction <= 1), resized to [size, size, 3].
 

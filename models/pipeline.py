@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol, Self
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from models.errors import ParameterInvalid
+from models.errors import ParameterInvalid, WeightsError
 
 if TYPE_CHECKING:  # the process that verifies weights and starts the workers needs neither
     from torch import nn
@@ -175,17 +176,26 @@ def eager(module: nn.Module, *inputs: NDArray[Any]) -> tuple[NDArray[Any], ...]:
     return tuple(one.numpy() for one in ((outputs,) if isinstance(outputs, torch.Tensor) else outputs))
 
 
-@dataclass(frozen=True, slots=True)
+Build = Callable[[], "nn.Module"]
+"""Builds a network; imports torch."""
+
+
+@dataclass(frozen=True)
 class Stage:
     """A small network that a pipeline's `postprocess` calls itself, on a number of items that varies.
 
     Attributes:
-        module: float32 Tensor[M, *shape] -> tuple of Tensors whose first dimension is M.
+        build: of `module`.
         shape: of one item.
     """
 
-    module: nn.Module
+    build: Build
     shape: tuple[int, ...]
+
+    @cached_property
+    def module(self) -> nn.Module:
+        """float32 Tensor[M, *shape] -> tuple of Tensors whose first dimension is M; in eval mode."""
+        return self.build().eval().requires_grad_(False)
 
     def run(self, items: NDArray[Any]) -> tuple[NDArray[Any], ...]:
         """The module as it is, where no executor has compiled it."""
@@ -215,16 +225,14 @@ class Pipeline(ABC):
 
     Attributes:
         card: its public card.
-        module: takes as many Tensors as an item has inputs, each [N, ...]; the image is uint8 Tensor[N, H, W,
-            3], RGB, 0..255, which the module normalises itself (so one upload per batch is bytes, and the
-            arithmetic is the device's). Returns a Tensor or a tuple of Tensors whose first dimension is N. It
-            is in eval mode and float32; an executor may change its precision.
+        build: of `module`.
         shapes: of the image inputs, to warm up before the model is ready.
         min_side: shortest side in pixels that a decoder may reduce an image to; None: full resolution.
         exportable: whether the module has no Python branching on data, so that it can be traced, exported and
             captured. One that is not runs as plain Torch.
         dynamic_size: whether a trace made with one size of image is right for every other.
         stages: small networks by name that `postprocess` calls itself; see `with_stages`.
+        explainable: whether it has an `explainer`.
         takes_pixels: whether the network's input is a plain image of one fixed size, so that `prepare_tensor`
             may be called.
         smallest_face: of a face detector: the smallest face that it finds, as a share of the longer side of
@@ -246,12 +254,13 @@ class Pipeline(ABC):
     """
 
     card: Card
-    module: nn.Module
+    build: Build
     shapes: Sequence[tuple[int, int, int]]
     min_side: int | None = None
     exportable: bool = True
     dynamic_size: bool = False
     stages: Mapping[str, Stage] = MappingProxyType({})
+    explainable: bool = False
     takes_pixels: bool = False
     smallest_face: float = 0.0
     face_tiles: int = 1
@@ -265,9 +274,26 @@ class Pipeline(ABC):
     stage_precisions: Sequence[str] = ()
     quantized: Path | None = None
 
+    @cached_property
+    def module(self) -> nn.Module:
+        """The network, built at its first use, which is when torch is imported.
+
+        It takes as many Tensors as an item has inputs, each [N, ...]; the image is uint8 Tensor[N, H, W, 3],
+        RGB, 0..255, which it normalises itself (so one upload per batch is bytes, and the arithmetic is the
+        device's). It returns a Tensor or a tuple of Tensors whose first dimension is N. It is in eval mode
+        and float32; an executor may change its precision.
+
+        Raises:
+            WeightsError: the weights do not fit it; names the model.
+        """
+        try:
+            return self.build().eval().requires_grad_(False)
+        except WeightsError as error:
+            raise WeightsError(f"model {self.card.name!r}: {error}") from error
+
     @property
     def explainer(self) -> Explainer | None:
-        """Explains its answers; None: they cannot be explained."""
+        """Explains its answers, by torch; None: they cannot be explained."""
         return None
 
     @property

@@ -22,17 +22,17 @@ from models.weights import INT8, Catalogue, Entry, Store
 Builder = Callable[[Entry, Mapping[str, Path]], Pipeline]
 
 BUILDERS: dict[str, str] = {
-    "efficientnet_lite": "models.classification.efficientnet:build",
-    "lenet5": "models.classification.lenet:build",
+    "efficientnet_lite": "models.builders.efficientnet:build",
+    "lenet5": "models.builders.lenet:build",
     "torchvision_classifier": "models.classification.torchvision:build",
-    "efficientdet": "models.detection.efficientdet:build",
-    "yolo": "models.detection.yolo:build",
+    "efficientdet": "models.builders.efficientdet:build",
+    "yolo": "models.builders.yolo:build",
     "darknet": "models.detection.darknet.network:build",
     "torchvision_rcnn": "models.detection.rcnn:build",
     "mtcnn": "models.faces.mtcnn.pipeline:build",
-    "dlib_resnet": "models.faces.dlib_resnet:build",
+    "dlib_resnet": "models.builders.dlib_resnet:build",
     "export": "models.exported.pipeline:build",
-    "style": "models.style.transfer:build",
+    "style": "models.builders.style:build",
 }
 """Builder name (as catalogues use it) -> "module:function"."""
 

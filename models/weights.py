@@ -329,8 +329,11 @@ class Store:
     def _converted(self, file: File, path: Path) -> Path:
         if not file.convert:
             return path
-        module, function = file.convert.split(":")
-        make = getattr(importlib.import_module(module), function)
+
+        def make(source: Path, target: Path) -> None:
+            module, function = file.convert.split(":")
+            getattr(importlib.import_module(module), function)(source, target)
+
         return self.derived(Path(file.path).stem + ".safetensors", path, file.converted, make)
 
     def _fetch(self, entry: Entry, file: File, target: Path) -> None:

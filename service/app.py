@@ -1,20 +1,17 @@
-"""One worker's service: settings -> runners -> tasks. Every transport works with this one object.
-
-It imports torch, which the supervisor of the workers does not need.
-"""
+"""One worker's service: settings -> runners -> tasks. Every transport works with this one object."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
-import torch
-
 from models import registry
 from models.image import Limits
 from models.weights import Store, standard_catalogue
+from service.apart import Apart
 from service.engine.aside import Aside
 from service.engine.cores import Cores
 from service.engine.engine import Answer, Engine, outcome, together
@@ -184,7 +181,11 @@ def build(settings: Settings, cores: Cores | None = None) -> Service:
     """
     device = pick_device(settings.device)
     cuda = device.startswith("cuda")
-    torch.set_num_threads(settings.thread_count(cuda))
+    os.environ["OMP_NUM_THREADS"] = str(settings.thread_count(cuda))  # for torch, if something imports it
+    if cuda:
+        import torch
+
+        torch.set_num_threads(settings.thread_count(cuda))
     telemetry.forget_dead_workers()
     metrics = Metrics()
     meter = make_meter(device, metrics) if cuda else None
@@ -209,5 +210,7 @@ def build(settings: Settings, cores: Cores | None = None) -> Service:
         )
     decoders = settings.decoder_count(cuda)
     service = Service(settings, runners, metrics, decoders=decoders, tracing=tracing, meter=meter)
+    if all(runner.executor.name == "openvino" for runner in runners):  # else torch is here already
+        service.engine.apart = Apart(settings.thread_count(cuda), settings.catalogue, settings.weights_dir)
     service.jobs = make_jobs(settings, service.engine, metrics)
     return service

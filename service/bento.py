@@ -165,7 +165,7 @@ class Lynceus:
 
     async def _start(self) -> None:
         claim(SETTINGS.device, bentoml.server_context.worker_index or 1, os.environ)
-        from service.app import build  # torch, which looks for its GPU now
+        from service.app import build  # torch, where there is a GPU
         from service.rpc.server import Server
         from service.web.app import Application
 

@@ -8,11 +8,11 @@ from typing import Any
 from pydantic import Field
 from pydantic_core import to_jsonable_python
 
-from models.classification.explain import filter_sheet
 from models.errors import StyleUnknown, echoed
 from models.image import encode
 from models.pipeline import Kind, Style
 from service.engine.engine import Engine
+from service.engine.offload import Call
 from service.tasks.task import AnswerModel, Size
 
 
@@ -128,5 +128,13 @@ async def filters(engine: Engine, name: str) -> bytes:
         ModelUnknown: it is not served.
         ParameterInvalid: it has no convolution.
     """
-    module = engine.named(name).pipeline.module
-    return await engine.offload.run(lambda _: encode(filter_sheet(module), "png"))
+    pipeline = engine.named(name).pipeline
+
+    def work(call: Call) -> bytes:
+        if engine.apart is not None:
+            return encode(engine.apart.ask(name, "filters", call), "png")
+        from models.classification.explain import filter_sheet  # torch
+
+        return encode(filter_sheet(pipeline.module), "png")
+
+    return await engine.offload.run(work)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from models.style.optimise import OptimiseOptions
+from models.style.result import OptimiseOptions
 from models.weights import COMMITTED, Entry, File, standard_catalogue
 from service import errors, settings
 from service.tasks import TASKS

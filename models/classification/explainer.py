@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from models.classification.explain import HeatMap, grad_cam
+from models.classification.explain import grad_cam
+from models.classification.maps import HeatMap, WindowMap
 from models.classification.pipeline import ClassifierPipeline
-from models.classification.windows import WindowMap, windows
+from models.classification.windows import windows
 from models.image import Image
 
 

@@ -2,75 +2,17 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
 from models.classification.result import Classification, ClassifyOptions, Label
 from models.errors import ParameterInvalid
 from models.image import Image
-from models.pipeline import Card, Explainer, Pipeline, Prepared, check_tensor
-
-
-class Classifier(nn.Module):
-    """A network with its normalisation before it and a softmax behind it.
-
-    Args:
-        network: float Tensor[N, 3, H, W] -> logits Tensor[N, C].
-        mean: per channel (RGB), or one for all, in units of the byte, 0..255.
-        scale: what is divided by after the mean is taken away, in the same units.
-
-    Attributes:
-        features: D, length of the vector that the last layer takes; None without such a layer.
-    """
-
-    mean: Tensor
-    scale: Tensor
-
-    def __init__(self, network: nn.Module, mean: Sequence[float], scale: Sequence[float]) -> None:
-        super().__init__()
-        self.network = network
-        self.features: int | None = None
-        self._kept = threading.local()  # batches of several threads may be under way
-        layers = [layer for layer in network.modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
-        if layers:
-            last = layers[-1]
-            self.features = last.in_features if isinstance(last, nn.Linear) else last.in_channels
-            last.register_forward_pre_hook(self._keep)
-        self.register_buffer(
-            "mean", torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1), persistent=False
-        )
-        self.register_buffer(
-            "scale", torch.tensor(scale, dtype=torch.float32).view(1, -1, 1, 1), persistent=False
-        )
-
-    def normalise(self, images: Tensor) -> Tensor:
-        """uint8 Tensor[N, H, W, 3], RGB -> float Tensor[N, 3, H, W] as the network was trained with."""
-        return (images.permute(0, 3, 1, 2).to(self.mean.dtype) - self.mean) / self.scale
-
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """uint8 Tensor[N, H, W, 3], RGB -> probabilities Tensor[N, C] that sum to one, features Tensor[N, D].
-
-        The features are what the last layer takes, a linear one or a convolution; other networks have none.
-        """
-        kept = self._kept.__dict__
-        kept["features"] = None
-        logits: Tensor = self.network(self.normalise(images))
-        features = kept.pop("features")
-        probabilities = logits.softmax(dim=1)
-        return (probabilities,) if features is None else (probabilities, features)
-
-    def _keep(self, layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        kept = self._kept.__dict__
-        if "features" in kept:  # else the network is not called by `forward`
-            features = inputs[0]  # of a convolution a map: its mean over the places
-            kept["features"] = features if features.dim() == 2 else features.mean((2, 3))
+from models.pipeline import Build, Card, Explainer, Pipeline, Prepared, check_tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,19 +29,20 @@ class ClassifierPipeline(Pipeline):
 
     Args:
         card: the public card; its `labels` name the classes and its `input` is the crop's height and width.
-        module: uint8 Tensor[N, H, W, 3] -> probabilities and, where there are any, features.
+        build: of uint8 Tensor[N, H, W, 3] -> probabilities and, where there are any, features.
         crop: decoded image -> uint8 [H, W, 3] (or [H, W, 1]), always of one shape.
         min_side: shortest side that a decoder may reduce an image to without loss for `crop`.
         channels: of what `crop` gives.
         features: length of the features; None where the module gives none.
     """
 
+    explainable = True
     takes_pixels = True
 
     def __init__(
         self,
         card: Card,
-        module: nn.Module,
+        build: Build,
         crop: Callable[[Image], NDArray[np.uint8]],
         *,
         min_side: int | None,
@@ -109,14 +52,14 @@ class ClassifierPipeline(Pipeline):
         if card.input is None or not card.labels:
             raise ValueError("a classifier's card has a fixed input and labels")
         self.card = replace(card, features=features)
-        self.module = module.eval().requires_grad_(False)
+        self.build = build
         self.min_side = min_side
         self.shapes = ((*card.input, channels),)
         self._crop = crop
 
     @property
     def explainer(self) -> Explainer | None:
-        from models.classification.explainer import ClassifierExplainer  # it needs this module
+        from models.classification.explainer import ClassifierExplainer  # torch
 
         return ClassifierExplainer(self)
 
@@ -142,30 +85,25 @@ class ClassifierPipeline(Pipeline):
         self, outputs: tuple[NDArray[Any], ...], contexts: Sequence[ClassifyContext]
     ) -> list[Classification]:
         """Probabilities [N, C], features [N, D] -> one result a context."""
-        largest = max((context.top_k for context in contexts), default=1)
-        rows = outputs[0][: len(contexts)]
-        top = torch.from_numpy(rows).topk(largest, dim=1)
-        scores, indices = top.values.tolist(), top.indices.tolist()
         vectors: Sequence[NDArray[np.float32] | None] = [None] * len(contexts)
         if len(outputs) > 1:
             vectors = [vector.copy() for vector in outputs[1][: len(contexts)]]
         return [
-            Classification(
-                context.width,
-                context.height,
-                tuple(
-                    Label(index, self.card.labels[index], score)
-                    for index, score in zip(
-                        row_indices[: context.top_k], row_scores[: context.top_k], strict=True
-                    )
-                ),
-                row.copy(),
-                vector,
-            )
-            for context, row_indices, row_scores, row, vector in zip(
-                contexts, indices, scores, rows, vectors, strict=True
-            )
+            Classification(context.width, context.height, self._top(row, context.top_k), row.copy(), vector)
+            for context, row, vector in zip(contexts, outputs[0][: len(contexts)], vectors, strict=True)
         ]
+
+    def _top(self, row: NDArray[np.float32], count: int) -> tuple[Label, ...]:
+        """The `count` likeliest classes, by falling score and then by index."""
+        indices = (
+            np.arange(len(row)) if count == len(row) else np.sort(np.argpartition(-row, count - 1)[:count])
+        )
+        indices = indices[np.argsort(-row[indices], kind="stable")]
+        names = self.card.labels
+        return tuple(
+            Label(index, names[index], score)
+            for index, score in zip(indices.tolist(), row[indices].tolist(), strict=True)
+        )
 
     def _context(self, width: int, height: int, options: ClassifyOptions | None) -> ClassifyContext:
         if options is None:

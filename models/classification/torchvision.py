@@ -20,7 +20,8 @@ import torchvision
 from torch import nn
 
 from models.checkpoint import load_state, read_labels, read_state
-from models.classification.pipeline import Classifier, ClassifierPipeline
+from models.classification.classifier import Classifier
+from models.classification.pipeline import ClassifierPipeline
 from models.errors import WeightsError
 from models.image import Image, Pixels, center_crop, resize
 from models.options import read_options
@@ -73,7 +74,7 @@ def build(entry: Entry, files: Mapping[str, Path]) -> ClassifierPipeline:
         crop_fraction=fraction,
     )
     crop = partial(preset_crop, size=size, resized=resized, interpolation=transforms.interpolation.value)
-    return ClassifierPipeline(card, module, crop, min_side=resized, features=module.features)
+    return ClassifierPipeline(card, lambda: module, crop, min_side=resized, features=module.features)
 
 
 def preset_crop(

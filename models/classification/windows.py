@@ -19,21 +19,21 @@ same rank: on real images the logarithms of the two correlate by 0.8 to 0.95.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torchvision.models import VGG, AlexNet, DenseNet, GoogLeNet, Inception3, MobileNetV2, ResNet
 
 from models.boxes import batched_nms
+from models.classification.classifier import Classifier
+from models.classification.digits import light_ink
 from models.classification.efficientnet import EfficientNetLite
-from models.classification.explain import find_label
-from models.classification.lenet import LeNet5, light_ink
-from models.classification.pipeline import Classifier, ClassifierPipeline
+from models.classification.lenet import LeNet5
+from models.classification.maps import WindowMap, find_label
+from models.classification.pipeline import ClassifierPipeline
 from models.detection.result import Detection
 from models.errors import ParameterInvalid
 from models.image import Image, resize
@@ -43,27 +43,6 @@ MAX_PIXELS = 1_250_000
 
 MEMORY = 300 * MAX_PIXELS
 """Bytes that a call of EfficientNet-Lite0 may take: 190 to 290 were measured for each pixel."""
-
-
-@dataclass(frozen=True, slots=True)
-class WindowMap:
-    """One label's scores over an image.
-
-    Attributes:
-        index, label: the class looked for.
-        scores: float32 [gh, gw], the class's probability in each window.
-        step: x, y distance of neighbouring windows, in pixels of the upright original.
-        window: width, height of a window, in the same pixels; window (row, column) begins at
-            (column * step[0], row * step[1]).
-        boxes: the windows over the threshold that survive non-maximum suppression, by falling score.
-    """
-
-    index: int
-    label: str
-    scores: NDArray[np.float32]
-    step: tuple[float, float]
-    window: tuple[float, float]
-    boxes: tuple[Detection, ...]
 
 
 class LinearAsConvolution(nn.Module):
@@ -222,18 +201,20 @@ def windows(
         maps = torch.cat([slid(one)[:, index] for one in images.split(1)]).float().cpu()
     # [shift y, shift x, row, column] -> rows and columns at the finer stride
     finer = maps.unflatten(0, (len(shifts), len(shifts))).permute(2, 0, 3, 1)
-    scores = finer.reshape((rows + 1) * len(shifts), (columns + 1) * len(shifts))
+    scores = finer.reshape((rows + 1) * len(shifts), (columns + 1) * len(shifts)).numpy()
 
     unit = image.width / canvas.shape[1], image.height / canvas.shape[0]
-    found, (y, x) = scores[scores >= score_threshold], (scores >= score_threshold).nonzero(as_tuple=True)
-    corners = torch.stack([x, y, x, y], 1) * step + torch.tensor([0, 0, slid.size, slid.size])
-    boxes = corners * torch.tensor([*unit, *unit], dtype=torch.float64)
-    kept = batched_nms(boxes, found, torch.zeros(len(found), dtype=torch.int64), iou_threshold)
+    y, x = (scores >= score_threshold).nonzero()
+    found = scores[y, x]
+    boxes = (np.stack([x, y, x, y], 1) * step + np.array([0, 0, slid.size, slid.size])) * np.array(
+        [*unit, *unit]
+    )
+    kept = batched_nms(boxes, found, np.zeros(len(found), np.int64), iou_threshold)
     name = pipeline.card.labels[index]
     return WindowMap(
         index,
         name,
-        scores.numpy(),
+        scores,
         (step * unit[0], step * unit[1]),
         (slid.size * unit[0], slid.size * unit[1]),
         tuple(

@@ -8,25 +8,19 @@ file whose batch norms are folded into its convolutions; `convert` reads it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.backbones.efficientnet_lite import MEAN, PYRAMID_CHANNELS, SCALE, Backbone, ConvNorm
-from models.checkpoint import load_state, read_labels, read_state, require_files
-from models.detection.pipeline import DetectorOptions, DetectorPipeline
+from models.boxes import CANDIDATES
+from models.checkpoint import load_state, read_state
+from models.detection.coco import IDS
 from models.detection.tflite import Convolution, read_convolutions
 from models.errors import WeightsError
-from models.options import check_range, read_options
-from models.pipeline import Kind
-
-if TYPE_CHECKING:
-    from models.weights import Entry
 
 CHANNELS = 64
 CELLS = 3
@@ -36,11 +30,7 @@ OCTAVES = (1.0, 2 ** (1 / 3), 2 ** (2 / 3))
 ASPECTS = (1.0, 2.0, 0.5)  # width / height
 SHAPES = len(OCTAVES) * len(ASPECTS)  # anchors of a cell
 ANCHOR_SCALE = 3.0  # an anchor's side in strides, at the first octave
-CANDIDATES = 1000
-MULTIPLE = 64  # of the canvas's side
-_UNUSED = "???"  # label of an id that COCO does not use
 _MAX_LOG_SIZE = 8.0  # of a box in anchors: e ** 8 is beyond any canvas
-IDS = 90  # COCO's, of which 80 are in use
 
 
 class Node(nn.Module):
@@ -317,39 +307,6 @@ def _fill(module: nn.Module, layer: Convolution) -> None:
         raise ValueError(f"a bias for {convolution}")
 
 
-@dataclass(frozen=True, slots=True)
-class EfficientDetOptions(DetectorOptions):
-    """Options of the builder, besides those of all detectors.
-
-    Attributes:
-        size: of the canvas, pixels, a multiple of 64 from 192 to 1536. An image lies on a square of this
-            side, or on a wide or a high canvas of about the same area: whichever shows it largest.
-
-    Raises:
-        ValueError: a value out of its range.
-    """
-
-    score_threshold: float = 0.35
-    size: int = 448
-
-    def __post_init__(self) -> None:
-        DetectorOptions.__post_init__(self)
-        check_range("size", self.size, 192, 1536)
-        if self.size % MULTIPLE:
-            below = self.size - self.size % MULTIPLE
-            near = f"{below} and {below + MULTIPLE}"
-            raise ValueError(
-                f"options.size is {self.size}, no multiple of {MULTIPLE}; the nearest are {near}"
-            )
-
-    @property
-    def canvases(self) -> tuple[tuple[int, int], ...]:
-        """Heights and widths: square, wide and high."""
-        less = self.size - MULTIPLE
-        # 384 x 576 takes a CPU less time than 384 x 512: rows of a power of two share places of its caches
-        return (self.size, self.size), (less, self.size + 2 * MULTIPLE), (self.size + MULTIPLE, less)
-
-
 def load(path: Path, ids: Sequence[int] = range(IDS)) -> EfficientDet:
     """Reads what `convert` wrote: float32, in eval mode.
 
@@ -366,43 +323,3 @@ def load(path: Path, ids: Sequence[int] = range(IDS)) -> EfficientDet:
         if name in state and len(state[name]) == SHAPES * IDS:
             state[name] = state[name][rows]
     return load_state(EfficientDet(len(ids)), state, path.name)
-
-
-def build(entry: Entry, files: Mapping[str, Path]) -> DetectorPipeline:
-    """The builder ``efficientdet``; options as in `EfficientDetOptions`.
-
-    Files:
-        weights: the TensorFlow Lite file as converted by `convert`, which the catalogue names.
-        labels: a class name a line, ``???`` for the ids that are not in use.
-
-    Raises:
-        WeightsError: a file is missing or is not what it should be, or an option is wrong.
-    """
-    require_files(files, ("weights", "labels"), "an EfficientDet")
-    options = read_options(EfficientDetOptions, entry.options)
-    names = read_labels(files["labels"])
-    if len(names) != IDS:
-        raise WeightsError(f"{files['labels'].name}: {len(names)} labels, but the network has {IDS} classes")
-    used = [index for index, name in enumerate(names) if name != _UNUSED]
-    network = load(files["weights"], used)
-    square, *others = options.canvases
-    card = entry.card(
-        Kind.DETECT,
-        labels=[names[index] for index in used],
-        input=square,
-        details={
-            "architecture": "EfficientDet-Lite0",
-            "canvases": options.canvases,
-            "candidates": CANDIDATES,
-        },
-    )
-    pipeline = DetectorPipeline(
-        card,
-        Detector(network),
-        score_threshold=options.score_threshold,
-        iou_threshold=options.iou_threshold,
-        fill=int(MEAN),
-        canvases=others,
-    )
-    pipeline.dynamic_size = True
-    return pipeline

@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
 from models import boxes as box_ops
 from models.detection.result import Detection, Detections, DetectOptions
 from models.errors import ECHO, ParameterInvalid
 from models.image import Image, Letterbox, Pixels, letterbox
 from models.options import check_range
-from models.pipeline import Card, Pipeline, Prepared, check_tensor
+from models.pipeline import Build, Card, Pipeline, Prepared, check_tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +55,7 @@ class DetectorPipeline(Pipeline):
 
     Args:
         card: the public card; its `labels` name the classes and its `input` is the canvas's height and width.
-        module: uint8 Tensor[N, H, W, 3], RGB -> boxes Tensor[N, A, 4] (xyxy, canvas pixels), scores
+        build: of uint8 Tensor[N, H, W, 3], RGB -> boxes Tensor[N, A, 4] (xyxy, canvas pixels), scores
             Tensor[N, A, C], 0 to 1.
         score_threshold: the default, 0 to 1.
         iou_threshold: the default, 0 to 1.
@@ -70,7 +69,7 @@ class DetectorPipeline(Pipeline):
     def __init__(
         self,
         card: Card,
-        module: nn.Module,
+        build: Build,
         *,
         score_threshold: float = 0.25,
         iou_threshold: float = 0.5,
@@ -80,7 +79,7 @@ class DetectorPipeline(Pipeline):
         if card.input is None or not card.labels:
             raise ValueError("a detector's card has a fixed input and labels")
         self.card = card
-        self.module = module.eval().requires_grad_(False)
+        self.build = build
         self.height, self.width = card.input
         self.canvases = (card.input, *canvases)
         self.shapes = tuple((height, width, 3) for height, width in self.canvases)
@@ -120,45 +119,46 @@ class DetectorPipeline(Pipeline):
         self, outputs: tuple[NDArray[Any], ...], contexts: Sequence[DetectContext]
     ) -> list[Detections]:
         """Boxes [N, A, 4], scores [N, A, C] -> one result a context, each with its own limits."""
-        boxes, scores = (torch.from_numpy(one[: len(contexts)]) for one in outputs[:2])
-        device = boxes.device
-
-        def per_image(values: list[float]) -> Tensor:
-            return torch.tensor(values, dtype=torch.float64, device=device)
-
         selection = box_ops.select(
-            boxes,
-            scores,
-            score_threshold=per_image([context.score_threshold for context in contexts]),
-            iou_threshold=per_image([context.iou_threshold for context in contexts]),
-            max_detections=torch.tensor([context.max_detections for context in contexts], device=device),
-            classes=self._wanted(contexts, scores.shape[2], device),
+            outputs[0][: len(contexts)],
+            outputs[1][: len(contexts)],
+            score_threshold=np.array([context.score_threshold for context in contexts]),
+            iou_threshold=np.array([context.iou_threshold for context in contexts]),
+            max_detections=np.array([context.max_detections for context in contexts], np.int64),
+            classes=self._wanted(contexts, outputs[1].shape[2]),
         )
-        rows = torch.cat(
-            (selection.boxes, torch.stack((selection.scores, selection.classes, selection.images), dim=1)),
-            dim=1,
-        )
-        owners = rows[:, 6]
-        return [self._result(context, rows[owners == index]) for index, context in enumerate(contexts)]
-
-    def _result(self, context: DetectContext, rows: Tensor) -> Detections:
-        geometry = context.geometry
-        boxes = geometry.undo_boxes(rows[:, :4])
-        inside = box_ops.area(boxes) > 0  # what lay in the margin has nothing left
-        items = tuple(
-            Detection(int(kind), self.card.labels[int(kind)], score, (x1, y1, x2, y2))
-            for (x1, y1, x2, y2), (score, kind) in zip(
-                boxes[inside].tolist(), rows[inside, 4:6].tolist(), strict=True
+        ends = np.searchsorted(selection.images, np.arange(len(contexts) + 1))
+        return [
+            self._result(
+                context, selection.boxes[start:end], selection.scores[start:end], selection.classes[start:end]
             )
+            for context, (start, end) in zip(contexts, pairwise(ends), strict=True)
+        ]
+
+    def _result(
+        self,
+        context: DetectContext,
+        found: NDArray[np.float32],
+        scores: NDArray[np.float32],
+        kinds: NDArray[np.int64],
+    ) -> Detections:
+        geometry = context.geometry
+        boxes = geometry.undo_boxes(found)
+        inside = box_ops.area(boxes) > 0  # what lay in the margin has nothing left
+        rows = zip(boxes[inside].tolist(), scores[inside].tolist(), kinds[inside].tolist(), strict=True)
+        items = tuple(
+            Detection(kind, self.card.labels[kind], score, (x1, y1, x2, y2))
+            for (x1, y1, x2, y2), score, kind in rows
         )
         return Detections(geometry.width, geometry.height, items)
 
-    def _wanted(self, contexts: Sequence[DetectContext], classes: int, device: torch.device) -> Tensor | None:
+    def _wanted(self, contexts: Sequence[DetectContext], classes: int) -> NDArray[np.bool_] | None:
         if all(context.classes is None for context in contexts):
             return None
-        everything = range(classes)
-        wanted = [set(everything if context.classes is None else context.classes) for context in contexts]
-        return torch.tensor([[index in row for index in everything] for row in wanted], device=device)
+        wanted = np.zeros((len(contexts), classes), np.bool_)
+        for row, context in zip(wanted, contexts, strict=True):
+            row[slice(None) if context.classes is None else list(context.classes)] = True
+        return wanted
 
     def _context(self, options: DetectOptions | None) -> Callable[[Letterbox], DetectContext]:
         """Checks the options before any pixel is moved; what is left to give is the geometry."""

@@ -19,6 +19,7 @@ from torchvision.models import detection
 from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import clip_boxes_to_image
 
+from models.boxes import CANDIDATES
 from models.checkpoint import load_state, read_labels, read_state
 from models.detection.pipeline import DetectorOptions, DetectorPipeline
 from models.options import check_range, read_options
@@ -33,7 +34,6 @@ ARCHITECTURES: Final = {
     "fasterrcnn_resnet50_fpn": 1088,
     "fasterrcnn_resnet50_fpn_v2": 1088,
 }
-CANDIDATES: Final = 1000
 _MIN_SIDE = 1e-2  # `RoIHeads.postprocess_detections` drops smaller boxes
 
 
@@ -162,7 +162,7 @@ def build(entry: Entry, files: Mapping[str, Path]) -> RCNNPipeline:
     )
     return RCNNPipeline(
         card,
-        FasterRCNN(network, columns),
+        lambda: FasterRCNN(network, columns),
         score_threshold=options.score_threshold,
         iou_threshold=options.iou_threshold,
     )

@@ -7,13 +7,10 @@ with depthwise separable convolutions. The weights are made by `models/training/
 
 from __future__ import annotations
 
-import json
 import math
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -21,59 +18,8 @@ from torch import Tensor, nn
 from torchvision.ops import box_convert
 
 from models.backbones.efficientnet_lite import MEAN, PYRAMID_CHANNELS, SCALE, Backbone
-from models.checkpoint import load_state, read_metadata, read_state
-from models.detection.pipeline import DetectorOptions, DetectorPipeline
-from models.errors import WeightsError
-from models.options import read_options
-from models.pipeline import Kind
-
-if TYPE_CHECKING:
-    from models.weights import Entry
-
-STRIDES = (8, 16, 32)
-
-
-@dataclass(frozen=True)
-class YoloConfig:
-    """The configuration of a network, stored with its weights.
-
-    Attributes:
-        labels: class names by index.
-        anchors: per stride its shapes, (width, height) in canvas pixels.
-        size: height and width of the canvas, a multiple of 32.
-        channels: of the pyramid.
-    """
-
-    labels: tuple[str, ...]
-    anchors: tuple[tuple[tuple[float, float], ...], ...]
-    size: int = 320
-    channels: int = 128
-
-    def __post_init__(self) -> None:
-        if (
-            not self.labels
-            or len(self.anchors) != len(STRIDES)
-            or len({len(row) for row in self.anchors}) != 1
-        ):
-            raise ValueError("a YOLO needs labels and equally many anchors for each of its three strides")
-        if self.size < STRIDES[-1] or self.size % STRIDES[-1]:
-            raise ValueError(f"size must be a multiple of {STRIDES[-1]}")
-
-    @classmethod
-    def of(cls, raw: Mapping[str, Any]) -> YoloConfig:
-        """From the JSON object that `dump` wrote.
-
-        Raises:
-            KeyError, TypeError, ValueError: it is none.
-        """
-        anchors = tuple(tuple((float(w), float(h)) for w, h in row) for row in raw["anchors"])
-        return cls(tuple(raw["labels"]), anchors, int(raw["size"]), int(raw["channels"]))
-
-    def dump(self) -> str:
-        """As JSON."""
-        return json.dumps(
-            {"labels": self.labels, "anchors": self.anchors, "size": self.size, "channels": self.channels}
-        )
+from models.checkpoint import load_state, read_state
+from models.detection.yolo_config import STRIDES, YoloConfig, read_config
 
 
 class Conv(nn.Sequential):
@@ -220,31 +166,4 @@ def load(path: Path) -> Yolo:
     """
     # the weights that this project published have an older name of the backbone
     state = {re.sub(r"^trunk\.", "backbone.", name): tensor for name, tensor in read_state(path).items()}
-    raw = read_metadata(path, "config")
-    try:
-        network = Yolo(YoloConfig.of(raw))
-    except (KeyError, TypeError, ValueError) as error:
-        raise WeightsError(f"{path.name} has no configuration of a YOLO: {error}") from error
-    return load_state(network, state, path.name)
-
-
-def build(entry: Entry, files: Mapping[str, Path]) -> DetectorPipeline:
-    """The builder ``yolo``; options as in `DetectorOptions`.
-
-    Raises:
-        WeightsError: `load`'s, or a wrong option.
-    """
-    options = read_options(DetectorOptions, entry.options)
-    network = load(files["weights"])
-    card = entry.card(
-        Kind.DETECT,
-        labels=network.config.labels,
-        input=(network.config.size, network.config.size),
-        details={"architecture": "YOLO on EfficientNet-Lite0"},
-    )
-    return DetectorPipeline(
-        card,
-        Detector(network),
-        score_threshold=options.score_threshold,
-        iou_threshold=options.iou_threshold,
-    )
+    return load_state(Yolo(read_config(path)), state, path.name)

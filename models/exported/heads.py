@@ -9,19 +9,37 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
-import torch
-from torch import Tensor
-from torchvision.ops import box_convert
+import numpy as np
+from numpy.typing import NDArray
 
+from models.boxes import CANDIDATES
 from models.exported.options import ExportedDetectorOptions
 
 Shape = tuple[int | None, ...]
 """Of an output, without the batch; None where it varies."""
 
-CANDIDATES = 1000
-"""Boxes of an image that go on, the best by their best class."""
+Floats = NDArray[np.floating[Any]]
+
+
+def corners(boxes: Floats) -> Floats:
+    """[..., 4]: x, y of the centre, width, height -> xyxy."""
+    half = boxes[..., 2:] / 2
+    return np.concatenate((boxes[..., :2] - half, boxes[..., :2] + half), -1)
+
+
+def sigmoid(logits: Floats) -> Floats:
+    """Elementwise; the exponential does not overflow."""
+    odds: Floats = 1 / (1 + np.exp(-logits.clip(-80, 80)))
+    return odds
+
+
+def softmax(logits: Floats) -> Floats:
+    """Over the last dimension."""
+    powers = np.exp(logits - logits.max(-1, keepdims=True))
+    shares: Floats = powers / powers.sum(-1, keepdims=True)
+    return shares
 
 
 class Head(ABC):
@@ -60,8 +78,8 @@ class Head(ABC):
         """Whether it can read outputs of these shapes, in their order."""
 
     @abstractmethod
-    def read(self, outputs: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Outputs -> boxes Tensor[N, A, 4], xyxy in the head's units, scores Tensor[N, A, classes], 0..1.
+    def read(self, outputs: Sequence[Floats]) -> tuple[Floats, Floats]:
+        """Outputs -> boxes [N, A, 4], xyxy in the head's units, scores [N, A, classes], 0..1.
 
         A score of -1 is none.
         """
@@ -70,26 +88,25 @@ class Head(ABC):
         """Which outputs of a file it reads, in its order, where the catalogue does not say; the first one."""
         return (0,)
 
-    def decode(self, outputs: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Outputs -> float32 boxes Tensor[N, K, 4], xyxy in input pixels, scores Tensor[N, K, classes].
+    def decode(self, outputs: Sequence[Floats]) -> tuple[Floats, Floats]:
+        """Outputs -> float32 boxes [N, K, 4], xyxy in input pixels, scores [N, K, classes].
 
-        K is at most `CANDIDATES`: the boxes whose best class scores highest.
+        K is at most `models.boxes.CANDIDATES`: the boxes whose best class scores highest.
         """
-        boxes, scores = self.read([output.float() for output in outputs])
+        boxes, scores = self.read([output.astype(np.float32, copy=False) for output in outputs])
         if boxes.shape[1] > CANDIDATES:
-            best = scores.amax(2).topk(CANDIDATES, dim=1).indices
-            boxes = boxes.gather(1, best[..., None].expand(-1, -1, 4))
-            scores = scores.gather(1, best[..., None].expand(-1, -1, scores.shape[2]))
+            best = np.argpartition(-scores.max(2), CANDIDATES - 1, axis=1)[:, :CANDIDATES, None]
+            boxes, scores = np.take_along_axis(boxes, best, 1), np.take_along_axis(scores, best, 1)
         if self._normalized:
-            boxes = boxes * boxes.new_tensor([self.width, self.height, self.width, self.height])
+            boxes = boxes * np.array([self.width, self.height, self.width, self.height], np.float32)
         return boxes, scores
 
-    def _scores(self, logits: Tensor) -> Tensor:
-        """Tensor[..., logits] -> scores Tensor[..., classes]."""
+    def _scores(self, logits: Floats) -> Floats:
+        """[..., logits] -> scores [..., classes]."""
         if self._activation == "softmax":
-            logits = logits.softmax(-1)
+            logits = softmax(logits)
         elif self._activation == "sigmoid":
-            logits = logits.sigmoid()
+            logits = sigmoid(logits)
         first = 1 if self._background == "first" else 0
         return logits[..., first : first + self.classes]
 
@@ -104,9 +121,9 @@ class YoloV5(Head):
     def fits(self, shapes: Sequence[Shape]) -> bool:
         return len(shapes[0]) == 2 and shapes[0][1] == 5 + self.logits
 
-    def read(self, outputs: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    def read(self, outputs: Sequence[Floats]) -> tuple[Floats, Floats]:
         rows = outputs[0]
-        return box_convert(rows[..., :4], "cxcywh", "xyxy"), self._scores(rows[..., 5:]) * rows[..., 4:5]
+        return corners(rows[..., :4]), self._scores(rows[..., 5:]) * rows[..., 4:5]
 
 
 class YoloV8(Head):
@@ -119,9 +136,9 @@ class YoloV8(Head):
     def fits(self, shapes: Sequence[Shape]) -> bool:
         return len(shapes[0]) == 2 and shapes[0][0] == 4 + self.logits
 
-    def read(self, outputs: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        rows = outputs[0].transpose(1, 2)
-        return box_convert(rows[..., :4], "cxcywh", "xyxy"), self._scores(rows[..., 4:])
+    def read(self, outputs: Sequence[Floats]) -> tuple[Floats, Floats]:
+        rows = outputs[0].transpose(0, 2, 1)
+        return corners(rows[..., :4]), self._scores(rows[..., 4:])
 
 
 class EndToEnd(Head):
@@ -136,13 +153,13 @@ class EndToEnd(Head):
     def fits(self, shapes: Sequence[Shape]) -> bool:
         return len(shapes[0]) == 2 and shapes[0][1] == 6
 
-    def read(self, outputs: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    def read(self, outputs: Sequence[Floats]) -> tuple[Floats, Floats]:
         rows = outputs[0]
-        kinds = rows[..., 5].round().long()
+        kinds = np.nan_to_num(rows[..., 5], nan=-1).round().clip(-1, self.classes).astype(np.int64)
         known = (kinds >= 0) & (kinds < self.classes)
-        best = torch.where(known, rows[..., 4], -1.0)
-        scores = rows.new_full((*rows.shape[:2], self.classes), -1.0)  # under every threshold, also 0
-        scores.scatter_(2, kinds.clamp(0, self.classes - 1)[..., None], best[..., None])
+        best = np.where(known, rows[..., 4], np.float32(-1))
+        scores = np.full((*rows.shape[:2], self.classes), -1, np.float32)  # under every threshold, also 0
+        np.put_along_axis(scores, kinds.clip(0, self.classes - 1)[..., None], best[..., None], 2)
         return rows[..., :4], scores
 
 
@@ -167,21 +184,17 @@ class YoloX(Head):
         shape = shapes[0]
         return len(shape) == 2 and shape[1] == 5 + self.logits and self._strides(shape[0]) is not None
 
-    def read(self, outputs: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    def read(self, outputs: Sequence[Floats]) -> tuple[Floats, Floats]:
         rows = outputs[0]
         cells, sizes = [], []
         for stride in self._strides(rows.shape[1]) or ():
-            y, x = torch.meshgrid(
-                torch.arange(self.height // stride, device=rows.device),
-                torch.arange(self.width // stride, device=rows.device),
-                indexing="ij",
-            )
-            cells.append(torch.stack((x, y), -1).view(-1, 2))
-            sizes.append(torch.full((x.numel(), 1), stride, device=rows.device))
-        stride_of = torch.cat(sizes)
-        centres = (rows[..., :2] + torch.cat(cells)) * stride_of
-        extents = rows[..., 2:4].clamp(max=10.0).exp() * stride_of  # an untrained one must not be infinite
-        boxes = box_convert(torch.cat((centres, extents), -1), "cxcywh", "xyxy")
+            y, x = np.indices((self.height // stride, self.width // stride), np.float32).reshape(2, -1)
+            cells.append(np.stack((x, y), 1))
+            sizes.append(np.full((x.size, 1), stride, np.float32))
+        stride_of = np.concatenate(sizes)
+        centres = (rows[..., :2] + np.concatenate(cells)) * stride_of
+        extents = np.exp(np.minimum(rows[..., 2:4], 10)) * stride_of  # an untrained one must not be infinite
+        boxes = corners(np.concatenate((centres, extents), -1))
         return boxes, self._scores(rows[..., 5:]) * rows[..., 4:5]
 
 
@@ -209,12 +222,12 @@ class Pair(Head):
             and shapes[1][1] == self.logits
         )
 
-    def read(self, outputs: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    def read(self, outputs: Sequence[Floats]) -> tuple[Floats, Floats]:
         boxes = outputs[0]
         if self._corners == "yxyx":
             boxes = boxes[..., [1, 0, 3, 2]]
         elif self._corners == "cxcywh":
-            boxes = box_convert(boxes, "cxcywh", "xyxy")
+            boxes = corners(boxes)
         return boxes, self._scores(outputs[1])
 
 
@@ -257,10 +270,10 @@ class RtDetr(Detr):
             return len(shapes[0]) == 2 and shapes[0][1] == 4 + self.logits
         return super().fits(shapes)
 
-    def read(self, outputs: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    def read(self, outputs: Sequence[Floats]) -> tuple[Floats, Floats]:
         if len(outputs) == 1:
             rows = outputs[0]
-            return box_convert(rows[..., :4], "cxcywh", "xyxy"), rows[..., 4 : 4 + self.classes]
+            return corners(rows[..., :4]), rows[..., 4 : 4 + self.classes]
         return super().read(outputs)
 
 

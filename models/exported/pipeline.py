@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from models.checkpoint import read_labels
 from models.classification.pipeline import ClassifierPipeline, ClassifyContext
@@ -20,7 +18,7 @@ from models.detection.pipeline import DetectContext, DetectorPipeline
 from models.detection.result import Detections
 from models.errors import WeightsError
 from models.exported.fit import fit, min_side
-from models.exported.heads import HEADS, Head
+from models.exported.heads import HEADS, Head, softmax
 from models.exported.input import Input, Outputs, resolve, shown
 from models.exported.module import ExportedModule
 from models.exported.network import Network
@@ -75,22 +73,21 @@ class ExportedClassifier(ClassifierPipeline):
         softmax: bool,
         **options: Any,
     ) -> None:
-        super().__init__(card, module, crop, **options)
+        super().__init__(card, lambda: module, crop, **options)
         self._reads, self._softmax = reads, softmax
+
+    explainable = False  # a graph has no layers to look at
 
     @property
     def explainer(self) -> None:
-        """A graph has no layers to look at."""
         return None
 
     def postprocess(
         self, outputs: tuple[NDArray[Any], ...], contexts: Sequence[ClassifyContext]
     ) -> list[Classification]:
         """The network's outputs -> one result a context."""
-        scores, *features = (torch.from_numpy(outputs[index]).flatten(1).float() for index in self._reads)
-        if self._softmax:
-            scores = scores.softmax(1)
-        return super().postprocess((scores.numpy(), *(one.numpy() for one in features)), contexts)
+        scores, *features = (_rows(outputs[index]) for index in self._reads)
+        return super().postprocess((softmax(scores) if self._softmax else scores, *features), contexts)
 
 
 class ExportedDetector(DetectorPipeline):
@@ -107,7 +104,7 @@ class ExportedDetector(DetectorPipeline):
         overlap = options.iou_threshold
         super().__init__(
             card,
-            module,
+            lambda: module,
             score_threshold=options.score_threshold,
             iou_threshold=overlap if overlap is not None else 0.5 if head.suppress else 1.0,
         )
@@ -122,24 +119,28 @@ class ExportedDetector(DetectorPipeline):
         self, outputs: tuple[NDArray[Any], ...], contexts: Sequence[DetectContext]
     ) -> list[Detections]:
         """The network's outputs -> one result a context."""
-        rows = [torch.from_numpy(outputs[index][: len(contexts)]) for index in self._reads]
-        boxes, scores = self._head.decode(rows)
-        return super().postprocess((boxes.numpy(), scores.numpy()), contexts)
+        rows = [outputs[index][: len(contexts)] for index in self._reads]
+        return super().postprocess(self._head.decode(rows), contexts)
 
 
 class ExportedEmbedder(EmbedderPipeline):
     """As every embedder of aligned faces."""
 
     def __init__(self, card: Card, module: ExportedModule, *, output: int, normalize: bool) -> None:
-        super().__init__(card, module)
+        super().__init__(card, lambda: module)
         self._output, self._normalize = output, normalize
 
     def postprocess(self, outputs: tuple[NDArray[Any], ...], contexts: Sequence[Any]) -> list[Embedding]:
         """The network's outputs -> one embedding a context."""
-        vectors = torch.from_numpy(outputs[self._output]).flatten(1).float()
+        vectors = _rows(outputs[self._output])
         if self._normalize:
-            vectors = nn.functional.normalize(vectors, dim=1)
-        return super().postprocess((vectors.numpy(),), contexts)
+            vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        return super().postprocess((vectors,), contexts)
+
+
+def _rows(output: NDArray[Any]) -> NDArray[np.float32]:
+    """[N, ...] -> float32 [N, D]."""
+    return output.reshape(len(output), -1).astype(np.float32, copy=False)
 
 
 def build(

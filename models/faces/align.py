@@ -8,22 +8,26 @@ the detector gives.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+from numpy.typing import NDArray
 
 from models.faces.result import Face
-from models.image import Image
+from models.image import Image, Pixels
 from models.pipeline import Template
 
+Floats = NDArray[np.float64]
+
+_WHOLE = 8
+"""An image is reduced by up to so much with the mean of all its pixels;"""
 _TAPS = 4
-"""A pixel of a reduced image is the mean of at most so many pixels along each side."""
+"""by more with the mean of so many along each side of a block."""
 
 
-def similarity(source: Tensor, target: Tensor) -> Tensor:
+def similarity(source: Floats, target: Floats) -> Floats:
     """Least-squares similarity transforms that carry `source` to `target`, without reflection.
 
     Written over the complex plane the transform is ``a z + b`` and the problem is linear, so what Umeyama
@@ -32,100 +36,98 @@ def similarity(source: Tensor, target: Tensor) -> Tensor:
     points.
 
     Args:
-        source: float Tensor[N, P, 2], P >= 2, not all of a face's points in one place (then its scale is 0).
-        target: float Tensor[P, 2] or Tensor[N, P, 2].
+        source: [N, P, 2], P >= 2, not all of a face's points in one place (then its scale is 0).
+        target: [P, 2] or [N, P, 2].
 
     Returns:
-        float Tensor[N, 2, 3]: matrices M with target ~ M @ (x, y, 1).
+        [N, 2, 3]: matrices M with target ~ M @ (x, y, 1).
     """
-    target = target.expand_as(source)
-    centre, goal = source.mean(-2, keepdim=True), target.mean(-2, keepdim=True)
-    x, y = (source - centre).unbind(-1)
-    u, v = (target - goal).unbind(-1)
-    energy = (x.square() + y.square()).sum(-1).clamp(min=torch.finfo(source.dtype).eps)
+    target = np.broadcast_to(target, source.shape)
+    centre, goal = source.mean(-2, keepdims=True), target.mean(-2, keepdims=True)
+    x, y = np.moveaxis(source - centre, -1, 0)
+    u, v = np.moveaxis(target - goal, -1, 0)
+    energy = np.maximum((x**2 + y**2).sum(-1), np.finfo(np.float64).eps)
     real, imaginary = (x * u + y * v).sum(-1) / energy, (x * v - y * u).sum(-1) / energy
-    linear = torch.stack((real, -imaginary, imaginary, real), dim=-1).view(-1, 2, 2)
-    shift = goal[:, 0] - (linear @ centre.transpose(1, 2))[..., 0]
-    return torch.cat((linear, shift[..., None]), dim=2)
+    linear = np.stack((real, -imaginary, imaginary, real), -1).reshape(-1, 2, 2)
+    shift = goal.swapaxes(1, 2) - linear @ centre.swapaxes(1, 2)
+    return np.concatenate((linear, shift), 2)
 
 
-def inverse(transforms: Tensor) -> Tensor:
-    """Inverse similarity transforms, Tensor[N, 2, 3] -> Tensor[N, 2, 3]; one without scale goes to zero."""
+def inverse(transforms: Floats) -> Floats:
+    """Inverse similarity transforms, [N, 2, 3] -> [N, 2, 3]; one without scale goes to zero."""
     linear, shift = transforms[..., :2], transforms[..., 2:]
-    energy = linear[:, 0].square().sum(-1).clamp(min=torch.finfo(transforms.dtype).tiny)
-    back = linear.transpose(1, 2) / energy[:, None, None]
-    return torch.cat((back, -back @ shift), dim=2)
+    energy = np.maximum((linear[:, 0] ** 2).sum(-1), np.finfo(np.float64).tiny)
+    back = linear.swapaxes(1, 2) / energy[:, None, None]
+    return np.concatenate((back, -back @ shift), 2)
 
 
-def chips(pixels: Tensor, landmarks: Tensor, template: Template) -> Tensor:
+def chips(pixels: Pixels, landmarks: Floats, template: Template) -> Pixels:
     """Cuts all faces out of an image, upright and of one size.
 
     What lies outside of the image is black, as dlib has it. Where the image is finer than the chip it is
-    reduced by the mean of its pixels first, so nothing aliases. Only the part around a face becomes float,
-    and only once reduced, so that an image of fifty million pixels costs no more than a small one.
+    reduced by the mean of its pixels first, so nothing aliases; only the part around a face is.
 
     Args:
-        pixels: uint8 Tensor[H, W, 3].
-        landmarks: float Tensor[N, 5, 2], (x, y) in pixels of `pixels`, in the order of `Face.landmarks`. Of a
-            image that the decoder reduced, the landmarks must be reduced likewise (`cut_faces` does).
+        pixels: uint8 [H, W, 3].
+        landmarks: [N, 5, 2], (x, y) in pixels of `pixels`, in the order of `Face.landmarks`. Of an image that
+            the decoder reduced, the landmarks must be reduced likewise (`cut_faces` does).
         template: of the embedding network.
 
     Returns:
-        uint8 Tensor[N, side, side, 3] on the device of `pixels`.
+        uint8 [N, side, side, 3].
     """
     side = template.side
-    result = torch.zeros(len(landmarks), side, side, 3, dtype=torch.uint8, device=pixels.device)
-    # in float64, and beside the image: a handful of numbers, whose values choose what is cut
-    points = landmarks.detach().to("cpu", torch.float64)
-    back = inverse(similarity(points, torch.tensor(template.landmarks, dtype=torch.float64)))
-    corners = torch.tensor(
-        [[0.0, side, 0.0, side], [0.0, 0.0, side, side], [1.0, 1.0, 1.0, 1.0]], dtype=torch.float64
-    )
-    hull = back @ corners
-    scales = back[:, :, 0].square().sum(-1).sqrt()  # image pixels per chip pixel
-    bounds = torch.cat((hull.amin(2).floor() - 2, hull.amax(2).ceil() + 3), dim=1)
-    limit = torch.tensor([pixels.shape[1], pixels.shape[0]] * 2)
-    boxes = torch.minimum(bounds.clamp(min=0), limit).long().tolist()
-    for index, ((x1, y1, x2, y2), scale) in enumerate(zip(boxes, scales.tolist(), strict=True)):
+    result = np.zeros((len(landmarks), side, side, 3), np.uint8)
+    back = inverse(similarity(np.asarray(landmarks, np.float64), np.array(template.landmarks)))
+    hull = back @ np.array([[0.0, side, 0.0, side], [0.0, 0.0, side, side], [1.0, 1.0, 1.0, 1.0]])
+    scales = np.hypot(*back[:, :, 0].T)  # image pixels per chip pixel
+    bounds = np.concatenate((np.floor(hull.min(2)) - 2, np.ceil(hull.max(2)) + 3), 1)
+    boxes = bounds.clip(0, [pixels.shape[1], pixels.shape[0]] * 2).astype(int).tolist()
+    for chip, matrix, scale, (x1, y1, x2, y2) in zip(result, back, scales.tolist(), boxes, strict=True):
         if x1 < x2 and y1 < y2:
-            result[index] = _cut(pixels[y1:y2, x1:x2], back[index], (x1, y1), scale, side)
+            _cut(pixels[y1:y2, x1:x2], matrix, (x1, y1), scale, chip)
     return result
 
 
-def _cut(part: Tensor, back: Tensor, origin: tuple[int, int], scale: float, side: int) -> Tensor:
-    """One chip from the part of an image around it; `back`, Tensor[2, 3], carries chip to image."""
-    factor = max(int(scale), 1)
+def _cut(part: Pixels, back: Floats, origin: tuple[int, int], scale: float, chip: Pixels) -> None:
+    """Fills one chip from the part of an image around it; `back`, [2, 3], carries chip to image."""
+    factor = max(math.floor(scale), 1)
     reduced = _reduce(part, factor)
-    extent = torch.tensor([reduced.shape[3], reduced.shape[2]], dtype=back.dtype) * factor
-    if not extent.all():
-        return torch.zeros(side, side, 3, dtype=torch.uint8, device=part.device)
-    # both spaces as grid_sample has them: from -1 to 1 between the outer edges
-    linear, centre = back[:, :2] * side / 2, back @ torch.tensor([side / 2, side / 2, 1.0], dtype=back.dtype)
-    centre = centre - torch.tensor(origin, dtype=back.dtype)
-    theta = torch.cat((linear, centre[:, None] - extent[:, None] / 2), dim=1) / (extent[:, None] / 2)
+    if not reduced.size:
+        return
     # what is left to reduce by is less than two, so two samples along each side of a pixel are enough
     samples = 2 if scale > 1 else 1
-    grid = F.affine_grid(theta[None].to(reduced), [1, 3, side * samples, side * samples], align_corners=False)
-    sampled = F.grid_sample(reduced, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-    if samples > 1:
-        sampled = F.avg_pool2d(sampled, samples)
-    return sampled[0].round_().to(torch.uint8).permute(1, 2, 0)
+    side = len(chip) * samples
+    # OpenCV counts from the centre of the first pixel, on either side
+    linear = back[:, :2] / (factor * samples)
+    shift = (back[:, 2] - origin) / factor + linear @ [0.5, 0.5] - 0.5
+    sampled = cv2.warpAffine(
+        reduced,
+        np.column_stack((linear, shift)),
+        (side, side),
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_CONSTANT,
+    )
+    chip[:] = (
+        sampled if samples == 1 else cv2.resize(sampled, chip.shape[1::-1], interpolation=cv2.INTER_AREA)
+    )
 
 
-def _reduce(part: Tensor, factor: int) -> Tensor:
-    """uint8 Tensor[H, W, 3] -> float32 Tensor[1, 3, H // factor, W // factor], the mean of each block.
+def _reduce(part: Pixels, factor: int) -> Pixels:
+    """uint8 [H, W, 3] -> uint8 [H // factor, W // factor, 3], the mean of each block.
 
     Of large blocks an even choice of pixels is taken; blocks that are not whole are left out.
     """
-    height, width = part.shape[0] // factor * factor, part.shape[1] // factor * factor
-    steps = [
-        round(step * (factor - 1) / max(min(factor, _TAPS) - 1, 1)) for step in range(min(factor, _TAPS))
-    ]
-    total = torch.zeros(height // factor, width // factor, 3, device=part.device)
-    for dy in steps:
-        for dx in steps:
-            total += part[dy:height:factor, dx:width:factor]
-    return total.div_(len(steps) ** 2).permute(2, 0, 1)[None].contiguous()
+    height, width = part.shape[0] // factor, part.shape[1] // factor
+    if factor == 1 or not height or not width:
+        return part[:height, :width]
+    part = part[: height * factor, : width * factor]
+    if factor > _WHOLE:
+        steps = np.round(np.arange(_TAPS) * (factor - 1) / (_TAPS - 1)).astype(int)
+        for axis, count in enumerate((height, width)):
+            part = part.take((np.arange(count)[:, None] * factor + steps).ravel(), axis)
+    reduced: Pixels = cv2.resize(part, (width, height), interpolation=cv2.INTER_AREA)
+    return reduced
 
 
 def cut_faces(image: Image, faces: Sequence[Face], template: Template) -> list[Image]:
@@ -134,7 +136,5 @@ def cut_faces(image: Image, faces: Sequence[Face], template: Template) -> list[I
         return []
     height, width = image.pixels.shape[:2]
     # the decoder may have reduced the image, the landmarks are those of the original
-    shrink = torch.tensor([width / image.width, height / image.height], dtype=torch.float64)
-    landmarks = torch.tensor([face.landmarks for face in faces], dtype=torch.float64) * shrink
-    pixels = torch.from_numpy(np.require(image.pixels, np.uint8, ["C", "W"]))
-    return [Image(chip, template.side, template.side) for chip in chips(pixels, landmarks, template).numpy()]
+    landmarks = np.array([face.landmarks for face in faces]) * [width / image.width, height / image.height]
+    return [Image(chip, template.side, template.side) for chip in chips(image.pixels, landmarks, template)]

@@ -8,55 +8,21 @@ Learning" (CVPR 2016), with half the filters.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from models.checkpoint import load_state, read_metadata, read_state
+from models.checkpoint import load_state, read_state
 from models.errors import WeightsError
 from models.faces.dlib_format import Layer, read_network
-from models.faces.embedder import EmbedderPipeline
-from models.options import check_range, read_options
-from models.pipeline import FaceSpace, Kind, Template
-from models.weights import Entry
-
-SIDE = 150
-"""Side of the crop that the network takes, pixels (see `models.faces.align`)."""
-
-PADDING = 0.25
-"""Room around the mean face on each side, in units of the face: what the network was trained with."""
-
-_LEFT_EYE = (0.121737, 0.187122, 0.265825, 0.334606, 0.260918, 0.182743)  # x of the points 36 to 41
-_RIGHT_EYE = (0.645647, 0.714428, 0.793132, 0.858516, 0.797510, 0.719335)  # 42 to 47
-_EYES_Y = (0.216423, 0.178758, 0.179852, 0.231733, 0.245099, 0.244077)  # of either eye
-MEAN_FACE = (
-    (sum(_LEFT_EYE) / 6, sum(_EYES_Y) / 6),
-    (sum(_RIGHT_EYE) / 6, sum(_EYES_Y) / 6),
-    (0.490127, 0.515625),  # tip of the nose: point 30
-    (0.254149, 0.780233),  # left corner of the mouth: point 48
-    (0.726104, 0.780233),  # right corner: point 54
-)
-"""dlib's mean of the 68-point annotation, in a unit square that reaches from the brows to the chin."""
-
-
-def template(side: int = SIDE, padding: float = PADDING) -> Template:
-    """dlib's crop: the mean face with padding around it (`get_face_chip_details` in dlib's
-    `image_transforms/interpolation.h`)."""
-    points = (np.array(MEAN_FACE, np.float32) + np.float32(padding)) / np.float32(2 * padding + 1)
-    # dlib counts from the centre of the first pixel, this project from its corner
-    points = points * np.float32(side) + np.float32(0.5)
-    return Template(side, tuple((x, y) for x, y in points.tolist()))
-
-
-TEMPLATE = template()
+from models.faces.template import SIDE
 
 WIDTHS = (32, 32, 32, 32, 64, 64, 64, 64, 128, 128, 128, 256, 256, 256, 256)
 """Channels before the first residual unit and after each of the fourteen."""
@@ -131,8 +97,12 @@ def convert(source: Path, target: Path) -> None:
     save_file({**network.state_dict(), "mean": network.mean.flatten().contiguous()}, target)
 
 
-def load_network(path: Path) -> FaceResNet:
+def load_network(path: Path, head: NDArray[np.float32] | None = None) -> FaceResNet:
     """The network with the weights that `convert` wrote.
+
+    Args:
+        path: of the file.
+        head: a projection, [D, 128]; None: there is none.
 
     Raises:
         WeightsError: the file is none of these.
@@ -141,7 +111,12 @@ def load_network(path: Path) -> FaceResNet:
     mean = tensors.pop("mean", torch.zeros(0))
     if mean.shape != (3,):
         raise WeightsError(f"{path.name} is not a converted face network: it has no mean of three channels")
-    return load_state(FaceResNet(mean.tolist()), tensors, path.name)
+    network = load_state(FaceResNet(mean.tolist()), tensors, path.name)
+    if head is not None:
+        projection = nn.Linear(head.shape[1], head.shape[0], bias=False)
+        projection.weight.data = torch.from_numpy(head)
+        network.head = projection
+    return network
 
 
 def read_dat(path: Path) -> FaceResNet:
@@ -183,80 +158,3 @@ def _fill(module: nn.Conv2d, convolution: Layer, affine: Layer) -> None:
         raise ValueError("no bias")
     module.weight.copy_(torch.from_numpy(weight))
     module.bias.copy_(torch.from_numpy(gamma * bias + beta))
-
-
-def read_head(path: Path, base: str) -> tuple[Tensor, float]:
-    """A projection of `models.training.faces.triplet`: float32 Tensor[D, 128], and its threshold.
-
-    Args:
-        path: safetensors with the tensor ``weight`` and the metadata ``head``: JSON with ``base`` and
-            ``threshold``.
-        base: hex SHA-256 of the network's weights; a head fits only the network that it was trained on.
-
-    Raises:
-        WeightsError: malformed, or trained on another network.
-    """
-    state, about = read_state(path), read_metadata(path, "head")
-    try:
-        weight, trained_on, threshold = state["weight"], str(about["base"]), float(about["threshold"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise WeightsError(f"{path.name} is not a projection head: {error}") from error
-    if (
-        weight.ndim != 2
-        or weight.shape[1] != 128
-        or weight.dtype != torch.float32
-        or not weight.isfinite().all()
-    ):
-        raise WeightsError(
-            f"{path.name}: the projection must be finite float32 [D, 128], not {tuple(weight.shape)}"
-        )
-    if trained_on != base:
-        raise WeightsError(f"{path.name} was trained on the network {trained_on[:16]}, not on {base[:16]}")
-    return weight, threshold
-
-
-@dataclass(frozen=True, slots=True)
-class DlibOptions:
-    """Options of the builder.
-
-    Attributes:
-        threshold: distance up to which two faces are one person's; None: 0.6, or the head's own.
-
-    Raises:
-        ValueError: a value out of its range.
-    """
-
-    threshold: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.threshold is not None:
-            check_range("threshold", self.threshold, 0, 10)
-
-
-def build(entry: Entry, files: Mapping[str, Path]) -> EmbedderPipeline:
-    """The builder ``dlib_resnet``; options as in `DlibOptions`.
-
-    Files:
-        weights: dlib's .dat as converted by `convert`, which the catalogue names.
-        head (optional): a projection trained by `models.training.faces.triplet`, safetensors. The card's
-            digest is then that of both files' digests: its vectors do not compare with the plain network's.
-
-    Raises:
-        WeightsError: a file is not what it should be, the head was trained on another network, or an option
-            is wrong.
-    """
-    options = read_options(DlibOptions, entry.options)
-    network, sha256, dimensions, threshold = load_network(files["weights"]), entry.sha256, 128, 0.6
-    if "head" in files:
-        weight, threshold = read_head(files["head"], sha256)
-        head = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
-        head.weight.data = weight
-        network.head = head
-        dimensions = weight.shape[0]
-        sha256 = hashlib.sha256(f"{sha256}\n{entry.files['head'].sha256}".encode()).hexdigest()
-    if options.threshold is not None:
-        threshold = options.threshold
-    space = FaceSpace(dimensions, threshold, TEMPLATE)
-    details = {"dimensions": dimensions, "metric": space.metric, "threshold": threshold}
-    card = entry.card(Kind.EMBED, input=(SIDE, SIDE), details=details)
-    return EmbedderPipeline(replace(card, sha256=sha256, face_space=space), network)

@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
 
 from models.errors import ParameterInvalid
 from models.faces.result import Embedding
 from models.image import Image
-from models.pipeline import Card, Pipeline, Prepared, check_tensor
+from models.pipeline import Build, Card, Pipeline, Prepared, check_tensor
 
 
 class EmbedderPipeline(Pipeline):
@@ -20,14 +19,14 @@ class EmbedderPipeline(Pipeline):
 
     Args:
         card: the public card; its `face_space` has the side of the crops.
-        module: uint8 Tensor[N, side, side, 3], RGB -> float Tensor[N, dimensions].
+        build: of uint8 Tensor[N, side, side, 3], RGB -> float Tensor[N, dimensions].
     """
 
     takes_pixels = True
 
-    def __init__(self, card: Card, module: nn.Module) -> None:
+    def __init__(self, card: Card, build: Build) -> None:
         self.card = card
-        self.module = module.eval().requires_grad_(False)
+        self.build = build
         self.side = card.space.template.side
         self.shapes = ((self.side, self.side, 3),)
 

@@ -9,45 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import Field
 from torch import Tensor
 
 from models.errors import ModelError
 from models.image import Image, Pixels, resize
-from models.parameters import Parameters
 from models.style.losses import Perceptual, content_cost, style_cost, total_variation
-from models.style.result import Stylized
+from models.style.result import OptimiseOptions, Stylized
 
 SMALLEST = 32  # pixels; the coarsest features in use have a stride of 32
 SHIFTS = ((0, 0), (1, 1), (0, 1), (1, 0))  # pixels, in turn: see `Perceptual`
-
-Weight = Annotated[float, Field(ge=0, le=1e6, description="weight of this cost")]
-
-
-class OptimiseOptions(Parameters):
-    """Options of a style job; its time grows with the square of `size`."""
-
-    size: int = Field(256, ge=64, le=1024, description="longest side of the result, pixels")
-    steps: int = Field(150, ge=1, le=1000, description="steps of the optimiser")
-    style_size: int | None = Field(
-        None,
-        ge=64,
-        le=1024,
-        description="longest side to which the painting is scaled: larger, larger strokes;  "
-        "half as much again as `size` if left out",
-    )
-    content_weight: Weight = 1.0
-    style_weight: Weight = 5.0
-    variation_weight: Weight = 5.0
-    levels: int = Field(
-        2, ge=1, le=4, description="sizes, each twice the one before, from coarse to fine; the last is `size`"
-    )
-    preview_every: int = Field(10, ge=0, le=1000, description="steps between two previews; 0: none")
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,11 +16,10 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
 
 from models.errors import ImageTooLarge, StyleUnknown, echoed
 from models.image import Image, Pixels, resize
-from models.pipeline import Card, Pipeline, Prepared, Style
+from models.pipeline import Build, Card, Pipeline, Prepared, Style
 from models.style.result import StyleOptions, Stylized
 
 BUCKETS = ((256, 256), (384, 512), (512, 384), (512, 512))
@@ -55,7 +54,7 @@ class StylePipeline(Pipeline):
 
     Args:
         card: the public card.
-        module: uint8 Tensor[N, H + 1, W, 3], RGB -> uint8 Tensor[N, H, W, 3].
+        build: of uint8 Tensor[N, H + 1, W, 3], RGB -> uint8 Tensor[N, H, W, 3].
         styles: in the order of the network.
         buckets: height and width of the canvases, pixels.
     """
@@ -65,7 +64,7 @@ class StylePipeline(Pipeline):
     def __init__(
         self,
         card: Card,
-        module: nn.Module,
+        build: Build,
         styles: Sequence[Style],
         *,
         buckets: Sequence[tuple[int, int]] = BUCKETS,
@@ -73,7 +72,7 @@ class StylePipeline(Pipeline):
         if not buckets or any(side < 16 or side % 4 for bucket in buckets for side in bucket):
             raise ValueError("buckets are heights and widths, multiples of 4 from 16 on")
         self.card = card
-        self.module = module.eval().requires_grad_(False)
+        self.build = build
         self.styles = tuple(styles)
         self.buckets = sorted(buckets, key=lambda bucket: bucket[0] * bucket[1])
         if len(styles) > min(width for _, width in buckets):

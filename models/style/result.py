@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import cv2
 import numpy as np
@@ -18,6 +19,30 @@ class StyleOptions(Parameters):
 
     style: str | None = Field(None, description="a style's name; the first if left out")
     strength: float = Field(1.0, ge=0, le=1, description="0: the image itself; 1: the style")
+
+
+Weight = Annotated[float, Field(ge=0, le=1e6, description="weight of this cost")]
+
+
+class OptimiseOptions(Parameters):
+    """Options of `models.style.optimise`: of a style job, whose time grows with the square of `size`."""
+
+    size: int = Field(256, ge=64, le=1024, description="longest side of the result, pixels")
+    steps: int = Field(150, ge=1, le=1000, description="steps of the optimiser")
+    style_size: int | None = Field(
+        None,
+        ge=64,
+        le=1024,
+        description="longest side to which the painting is scaled: larger, larger strokes;  "
+        "half as much again as `size` if left out",
+    )
+    content_weight: Weight = 1.0
+    style_weight: Weight = 5.0
+    variation_weight: Weight = 5.0
+    levels: int = Field(
+        2, ge=1, le=4, description="sizes, each twice the one before, from coarse to fine; the last is `size`"
+    )
+    preview_every: int = Field(10, ge=0, le=1000, description="steps between two previews; 0: none")
 
 
 @dataclass(frozen=True, slots=True)

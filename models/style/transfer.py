@@ -10,10 +10,7 @@ enlarging by resizing before a convolution. The weights are made by `models/trai
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -21,39 +18,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.backbones.efficientnet_lite import MEAN, SCALE
-from models.checkpoint import load_state, read_metadata, read_state
-from models.errors import WeightsError
-from models.options import read_options
-from models.pipeline import Kind, Style
-from models.style.pipeline import BUCKETS, StylePipeline
-
-if TYPE_CHECKING:
-    from models.weights import Entry
+from models.checkpoint import load_state, read_state
+from models.style.config import THUMBNAIL, StyleConfig, read_config
 
 STRIDE = 4
 MARGIN = 8
 """Pixels, a multiple of `STRIDE`, that are painted beyond every edge and cut off: the outermost two or three
 come out discoloured, since what the network learnt from is padded with zeros."""
-
-
-@dataclass(frozen=True)
-class StyleConfig:
-    """The configuration of a network, stored with its weights.
-
-    Attributes:
-        styles: in the order of their rows of `StyleNetwork.styles`.
-        channels: at half the resolution, and at a quarter of it.
-        blocks: how many residual blocks.
-    """
-
-    styles: tuple[Style, ...]
-    channels: tuple[int, int] = (32, 64)
-    blocks: int = 5
-
-    def __post_init__(self) -> None:
-        names = [style.name for style in self.styles]
-        if not names or len(set(names)) != len(names):
-            raise ValueError("a style network needs styles of different names")
 
 
 class ReflectConv(nn.Conv2d):
@@ -198,7 +169,7 @@ def save(network: StyleNetwork, path: Path) -> None:
     for style in config.styles:
         if style.thumbnail:
             jpeg = np.frombuffer(style.thumbnail, np.uint8).copy()
-            state[f"thumbnail.{style.name}"] = torch.from_numpy(jpeg)
+            state[f"{THUMBNAIL}{style.name}"] = torch.from_numpy(jpeg)
     described = {
         "styles": [{"name": s.name, "title": s.title, "artist": s.artist} for s in config.styles],
         "channels": config.channels,
@@ -213,46 +184,6 @@ def load(path: Path) -> StyleNetwork:
     Raises:
         WeightsError: the file is no such network.
     """
-    state, raw = read_state(path), read_metadata(path, "config")
-    try:
-        styles = []
-        for row in raw["styles"]:
-            jpeg = state.pop(f"thumbnail.{row['name']}", torch.zeros(0, dtype=torch.uint8))
-            styles.append(Style(row["name"], row["title"], row["artist"], jpeg.numpy().tobytes()))
-        half, quarter = raw["channels"]
-        config = StyleConfig(tuple(styles), (int(half), int(quarter)), int(raw["blocks"]))
-    except (KeyError, TypeError, ValueError) as error:
-        raise WeightsError(f"{path.name} has no configuration of a style network: {error}") from error
+    config = read_config(path)
+    state = {name: tensor for name, tensor in read_state(path).items() if not name.startswith(THUMBNAIL)}
     return load_state(StyleNetwork(config), state, path.name)
-
-
-@dataclass(frozen=True, slots=True)
-class TransferOptions:
-    """Options of the builder.
-
-    Attributes:
-        buckets: height and width of the canvases, multiples of 4.
-    """
-
-    buckets: tuple[tuple[int, int], ...] = BUCKETS
-
-
-def build(entry: Entry, files: Mapping[str, Path]) -> StylePipeline:
-    """The builder ``style``; options as in `TransferOptions`.
-
-    Raises:
-        WeightsError: `load`'s, or a wrong option.
-    """
-    options = read_options(TransferOptions, entry.options)
-    network = load(files["weights"])
-    card = entry.card(
-        Kind.STYLE,
-        labels=[style.name for style in network.config.styles],
-        details={"architecture": "transformer network with conditional instance norms"},
-    )
-    try:
-        return StylePipeline(
-            card, ServedStyleNetwork(network), network.config.styles, buckets=options.buckets
-        )
-    except ValueError as error:
-        raise WeightsError(str(error)) from error

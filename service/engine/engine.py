@@ -13,7 +13,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 from models.errors import ImageTooLarge, ModelUnknown, echoed
 from models.image import DecodePlan, Image, Limits, decode
@@ -99,6 +99,13 @@ class KeptImage:
         self._held += size
 
 
+class Apart(Protocol):
+    """Answers what takes torch, outside of the worker; see `service.apart`."""
+
+    def ask(self, model: str, what: str, call: Call, *arguments: Any, **named: Any) -> Any: ...
+    def close(self) -> None: ...
+
+
 class Engine:
     """Every model that is served by a worker.
 
@@ -117,6 +124,7 @@ class Engine:
         offload: threads for long work.
         inline: images are prepared in the models' own threads.
         draining: the service is stopping; not ready any more.
+        apart: answers what takes torch; None: the worker itself does.
     """
 
     def __init__(
@@ -136,6 +144,7 @@ class Engine:
             runner.sharing = self._busy
         self.limits = limits
         self.draining = False
+        self.apart: Apart | None = None
         self._defaults: dict[Kind, str] = {}
         for name, runner in self.runners.items():
             self._defaults.setdefault(runner.card.task, name)
@@ -220,6 +229,8 @@ class Engine:
         finished = await asyncio.gather(*(runner.drain(grace) for runner in self.runners.values()))
         self._decoders.close()
         self.offload.close()
+        if self.apart is not None:
+            self.apart.close()
         return all(finished)
 
     async def in_decoder(self, work: Callable[[], T], deadline: float = float("inf")) -> T:

@@ -71,7 +71,8 @@ def paint(order: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> None
     from models.errors import WeightsError
     from models.image import decode
     from models.style.losses import Perceptual
-    from models.style.optimise import OptimiseOptions, Step, optimise
+    from models.style.optimise import Step, optimise
+    from models.style.result import OptimiseOptions
     from models.weights import sha256_of
 
     torch.set_num_threads(order["threads"])

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from models.errors import ModelError, ParameterInvalid
 from models.image import Image, decode, encode, resize
-from models.style.optimise import OptimiseOptions
+from models.style.result import OptimiseOptions
 from service.engine.aside import Aside
 from service.engine.engine import Engine
 from service.engine.offload import Call

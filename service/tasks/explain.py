@@ -10,8 +10,7 @@ from typing import Any
 
 from pydantic import Field
 
-from models.classification.explain import HeatMap, overlay
-from models.classification.windows import WindowMap
+from models.classification.maps import HeatMap, WindowMap, overlay
 from models.detection.draw import draw_detections
 from models.detection.result import Detections
 from models.errors import ParameterInvalid
@@ -114,9 +113,13 @@ async def explain(
         ParameterInvalid: the model has no such label, cannot be explained so, or the windows are too many.
     """
     runner = engine.find(Kind.CLASSIFY, params.model)
-    explainer = runner.pipeline.explainer
-    if explainer is None:
+    if not runner.pipeline.explainable:
         raise ParameterInvalid("model", f"the model {runner.card.name!r} cannot be explained")
+
+    def ask(what: str, call: Call, *arguments: Any, **named: Any) -> Any:
+        if engine.apart is not None:
+            return engine.apart.ask(runner.card.name, what, call, *arguments, **named)
+        return getattr(runner.pipeline.explainer, what)(*arguments, **named)
 
     def work(call: Call) -> Answer[Any]:
         began = time.perf_counter()
@@ -127,11 +130,10 @@ async def explain(
         call.check()
         found: HeatMap | WindowMap
         if params.kind is ExplainKind.CAM:
-            found = explainer.heat_map(seen, params.label)
+            found = ask("heat_map", call, seen, params.label)
         else:
-            found = explainer.windows(
-                image, params.label, fraction=params.fraction, score_threshold=params.score_threshold
-            )
+            chosen = {"fraction": params.fraction, "score_threshold": params.score_threshold}
+            found = ask("windows", call, image, params.label, **chosen)
         timing = Timing(decoded - began, 0.0, time.perf_counter() - decoded, 1)
         call.check()
         result = then(image, Explained(image.width, image.height, found), call)

@@ -13,7 +13,7 @@ from starlette.responses import Response, StreamingResponse
 
 from models.errors import ModelUnknown, ParameterInvalid
 from models.parameters import Parameters, properties
-from models.style.optimise import OptimiseOptions
+from models.style.result import OptimiseOptions
 from service.errors import JobFinished, JobUnfinished, JobUnknown, Overloaded, StorageFailed
 from service.jobs.service import Job, JobService, State
 from service.tasks.task import AnswerModel

@@ -8,13 +8,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from models.classification.pipeline import Classifier, ClassifierPipeline
+from models.classification.classifier import Classifier
+from models.classification.pipeline import ClassifierPipeline
 from models.classification.result import ClassifyOptions
 from models.detection.pipeline import DetectorPipeline
 from models.detection.result import DetectOptions
 from models.errors import ParameterInvalid
-from models.faces.dlib_resnet import SIDE, TEMPLATE
 from models.faces.embedder import EmbedderPipeline
+from models.faces.template import SIDE, TEMPLATE
 from models.image import Image
 from models.pipeline import Card, FaceSpace, Kind, eager
 
@@ -46,12 +47,12 @@ class Whole(nn.Module):
 def classifier() -> ClassifierPipeline:
     card = Card("c", Kind.CLASSIFY, "MIT", "0" * 64, LABELS, (8, 16))
     return ClassifierPipeline(
-        card, Classifier(MeansOfChannels(), (0.0,), (1.0,)), lambda image: image.pixels, min_side=None
+        card, lambda: Classifier(MeansOfChannels(), (0.0,), (1.0,)), lambda image: image.pixels, min_side=None
     )
 
 
 def detector() -> DetectorPipeline:
-    return DetectorPipeline(Card("d", Kind.DETECT, "MIT", "0" * 64, LABELS, (16, 32)), Whole())
+    return DetectorPipeline(Card("d", Kind.DETECT, "MIT", "0" * 64, LABELS, (16, 32)), Whole)
 
 
 def noise(*shape: int) -> NDArray[np.uint8]:
@@ -90,7 +91,7 @@ def test_a_detectors_boxes_are_in_the_tensors_pixels() -> None:
 
 def test_an_embedder_takes_chips() -> None:
     pipeline = EmbedderPipeline(
-        Card("e", Kind.EMBED, "MIT", "0" * 64, face_space=FaceSpace(3, 0.6, TEMPLATE)), Means()
+        Card("e", Kind.EMBED, "MIT", "0" * 64, face_space=FaceSpace(3, 0.6, TEMPLATE)), Means
     )
     chip = noise(SIDE, SIDE, 3)
     assert pipeline.prepare_tensor(chip).inputs[0] is chip

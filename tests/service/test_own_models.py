@@ -275,7 +275,7 @@ def test_a_detector_says_what_its_module_says(suffix: str, tmp_path: Path) -> No
             box, kind = (rows[:, 4:] >= 0.87).nonzero(as_tuple=True)
             assert len(box) < 1000
             kept = torchvision.ops.batched_nms(corners[box], rows[box, 4 + kind], kind, 0.5)
-            boxes = geometry.undo_boxes(corners[box[kept]])
+            boxes = torch.from_numpy(geometry.undo_boxes(corners[box[kept]].numpy()))
             inside = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
             wanted = torch.cat((boxes, kind[kept, None], rows[box[kept], 4 + kind[kept]][:, None]), 1)[inside]
             found = post("/v1/detect?max_detections=1000&score_threshold=0.87", photo)["detections"]

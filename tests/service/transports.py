@@ -42,7 +42,7 @@ def style_pipeline() -> StylePipeline:
     network = random_network()
     labels = tuple(style.name for style in STYLES)
     card = Card("styles", Kind.STYLE, "Apache-2.0", "0" * 64, labels)
-    return StylePipeline(card, ServedStyleNetwork(network), STYLES, buckets=((48, 64), (64, 64)))
+    return StylePipeline(card, lambda: ServedStyleNetwork(network), STYLES, buckets=((48, 64), (64, 64)))
 
 
 class Transports:

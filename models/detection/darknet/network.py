@@ -228,7 +228,7 @@ def build(entry: Entry, files: Mapping[str, Path]) -> DarknetPipeline:
     )
     pipeline = DarknetPipeline(
         card,
-        network,
+        lambda: network,
         score_threshold=options.score_threshold,
         iou_threshold=options.iou_threshold,
     )

@@ -20,7 +20,7 @@ from models.checkpoint import load_state, read_state
 from models.errors import WeightsError
 
 
-class _Network(nn.Module):
+class Network(nn.Module):
     """A network that can read its weights from facenet-pytorch's files."""
 
     def load(self, path: Path) -> None:
@@ -69,7 +69,7 @@ def _rest(state: dict[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-class PNet(_Network):
+class PNet(Network):
     """Proposals: a classifier of 12 x 12 pixels, run over a whole image at a stride of two.
 
     Tensor[N, H, W, 3], H and W even -> scores Tensor[N, P] (0 to 1) and regressions Tensor[N, 4, P]
@@ -94,7 +94,7 @@ class PNet(_Network):
         return x[:, 0].sigmoid(), x[:, 1:]
 
 
-class RNet(_Network):
+class RNet(Network):
     """Refinement of candidates.
 
     Tensor[M, 24, 24, 3] -> scores Tensor[M] and regressions Tensor[M, 4].
@@ -124,7 +124,7 @@ class RNet(_Network):
         return x[:, 0].sigmoid(), x[:, 1:]
 
 
-class ONet(_Network):
+class ONet(Network):
     """Output: the final score of a candidate, and its landmarks.
 
     Tensor[M, 48, 48, 3] -> scores Tensor[M], regressions Tensor[M, 4] and landmarks Tensor[M, 5, 2],

@@ -12,26 +12,37 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
 from models.checkpoint import require_files
 from models.errors import WeightsError
-from models.faces.mtcnn.candidates import Candidates, Crops, FaceContext, nms_over_min_area, shift, square
-from models.faces.mtcnn.networks import ONet, PNet, RNet
+from models.faces.mtcnn.candidates import (
+    Candidates,
+    Crops,
+    FaceContext,
+    Floats,
+    nms_over_min_area,
+    shift,
+    square,
+)
 from models.faces.mtcnn.pyramid import GREY, Pyramid
 from models.faces.result import Face, FaceOptions, Faces, Landmarks
 from models.image import Image, letterbox
 from models.options import check_range, read_options
-from models.pipeline import Card, Kind, Pipeline, Prepared, RunStage, Stage
+from models.pipeline import Build, Card, Kind, Pipeline, Prepared, RunStage, Stage
 from models.weights import Entry
 
+if TYPE_CHECKING:
+    from torch import nn
+
 _REACH = 0.68  # of the proposal network's window: faces of this size are still found, smaller ones less often
+_SIDES = (24, 48)  # of the crops that the second and the third network take, pixels
 _CHUNK = 1024  # most crops that a small network takes at once: bounds the memory of its activations
 
 
@@ -72,29 +83,27 @@ class MtcnnPipeline(Pipeline):
     """Pipeline of the face detector (see `models.pipeline.Pipeline`).
 
     Attributes:
-        stages: the networks ``rnet`` (crops of 24 x 24) and ``onet`` (48 x 48): float32 Tensor[M, S, S, 3],
-            RGB, 0 to 255, M from 1 to 1024 -> scores Tensor[M], regressions Tensor[M, 4] and, of the last
-            one, landmarks Tensor[M, 5, 2].
+        stages: the networks ``rnet`` (crops of 24 x 24) and ``onet`` (48 x 48): float32 [M, S, S, 3],
+            RGB, 0 to 255, M from 1 to 1024 -> scores [M], regressions [M, 4] and, of the last
+            one, landmarks [M, 5, 2].
 
     A request's faces do not depend on the other requests of its batch.
     """
 
-    def __init__(self, card: Card, networks: tuple[PNet, RNet, ONet], options: MtcnnOptions) -> None:
-        pnet, rnet, onet = (network.eval().requires_grad_(False) for network in networks)
+    def __init__(self, card: Card, networks: tuple[Build, Build, Build], options: MtcnnOptions) -> None:
+        self.build, rnet, onet = networks
         self.card = card
         self.options = options
         self.pyramid = Pyramid(options.height, options.width, options.min_face, options.factor)
-        self.module: nn.Module = pnet
         self.stages = {
-            "rnet": Stage(rnet, (RNet.side, RNet.side, 3)),
-            "onet": Stage(onet, (ONet.side, ONet.side, 3)),
+            "rnet": Stage(rnet, (_SIDES[0], _SIDES[0], 3)),
+            "onet": Stage(onet, (_SIDES[1], _SIDES[1], 3)),
         }
         self._run_stage: dict[str, RunStage] = {name: stage.run for name, stage in self.stages.items()}
         self.shapes = ((self.pyramid.height, self.pyramid.width, 3),)
         self.min_side = max(options.height, options.width)
         self.smallest_face = _REACH * options.min_face / min(options.height, options.width)
         self.face_tiles = options.tiles
-        self._levels, self._windows = self.pyramid.levels, self.pyramid.windows
 
     def with_stages(self, compiled: Mapping[str, RunStage]) -> Self:
         """See `Pipeline.with_stages`."""
@@ -110,24 +119,22 @@ class MtcnnPipeline(Pipeline):
         context = FaceContext(canvas, geometry, options or FaceOptions())
         return Prepared((self.pyramid.mosaic(canvas),), context)
 
-    @torch.inference_mode()
     def postprocess(self, outputs: tuple[NDArray[Any], ...], contexts: Sequence[FaceContext]) -> list[Faces]:
         """Proposals' scores [N, P] and regressions [N, 4, P] -> the faces of each image."""
         count = len(contexts)
         if not count:
             return []
         crops = Crops(contexts)
-        found = self._propose(*(torch.from_numpy(one[:count]) for one in outputs))
+        found = self._propose(outputs[0][:count], outputs[1][:count])
         found = self._refine(found[found.best(self.options.candidates[1], count)], crops)
         found, landmarks = self._output(found[found.best(self.options.candidates[2], count)], crops, contexts)
-        limits = torch.tensor([context.options.max_faces for context in contexts])
-        kept = found.best(limits, count)
+        kept = found.best([context.options.max_faces for context in contexts], count)
         return _results(found[kept], landmarks[kept], contexts, self.smallest_face)
 
-    def _propose(self, scores: Tensor, shifts: Tensor) -> Candidates:
-        levels, count = self._levels, len(scores)
-        images, cells = ((scores >= self.options.thresholds[0]) & (levels >= 0)).nonzero(as_tuple=True)
-        found = Candidates(self._windows[cells], scores[images, cells], images)
+    def _propose(self, scores: Floats, shifts: Floats) -> Candidates:
+        levels, count = self.pyramid.levels, len(scores)
+        images, cells = ((scores >= self.options.thresholds[0]) & (levels >= 0)).nonzero()
+        found = Candidates(self.pyramid.windows[cells], scores[images, cells], images)
         chosen = found.best(self.options.candidates[0], count)
         found, cells = found[chosen], cells[chosen]
         kept = found.suppressed(0.5, found.images * len(self.pyramid.tiles) + levels[cells])
@@ -136,56 +143,55 @@ class MtcnnPipeline(Pipeline):
         found, cells = found[kept], cells[kept]
         # less one: the weights' authors take the number of pixels between the first and the last here
         sides = found.boxes[:, 2:] - found.boxes[:, :2] - 1
-        return square(found, found.boxes + shifts[found.images, :, cells] * sides.repeat(1, 2))
+        return square(found, found.boxes + shifts[found.images, :, cells] * np.tile(sides, 2))
 
     def _refine(self, found: Candidates, crops: Crops) -> Candidates:
-        scores, shifts, *_ = self._run("rnet", crops.cut(found, RNet.side))
+        scores, shifts, *_ = self._run("rnet", crops.cut(found, _SIDES[0]))
         found = Candidates(found.boxes, scores, found.images)
-        passed = (scores > self.options.thresholds[1]).nonzero()[:, 0]
+        passed = (scores > self.options.thresholds[1]).nonzero()[0]
         kept = passed[found[passed].suppressed(0.7)]
         return square(found[kept], shift(found.boxes[kept], shifts[kept]))
 
     def _output(
         self, found: Candidates, crops: Crops, contexts: Sequence[FaceContext]
-    ) -> tuple[Candidates, Tensor]:
-        scores, shifts, landmarks = self._run("onet", crops.cut(found, ONet.side))
+    ) -> tuple[Candidates, Floats]:
+        scores, shifts, landmarks = self._run("onet", crops.cut(found, _SIDES[1]))
         corners, sides = found.boxes[:, None, :2], (found.boxes[:, 2:] - found.boxes[:, :2])[:, None]
         landmarks = corners + landmarks * sides
         found = Candidates(shift(found.boxes, shifts), scores, found.images)
         default = self.options.thresholds[2]
         asked = [context.options.score_threshold for context in contexts]
-        floors = torch.tensor([default if threshold is None else threshold for threshold in asked])
-        smallest = torch.tensor(
-            [(context.options.min_size or 0.0) * context.geometry.scale_x for context in contexts]
+        floors = np.array([default if threshold is None else threshold for threshold in asked], np.float32)
+        smallest = np.array(
+            [(context.options.min_size or 0) * context.geometry.scale_x for context in contexts]
         )
-        shorter = (found.boxes[:, 2:] - found.boxes[:, :2]).amin(1)
-        passed = ((scores >= floors[found.images]) & (shorter >= smallest[found.images])).nonzero()[:, 0]
+        shorter = (found.boxes[:, 2:] - found.boxes[:, :2]).min(1, initial=np.inf)
+        passed = ((scores >= floors[found.images]) & (shorter >= smallest[found.images])).nonzero()[0]
         kept = passed[nms_over_min_area(found[passed], 0.7)]
         return found[kept], landmarks[kept]
 
-    def _run(self, name: str, crops: Tensor) -> tuple[Tensor, ...]:
+    def _run(self, name: str, crops: Floats) -> tuple[Floats, ...]:
         if not len(crops):
-            return crops.new_zeros(0), crops.new_zeros(0, 4), crops.new_zeros(0, 5, 2)
-        parts = [self._run_stage[name](part.numpy()) for part in torch.split(crops, _CHUNK)]
-        return tuple(torch.from_numpy(np.concatenate(part)) for part in zip(*parts, strict=True))
+            return tuple(np.zeros((0, *shape), np.float32) for shape in ((), (4,), (5, 2)))
+        parts = [self._run_stage[name](crops[at : at + _CHUNK]) for at in range(0, len(crops), _CHUNK)]
+        return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
 
 
 def _results(
-    found: Candidates, landmarks: Tensor, contexts: Sequence[FaceContext], share: float
+    found: Candidates, landmarks: Floats, contexts: Sequence[FaceContext], share: float
 ) -> list[Faces]:
     """Faces by image and falling score -> one result an image, in its own pixels.
 
     `share` of the longer side is the smallest face that one look finds.
     """
-    sizes = torch.bincount(found.images, minlength=len(contexts)).tolist()
-    columns = (found.boxes.split(sizes), found.scores.split(sizes), landmarks.split(sizes))
+    ends = np.searchsorted(found.images, np.arange(len(contexts) + 1))
     results = []
-    for context, boxes, scores, points in zip(contexts, *columns, strict=True):
+    for context, (start, end) in zip(contexts, pairwise(ends), strict=True):
         geometry = context.geometry
         rows = zip(
-            geometry.undo_boxes(boxes).tolist(),
-            scores.tolist(),
-            geometry.undo_points(points).tolist(),
+            geometry.undo_boxes(found.boxes[start:end]).tolist(),
+            found.scores[start:end].tolist(),
+            geometry.undo_points(landmarks[start:end]).tolist(),
             strict=True,
         )
         items = tuple(
@@ -195,6 +201,14 @@ def _results(
         least = max(share * max(geometry.width, geometry.height), context.options.min_size or 0.0)
         results.append(Faces(geometry.width, geometry.height, items, least))
     return results
+
+
+def _network(name: str, path: Path) -> nn.Module:
+    from models.faces.mtcnn import networks
+
+    network: networks.Network = getattr(networks, name)()
+    network.load(path)
+    return network
 
 
 def build(entry: Entry, files: Mapping[str, Path]) -> MtcnnPipeline:
@@ -207,15 +221,16 @@ def build(entry: Entry, files: Mapping[str, Path]) -> MtcnnPipeline:
     roles = ("pnet", "rnet", "weights")
     require_files(files, roles, "an MTCNN")
     options = read_options(MtcnnOptions, entry.options)
-    networks = (PNet(), RNet(), ONet())
-    for network, role in zip(networks, roles, strict=True):
-        network.load(files[role])
     card = entry.card(
         Kind.FACES,
         input=(options.height, options.width),
         details={"thresholds": options.thresholds, "min_face": options.min_face},
     )
     try:
-        return MtcnnPipeline(card, networks, options)
+        pnet, rnet, onet = (
+            partial(_network, name, files[role])
+            for name, role in zip(("PNet", "RNet", "ONet"), roles, strict=True)
+        )
+        return MtcnnPipeline(card, (pnet, rnet, onet), options)
     except ValueError as error:
         raise WeightsError(str(error)) from error

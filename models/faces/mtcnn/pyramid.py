@@ -17,7 +17,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 WINDOW = 12
@@ -57,9 +56,9 @@ class Pyramid:
     Attributes:
         tiles: the largest first.
         height, width: of the mosaic.
-        windows: float32 Tensor[P, 4]: the box (xyxy, pixels of the canvas) that each output of the proposal
+        windows: float32 [P, 4]: the box (xyxy, pixels of the canvas) that each output of the proposal
             network stands for.
-        levels: int64 Tensor[P]: its tile, or -1 where the window is not within one tile.
+        levels: int64 [P]: its tile, or -1 where the window is not within one tile.
 
     Raises:
         ValueError: the canvas is smaller than the smallest face, or a setting is out of its range.
@@ -78,17 +77,17 @@ class Pyramid:
         self.height = max(tile.y + _even(tile.height) for tile in self.tiles)
         self.width = max(tile.x + _even(tile.width) for tile in self.tiles)
         rows, columns = (self.height - WINDOW) // STRIDE + 1, (self.width - WINDOW) // STRIDE + 1
-        windows, levels = torch.zeros(rows, columns, 4), torch.full((rows, columns), -1)
+        windows, levels = np.zeros((rows, columns, 4), np.float32), np.full((rows, columns), -1)
         for level, tile in enumerate(self.tiles):
             down, across = (tile.height - WINDOW) // STRIDE + 1, (tile.width - WINDOW) // STRIDE + 1
             part = np.s_[tile.y // STRIDE :, tile.x // STRIDE :]
-            y, x = torch.meshgrid(torch.arange(down) * STRIDE, torch.arange(across) * STRIDE, indexing="ij")
-            corner = torch.stack((x, y), dim=-1).double() - BORDER
+            y, x = np.mgrid[0:down, 0:across] * float(STRIDE)
+            corner = np.stack((x, y), -1) - BORDER
             scale = WINDOW / min_face * factor**level
             # the authors number pixels from one and round down; boxes here lie between the edges of pixels
-            box = torch.cat(((corner + 1) / scale - 1, (corner + WINDOW) / scale), dim=-1).floor()
-            windows[part][:down, :across], levels[part][:down, :across] = box.float(), level
-        self.windows, self.levels = windows.view(-1, 4), levels.view(-1)
+            box = np.floor(np.concatenate(((corner + 1) / scale - 1, (corner + WINDOW) / scale), -1))
+            windows[part][:down, :across], levels[part][:down, :across] = box, level
+        self.windows, self.levels = windows.reshape(-1, 4), levels.ravel()
 
     def mosaic(self, canvas: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """uint8 [H, W, 3] -> uint8 [height, width, 3].

@@ -17,7 +17,8 @@ from pathlib import Path
 import torch
 
 from models.classification.efficientnet import load as load_classifier
-from models.style.transfer import StyleConfig, StyleNetwork, load
+from models.style.config import StyleConfig
+from models.style.transfer import StyleNetwork, load
 from models.training.style import data
 from models.training.style.trainer import Costs, Recipe, Trainer
 

@@ -19,9 +19,9 @@ from models.classification.efficientnet import load as load_classifier
 from models.image import Image, Pixels, decode, encode, resize
 from models.pipeline import Card, Kind, eager
 from models.style.losses import Perceptual
-from models.style.optimise import OptimiseOptions, optimise
+from models.style.optimise import optimise
 from models.style.pipeline import StylePipeline
-from models.style.result import StyleOptions
+from models.style.result import OptimiseOptions, StyleOptions
 from models.style.transfer import ServedStyleNetwork, StyleNetwork, load
 
 
@@ -38,7 +38,9 @@ def sheet(network: StyleNetwork, images: Sequence[Pixels], longest: int) -> Pixe
     """
     side = -(-longest // 4) * 4
     card = Card("sheet", Kind.STYLE, "", "")
-    pipeline = StylePipeline(card, ServedStyleNetwork(network), network.config.styles, buckets=[(side, side)])
+    pipeline = StylePipeline(
+        card, lambda: ServedStyleNetwork(network), network.config.styles, buckets=[(side, side)]
+    )
     rows = []
     for pixels in images:
         scale = longest / max(pixels.shape[:2])

@@ -23,7 +23,8 @@ from pathlib import Path
 import torch
 
 from models.classification.efficientnet import load as load_classifier
-from models.detection.yolo import STRIDES, Yolo, YoloConfig, load
+from models.detection.yolo import Yolo, load
+from models.detection.yolo_config import STRIDES, YoloConfig
 from models.training.yolo import data
 from models.training.yolo.anchors import kmeans, shapes_of
 from models.training.yolo.augment import Augment

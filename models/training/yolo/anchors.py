@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from models import boxes
@@ -25,10 +24,8 @@ Shapes = NDArray[np.float64]
 
 def shape_iou(shapes: Shapes, anchors: Shapes) -> Shapes:
     """IoU of shapes [N, 2] with anchors [K, 2], all (width, height) about one centre -> [N, K]."""
-    a, b = torch.from_numpy(shapes), torch.from_numpy(anchors)
-    overlap = boxes.iou(torch.cat((-a / 2, a / 2), dim=1), torch.cat((-b / 2, b / 2), dim=1))
-    result: Shapes = overlap.numpy()
-    return result
+    a, b = (np.concatenate((-one / 2, one / 2), 1) for one in (shapes, anchors))
+    return boxes.iou(a, b).astype(np.float64, copy=False)
 
 
 def mean_best_iou(shapes: Shapes, anchors: Shapes) -> float:

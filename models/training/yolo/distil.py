@@ -19,14 +19,14 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops import box_convert
+from torchvision.ops import box_convert, box_iou
 
 from models import boxes, registry
-from models.detection import efficientdet
+from models.builders import efficientdet
 from models.detection.darknet import network as darknet
 from models.detection.darknet.cfg import Yolo as YoloSection
 from models.detection.darknet.network import Darknet
-from models.detection.yolo import STRIDES
+from models.detection.yolo_config import STRIDES
 from models.pipeline import Kind
 from models.training.precision import autocast
 from models.weights import CATALOGUE, Catalogue, Store
@@ -84,13 +84,16 @@ class Teacher:
     def _found(self, all_boxes: Tensor, all_scores: Tensor, score: float) -> Tensor:
         theirs = torch.tensor(list(self.classes))
         chosen = boxes.select(
-            all_boxes, all_scores[..., theirs], score_threshold=score, iou_threshold=0.45, max_detections=100
+            all_boxes.numpy(),
+            all_scores[..., theirs].numpy(),
+            score_threshold=score,
+            iou_threshold=0.45,
+            max_detections=100,
         )
         ours = torch.tensor(list(self.classes.values()))[chosen.classes]
-        centred = box_convert(chosen.boxes, "xyxy", "cxcywh")
-        return torch.cat(
-            (torch.stack((chosen.images, ours), dim=1).float(), centred, chosen.scores[:, None]), 1
-        )
+        centred = box_convert(torch.from_numpy(chosen.boxes), "xyxy", "cxcywh")
+        images, scores = torch.from_numpy(chosen.images), torch.from_numpy(chosen.scores)
+        return torch.cat((torch.stack((images, ours), dim=1).float(), centred, scores[:, None]), 1)
 
 
 class DarknetTeacher(Teacher):
@@ -167,7 +170,7 @@ def soften(targets: Tensor, found: Tensor, share: float, taught: Tensor) -> Tens
         that the teacher gives there (IoU of at least 0.5); the E boxes that the teacher finds where no label
         is (IoU below 0.3) follow, with `share` times their score.
     """
-    overlap = boxes.iou(
+    overlap = box_iou(
         box_convert(targets[:, 2:6], "cxcywh", "xyxy"), box_convert(found[:, 2:6], "cxcywh", "xyxy")
     )
     overlap = overlap * (targets[:, None, :2] == found[None, :, :2]).all(dim=2)  # same image, same class

@@ -71,7 +71,7 @@ def pipeline_of(network: Yolo, size: int | None = None) -> DetectorPipeline:
     """A network as it would be served, on a canvas of `size` (its own if None)."""
     side = size or network.config.size
     card = Card("measured", Kind.DETECT, "", "", network.config.labels, (side, side))
-    return DetectorPipeline(card, Detector(network))
+    return DetectorPipeline(card, lambda: Detector(network))
 
 
 def detect(

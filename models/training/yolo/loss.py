@@ -7,6 +7,7 @@ neighbours are assigned too, which triples the positives.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,8 +16,35 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import box_convert
 
-from models.boxes import paired_ciou
-from models.detection.yolo import STRIDES
+from models.detection.yolo_config import STRIDES
+
+
+def paired_ciou(a: Tensor, b: Tensor, eps: float = 1e-7) -> Tensor:
+    """Complete IoU, pair by pair: Tensor[..., 4] twice, xyxy, which broadcast -> Tensor[...], at most 1.
+
+    Zheng et al., "Distance-IoU Loss" (AAAI 2020, https://arxiv.org/abs/1911.08287), equations 8 to 11: IoU,
+    less the squared distance of the centres in units of the enclosing box's diagonal, less a term for the
+    difference of the aspect ratios, whose weight has no gradient. The loss is one minus it.
+    """
+    corner, far = torch.maximum(a[..., :2], b[..., :2]), torch.minimum(a[..., 2:], b[..., 2:])
+    width, height = (far - corner).clamp(min=0).unbind(-1)
+    shared = width * height
+    union = _area(a) + _area(b) - shared
+    overlap = shared / union.clamp(min=torch.finfo(union.dtype).tiny)
+    enclosing = torch.maximum(a[..., 2:], b[..., 2:]) - torch.minimum(a[..., :2], b[..., :2])
+    centres = (a[..., :2] + a[..., 2:] - b[..., :2] - b[..., 2:]) / 2
+    distance = centres.square().sum(-1) / (enclosing.square().sum(-1) + eps)
+    size_a, size_b = (a[..., 2:] - a[..., :2]).clamp(min=eps), (b[..., 2:] - b[..., :2]).clamp(min=eps)
+    angle = torch.atan2(size_a[..., 0], size_a[..., 1]) - torch.atan2(size_b[..., 0], size_b[..., 1])
+    aspect = 4 / math.pi**2 * angle.square()
+    with torch.no_grad():
+        weight = aspect / (1 - overlap + aspect + eps)
+    return overlap - distance - weight * aspect
+
+
+def _area(boxes: Tensor) -> Tensor:
+    width, height = (boxes[..., 2:] - boxes[..., :2]).clamp(min=0).unbind(-1)
+    return width * height
 
 
 @dataclass(frozen=True)

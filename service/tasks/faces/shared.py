@@ -13,7 +13,6 @@ from enum import StrEnum
 from functools import partial
 from typing import Annotated, Self
 
-import torch
 from pydantic import Field
 
 from models.faces.align import cut_faces
@@ -102,8 +101,7 @@ async def embed_faces(
         return [], Timing()
 
     def cut(face: Face) -> Prepared:
-        with torch.inference_mode():
-            return embedder.pipeline.preprocess(cut_faces(image, [face], embedder.card.space.template)[0])
+        return embedder.pipeline.preprocess(cut_faces(image, [face], embedder.card.space.template)[0])
 
     answers = await together(
         [partial(engine.infer_prepared, embedder, partial(cut, face), context.deadline) for face in faces],

@@ -10,9 +10,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torchvision.models import EfficientNet_B0_Weights
 
 from models.backbones.efficientnet_lite import PYRAMID_CHANNELS, ConvNorm
-from models.classification.efficientnet import EfficientNetLite, build, load
+from models.builders.efficientnet import build
+from models.builders.imagenet import imagenet_labels
+from models.classification.efficientnet import EfficientNetLite, load
 from models.classification.pipeline import ClassifierPipeline
 from models.classification.result import ClassifyOptions
 from models.errors import ParameterInvalid, WeightsError
@@ -170,4 +173,8 @@ def test_as_many_labels_as_classes(files: Mapping[str, Path], tmp_path: Path, na
     labels = tmp_path / "labels.txt"
     labels.write_text("\n".join(str(index) for index in range(names)))
     with pytest.raises(WeightsError, match=f"{names} labels, but the network has 1000 classes"):
-        build(Catalogue()[ENTRY], {**files, "labels": labels})
+        _ = build(Catalogue()[ENTRY], {**files, "labels": labels}).module
+
+
+def test_the_labels_are_those_of_torchvisions_weights() -> None:
+    assert list(imagenet_labels()) == EfficientNet_B0_Weights.DEFAULT.meta["categories"]

@@ -14,10 +14,14 @@ import torchvision.models as tv
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
 
+from models.builders.lenet import LABELS
+from models.classification.classifier import Classifier
+from models.classification.digits import DigitPipeline, digit_crop, place
 from models.classification.efficientnet import EfficientNetLite
-from models.classification.explain import HeatMap, filter_sheet, find_label, grad_cam, overlay
-from models.classification.lenet import LABELS, DigitPipeline, LeNet5, digit_crop, load, place
-from models.classification.pipeline import Classifier, ClassifierPipeline
+from models.classification.explain import filter_sheet, grad_cam
+from models.classification.lenet import LeNet5, load
+from models.classification.maps import HeatMap, find_label, overlay
+from models.classification.pipeline import ClassifierPipeline
 from models.errors import ParameterInvalid, WeightsError
 from models.image import Image, center_crop, decode
 from models.pipeline import Card, Kind
@@ -32,7 +36,7 @@ def pipeline_of(
     labels = tuple(f"class {index}" for index in range(classes))
     card = Card("net", Kind.CLASSIFY, "none", "0" * 64, labels, (size, size), crop_fraction=fraction)
     crop = partial(center_crop, size=size, fraction=fraction)
-    return ClassifierPipeline(card, Classifier(network, (127.0,), (60.0,)), crop, min_side=None)
+    return ClassifierPipeline(card, lambda: Classifier(network, (127.0,), (60.0,)), crop, min_side=None)
 
 
 def lively(network: nn.Module) -> nn.Module:
@@ -50,7 +54,7 @@ def lively(network: nn.Module) -> nn.Module:
 def digits() -> DigitPipeline:
     card = Card("lenet5", Kind.CLASSIFY, "none", "0" * 64, LABELS, (32, 32))
     module = Classifier(load(COMMITTED / "lenet5.safetensors"), (0.0,), (255.0,))
-    return DigitPipeline(card, module, digit_crop, min_side=None)
+    return DigitPipeline(card, lambda: module, digit_crop, min_side=None)
 
 
 def picture(height: int = 120, width: int = 170) -> Image:
@@ -248,7 +252,7 @@ def test_a_real_dog_is_where_the_heat_is() -> None:
         files = Store().files(entry)
     except WeightsError:
         pytest.skip("the weights of efficientnet-lite0 were not fetched (make weights)")
-    from models.classification.efficientnet import build
+    from models.builders.efficientnet import build
 
     image = decode((SHARED / "data" / "photos" / "dog.jpg").read_bytes())
     pipeline = build(entry, files)

@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from torch import Tensor
 
-from models.classification.lenet import BACKGROUND, INK, LeNet5, build, digit_crop, load, place
+from models.builders.lenet import build
+from models.classification.digits import digit_crop, place
+from models.classification.lenet import BACKGROUND, INK, LeNet5, load
 from models.classification.pipeline import ClassifierPipeline
 from models.classification.result import Classification, ClassifyOptions
 from models.errors import WeightsError

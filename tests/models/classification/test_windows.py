@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
 
+from models.classification.classifier import Classifier
 from models.classification.efficientnet import EfficientNetLite
 from models.classification.lenet import LeNet5, load
-from models.classification.pipeline import Classifier
 from models.classification.windows import Sliding, sliding, windows
 from models.errors import ParameterInvalid, WeightsError
 from models.image import Image, decode, resize
@@ -228,7 +228,7 @@ def test_windows_of_a_dog_land_on_the_dog() -> None:
         files = Store().files(entry)
     except WeightsError:
         pytest.skip("the weights of efficientnet-lite0 were not fetched (make weights)")
-    from models.classification.efficientnet import build
+    from models.builders.efficientnet import build
 
     image = decode((SHARED / "data" / "photos" / "dog.jpg").read_bytes())
     found = windows(build(entry, files), image, "malamute", fraction=0.6)

@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from models.detection.yolo import YoloConfig
+from models.detection.yolo_config import YoloConfig
 
 ANCHORS = (
     ((6.0, 6.0), (9.0, 9.0), (13.0, 13.0)),

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from models import registry
 from models.backbones.efficientnet_lite import MEAN, SCALE
+from models.boxes import CANDIDATES
 from models.detection.efficientdet import (
-    CANDIDATES,
     Detector,
     EfficientDet,
     anchor_shapes,

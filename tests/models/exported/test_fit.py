@@ -55,7 +55,7 @@ def test_the_geometry_leads_back_to_the_original(
     canvas, geometry = fit(image(rows, columns, reduction), height, width, InputOptions(resize=how))
     assert canvas.shape == (height, width, 3)
     assert (geometry.width, geometry.height) == (columns * reduction, rows * reduction)
-    corners = torch.tensor([[0.0, 0.0], [width, height]])
+    corners = np.array([[0.0, 0.0], [width, height]])
     (left, top), (right, bottom) = geometry.undo_points(corners).tolist()
     if how == "crop":  # within the image, in the middle but for a decoded pixel or half one of the result
         slack = 1.01 * max(reduction, (right - left) / (2 * width))

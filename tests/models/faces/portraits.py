@@ -13,7 +13,7 @@ import pytest
 from models import registry
 from models.errors import WeightsError
 from models.faces.align import cut_faces
-from models.faces.dlib_resnet import EmbedderPipeline
+from models.faces.embedder import EmbedderPipeline
 from models.faces.mtcnn.pipeline import MtcnnPipeline, build
 from models.faces.result import Embedding, Face, Faces
 from models.image import Image, decode

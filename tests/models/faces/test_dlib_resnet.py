@@ -15,9 +15,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
+from models.builders.dlib_resnet import build
 from models.errors import ParameterInvalid, WeightsError
 from models.faces.dlib_format import Reader, read_network
-from models.faces.dlib_resnet import build, convert, load_network, read_dat
+from models.faces.dlib_resnet import convert, load_network, read_dat
 from models.faces.result import Embedding
 from models.image import Image
 from models.training.faces.offline import run

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.errors import FaceNotFound, FacesMany, ParameterInvalid
-from models.faces.dlib_resnet import TEMPLATE
 from models.faces.result import Embedding, Face, Faces
+from models.faces.template import TEMPLATE
 from models.faces.verify import compare, rank, select_face, stack
 from models.pipeline import Card, FaceSpace, Kind
 from tests.models.faces.portraits import embedder, portrait, portraits

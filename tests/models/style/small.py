@@ -10,7 +10,8 @@ from torch import nn
 from models.backbones.efficientnet_lite import Backbone
 from models.image import Image, Pixels, encode
 from models.pipeline import Style
-from models.style.transfer import StyleConfig, StyleNetwork
+from models.style.config import StyleConfig
+from models.style.transfer import StyleNetwork
 
 STYLES = (
     Style("dots", "Dots", "Unknown", encode(np.full((20, 30, 3), 90, np.uint8), "jpeg")),

@@ -9,7 +9,8 @@ import pytest
 
 from models.errors import ParameterInvalid
 from models.style.losses import Perceptual
-from models.style.optimise import Cancelled, OptimiseOptions, Step, optimise
+from models.style.optimise import Cancelled, Step, optimise
+from models.style.result import OptimiseOptions
 from tests.models.style.small import image, random_backbone
 
 CONTENT, STYLE = image(48, 70, 1), image(60, 50, 2)

@@ -30,7 +30,7 @@ class Same(nn.Module):
 
 
 def pipeline(module: nn.Module | None = None) -> StylePipeline:
-    return StylePipeline(CARD, module or Same(), STYLES, buckets=BUCKETS)
+    return StylePipeline(CARD, lambda: module or Same(), STYLES, buckets=BUCKETS)
 
 
 def paint(pipe: StylePipeline, picture: Image, options: StyleOptions | None = None) -> Stylized:
@@ -120,14 +120,14 @@ def test_what_cannot_be_painted_is_refused() -> None:
         pipe.preprocess(image(1, MAX_SIDE + 1))
     for buckets in ([], [(30, 32)], [(4, 4)]):
         with pytest.raises(ValueError, match="multiples of 4"):
-            StylePipeline(CARD, Same(), STYLES, buckets=buckets)
+            StylePipeline(CARD, Same, STYLES, buckets=buckets)
 
 
 def test_a_mirrored_canvas_hardly_changes_what_is_painted() -> None:
     """The norms' statistics are of the whole canvas; this one shows every pixel of the picture four times."""
     picture, stylist = image(128, 160, seed=3), ServedStyleNetwork(random_network())
-    own = StylePipeline(CARD, stylist, STYLES, buckets=[(128, 160)])
-    wide = StylePipeline(CARD, stylist, STYLES, buckets=[(256, 320)])
+    own = StylePipeline(CARD, lambda: stylist, STYLES, buckets=[(128, 160)])
+    wide = StylePipeline(CARD, lambda: stylist, STYLES, buckets=[(256, 320)])
     item = wide.preprocess(picture)
     framed = item.inputs[0].copy()
     framed[:256] = 114

@@ -12,9 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from models.builders.style import build
 from models.errors import WeightsError
 from models.ir.network import Networks
 from models.pipeline import Card, Kind, Pipeline, eager
+from models.style.config import StyleConfig
 from models.style.pipeline import StylePipeline
 from models.style.transfer import (
     MARGIN,
@@ -22,8 +24,6 @@ from models.style.transfer import (
     ReflectConv,
     ResizeConv,
     ServedStyleNetwork,
-    StyleConfig,
-    build,
     load,
     save,
 )
@@ -113,7 +113,7 @@ def test_styles_mix_by_their_weights() -> None:
 def test_openvino_paints_the_same_picture_of_any_size_from_one_conversion() -> None:
     stylist, items = ServedStyleNetwork(random_network()).eval(), batch(ALONE)
     card = Card("styles", Kind.STYLE, "", "")
-    networks = Networks(StylePipeline(card, stylist, STYLES), "float32", threads=1)
+    networks = Networks(StylePipeline(card, lambda: stylist, STYLES), "float32", threads=1)
     for sized in (items, items[:, 16:, 8:], items.repeat_interleave(2, dim=2)):
         (expected,) = eager(stylist, sized.numpy())
         (result,) = networks.run([sized.numpy()])

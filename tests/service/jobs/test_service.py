@@ -19,7 +19,7 @@ from PIL import Image
 from starlette.requests import empty_receive
 
 from models.errors import ParameterInvalid
-from models.style.optimise import OptimiseOptions
+from models.style.result import OptimiseOptions
 from service.app import Service
 from service.errors import Overloaded
 from service.jobs.job import Job, State

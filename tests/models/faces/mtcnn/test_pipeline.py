@@ -23,7 +23,7 @@ from models.faces.result import Face, FaceOptions, Faces
 from models.image import Image, letterbox
 from models.pipeline import RunStage, eager
 from models.training.faces.offline import run
-from models.weights import Catalogue
+from models.weights import Catalogue, Entry
 from tests.models.faces.portraits import detector, files, mtcnn_with, picture, portrait, portraits
 from tests.paths import needs_shared
 
@@ -61,8 +61,8 @@ def test_tiles_lie_apart_and_windows_lie_on_the_canvas(
     used = pyramid.windows[pyramid.levels >= 0]
     assert ((used[:, 2:] - used[:, :2]) >= 11).all()
     # to a pixel of its size, and one of the canvas, the last window ends where the border does
-    scales = 12 / min_face * factor ** pyramid.levels[pyramid.levels >= 0].double()
-    assert (used[:, :2].amin(1) >= -BORDER / scales - 1).all()
+    scales = 12 / min_face * factor ** pyramid.levels[pyramid.levels >= 0]
+    assert (used[:, :2].min(1) >= -BORDER / scales - 1).all()
     assert (used[:, 2] <= width + (1 + BORDER) / scales + 1).all()
     assert pyramid.levels.max() == len(pyramid.tiles) - 1
 
@@ -114,26 +114,26 @@ def test_a_crop_is_the_mean_of_the_pixels_under_it(
     places: list[tuple[float, float, float, int]], side: int
 ) -> None:
     batch = contexts((64, 64), (64, 32), (20, 64))
-    boxes = torch.tensor([(x, y, x + size, y + size) for x, y, size, _ in places])
-    images = torch.tensor([image for *_, image in places])
-    crops = Crops(batch).cut(Candidates(boxes, torch.ones(len(boxes)), images), side)
+    boxes = np.array([(x, y, x + size, y + size) for x, y, size, _ in places], np.float32)
+    images = np.array([image for *_, image in places])
+    crops = Crops(batch).cut(Candidates(boxes, np.ones(len(boxes), np.float32), images), side)
     assert crops.shape == (len(boxes), side, side, 3)
-    assert crops.isfinite().all()
+    assert crops.dtype == np.float32
+    assert np.isfinite(crops).all()
     for crop, box, image in zip(crops, boxes, images, strict=True):
         shown = batch[image].geometry
-        low = torch.tensor([shown.pad_x, shown.pad_y])
-        high = low + torch.tensor([shown.width * shown.scale_x, shown.height * shown.scale_y]).round()
-        (x1, y1), (x2, y2) = box.floor().view(2, 2).long().tolist()
+        low = np.array([shown.pad_x, shown.pad_y])
+        high = low + np.array([shown.width * shown.scale_x, shown.height * shown.scale_y]).round()
+        (x1, y1), (x2, y2) = np.floor(box).reshape(2, 2).astype(int).tolist()
         x2, y2 = max(x2, x1 + 1), max(y2, y1 + 1)
-        (left, top), (right, bottom) = low.long().tolist(), high.long().tolist()
+        (left, top), (right, bottom) = low.astype(int).tolist(), high.astype(int).tolist()
         canvas = np.full((400, 400, 3), GREY, np.uint8)  # the picture, with grey all around
         canvas[100 + top : 100 + bottom, 100 + left : 100 + right] = batch[image].canvas[
             top:bottom, left:right
         ]
         part = torch.from_numpy(canvas[100 + y1 : 100 + y2, 100 + x1 : 100 + x2]).permute(2, 0, 1).float()
-        torch.testing.assert_close(
-            crop, F.adaptive_avg_pool2d(part, side).permute(1, 2, 0), atol=1e-3, rtol=1e-4
-        )
+        expected = F.adaptive_avg_pool2d(part, side).permute(1, 2, 0)
+        np.testing.assert_allclose(crop, expected, atol=1e-3, rtol=1e-4)
 
 
 def slow_nms_over_min_area(boxes: list[list[float]], scores: list[float], images: list[int]) -> list[int]:
@@ -157,11 +157,8 @@ def slow_nms_over_min_area(boxes: list[list[float]], scores: list[float], images
 def test_faces_inside_of_faces_go_as_in_a_slow_reference(seed: int, count: int) -> None:
     rng = np.random.default_rng(seed)
     corner, size = rng.uniform(0, 40, (count, 2)), rng.uniform(5, 60, (count, 2))
-    boxes = torch.from_numpy(np.concatenate((corner, corner + size), 1))
-    scores, images = (
-        torch.from_numpy(rng.permutation(count) / 30),
-        torch.from_numpy(rng.integers(0, 2, count)),
-    )
+    boxes = np.concatenate((corner, corner + size), 1)
+    scores, images = rng.permutation(count) / 30, rng.integers(0, 2, count)
     kept = nms_over_min_area(Candidates(boxes, scores, images), 0.7)
     assert kept.tolist() == slow_nms_over_min_area(boxes.tolist(), scores.tolist(), images.tolist())
 
@@ -172,8 +169,8 @@ def test_faces_inside_of_faces_go_as_in_a_slow_reference(seed: int, count: int) 
     st.lists(st.integers(0, 6), min_size=4, max_size=4),
 )
 def test_each_picture_keeps_its_best(rows: list[tuple[float, int]], limits: list[int]) -> None:
-    scores, images = torch.tensor([s for s, _ in rows]), torch.tensor([i for _, i in rows], dtype=torch.int64)
-    kept = Candidates(torch.zeros(len(rows), 4), scores, images).best(torch.tensor(limits), 4).tolist()
+    scores, images = np.array([s for s, _ in rows], np.float32), np.array([i for _, i in rows], np.int64)
+    kept = Candidates(np.zeros((len(rows), 4), np.float32), scores, images).best(limits, 4).tolist()
     expected = []
     for image, limit in enumerate(limits):
         own = [index for index, (_, owner) in enumerate(rows) if owner == image]
@@ -297,6 +294,12 @@ def test_options_out_of_range_are_refused(parameter: str, options: dict[str, Any
     assert caught.value.parameter == parameter
 
 
+def build_networks(entry: Entry, wrong: dict[str, Path]) -> None:
+    pipeline = build(entry, wrong)
+    assert pipeline.module
+    assert all(stage.module for stage in pipeline.stages.values())
+
+
 def test_wrong_files_and_settings_are_refused(tmp_path: Path) -> None:
     right, entry = files("mtcnn"), Catalogue()["mtcnn"]
     (tmp_path / "torn.pt").write_bytes(right["rnet"].read_bytes()[:1000])
@@ -306,7 +309,7 @@ def test_wrong_files_and_settings_are_refused(tmp_path: Path) -> None:
         {"weights": right["weights"]},
     ):
         with pytest.raises(WeightsError):
-            build(entry, wrong)
+            build_networks(entry, wrong)
     for options in (
         {"colour": 1},
         {"min_face": 4},

@@ -16,7 +16,8 @@ from models.classification.efficientnet import EfficientNetLite
 from models.errors import ParameterInvalid
 from models.image import decode, encode
 from models.pipeline import Style
-from models.style.transfer import ConditionalNorm, StyleConfig, StyleNetwork, load, save
+from models.style.config import StyleConfig
+from models.style.transfer import ConditionalNorm, StyleNetwork, load, save
 from models.training.style import __main__ as command
 from models.training.style import add as style_add
 from models.training.style import data

@@ -2,13 +2,40 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
+from torchvision import ops
 
-from models.detection.yolo import STRIDES
-from models.training.yolo.loss import YoloLoss, match
+from models.detection.yolo_config import STRIDES
+from models.training.yolo.loss import YoloLoss, match, paired_ciou
 from tests.models.detection.squares import ANCHORS
+
+
+def _boxes(count: int, seed: int) -> Tensor:
+    corners = torch.rand(count, 2, 2, generator=torch.Generator().manual_seed(seed)) * 100
+    return torch.cat((corners.amin(dim=1), corners.amax(dim=1)), dim=1)
+
+
+def test_ciou_is_torchvisions_loss() -> None:
+    a, b = _boxes(40, 3).requires_grad_(), _boxes(40, 4)
+    ours = (1 - paired_ciou(a, b)).sum()
+    (gradient,) = torch.autograd.grad(ours, a)
+    theirs = ops.complete_box_iou_loss(a, b, reduction="sum")
+    (expected,) = torch.autograd.grad(theirs, a)
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(gradient, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_ciou_of_flat_boxes_is_finite() -> None:
+    flat = torch.tensor([[1.0, 1.0, 1.0, 4.0]], requires_grad=True)
+    value = paired_ciou(flat, torch.tensor([[0.0, 0.0, 2.0, 2.0]])).sum()
+    (gradient,) = torch.autograd.grad(value, flat)
+    assert math.isfinite(value.item())
+    assert gradient.isfinite().all()
 
 
 def test_a_box_is_matched_to_its_cell_and_two_neighbours() -> None:

@@ -212,7 +212,7 @@ def test_evaluation_undoes_the_letterbox(squares: Path) -> None:
             return torch.stack(boxes)[:, None], torch.tensor([0.2, 0.9]).expand(len(images), 1, 2)
 
     card = Card("bright", Kind.DETECT, "", "", labels=("round", "square"), input=(160, 160))
-    figures = evaluate(DetectorPipeline(card, Bright()), samples, ["square"])
+    figures = evaluate(DetectorPipeline(card, Bright), samples, ["square"])
     assert figures.ap50 == pytest.approx(1.0)
     assert figures.ap > 0.8
 

@@ -1,0 +1,65 @@
+"""The process that explains answers: what it says, what it refuses, and what happens when it ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from models import registry
+from models.errors import ParameterInvalid
+from models.image import Image
+from models.weights import Store, standard_catalogue
+from service.apart import Apart
+from service.engine.offload import Call
+from service.errors import DeadlineExceeded
+
+MODEL = "lenet5"
+
+
+@pytest.fixture(scope="module")
+def apart() -> Iterator[Apart]:
+    made = Apart(1)
+    yield made
+    made.close()
+
+
+def digit() -> Image:
+    pixels = np.zeros((64, 64, 3), np.uint8)
+    pixels[8:56, 28:36] = 255
+    return Image(pixels, 64, 64)
+
+
+def test_it_answers_as_the_pipeline_itself(apart: Apart) -> None:
+    pipeline = registry.build(MODEL, standard_catalogue(), Store())
+    assert pipeline.explainer is not None
+    expected = pipeline.explainer.heat_map(digit(), "1")
+    found = apart.ask(MODEL, "heat_map", Call(None), digit(), "1")
+    assert (found.label, found.region) == (expected.label, expected.region)
+    assert found.score == pytest.approx(expected.score, abs=1e-4)
+    np.testing.assert_allclose(found.grid, expected.grid, atol=1e-3)
+    assert apart.ask(MODEL, "windows", Call(None), digit(), None, fraction=1.0).label == "1"
+    assert apart.ask(MODEL, "filters", Call(None)).shape[2] == 3
+
+
+def test_its_refusals_name_the_parameter(apart: Apart) -> None:
+    with pytest.raises(ParameterInvalid, match="no label") as caught:
+        apart.ask(MODEL, "heat_map", Call(None), digit(), "ten")
+    assert caught.value.parameter == "label"
+
+
+def test_who_leaves_gets_nothing_and_the_next_one_his_own_answer(apart: Apart) -> None:
+    with pytest.raises(DeadlineExceeded):
+        apart.ask(MODEL, "heat_map", Call(time.monotonic() - 1), digit(), "7")
+    assert apart.ask(MODEL, "heat_map", Call(None), digit(), "3").label == "3"
+
+
+def test_one_that_has_ended_is_replaced(apart: Apart) -> None:
+    assert apart.ask(MODEL, "heat_map", Call(None), digit(), "3").label == "3"
+    assert apart.pid is not None
+    os.kill(apart.pid, signal.SIGKILL)
+    assert apart.ask(MODEL, "heat_map", Call(None), digit(), "5").label == "5"

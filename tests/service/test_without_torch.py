@@ -1,0 +1,84 @@
+"""A CPU worker does not import torch, which takes seconds and most of a gigabyte."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+from tests.paths import ROOT
+
+MODELS = "efficientnet-lite0,lenet5,yolo-person,efficientdet-lite0,mtcnn,dlib-resnet,paintings"
+SETTINGS = {
+    "LYNCEUS_DEVICE": "cpu",
+    "LYNCEUS_MODELS": MODELS,
+    "LYNCEUS_GRPC_PORT": "0",
+    "LYNCEUS_WORKERS": "1",
+}
+
+SERVED = """
+import asyncio, sys
+
+import httpx
+import numpy as np
+
+import service.bento
+import service.rpc.server
+from models.image import encode
+from service.app import build
+from service.settings import Settings
+from service.tasks import TASKS
+from service.web.app import Application
+
+
+def light(what):
+    assert "torch" not in sys.modules and "torchvision" not in sys.modules, what
+
+
+async def main():
+    served = build(Settings(workers=1, slots=1))
+    light("built")
+    await served.start()
+    light("started")
+    photo = encode(np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8), "jpeg")
+    chip = encode(np.full((150, 150, 3), 90, np.uint8), "png")
+    transport = httpx.ASGITransport(Application(served))
+    async with httpx.AsyncClient(transport=transport, base_url="http://test", timeout=120) as client:
+        asked = {
+            "/v1/classify": photo, "/v1/detect": photo, "/v1/detect?model=yolo-person": photo,
+            "/v1/classify?model=lenet5": photo, "/v1/embed": photo,
+            "/v1/stylize": photo, "/v1/faces/detect": photo, "/v1/faces/embed?aligned=true": chip,
+            "/v1/analyze?tasks=classify,detect": photo, "/v1/classify/explain": photo,
+        }
+        for path, body in asked.items():
+            answer = await client.post(path, content=body)
+            assert answer.status_code == 200, (path, answer.text)
+            light(path)
+        for path in ("/v1/models", "/v1/styles", "/v1/models/lenet5/filters", "/openapi.json"):
+            assert (await client.get(path)).status_code == 200, path
+            light(path)
+    await served.stop()
+
+
+asyncio.run(main())
+"""
+
+
+def alone(*command: str) -> None:
+    """Runs a fresh interpreter."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("LYNCEUS_")}
+    done = subprocess.run(
+        [sys.executable, *command],
+        cwd=ROOT,
+        env=kept | SETTINGS | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_worker_serves_every_task_without_torch() -> None:
+    alone("-m", "service.check", "--unmade")  # converts what no one has yet, which takes torch
+    alone("-c", SERVED)
