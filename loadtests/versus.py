@@ -1,0 +1,99 @@
+"""How many times as fast this checkout serves as another one: both up at once and loaded in turn.
+
+    python -m loadtests.versus ../before
+    python -m loadtests.versus ../before --loads classify:1,16,64 detect:16 --rounds 3
+
+Each ratio is of two rounds, one after the other, so that a drift of the machine cancels out; the table
+has the median and the range. It ends with the servers' memory (PSS), after the load.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+from loadtests import loadgen
+from loadtests.loadgen import Load
+from loadtests.server import Server
+from loadtests.tasks import LIMITED, bodies_of, check_answer, images_in
+
+LOADS = ("classify:1,16,64", "detect:16", "verify:16", "stylize:4")
+
+
+def pss(server: Server) -> float:
+    """Memory of a server's processes in GB, what they share counted once."""
+    kilobytes = 0
+    for process in server.processes():
+        for line in Path(f"/proc/{process.pid}/smaps_rollup").read_text(encoding="ascii").splitlines():
+            if line.startswith("Pss:"):
+                kilobytes += int(line.split()[1])
+    return kilobytes * 1024 / 1e9
+
+
+def main() -> None:
+    """Prints the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("other", type=Path, help="a checkout of another commit")
+    parser.add_argument("--loads", nargs="+", default=LOADS, help="TASK:CONNECTIONS,...")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=4.0, help="of each round")
+    options = parser.parse_args()
+    loads = [(task, counts.split(",")) for task, _, counts in (load.partition(":") for load in options.loads)]
+    models = ",".join(dict.fromkeys(model for task, _ in loads for model in LIMITED[task].models))
+    environment = {"LYNCEUS_MODELS": models}
+
+    print("| task | connections | other/s | this/s | this / other | p99, other / this, ms | errors |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
+    with ExitStack() as stack:
+        servers, starts = [], []
+        for root in ({"root": options.other.resolve()}, {}):
+            began = time.monotonic()
+            servers.append(stack.enter_context(Server(environment, **root)))
+            starts.append(time.monotonic() - began)
+        for task, counts in loads:
+            work = LIMITED[task]
+            with bodies_of(work, images_in(work.images)) as bodies:
+                for count in counts:
+                    for server in servers:
+                        check_answer(server.address, work, bodies[0])
+
+                    def load(server: Server, connections: int = int(count)) -> Load:
+                        return loadgen.run(
+                            server.address,
+                            work.path,  # noqa: B023 (called here alone)
+                            bodies,
+                            content_type=work.content_type,  # noqa: B023
+                            connections=connections,
+                            seconds=options.seconds,
+                            warmup=1.0,
+                        )
+
+                    pairs = [[load(server) for server in servers] for _ in range(options.rounds)]
+                    print(row(task, count, pairs), flush=True)
+        memory = [pss(server) for server in servers]
+    told = f"start to ready {starts[0]:.1f} s / {starts[1]:.1f} s; PSS {memory[0]:.2f} / {memory[1]:.2f} GB"
+    print(f"\n{models}: {told} (other / this)")
+
+
+def row(task: str, connections: str, pairs: list[list[Load]]) -> str:
+    """A line of the table."""
+    ratios = sorted(this.rps / other.rps for other, this in pairs)
+    others, these = zip(*pairs, strict=True)
+    rates = [statistics.median(one.rps for one in several) for several in (others, these)]
+    p99 = [statistics.median(one.p99_ms for one in several) for several in (others, these)]
+    errors = sum(sum(one.errors.values()) for pair in pairs for one in pair)
+    print(f"{task} {connections}: {ratios}", file=sys.stderr)
+    return (
+        f"| {task} | {connections} | {rates[0]:.1f} | {rates[1]:.1f} | **{statistics.median(ratios):.2f}** "
+        f"({ratios[0]:.2f}..{ratios[-1]:.2f}) | {p99[0]:.0f} / {p99[1]:.0f} | {errors} |"
+    )
+
+
+if __name__ == "__main__":
+    main()
