@@ -18,7 +18,7 @@ from pathlib import Path
 
 from loadtests import loadgen
 from loadtests.loadgen import Load
-from loadtests.server import Server
+from loadtests.server import ROOT, Server
 from loadtests.tasks import LIMITED, bodies_of, check_answer, images_in
 
 LOADS = ("classify:1,16,64", "detect:16", "verify:16", "stylize:4")
@@ -52,9 +52,9 @@ def main() -> None:
     print("| --- | --- | --- | --- | --- | --- | --- |")
     with ExitStack() as stack:
         servers, starts = [], []
-        for root in ({"root": options.other.resolve()}, {}):
+        for root in (options.other.resolve(), ROOT):
             began = time.monotonic()
-            servers.append(stack.enter_context(Server(environment, **root)))
+            servers.append(stack.enter_context(Server(environment, root=root)))
             starts.append(time.monotonic() - began)
         for task, counts in loads:
             work = LIMITED[task]
