@@ -26,7 +26,7 @@ class OpenVINOExecutor:
         precision: of the arithmetic; see `choose`.
         cache: of converted and compiled networks; None: they are made anew.
         cores: counts the batches of all workers. A batch that finds the machine idle runs on all cores, in
-            networks that are compiled for that besides; None: no batch does.
+            networks that are compiled for that besides, where the pipeline has one shape; None: none does.
     """
 
     name = "openvino"
@@ -48,7 +48,9 @@ class OpenVINOExecutor:
         self.precision = chosen if one else f"{chosen}, stages {of_stages}"
         self._networks = self._wide = Networks(pipeline, chosen, threads, cache, stage_precision=of_stages)
         self._cores = cores or Cores(None, 1, threads)
-        if self._cores.total > threads:
+        if (
+            self._cores.total > threads and len(pipeline.shapes) == 1
+        ):  # a network for each shape is too much memory
             self._wide = Networks(pipeline, chosen, self._cores.total, cache, stage_precision=of_stages)
         self.stages: Mapping[str, RunStage] = {
             name: partial(self._run_stage, stage, self._wide.stages[name])
