@@ -186,6 +186,7 @@ class Batcher(Generic[T, R]):
 
         Raises:
             Overloaded: it cannot; with the seconds until another one could.
+            DeadlineExceeded: it could not with nothing before it either.
         """
         if not ahead:
             return  # nothing to wait for; besides, only batches that run correct a measurement
@@ -200,6 +201,8 @@ class Batcher(Generic[T, R]):
             late = max(late, now + wait + batch - deadline)
         if late > 0:
             self._observer.on_drop("hopeless")
+            if deadline is not None and now + batch > deadline:
+                raise DeadlineExceeded(f"the deadline is sooner than a batch takes, {batch:.3f} s")
             raise Overloaded(f"{ahead} images are before it, which take {wait:.1f} s", min(60.0, late))
 
     async def submit(self, item: T, *, key: Hashable = None, deadline: float | None = None) -> BatchResult[R]:

@@ -23,7 +23,7 @@ from service.engine.batcher import Batcher, BatchResult
 from service.engine.executor import Executor, is_device_lost, is_out_of_memory
 from service.engine.observer import BatcherMetrics
 from service.engine.threads import Threads
-from service.errors import NotReady, OutOfMemory, Overloaded
+from service.errors import DeadlineExceeded, NotReady, OutOfMemory, Overloaded
 from service.telemetry.metrics import BatchTimes, Metrics
 from service.telemetry.tracing import Tracing
 
@@ -179,7 +179,7 @@ class Runner:
             raise Overloaded(f"the queue of {self.card.name} is full", self._batcher.retry_after)
         try:
             self._batcher.check(self._admitted, deadline)
-        except Overloaded:
+        except (Overloaded, DeadlineExceeded):
             self._failed_seconds.observe(0.0)
             raise
         self._admitted += 1

@@ -52,6 +52,8 @@ def test_a_deadline_that_cannot_be_met_is_refused() -> None:
         bench.batcher.check(1, now + 2.1)  # one second to wait, one to compute
         with pytest.raises(Overloaded):
             bench.batcher.check(1, now + 1.9)
+        with pytest.raises(DeadlineExceeded):  # nor with nothing before it: it is no overload
+            bench.batcher.check(1, now + 0.9)
         bench.batcher.check(1, now)  # it has passed, which is no overload
         with pytest.raises(DeadlineExceeded):
             await bench.batcher.submit("b", deadline=now)
