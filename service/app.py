@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 from models import registry
 from models.image import Limits
 from models.weights import Store, standard_catalogue
-from service.apart import Apart
 from service.engine.aside import Aside
 from service.engine.cores import Cores
 from service.engine.engine import Answer, Engine, outcome, together
@@ -28,6 +27,7 @@ from service.telemetry import metrics as telemetry
 from service.telemetry.gpu import GpuMeter, make_meter
 from service.telemetry.metrics import Metrics
 from service.telemetry.tracing import Tracing, make_tracing
+from service.torch_process import TorchProcess
 
 T = TypeVar("T")
 SCRAPE = 10.0
@@ -211,6 +211,8 @@ def build(settings: Settings, cores: Cores | None = None) -> Service:
     decoders = settings.decoder_count(cuda)
     service = Service(settings, runners, metrics, decoders=decoders, tracing=tracing, meter=meter)
     if all(runner.executor.name == "openvino" for runner in runners):  # else torch is here already
-        service.engine.apart = Apart(settings.thread_count(cuda), settings.catalogue, settings.weights_dir)
+        service.engine.torch_process = TorchProcess(
+            settings.thread_count(cuda), settings.catalogue, settings.weights_dir
+        )
     service.jobs = make_jobs(settings, service.engine, metrics)
     return service

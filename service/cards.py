@@ -131,8 +131,8 @@ async def filters(engine: Engine, name: str) -> bytes:
     pipeline = engine.named(name).pipeline
 
     def work(call: Call) -> bytes:
-        if engine.apart is not None:
-            return encode(engine.apart.ask(name, "filters", call), "png")
+        if engine.torch_process is not None:
+            return encode(engine.torch_process.ask(name, "filters", call), "png")
         from models.classification.explain import filter_sheet  # torch
 
         return encode(filter_sheet(pipeline.module), "png")

@@ -99,8 +99,8 @@ class KeptImage:
         self._held += size
 
 
-class Apart(Protocol):
-    """Answers what takes torch, outside of the worker; see `service.apart`."""
+class TorchProcess(Protocol):
+    """Answers what takes torch, outside of the worker; see `service.torch_process`."""
 
     def ask(self, model: str, what: str, call: Call, *arguments: Any, **named: Any) -> Any: ...
     def close(self) -> None: ...
@@ -124,7 +124,7 @@ class Engine:
         offload: threads for long work.
         inline: images are prepared in the models' own threads.
         draining: the service is stopping; not ready any more.
-        apart: answers what takes torch; None: the worker itself does.
+        torch_process: answers what takes torch; None: the worker itself does.
     """
 
     def __init__(
@@ -144,7 +144,7 @@ class Engine:
             runner.sharing = self._busy
         self.limits = limits
         self.draining = False
-        self.apart: Apart | None = None
+        self.torch_process: TorchProcess | None = None
         self._defaults: dict[Kind, str] = {}
         for name, runner in self.runners.items():
             self._defaults.setdefault(runner.card.task, name)
@@ -229,8 +229,8 @@ class Engine:
         finished = await asyncio.gather(*(runner.drain(grace) for runner in self.runners.values()))
         self._decoders.close()
         self.offload.close()
-        if self.apart is not None:
-            self.apart.close()
+        if self.torch_process is not None:
+            self.torch_process.close()
         return all(finished)
 
     async def in_decoder(self, work: Callable[[], T], deadline: float = float("inf")) -> T:

@@ -117,8 +117,8 @@ async def explain(
         raise ParameterInvalid("model", f"the model {runner.card.name!r} cannot be explained")
 
     def ask(what: str, call: Call, *arguments: Any, **named: Any) -> Any:
-        if engine.apart is not None:
-            return engine.apart.ask(runner.card.name, what, call, *arguments, **named)
+        if engine.torch_process is not None:
+            return engine.torch_process.ask(runner.card.name, what, call, *arguments, **named)
         return getattr(runner.pipeline.explainer, what)(*arguments, **named)
 
     def work(call: Call) -> Answer[Any]:

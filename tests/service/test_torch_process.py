@@ -14,16 +14,16 @@ from models import registry
 from models.errors import ParameterInvalid
 from models.image import Image
 from models.weights import Store, standard_catalogue
-from service.apart import Apart
 from service.engine.offload import Call
 from service.errors import DeadlineExceeded
+from service.torch_process import TorchProcess
 
 MODEL = "lenet5"
 
 
 @pytest.fixture(scope="module")
-def apart() -> Iterator[Apart]:
-    made = Apart(1)
+def torch_process() -> Iterator[TorchProcess]:
+    made = TorchProcess(1)
     yield made
     made.close()
 
@@ -34,32 +34,32 @@ def digit() -> Image:
     return Image(pixels, 64, 64)
 
 
-def test_it_answers_as_the_pipeline_itself(apart: Apart) -> None:
+def test_it_answers_as_the_pipeline_itself(torch_process: TorchProcess) -> None:
     pipeline = registry.build(MODEL, standard_catalogue(), Store())
     assert pipeline.explainer is not None
     expected = pipeline.explainer.heat_map(digit(), "1")
-    found = apart.ask(MODEL, "heat_map", Call(None), digit(), "1")
+    found = torch_process.ask(MODEL, "heat_map", Call(None), digit(), "1")
     assert (found.label, found.region) == (expected.label, expected.region)
     assert found.score == pytest.approx(expected.score, abs=1e-4)
     np.testing.assert_allclose(found.grid, expected.grid, atol=1e-3)
-    assert apart.ask(MODEL, "windows", Call(None), digit(), None, fraction=1.0).label == "1"
-    assert apart.ask(MODEL, "filters", Call(None)).shape[2] == 3
+    assert torch_process.ask(MODEL, "windows", Call(None), digit(), None, fraction=1.0).label == "1"
+    assert torch_process.ask(MODEL, "filters", Call(None)).shape[2] == 3
 
 
-def test_its_refusals_name_the_parameter(apart: Apart) -> None:
+def test_its_refusals_name_the_parameter(torch_process: TorchProcess) -> None:
     with pytest.raises(ParameterInvalid, match="no label") as caught:
-        apart.ask(MODEL, "heat_map", Call(None), digit(), "ten")
+        torch_process.ask(MODEL, "heat_map", Call(None), digit(), "ten")
     assert caught.value.parameter == "label"
 
 
-def test_who_leaves_gets_nothing_and_the_next_one_his_own_answer(apart: Apart) -> None:
+def test_who_leaves_gets_nothing_and_the_next_one_his_own_answer(torch_process: TorchProcess) -> None:
     with pytest.raises(DeadlineExceeded):
-        apart.ask(MODEL, "heat_map", Call(time.monotonic() - 1), digit(), "7")
-    assert apart.ask(MODEL, "heat_map", Call(None), digit(), "3").label == "3"
+        torch_process.ask(MODEL, "heat_map", Call(time.monotonic() - 1), digit(), "7")
+    assert torch_process.ask(MODEL, "heat_map", Call(None), digit(), "3").label == "3"
 
 
-def test_one_that_has_ended_is_replaced(apart: Apart) -> None:
-    assert apart.ask(MODEL, "heat_map", Call(None), digit(), "3").label == "3"
-    assert apart.pid is not None
-    os.kill(apart.pid, signal.SIGKILL)
-    assert apart.ask(MODEL, "heat_map", Call(None), digit(), "5").label == "5"
+def test_one_that_has_ended_is_replaced(torch_process: TorchProcess) -> None:
+    assert torch_process.ask(MODEL, "heat_map", Call(None), digit(), "3").label == "3"
+    assert torch_process.pid is not None
+    os.kill(torch_process.pid, signal.SIGKILL)
+    assert torch_process.ask(MODEL, "heat_map", Call(None), digit(), "5").label == "5"

@@ -1,9 +1,9 @@
 """What needs torch and is asked for seldom, in a process of its own, so that a worker stays light.
 
 A worker whose networks OpenVINO runs never imports torch, which takes seconds and 0.7 GB. Grad-CAM, sliding
-windows and sheets of filters need it: one child process of the worker (`python -m service.apart`) builds the
-models that it is asked about, answers one question at a time, and ends when it has been idle for a while,
-or when the worker has ended. The images are decoded, and their number and size bounded, in the worker.
+windows and sheets of filters need it: one child process of the worker (`python -m service.torch_process`)
+builds the models that it is asked about, answers one question at a time, and ends when it has been idle for a
+while, or when the worker has ended. The images are decoded, and their number and size bounded, in the worker.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ IDLE: Final = 600.0
 """Seconds without a question after which the process ends."""
 HANG: Final = 120.0
 """Seconds after which a question that has no answer is taken to get none; the process is then replaced."""
-PATIENCE: Final = 0.1
+POLL: Final = 0.1
 """Seconds between two looks at whether anyone still waits for the answer."""
 
 
@@ -36,7 +36,7 @@ Answer = tuple[type[ModelError] | None, Any]
 """Nothing and the answer, or the class of an error and its arguments."""
 
 
-class Apart:
+class TorchProcess:
     """A worker's view of its process with torch; started at the first question. Its methods run in threads.
 
     Args:
@@ -64,7 +64,7 @@ class Apart:
             ModelError: what the question raised.
             RuntimeError: the process ended, twice.
         """
-        while not self._turn.acquire(timeout=PATIENCE):
+        while not self._turn.acquire(timeout=POLL):
             call.check()
         try:
             for again in (True, False):
@@ -103,7 +103,7 @@ class Apart:
 
     def _receive(self, call: Call) -> Answer:
         call.check()
-        while not self._connection.poll(PATIENCE):
+        while not self._connection.poll(POLL):
             call.check()
             if time.monotonic() > self._since + HANG:
                 self._end()
@@ -125,7 +125,7 @@ class Apart:
         }
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "service.apart", str(theirs.fileno()), *self._paths],
+                [sys.executable, "-m", "service.torch_process", str(theirs.fileno()), *self._paths],
                 stdin=subprocess.DEVNULL,
                 stdout=2,  # it prints nothing but what is wrong
                 env=environment,
