@@ -10,6 +10,7 @@ from tests.golden.http import Http, Part, document, form, get, raw, text
 CLASSIFY, EXPLAIN, DETECT = "/v1/classify", "/v1/classify/explain", "/v1/detect"
 FACES = "/v1/faces/detect"
 EMBED, VERIFY, COMPARE = "/v1/faces/embed", "/v1/faces/verify", "/v1/faces/compare"
+IDENTIFY = "/v1/faces/identify"
 STYLIZE, JOBS = "/v1/stylize", "/v1/stylize/jobs"
 JSON, PNG, WEBP, JPEG = (
     {"accept": kind} for kind in ("application/json", "image/png", "image/webp", "image/jpeg")
@@ -196,6 +197,7 @@ def _faces() -> Iterator[Http]:
         yield from (raw(path, name) for name in ("shapes-png", "text-1", "pixels-1"))
         yield raw(path, "two_people", {"max_faces": 1})
         yield raw(path, "two_people", {"min_size": 4000})
+        yield raw(path, "obama", {"rotate": "none"})
         yield raw(path, "obama", {"score_threshold": 0.99, "model": "mtcnn", "min_size": 20})
         yield form(path, [("image", "shapes-png"), ("image", "text-1")], note="a good and a bad one")
         yield document(path, {"image": text("shapes-png")}, note="base64")
@@ -215,6 +217,7 @@ def _verify() -> Iterator[Http]:
         VERIFY, others, {"threshold": 10, "embedder": "dlib-resnet", "model": "mtcnn"}, note="any distance"
     )
     yield form(VERIFY, pair, {"threshold": 0}, note="no distance")
+    yield form(VERIFY, pair, {"min_size": 40, "rotate": "none"}, note="upright and large")
     for value in (-0.1, 10.1, "near"):
         yield form(
             VERIFY,
@@ -240,12 +243,35 @@ def _verify() -> Iterator[Http]:
     yield document(VERIFY, {"a": text("shapes-png"), "b": "%"}, note="b is no base64")
     yield raw(VERIFY, "shapes-png", note="as the body")
     yield from _compare()
+    yield from _identify()
+
+
+SHA256 = "55533b28a95800a551ba546ba62fe69625c7e95a7061c338adffead08719da30"
+
+
+def _identify() -> Iterator[Http]:
+    def known(*firsts: float, count: int = 128) -> dict[str, Any]:
+        vectors = {f"person {number}": [first, *[0.01] * (count - 1)] for number, first in enumerate(firsts)}
+        return {"gallery": [{"name": name, "embedding": vector} for name, vector in vectors.items()]}
+
+    probe = {"embedding": [0.1, *[0.01] * 127]}
+    yield document(IDENTIFY, {**probe, **known(0.9, 0.2, 0.3)}, note="three")
+    options = {"threshold": 0.15, "top_k": 2, "embedder": "dlib-resnet", "sha256": SHA256}
+    yield document(IDENTIFY, {**probe, **known(0.9, 0.2, 0.3)}, options, note="the nearest two")
+    face = {"image": text("obama"), **known(0.1)}
+    search = {"model": "mtcnn", "face_select": "only", "min_size": 40, "rotate": "none"}
+    yield document(IDENTIFY, face, search, needs=["obama"], note="an image")
+    yield document(IDENTIFY, {"image": text("shapes-png"), **known(0.1)}, note="no face")
+    yield document(IDENTIFY, {**face, **probe}, needs=["obama"], note="an image and an embedding")
+    yield document(IDENTIFY, known(0.1), note="neither")
+    yield document(IDENTIFY, {**probe, "gallery": []}, note="nobody")
+    yield document(IDENTIFY, {**probe, **known(0.1, count=127)}, note="another length")
+    yield document(IDENTIFY, {**probe, **known(0.1)}, {"sha256": "0" * 64}, note="another digest")
+    yield document(IDENTIFY, {**probe, **known(0.1)}, {"top_k": 1001}, note="more than there may be")
 
 
 def _compare() -> Iterator[Http]:
-    sha256 = "55533b28a95800a551ba546ba62fe69625c7e95a7061c338adffead08719da30"
-
-    def side(first: float, sha: str = sha256, count: int = 128) -> dict[str, Any]:
+    def side(first: float, sha: str = SHA256, count: int = 128) -> dict[str, Any]:
         return {"embedding": [first, *[0.01] * (count - 1)], "model": {"name": "dlib-resnet", "sha256": sha}}
 
     near = {"a": side(0.1), "b": side(0.3)}

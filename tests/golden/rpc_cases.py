@@ -13,7 +13,16 @@ SHAPES = Img("shapes-png")
 
 def all_cases() -> list[Rpc]:
     """Every call, each with a name of its own."""
-    cases = [*_images(), *_wrong(), *_verify(), *_compare(), *_stylize(), *_streams(), *_others()]
+    cases = [
+        *_images(),
+        *_wrong(),
+        *_verify(),
+        *_compare(),
+        *_identify(),
+        *_stylize(),
+        *_streams(),
+        *_others(),
+    ]
     names = [case.name for case in cases]
     assert len(set(names)) == len(names), sorted(name for name in names if names.count(name) > 1)
     return cases
@@ -109,6 +118,16 @@ def _compare() -> Iterator[Rpc]:
     yield _call("CompareFaces", "another length", a=side(0.1), b=side(0.3, count=127))
     yield _call("CompareFaces", "empty", a=side(0.1), b=side(0, count=0))
     yield _call("CompareFaces", "nothing")
+
+
+def _identify() -> Iterator[Rpc]:
+    gallery = [{"name": str(first), "embedding": [first, *[0.01] * 127]} for first in (0.9, 0.2, 0.3)]
+    probe = [0.1, *[0.01] * 127]
+    yield _call("IdentifyFace", "three", embedding=probe, gallery=gallery)
+    yield _call("IdentifyFace", "the nearest", embedding=probe, gallery=gallery, threshold=0.15, top_k=1)
+    yield _call("IdentifyFace", "no face", image=SHAPES, gallery=gallery)
+    yield _call("IdentifyFace", "another length", embedding=probe[1:], gallery=gallery)
+    yield _call("IdentifyFace", "nobody", embedding=probe)
 
 
 def _stylize() -> Iterator[Rpc]:
