@@ -1,5 +1,7 @@
-# `make serve` and `make test` work in a fresh clone that has Python 3.11, make, a C compiler and a package index.
+# `make serve` and `make test` work in a fresh clone that has Python 3.11 to 3.13, make, a C compiler and a package index.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
+# What `make serve` installs. requirements.lock, without torch, is enough on a CPU where the networks are made already.
+LOCK ?= requirements-gpu.lock
 VENV ?= .venv
 BIN := $(VENV)/bin
 HOST ?= 127.0.0.1
@@ -9,7 +11,7 @@ LYNCEUS_GRPC_PORT ?= $(shell expr $(PORT) + 1)
 BENTOML_HOME ?= $(HOME)/.cache/lynceus/bentoml-$(PORT)
 export BENTOML_DO_NOT_TRACK = True
 
-.PHONY: serve test lint format weights loadtest bench docs stubs lock bento clean
+.PHONY: serve test container-test lint format weights loadtest bench docs stubs lock bento clean
 .DEFAULT_GOAL := serve
 
 serve: $(VENV)/.runtime weights ## start the service on :3000 (HTTP) and :3001 (gRPC); PORT=3100 for another
@@ -18,8 +20,11 @@ serve: $(VENV)/.runtime weights ## start the service on :3000 (HTTP) and :3001 (
 		$(BIN)/bentoml serve service.bento:Lynceus --host $(HOST) --port $(PORT)
 
 test: $(VENV)/.dev weights
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/e2e
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/e2e --ignore tests/container
 	$(BIN)/python -m pytest tests/e2e
+
+container-test: $(VENV)/.dev ## build the image for a CPU and run it; takes root, buildah and debootstrap, and minutes
+	$(BIN)/python -m pytest tests/container
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -50,20 +55,21 @@ bento: $(VENV)/.dev ## package the service and its weights, for `bentoml contain
 	LYNCEUS_WEIGHTS_DIR=build/weights $(BIN)/python -m service.host.fetch
 	$(BIN)/bentoml build
 
-lock: ## resolve the .in files anew
-	$(PYTHON) -m venv build/lock && build/lock/bin/pip install --quiet pip-tools
-	for name in requirements requirements-dev; do build/lock/bin/pip-compile --quiet --strip-extras --generate-hashes \
-		--allow-unsafe --no-header --no-emit-index-url --no-emit-trusted-host --no-emit-find-links \
-		--output-file $$name.lock $$name.in; done
+lock: ## resolve the .in files anew, for every Python from 3.11 on; a version that still fits is kept
+	$(PYTHON) -m venv build/lock && build/lock/bin/pip install --quiet uv
+	for name in requirements requirements-gpu requirements-dev; do build/lock/bin/uv pip compile --quiet --universal \
+		--python-version 3.11 --generate-hashes --no-header --output-file $$name.lock $$name.in || exit; done
 
 # The environment is kept as long as its lock is the same.
-$(VENV)/.runtime: requirements.lock
+$(VENV)/.runtime: $(LOCK)
+	$(if $(shell $(PYTHON) -c 'import sys; print(sys.version_info >= (3, 11) or "")'),,\
+		$(error Lynceus needs Python 3.11 or later, and $(PYTHON) is none: make PYTHON=...))
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r $(LOCK)
 	touch $@
 
-$(VENV)/.dev: requirements-dev.lock $(VENV)/.runtime
-	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+$(VENV)/.dev: requirements-gpu.lock requirements-dev.lock $(VENV)/.runtime
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-gpu.lock -r requirements-dev.lock
 	touch $@
 
 clean:

@@ -12,6 +12,7 @@ from models.errors import StyleUnknown, echoed
 from models.image import encode
 from models.pipeline import Kind, Style
 from service.engine.engine import Engine
+from service.engine.installed import require_torch
 from service.engine.offload import Call
 from service.tasks.task import AnswerModel, Size
 
@@ -127,7 +128,9 @@ async def filters(engine: Engine, name: str) -> bytes:
     Raises:
         ModelUnknown: it is not served.
         ParameterInvalid: it has no convolution.
+        NotSupported: torch is not installed.
     """
+    require_torch("a sheet of filters")
     pipeline = engine.named(name).pipeline
 
     def work(call: Call) -> bytes:

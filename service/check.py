@@ -58,7 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 raise
             except Exception as error:  # a library's: of a network that converts and does not run
                 reason = " ".join(str(error).split())[:300]
-                print(f"model {name!r}: {type(error).__name__}: {reason}")
+                lacking = isinstance(error, ModuleNotFoundError) and error.name in ("torch", "torchvision")
+                remedy = "; `make weights` with requirements-gpu.lock makes its networks" if lacking else ""
+                print(f"model {name!r}: {type(error).__name__}: {reason}{remedy}")
                 return 1
     except (ModelError, ValidationError) as error:
         print(" ".join(str(error).split()))

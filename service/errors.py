@@ -109,6 +109,12 @@ class Unauthenticated(ServiceError):
     kind = ErrorKind("unauthenticated", "Unauthenticated", 401, "UNAUTHENTICATED")
 
 
+class NotSupported(ServiceError):
+    """This installation lacks torch, which explanations, sheets of filters and style jobs of its own take."""
+
+    kind = ErrorKind("not_supported", "Not supported here", 501, "UNIMPLEMENTED")
+
+
 class JobUnknown(ServiceError):
     """No job of that id: it has expired, or belongs to another API key."""
 

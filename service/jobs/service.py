@@ -15,6 +15,7 @@ from models.image import Image, decode, encode, resize
 from models.style.result import OptimiseOptions
 from service.engine.aside import Aside
 from service.engine.engine import Engine
+from service.engine.installed import has_torch
 from service.engine.offload import Call
 from service.errors import JobFinished, JobUnfinished, JobUnknown, NotReady, Overloaded, StorageFailed
 from service.jobs.backend import Backend, BackendError
@@ -303,7 +304,8 @@ def _within(image: Image, size: int) -> Any:
 
 
 def make_jobs(settings: Settings, engine: Engine, metrics: Metrics) -> JobService | None:
-    """Style jobs, where something can run them: job workers, or a served network that the losses use."""
+    """Style jobs, where something can run them: job workers, or torch here and a served network
+    that the losses use."""
     backend: Backend
     if settings.jobs != "local":
         from service.jobs.queued import make_queued  # redis and rq, which one machine does not need
@@ -312,7 +314,7 @@ def make_jobs(settings: Settings, engine: Engine, metrics: Metrics) -> JobServic
     else:
         perceptual = (runner.pipeline.perceptual for runner in engine.runners.values())
         network = next((file for file in perceptual if file is not None), None)
-        if network is None:
+        if network is None or not has_torch():
             return None
         backend = make_local(settings, network, metrics, lambda: engine.draining)
     return JobService(backend, engine, timeout=settings.job_timeout_seconds)

@@ -36,6 +36,7 @@ from models.errors import ModelError
 from models.pipeline import WeightsFile
 from models.weights import Store, sha256_of, standard_catalogue
 from service import __version__
+from service.engine.installed import has_torch
 from service.errors import JobUnknown
 from service.jobs.backend import BackendError
 from service.jobs.eta import EtaEstimator
@@ -257,6 +258,8 @@ def main() -> int:
         settings = load()
         if settings.jobs == "local":
             raise SettingsError("LYNCEUS_JOBS='local': name the Redis that the services use, redis://...")
+        if not has_torch():
+            raise SettingsError("style jobs take torch, which is not installed here: see docs/containers.md")
         file = network(settings)
     except (SettingsError, ModelError) as error:
         logger.error("this worker cannot start: %s", error)

@@ -18,7 +18,9 @@ from models.image import MAX_ENCODED_PIXELS, Image, Pixels, decode, encode
 from models.parameters import Parameters
 from models.pipeline import Kind
 from service.engine.engine import Answer, Engine
+from service.engine.installed import require_torch
 from service.engine.offload import Call
+from service.errors import NotSupported
 from service.request import RequestContext
 from service.tasks.render import ImageFormat, Rendered
 from service.tasks.task import AnswerModel, Encoded, ImageAnswer, Task
@@ -111,7 +113,9 @@ async def explain(
 
     Raises:
         ParameterInvalid: the model has no such label, cannot be explained so, or the windows are too many.
+        NotSupported: torch is not installed.
     """
+    require_torch("an explanation")
     runner = engine.find(Kind.CLASSIFY, params.model)
     if not runner.pipeline.explainable:
         raise ParameterInvalid("model", f"the model {runner.card.name!r} cannot be explained")
@@ -182,4 +186,5 @@ EXPLAIN = Task(
     present=present,
     draw=draw,
     image_first=True,
+    errors=(NotSupported,),
 )

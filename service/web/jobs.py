@@ -14,7 +14,8 @@ from starlette.responses import Response, StreamingResponse
 from models.errors import ModelUnknown, ParameterInvalid
 from models.parameters import Parameters, properties
 from models.style.result import OptimiseOptions
-from service.errors import JobFinished, JobUnfinished, JobUnknown, Overloaded, StorageFailed
+from service.engine.installed import require_torch
+from service.errors import JobFinished, JobUnfinished, JobUnknown, NotSupported, Overloaded, StorageFailed
 from service.jobs.service import Job, JobService, State
 from service.tasks.task import AnswerModel
 from service.web.images import only, read_images
@@ -118,7 +119,7 @@ async def _job(request: Request) -> Job:
     status=202,
     answer=JobAnswer,
     example=QUEUED,
-    errors=(*IMAGE, StorageFailed),
+    errors=(*IMAGE, StorageFailed, NotSupported),
     params=OptimiseOptions,
     body=images_body(OptimiseOptions, "content", "style"),
     gives={"Location": ("the job", "string", "/v1/jobs/0f8fad5bd9cb469fa165708674f0bd3e")},
@@ -131,6 +132,7 @@ async def submit(request: Request) -> Response:
     """
     jobs = request.service.jobs
     if jobs is None:
+        require_torch("a style job")
         raise ModelUnknown("style jobs need the network of efficientnet-lite0, which is not served here")
     options, client = request.parameters(OptimiseOptions), client_of(request)
     await jobs.admit(options, client)

@@ -7,6 +7,7 @@ from starlette.responses import Response
 from models.errors import ModelUnknown, StyleUnknown
 from service import cards
 from service.cards import ModelDetailAnswer, ModelsAnswer, StylesAnswer
+from service.errors import NotSupported
 from service.web.request import Request
 from service.web.responses import image_response, json_response
 from service.web.route import Routes
@@ -53,7 +54,9 @@ async def model(request: Request) -> Response:
     return json_response(cards.model_detail(request.service.engine, request.path_params["name"]))
 
 
-@ROUTES.add("GET", "/v1/models/{name}/filters", tag="models", media=["image/png"], errors=(ModelUnknown,))
+@ROUTES.add(
+    "GET", "/v1/models/{name}/filters", tag="models", media=["image/png"], errors=(ModelUnknown, NotSupported)
+)
 async def filters(request: Request) -> Response:
     """An image (PNG) of the first layer's filters."""
     sheet = await cards.filters(request.service.engine, request.path_params["name"])

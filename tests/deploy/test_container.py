@@ -20,6 +20,7 @@ from tests.deploy.files import DOCKER, VERSION, deployment, instructions, stages
 from tests.paths import ROOT
 
 STAGES = stages()
+IMAGES = ("cpu", "cpu-torch", "gpu")
 RUNTIME = [rest for _, rest in STAGES["runtime"][1]]
 
 
@@ -27,9 +28,46 @@ def of(stage: str, name: str) -> list[str]:
     return [rest for found, rest in STAGES[stage][1] if found == name]
 
 
-def test_both_images_come_from_one_runtime_and_the_cpu_is_the_default() -> None:
-    assert STAGES["cpu"][0] == STAGES["gpu"][0] == "runtime"
-    assert list(STAGES)[-1] == "cpu"
+def copied(stage: str) -> dict[str, str]:
+    """What a stage has of others: folder -> stage."""
+    found = (re.fullmatch(r"--from=(\S+) (\S+) \2", rest) for rest in of(stage, "COPY"))
+    return {match[2]: match[1] for match in found if match is not None}
+
+
+def test_the_images_come_from_one_runtime_and_the_cpu_is_the_default() -> None:
+    assert {STAGES[stage][0] for stage in IMAGES} == {"runtime"}
+    assert STAGES[list(STAGES)[-1]] == ("cpu", [])
+
+
+def test_nothing_that_the_image_of_a_cpu_has_was_installed_with_torch() -> None:
+    assert copied("cpu") == {"/opt/venv": "packages", "/srv": "networks"}
+    assert STAGES["packages"][0] == "${PYTHON_IMAGE}"
+    assert not any("gpu" in rest for rest in of("packages", "RUN"))
+    assert list(STAGES).index("cpu") < list(STAGES).index(
+        "packages-gpu"
+    )  # what Debian's buildah would build too
+
+
+def test_the_locks_say_what_each_set_has() -> None:
+    names = {
+        lock: set(re.findall(r"^([\w.-]+)==", (ROOT / lock).read_text(), re.MULTILINE))
+        for lock in ("requirements.lock", "requirements-gpu.lock", "requirements-dev.lock")
+    }
+    cpu, gpu, dev = names.values()
+    assert cpu < gpu
+    assert {"torch", "torchvision", "triton"} <= gpu - cpu
+    assert not any(name.startswith("nvidia-c") for name in cpu)
+    assert "pytest" in dev - gpu
+
+
+def test_no_instruction_is_one_that_debians_buildah_refuses() -> None:
+    options = {
+        option
+        for name, rest in instructions()
+        if name == "RUN"
+        for option in re.findall(r"^--\w+|(?<= )--\w+=type", rest)
+    }
+    assert {option.partition("=")[0] for option in options} == {"--mount"}
 
 
 def test_the_base_is_pinned() -> None:
@@ -38,7 +76,7 @@ def test_the_base_is_pinned() -> None:
     assert {origin for origin, _ in STAGES.values()} <= {"${PYTHON_IMAGE}", *STAGES}
 
 
-@pytest.mark.parametrize("stage", ["cpu", "gpu"])
+@pytest.mark.parametrize("stage", IMAGES)
 def test_the_user_is_a_number_and_the_same_as_in_the_pod(stage: str) -> None:
     (user,) = of(stage, "USER")
     pod = deployment()["spec"]["template"]["spec"]["securityContext"]
@@ -50,8 +88,13 @@ def test_what_is_copied_is_there_and_in_the_context() -> None:
     ignore = (ROOT / ".dockerignore").read_text().splitlines()
     assert "*" in ignore
     let_in = {line[1:] for line in ignore if line.startswith("!")}
-    copied = {rest.split()[0] for name, rest in instructions() if name == "COPY" and "--from" not in rest}
-    assert copied == let_in
+    taken = {
+        path
+        for name, rest in instructions()
+        if name == "COPY" and "--from" not in rest
+        for path in rest.split()[:-1]
+    }
+    assert taken == let_in
     assert all((ROOT / path).exists() for path in let_in)
 
 
@@ -61,7 +104,7 @@ def test_stages_are_copied_from_stages_that_there_are() -> None:
 
 
 def test_the_environment_holds_settings_with_good_values(monkeypatch: pytest.MonkeyPatch) -> None:
-    for stage, device in (("cpu", "cpu"), ("gpu", "cuda")):
+    for stage, device in (("cpu", "cpu"), ("cpu-torch", "cpu"), ("gpu", "cuda")):
         found = re.findall(r"(LYNCEUS_\w+)=(\S+)", " ".join(of("runtime", "ENV") + of(stage, "ENV")))
         for name, value in found:
             assert name.removeprefix("LYNCEUS_").lower() in Settings.model_fields
@@ -72,14 +115,14 @@ def test_the_environment_holds_settings_with_good_values(monkeypatch: pytest.Mon
 
 def test_the_models_baked_in_are_the_default_ones() -> None:
     default = "LYNCEUS_MODELS=" + ",".join(Settings.model_fields["models"].default)
-    for stage in ("app", "runtime"):
+    for stage in ("app", "networks", "runtime"):
         assert default in of(stage, "ARG")
 
 
 def test_the_version_is_the_projects() -> None:
     assert f"VERSION={VERSION}" in of("runtime", "ARG")
     text = (DOCKER / "Dockerfile").read_text() + (DOCKER / "compose.yaml").read_text()
-    assert set(re.findall(r"lynceus:([\d.]+)-", text)) == {VERSION}
+    assert set(re.findall(r"lynceus(?:-torch)?:([\d.]+)-", text)) == {VERSION}
 
 
 def test_the_ports_are_those_of_the_service() -> None:

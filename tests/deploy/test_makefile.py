@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+from pathlib import Path
 
 from tests.paths import ROOT
 
@@ -28,3 +29,16 @@ def test_two_servers_share_nothing() -> None:
 def test_what_the_environment_says_is_taken() -> None:
     given = started_with(3000, BENTOML_HOME="/srv/home", LYNCEUS_GRPC_PORT="0")
     assert (given["BENTOML_HOME"], given["LYNCEUS_GRPC_PORT"]) == ("/srv/home", "0")
+
+
+def test_an_older_python_is_refused_in_one_line(tmp_path: Path) -> None:
+    old = tmp_path / "python"
+    old.write_text("#!/bin/sh\n")  # answers as one that is older than 3.11 does
+    old.chmod(0o755)
+    command = ["make", "serve", f"PYTHON={old}", f"VENV={tmp_path / 'venv'}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    (line,) = (done.stdout + done.stderr).splitlines()
+    assert "Python 3.11" in line
+    assert str(old) in line
+    assert not (tmp_path / "venv").exists()

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from service import __version__
 from service.settings import Settings
 from tests.deploy.files import BASE, DOCKER, KUBERNETES, deployment, document, environment, pod_specs
 from tests.paths import ROOT
@@ -181,7 +182,9 @@ def test_a_job_worker_is_restricted_and_has_what_a_job_needs() -> None:
     for field in ("securityContext", "automountServiceAccountToken", "enableServiceLinks"):
         assert pod[field] == PODS["deployment"][field]
     assert container["securityContext"] == PODS["deployment"]["containers"][0]["securityContext"]
-    assert container["image"] == PODS["deployment"]["containers"][0]["image"]
+    (image,) = document(JOBS / "kustomization.yaml")["images"]
+    assert container["image"] == image["name"] != PODS["deployment"]["containers"][0]["image"]
+    assert image["newTag"] == f"{__version__}-cpu"
     assert container["command"] == ["python", "-m", "service.jobs.worker"]
     assert (ROOT / "service" / "jobs" / "worker.py").is_file()
     (port,) = container["ports"]

@@ -71,13 +71,13 @@ def test_a_bento_holds_the_service_and_nothing_else(bento: Path) -> None:
         path.relative_to(bento / "src").as_posix() for path in (bento / "src").rglob("*") if path.is_file()
     }
     fetched = {path for path in held if path.startswith("build/weights/")}  # as many as `make bento` fetched
-    assert held - fetched - sources(ROOT) == {"LICENSE", "NOTICE", "bentofile.yaml", "requirements.lock"}
+    assert held - fetched - sources(ROOT) == {"LICENSE", "NOTICE", "bentofile.yaml", "requirements-gpu.lock"}
     assert sources(ROOT) <= held
     assert (bento / "README.md").read_text() == (ROOT / "README.md").read_text()
 
 
 def test_an_image_of_it_installs_what_is_locked_and_finds_its_weights(bento: Path) -> None:
-    locked = (ROOT / "requirements.lock").read_text()
+    locked = (ROOT / "requirements-gpu.lock").read_text()
     installed = (bento / "env" / "python" / "requirements.txt").read_text()
     pinned = {line.rstrip(" \\") for line in installed.splitlines() if "==" in line}
     assert pinned == {line.rstrip(" \\") for line in locked.splitlines() if "==" in line}

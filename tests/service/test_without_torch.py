@@ -64,6 +64,51 @@ asyncio.run(main())
 """
 
 
+HIDDEN = """
+import os
+import sys
+
+sys.modules["torch"] = sys.modules["torchvision"] = None  # as if they were not installed
+
+import asyncio
+
+import httpx
+import numpy as np
+
+from models.image import encode
+from service.app import build
+from service.check import main as check
+from service.jobs.worker import main as work
+from service.settings import Settings
+from service.web.app import Application
+
+
+async def main():
+    assert check([]) == 0
+    served = build(Settings(workers=1, slots=1))
+    await served.start()
+    photo = encode(np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8), "jpeg")
+    transport = httpx.ASGITransport(Application(served))
+    async with httpx.AsyncClient(transport=transport, base_url="http://test", timeout=120) as client:
+        assert (await client.post("/v1/classify", content=photo)).status_code == 200
+        files = {"content": photo, "style": photo}
+        for answer in (
+            await client.post("/v1/classify/explain", content=photo),
+            await client.post("/v1/classify/explain?kind=windows", content=photo),
+            await client.get("/v1/models/lenet5/filters"),
+            await client.post("/v1/stylize/jobs", files=files),
+        ):
+            assert (answer.status_code, answer.json()["code"]) == (501, "not_supported"), answer.text
+        assert (await client.get("/v1/jobs/" + 32 * "0")).json()["code"] == "job_unknown"
+    await served.stop()
+
+
+asyncio.run(main())
+os.environ["LYNCEUS_JOBS"] = "redis://127.0.0.1:9/0"  # which it does not come to ask
+assert work() == os.EX_CONFIG
+"""
+
+
 def alone(*command: str) -> None:
     """Runs a fresh interpreter."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("LYNCEUS_")}
@@ -82,3 +127,8 @@ def alone(*command: str) -> None:
 def test_a_worker_serves_every_task_without_torch() -> None:
     alone("-m", "service.check", "--unmade")  # converts what no one has yet, which takes torch
     alone("-c", SERVED)
+
+
+def test_where_torch_is_not_installed_only_what_takes_it_is_refused() -> None:
+    alone("-m", "service.check", "--unmade")
+    alone("-c", HIDDEN)
