@@ -1,6 +1,6 @@
 """The image for a CPU, built and run for real: without torch, from a read-only root, without any privilege.
 
-`make container-test` and `.ci/run` run this, `make test` does not: the first build of a machine is long.
+`make container-test` runs this, `make test` does not: the first build of a machine is long.
 """
 
 from __future__ import annotations
