@@ -234,7 +234,7 @@ class Batcher(Generic[T, R]):
         self._observer.on_depth(self._room.depth)
         latest = min(now + self.longest_wait, float("inf") if deadline is None else deadline)
         if latest < float("inf"):
-            entry.timer = self._clock.call_later(latest - now, self._due, entry)
+            entry.timer = self._clock.call_later(latest - now, self._due, entry, latest)
         if self._inflight < self._slots:
             if length >= self._cap.size:
                 self._dispatch()
@@ -279,15 +279,16 @@ class Batcher(Generic[T, R]):
             entry.fail(NotReady("the service is stopping"))
         self._idle.set()
 
-    def _due(self, entry: Entry[T, BatchResult[R]]) -> None:
-        """An item has waited for too long, or its deadline has come."""
-        left = None if entry.deadline is None else entry.deadline - self._clock.now()
-        if left is not None and left <= 0:
+    def _due(self, entry: Entry[T, BatchResult[R]], at: float) -> None:
+        """An item has waited for too long, or its deadline has come: what was to come at this clock time, of
+        which a timer may be a little early."""
+        if entry.deadline is not None and max(at, self._clock.now()) >= entry.deadline:
             self._drop(entry, "expired")
         elif entry in self._room:
             self._drop(entry, "hopeless")
-        elif left is not None:  # it is on the device
-            entry.timer = self._clock.call_later(left, self._due, entry)
+        elif entry.deadline is not None:  # it is on the device
+            left = entry.deadline - self._clock.now()
+            entry.timer = self._clock.call_later(left, self._due, entry, entry.deadline)
 
     def _take_back(self, entry: Entry[T, BatchResult[R]]) -> None:
         if self._room.remove(entry):
