@@ -32,7 +32,7 @@ def check(name: str, catalogue: Catalogue, store: Store, settings: Settings) -> 
     pipeline = registry.build(name, catalogue, store)
     executor = make_executor(pipeline, settings, store.networks)
     pipeline = pipeline.with_stages(executor.stages)
-    for example in pipeline.examples[1:]:
+    for example in pipeline.examples:
         executor.warm(example, [1])
     height, width, _ = pipeline.shapes[0]
     prepared = pipeline.preprocess(Image(np.zeros((height, width, 3), np.uint8), width, height))

@@ -87,9 +87,10 @@ def pip_configuration() -> str:
 
 
 def local_folders(configuration: str) -> set[str]:
-    """Folders of packages that a configuration names."""
-    words = {word.partition("file://")[2] or word for word in configuration.split()}
-    return {word for word in words if word.startswith("/") and Path(word).is_dir()}
+    """Folders of packages that a configuration names; of an index the folder above, which has its files."""
+    words = [word.partition("file://")[2] or word for word in configuration.split()]
+    found = [Path(word) for word in words if word.startswith("/") and Path(word).is_dir()]
+    return {str(path.parent if path.name == "simple" else path) for path in found}
 
 
 def build(folder: Path) -> None:
@@ -140,6 +141,7 @@ def confined(root: Path, state: Path, command: Sequence[str]) -> list[str]:
     environment = [part for entry in told["Env"] for part in ("--setenv", *entry.split("=", 1))]
     box = ["bwrap", "--ro-bind", str(root), "/", "--proc", "/proc", "--dev", "/dev"]
     box += ["--perms", "1777", "--tmpfs", folder, "--bind", str(state), "/var/lib/lynceus"]
+    box += ["--ro-bind", "/etc/hosts", "/etc/hosts", "--ro-bind", "/sys", "/sys"]  # as every runtime does
     box += ["--unshare-pid", "--as-pid-1", "--unshare-ipc", "--unshare-uts", "--chdir", told["WorkingDir"]]
     box += [
         "--cap-drop",
