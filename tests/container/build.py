@@ -23,7 +23,15 @@ SUITE = "bookworm"
 PACKAGES = "python3,python3-venv,python3-pip,ca-certificates"
 BASE_NAME = "LYNCEUS_TEST_PYTHON_IMAGE"
 """A base that is there already, where a registry can be reached."""
+STORAGE = Path("/var/lib/containers")
+ROOM = 15_000_000_000
+"""Bytes for what a build makes on its way: the stage with torch takes most of them."""
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
+
+
+def free() -> int:
+    """Bytes that are free where buildah keeps images."""
+    return shutil.disk_usage(STORAGE if STORAGE.exists() else STORAGE.parent).free
 
 
 def lacking() -> str:
@@ -32,6 +40,7 @@ def lacking() -> str:
     return "; ".join(
         [
             *([f"not installed: {', '.join(missing)}"] if missing else []),
+            *([f"less than {ROOM / 1e9:.0f} GB free in {STORAGE}"] if free() < ROOM else []),
             *(["not root, which debootstrap and buildah's isolation chroot take"] if os.getuid() else []),
         ]
     )
