@@ -34,6 +34,16 @@ def free() -> int:
     return shutil.disk_usage(STORAGE if STORAGE.exists() else STORAGE.parent).free
 
 
+class NoBase(Exception):
+    """There is no base image here, and Debian's packages for one cannot be had."""
+
+
+def may_confine() -> bool:
+    """Whether this machine lets its root make namespaces and mounts; within a container it may not."""
+    trial = ["bwrap", "--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev", "--unshare-pid", "true"]
+    return subprocess.run(trial, capture_output=True).returncode == 0
+
+
 def lacking() -> str:
     """What this machine lacks for the test; empty: nothing."""
     missing = [tool for tool in TOOLS if shutil.which(tool) is None]
@@ -42,6 +52,7 @@ def lacking() -> str:
             *([f"not installed: {', '.join(missing)}"] if missing else []),
             *([f"less than {ROOM / 1e9:.0f} GB free in {STORAGE}"] if free() < ROOM else []),
             *(["not root, which debootstrap and buildah's isolation chroot take"] if os.getuid() else []),
+            *([] if missing or may_confine() else ["no mounts or namespaces are allowed here"]),
         ]
     )
 
@@ -63,12 +74,19 @@ def there_is(image: str) -> bool:
 
 
 def base(folder: Path) -> str:
-    """The name of an image with Debian's Python; it takes minutes, and is made once a machine."""
+    """The name of an image with Debian's Python; it takes minutes, and is made once a machine.
+
+    Raises:
+        NoBase: Debian's packages cannot be fetched.
+    """
     if (given := os.environ.get(BASE_NAME)) is not None:
         return given
     if not there_is(BASE):
         root = folder / "root"
-        output("debootstrap", "--variant=minbase", f"--include={PACKAGES}", SUITE, root)
+        try:
+            output("debootstrap", "--variant=minbase", f"--include={PACKAGES}", SUITE, root)
+        except AssertionError as error:
+            raise NoBase(f"debootstrap failed: {str(error)[-300:]}") from None
         shutil.rmtree(root / "var" / "cache" / "apt" / "archives", ignore_errors=True)
         container = output("buildah", "from", "scratch").strip()
         try:
