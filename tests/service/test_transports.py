@@ -297,5 +297,6 @@ def test_the_cases_cover_the_table() -> None:
     # a route or method that is not there is answered by each transport's framework, see test_web and test_rpc
     walked |= {errors.RequestTimeout, errors.KeyBusy}  # see test_limits
     walked |= {errors.HeaderTooLarge}  # HTTP's alone, see test_connection
+    walked |= {errors.NotSupported}  # of a service without torch, see test_without_torch
     walked |= {errors.JobUnfinished, errors.JobFinished, errors.StorageFailed}  # HTTP's alone, see test_jobs
     assert walked | {errors.NotFound, errors.MethodNotAllowed, errors.JobUnknown} == set(errors.TABLE)
