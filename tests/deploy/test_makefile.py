@@ -36,7 +36,8 @@ def test_an_older_python_is_refused_in_one_line(tmp_path: Path) -> None:
     old.write_text("#!/bin/sh\n")  # answers as one that is older than 3.11 does
     old.chmod(0o755)
     command = ["make", "serve", f"PYTHON={old}", f"VENV={tmp_path / 'venv'}"]
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}  # of `make test`
+    # without what `make test` leaves of itself
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
     done = subprocess.run(command, cwd=ROOT, env=clean, capture_output=True, text=True, check=False)
     assert done.returncode != 0
     (line,) = (done.stdout + done.stderr).splitlines()
