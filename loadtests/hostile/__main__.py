@@ -32,7 +32,7 @@ from loadtests.hostile.cases import all_cases
 from loadtests.hostile.images import small
 from loadtests.hostile.neighbours import Neighbours
 from loadtests.hostile.run import Row, Runner, line, pod_limit, table
-from loadtests.hostile.send import Target
+from loadtests.hostile.send import Http, Target
 from loadtests.hostile.watch import Watch
 from loadtests.server import Server
 
@@ -119,6 +119,8 @@ def _serve(cases: list[Case], rows: list[Row], options: argparse.Namespace) -> l
             quick=options.quick,
             slack=options.slack,
         )
+        for _ in range(4 * options.workers):  # the first explanation of a worker starts a process
+            Http("/v1/classify/explain", small)(target)
         runner.settle()
         whole = len(watch.workers())
         for index, case in enumerate(cases):
