@@ -192,7 +192,7 @@ def message_to(work: Work, images: Sequence[bytes]) -> bytes:
 
 @lru_cache
 def known_faces(count: int) -> list[dict[str, Any]]:
-    """A gallery of so many embeddings of nobody: unit vectors, always the same."""
+    """A gallery of so many unit vectors as embeddings, always the same."""
     rows = np.random.default_rng(2026).normal(size=(count, 128))
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     return [

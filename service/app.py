@@ -172,7 +172,7 @@ def build(settings: Settings, cores: Cores | None = None) -> Service:
 
     Args:
         settings: of this worker.
-        cores: where batches of all workers are counted; None: no batch takes the others' cores.
+        cores: where images of all workers are counted; None: no batch takes the others' cores.
 
     Raises:
         ModelUnknown, WeightsError: the configuration or a file is wrong.
@@ -206,6 +206,7 @@ def build(settings: Settings, cores: Cores | None = None) -> Service:
                 linger=settings.linger_ms / 1000,
                 max_wait=settings.max_wait_seconds,
                 tracing=tracing,
+                cores=cores,
             )
         )
     decoders = settings.decoder_count(cuda)

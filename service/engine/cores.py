@@ -1,20 +1,20 @@
-"""Whether the machine is idle: batches under way are counted over all workers, in a file that they share."""
+"""Whether a batch has the machine to itself: images under way are counted over all workers, in one file."""
 
 from __future__ import annotations
 
-import contextlib
 import mmap
 import os
-import threading
-from collections.abc import Iterator
 from pathlib import Path
+
+import numpy as np
 
 
 class Cores:
-    """A byte for each worker: how many batches it computes now.
+    """How many images each worker has under way, from their admission until their result.
 
-    A batch that begins while nothing else computes may use every core. Two that begin at the same moment may
-    both take them; they then share the cores as the kernel sees fit.
+    A batch of all images that are under way may use every core. Two that begin at the same moment may
+    both take them; they then share the cores as the kernel sees fit. `enter` and `leave` are called from one
+    thread of a worker, its event loop's.
 
     Args:
         file: of the counts, made where it is missing; None: this worker is the only one.
@@ -27,28 +27,26 @@ class Cores:
 
     def __init__(self, file: Path | None, worker: int, total: int) -> None:
         self.total = total
-        self._own = worker - 1
-        self._lock = threading.Lock()
-        self._counts: mmap.mmap | bytearray = bytearray(1)
+        self._own = 0 if file is None else worker - 1
+        self._counts = np.zeros(1, np.uint32)
         if file is None:
-            self._own = 0
             return
         descriptor = os.open(file, os.O_CREAT | os.O_RDWR, 0o600)
         try:
             os.posix_fallocate(descriptor, 0, mmap.PAGESIZE)  # the same size for all
-            self._counts = mmap.mmap(descriptor, mmap.PAGESIZE)
+            self._counts = np.frombuffer(mmap.mmap(descriptor, mmap.PAGESIZE), np.uint32)
         finally:
             os.close(descriptor)
         self._counts[self._own] = 0  # of a worker that was killed
 
-    @contextlib.contextmanager
-    def claim(self) -> Iterator[bool]:
-        """Around a batch; whether nothing else computed when it began."""
-        with self._lock:
-            idle = not any(self._counts[:])
-            self._counts[self._own] += 1
-        try:
-            yield idle
-        finally:
-            with self._lock:
-                self._counts[self._own] -= 1
+    def enter(self) -> None:
+        """An image has been admitted."""
+        self._counts[self._own] += 1
+
+    def leave(self) -> None:
+        """It has its result, or none."""
+        self._counts[self._own] -= 1
+
+    def alone(self, images: int) -> bool:
+        """Whether no more than so many images are under way, in all workers."""
+        return int(self._counts.sum()) <= images

@@ -98,7 +98,7 @@ def make_executor(
         pipeline: whose module is run.
         settings: device, executor, precision, threads.
         cache: of converted networks, where the executor converts them.
-        cores: where batches of other workers are counted; see `OpenVINOExecutor`.
+        cores: where images of all workers are counted; see `OpenVINOExecutor`.
     """
     device = pick_device(settings.device)
     executor = _executor(pipeline, settings, device, cache, cores)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -25,7 +26,7 @@ class OpenVINOExecutor:
         threads: of one inference.
         precision: of the arithmetic; see `choose`.
         cache: of converted and compiled networks; None: they are made anew.
-        cores: counts the batches of all workers. A batch that finds the machine idle runs on all cores, in
+        cores: counts the images of all workers. A batch of all that there are runs on all cores, in
             networks that are compiled for that besides, where the pipeline has one shape; None: none does.
     """
 
@@ -48,9 +49,9 @@ class OpenVINOExecutor:
         self.precision = chosen if one else f"{chosen}, stages {of_stages}"
         self._networks = self._wide = Networks(pipeline, chosen, threads, cache, stage_precision=of_stages)
         self._cores = cores or Cores(None, 1, threads)
-        if (
-            self._cores.total > threads and len(pipeline.shapes) == 1
-        ):  # a network for each shape is too much memory
+        self._batch = threading.local()
+        # a second network for each of several shapes is too much memory
+        if self._cores.total > threads and len(pipeline.shapes) == 1:
             self._wide = Networks(pipeline, chosen, self._cores.total, cache, stage_precision=of_stages)
         self.stages: Mapping[str, RunStage] = {
             name: partial(self._run_stage, stage, self._wide.stages[name])
@@ -64,12 +65,12 @@ class OpenVINOExecutor:
             self._wide.run(stack([example]))
 
     def run(self, items: Sequence[Inputs]) -> tuple[NDArray[Any], ...]:
-        with self._cores.claim() as idle:
-            return (self._wide if idle else self._networks).run(stack(items))
+        self._batch.size = len(items)
+        return (self._wide if self._cores.alone(len(items)) else self._networks).run(stack(items))
 
     def _run_stage(self, stage: RunStage, wide: RunStage, items: NDArray[Any]) -> tuple[NDArray[Any], ...]:
-        with self._cores.claim() as idle:
-            return (wide if idle else stage)(items)
+        # of the batch that this thread has just run
+        return (wide if self._cores.alone(getattr(self._batch, "size", 1)) else stage)(items)
 
 
 def choose(

@@ -20,6 +20,7 @@ import numpy as np
 from models.image import Image
 from models.pipeline import Card, Inputs, Pipeline, Prepared
 from service.engine.batcher import Batcher, BatchResult
+from service.engine.cores import Cores
 from service.engine.executor import Executor, is_device_lost, is_out_of_memory
 from service.engine.observer import BatcherMetrics
 from service.engine.threads import Threads
@@ -74,8 +75,10 @@ class Runner:
         linger: float = 0.0,
         max_wait: float = float("inf"),
         tracing: Tracing | None = None,
+        cores: Cores | None = None,
     ) -> None:
         self._tracing = tracing
+        self._cores = cores
         card = pipeline.card
         self.labels = {"lynceus.model": card.name, "lynceus.task": card.task.value}
         self.labels |= {"lynceus.executor": executor.name, "lynceus.device": executor.device}
@@ -183,6 +186,8 @@ class Runner:
             self._failed_seconds.observe(0.0)
             raise
         self._admitted += 1
+        if self._cores is not None:
+            self._cores.enter()
         began = time.monotonic()
         try:
             yield
@@ -191,6 +196,8 @@ class Runner:
             raise
         finally:
             self._admitted -= 1
+            if self._cores is not None:
+                self._cores.leave()
 
     async def run(self, job: Job, deadline: float | None = None) -> BatchResult[Any]:
         """Gives one image's result, computed in a batch.

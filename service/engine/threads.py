@@ -52,9 +52,7 @@ class Threads:
         try:
             return await future
         finally:
-            del (
-                future
-            )  # it holds its error, whose trace holds this frame: no cycle may keep what a batch held
+            del future  # its error's trace holds this frame: no cycle may keep what a batch held
 
     def close(self) -> None:
         """Takes no more jobs; the threads end after those that were taken. Does not wait for them."""

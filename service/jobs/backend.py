@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Protocol
 
-from service.jobs.job import Job
+from service.jobs.job import Job, NewJob
 
 
 class BackendError(Exception):
@@ -30,23 +29,8 @@ class Backend(Protocol):
             Overloaded: too many jobs wait, or too many of this client.
         """
 
-    def submit(
-        self,
-        options: Mapping[str, Any],
-        steps: int,
-        content: bytes,
-        style: bytes,
-        *,
-        client: str,
-        work: float,
-    ) -> Job:
-        """A new job that waits.
-
-        Args:
-            options, steps: of the job.
-            content, style: encoded images.
-            client: whose job it is.
-            work: its estimated cost, in seconds of a free core.
+    def submit(self, new: NewJob) -> Job:
+        """A job, which waits.
 
         Raises:
             Overloaded: as `check_room`.
@@ -60,7 +44,7 @@ class Backend(Protocol):
         """
 
     def cancel(self, job: str) -> Job:
-        """Ends a job; what works on it is told to stop, and has stopped when the job is no longer `busy`.
+        """Ends a job; what works on it is asked to stop, and has stopped when the job is no longer `busy`.
 
         Raises:
             JobUnknown: there is none of that id.

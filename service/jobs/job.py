@@ -30,6 +30,25 @@ class Reason(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class NewJob:
+    """What is submitted.
+
+    Attributes:
+        options, steps: of the job.
+        content, style: encoded images.
+        client: its owner.
+        work: its estimated cost, in seconds of a free core.
+    """
+
+    options: Mapping[str, Any]
+    steps: int
+    content: bytes
+    style: bytes
+    client: str = ""
+    work: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """A snapshot of a job.
 
@@ -40,7 +59,7 @@ class Job:
         client: its owner; not shown.
         busy: a process works on it; of a cancelled job, still.
         reason: why it failed.
-        options: what `submit` was given.
+        options: those of the `NewJob`.
         steps, step: how many there are, how many are done.
         losses: content, style and variation before the last step, without their weights; None before it.
         eta: estimated seconds until it ends; None unless it is running and a step is done.

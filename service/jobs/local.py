@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from models.pipeline import WeightsFile
 from service.errors import JobUnknown
 from service.jobs.backend import BackendError
-from service.jobs.job import Job
+from service.jobs.job import Job, NewJob
 from service.jobs.liveness import WorkerRegistry
 from service.jobs.scheduler import JobScheduler
 from service.jobs.store import PREVIEW, RESULT, JobStore
@@ -39,18 +38,9 @@ class LocalJobs:
         with _disk():
             self._store.check_room(client)
 
-    def submit(
-        self,
-        options: Mapping[str, Any],
-        steps: int,
-        content: bytes,
-        style: bytes,
-        *,
-        client: str,
-        work: float,
-    ) -> Job:
+    def submit(self, new: NewJob) -> Job:
         with _disk():
-            job = self._store.submit(options, steps, content, style, client=client, work=work)
+            job = self._store.submit(new)
         self._scheduler.wake()
         return job
 

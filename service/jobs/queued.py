@@ -11,7 +11,6 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Mapping
 from typing import Any, Final
 
 import redis
@@ -27,7 +26,7 @@ from rq.serializers import JSONSerializer
 from rq.worker_registration import clean_worker_registry, get_keys
 
 from service.jobs.backend import BackendError
-from service.jobs.job import Job, Reason, State
+from service.jobs.job import Job, NewJob, Reason, State
 from service.jobs.records import PREFIX, JobRecords, reached
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
@@ -50,19 +49,19 @@ STRAY: Final = 30.0
 WAIT: Final = 2.0
 """Seconds that a service waits for Redis; well below what a request waits for its jobs."""
 
-PATIENCE: Final = 40
-"""How often a worker tries to reach Redis again, at most two seconds apart."""
+RECONNECTS: Final = 40
+"""How often a worker connects to Redis again, at most two seconds apart."""
 
 
-def connect(url: str, *, patient: bool = False) -> redis.Redis:
+def connect(url: str, *, persistent: bool = False) -> redis.Redis:
     """A client of Redis; it connects with its first command.
 
     Args:
         url: ``redis://``, ``rediss://`` (TLS) or ``unix://``.
-        patient: for a worker, which waits for a Redis that is started again; a service's request does not.
+        persistent: for a worker, which waits for a Redis that is started again; a service's request does not.
     """
     errors: list[Any] = [redis.ConnectionError, redis.TimeoutError]
-    backoff, retries = (ExponentialBackoff(cap=2.0, base=0.1), PATIENCE) if patient else (NoBackoff(), 1)
+    backoff, retries = (ExponentialBackoff(cap=2.0, base=0.1), RECONNECTS) if persistent else (NoBackoff(), 1)
     return redis.Redis.from_url(
         url,
         socket_connect_timeout=WAIT,
@@ -108,18 +107,9 @@ class QueuedJobs:
     def check_room(self, client: str) -> None:
         self._records.check_room(client, self._workers)
 
-    def submit(
-        self,
-        options: Mapping[str, Any],
-        steps: int,
-        content: bytes,
-        style: bytes,
-        *,
-        client: str,
-        work: float,
-    ) -> Job:
+    def submit(self, new: NewJob) -> Job:
         job = uuid.uuid4().hex
-        self._records.submit(job, options, steps, content, style, client=client, work=work)
+        self._records.submit(job, new)
         with contextlib.suppress(BackendError):  # it is accepted: a later look puts it into the queue
             self._enqueue(job)
         return self._records.get(job)

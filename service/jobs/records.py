@@ -18,7 +18,7 @@ from redis.exceptions import RedisError
 from service import __version__
 from service.errors import JobFinished, JobUnknown, Overloaded
 from service.jobs.backend import BackendError
-from service.jobs.job import Job, Reason, State
+from service.jobs.job import Job, NewJob, Reason, State
 
 FORMAT: Final = "1"
 """Of the records; a service reads only its own."""
@@ -184,39 +184,29 @@ class JobRecords:
             what = f"{own} jobs of this client wait already, which is its share"
             raise Overloaded(what, self._seconds(workers))
 
-    def submit(
-        self,
-        job: str,
-        options: Mapping[str, Any],
-        steps: int,
-        content: bytes,
-        style: bytes,
-        *,
-        client: str = "",
-        work: float = 1.0,
-    ) -> None:
-        """A new job that waits.
+    def submit(self, job: str, new: NewJob) -> None:
+        """A job of this id, which waits.
 
         Raises:
             Overloaded: as `check_room`.
         """
         with reached():
-            for name, image in (("content", content), ("style", style)):
+            for name, image in (("content", new.content), ("style", new.style)):
                 self._redis.set(self._key(job, name), image, ex=UNCLAIMED)
             answer = self._run(
                 "submit",
                 job,
-                client,
+                new.client,
                 self._waiting,
                 self._share,
-                json.dumps(dict(options)),
-                steps,
-                work,
+                json.dumps(dict(new.options)),
+                new.steps,
+                new.work,
             )
         if answer != b"accepted":
             with reached():
                 self._redis.delete(self._key(job, "content"), self._key(job, "style"))
-            self.check_room(client)
+            self.check_room(new.client)
             raise Overloaded("too many jobs wait already", 1.0)  # one has just left
 
     def get(self, job: str) -> Job:

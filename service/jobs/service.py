@@ -19,7 +19,7 @@ from service.engine.installed import has_torch
 from service.engine.offload import Call
 from service.errors import JobFinished, JobUnfinished, JobUnknown, NotReady, Overloaded, StorageFailed
 from service.jobs.backend import Backend, BackendError
-from service.jobs.job import Job, Reason, State
+from service.jobs.job import Job, NewJob, Reason, State
 from service.jobs.local import make_local
 from service.settings import Settings
 from service.tasks.render import ImageFormat
@@ -127,17 +127,8 @@ class JobService:
 
         memory = max(plan.memory for plan in plans.values())
         resized = await engine.offload.run(shrunk, deadline, memory=memory)
-        return await self._stored(
-            self._writes,
-            lambda: self.backend.submit(
-                options.model_dump(),
-                options.steps,
-                resized["content"],
-                resized["style"],
-                client=client,
-                work=cost_of(options),
-            ),
-        )
+        new = NewJob(options.model_dump(), options.steps, **resized, client=client, work=cost_of(options))
+        return await self._stored(self._writes, lambda: self.backend.submit(new))
 
     async def job(self, job: str, owner: str | None = None) -> Job:
         """A job as it stands.

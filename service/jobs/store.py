@@ -18,13 +18,12 @@ import sqlite3
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
 
 from service.errors import JobFinished, JobUnknown
-from service.jobs.job import Job, Reason, State
+from service.jobs.job import Job, NewJob, Reason, State
 from service.jobs.turns import Line
 
 FILE = "jobs-3.sqlite"
@@ -141,37 +140,23 @@ class JobStore:
         """Path of a job's image: one of `INPUTS`, `PREVIEW`, `RESULT`."""
         return self.folder / "jobs" / job / name
 
-    def submit(
-        self,
-        options: Mapping[str, Any],
-        steps: int,
-        content: bytes,
-        style: bytes,
-        *,
-        client: str = "",
-        work: float = 1.0,
-    ) -> Job:
-        """A new job that waits.
-
-        Args:
-            options, steps: of the job.
-            content, style: encoded images.
-            client: whose job it is.
-            work: its estimated cost, in seconds of a free core.
+    def submit(self, new: NewJob) -> Job:
+        """A job, which waits.
 
         Raises:
             Overloaded: too many run and wait, or too many of this client wait.
         """
-        self.check_room(client)  # before anything is written
+        self.check_room(new.client)  # before anything is written
         name = uuid.uuid4().hex
         folder = self.folder / "jobs" / name
         try:
             folder.mkdir(mode=0o700)
-            for file, data in zip(INPUTS, (content, style), strict=True):
+            for file, data in zip(INPUTS, (new.content, new.style), strict=True):
                 _write_private(folder / file, data)
             with self._db() as db, _transaction(db):
-                self._line.check_room(db, client, self._now())
-                row = (name, client, self._line.turn(db, client), work, json.dumps(dict(options)), steps)
+                self._line.check_room(db, new.client, self._now())
+                turn, options = self._line.turn(db, new.client), json.dumps(dict(new.options))
+                row = (name, new.client, turn, new.work, options, new.steps)
                 db.execute(
                     "INSERT INTO jobs (id, state, client, turn, work, options, steps, created)"
                     " VALUES (?, 'queued', ?, ?, ?, ?, ?, ?)",

@@ -268,7 +268,7 @@ def main() -> int:
     import models.classification.efficientnet  # torch, before the processes are forked
     import models.style.optimise  # noqa: F401
 
-    connection = connect(settings.jobs, patient=True)
+    connection = connect(settings.jobs, persistent=True)
     records = JobRecords(
         connection, max_waiting=settings.max_waiting_jobs, expiry=settings.job_expiry_seconds
     )

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -21,10 +18,10 @@ from PIL import Image
 
 from service import __version__
 from service.jobs.records import PREFIX
-from tests.paths import ROOT
 from tests.server import Server
 from tests.service.jobs.redis_server import RedisServer, needs_redis
 from tests.service.jobs.small import CONTENT, STYLE, gone, until
+from tests.service.jobs.worker_process import WorkerProcess
 
 pytestmark = [pytest.mark.e2e, needs_redis]
 FILES = {"content": CONTENT, "style": STYLE}
@@ -33,32 +30,12 @@ TWO = {"size": 64, "steps": 2, "levels": 1}
 MINUTES = 5 * 60.0
 
 
-class JobWorkerProcess:
-    """`python -m service.jobs.worker`, with a Redis; ended by its own id."""
-
-    def __init__(self, log: Path, redis: str, *, program: str = "", **settings: object) -> None:
-        full = {key: value for key, value in os.environ.items() if not key.startswith("LYNCEUS_")}
-        full |= {"LYNCEUS_JOBS": redis, "LYNCEUS_JOB_METRICS_PORT": "0"}
-        full |= {f"LYNCEUS_{key.upper()}": str(value) for key, value in settings.items()}
-        self.log = log
-        command = ["-c", program] if program else ["-m", "service.jobs.worker"]
-        with log.open("ab") as out:
-            self.process = subprocess.Popen(
-                [sys.executable, *command], cwd=ROOT, env=full, stdout=out, stderr=out, start_new_session=True
-            )
-
-    def jobs(self) -> list[int]:
-        """The processes of its jobs."""
-        found: list[int] = []
-        for path in Path(f"/proc/{self.process.pid}/task").glob("*/children"):
-            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-                found += map(int, path.read_text().split())
-        return found
-
-    def end(self, sig: signal.Signals = signal.SIGTERM) -> int:
-        if self.process.poll() is None:
-            self.process.send_signal(sig)
-        return self.process.wait(60)
+def job_worker(log: Path, redis: str, *, program: str = "", **settings: object) -> WorkerProcess:
+    """`python -m service.jobs.worker`, or a program in its place, with a Redis."""
+    full = {key: value for key, value in os.environ.items() if not key.startswith("LYNCEUS_")}
+    full |= {"LYNCEUS_JOBS": redis, "LYNCEUS_JOB_METRICS_PORT": "0"}
+    full |= {f"LYNCEUS_{key.upper()}": str(value) for key, value in settings.items()}
+    return WorkerProcess(log, *(["-c", program] if program else ["-m", "service.jobs.worker"]), env=full)
 
 
 class Fleet:
@@ -75,8 +52,8 @@ class Fleet:
             service.wait(MINUTES)
         self.clients = [httpx.Client(base_url=service.url, timeout=60) for service in self.services]
 
-    def worker(self, **options: Any) -> JobWorkerProcess:
-        return JobWorkerProcess(self.folder / "workers.log", self.redis.url, **options)
+    def worker(self, **options: Any) -> WorkerProcess:
+        return job_worker(self.folder / "workers.log", self.redis.url, **options)
 
     def submit(self, service: int = 0, **parameters: Any) -> str:
         answer = self.clients[service].post("/v1/stylize/jobs", params=parameters, files=FILES)
@@ -88,12 +65,12 @@ class Fleet:
         assert answer.status_code == 200, answer.text
         return answer.json()
 
-    def busy(self) -> JobWorkerProcess:
+    def busy(self) -> WorkerProcess:
         """A worker with a job's process."""
-        found: list[JobWorkerProcess] = []
+        found: list[WorkerProcess] = []
 
         def look() -> bool:
-            found[:] = [worker for worker in self.workers if worker.jobs()]
+            found[:] = [worker for worker in self.workers if worker.job_processes()]
             return bool(found)
 
         until(look, MINUTES)
@@ -134,7 +111,7 @@ def test_a_cancelled_job_has_stopped_whether_it_waits_or_runs(fleet: Fleet) -> N
     until(lambda: all(fleet.job(here)["state"] == "running" for here in running), MINUTES)
     waiting = fleet.submit(0, **LONG)
     assert fleet.clients[1].delete(waiting).json()["state"] == "cancelled"
-    processes = [pid for worker in fleet.workers for pid in worker.jobs()]
+    processes = [pid for worker in fleet.workers for pid in worker.job_processes()]
     assert len(processes) == 2
     for here in running:
         assert fleet.clients[1].delete(here).json()["state"] == "cancelled"
@@ -148,7 +125,7 @@ def test_a_killed_workers_job_is_run_to_its_end_by_another(fleet: Fleet) -> None
     here = fleet.submit(0, size=64, steps=400, preview_every=1)
     until(lambda: fleet.job(here)["step"] > 1, MINUTES)
     worker = fleet.busy()
-    (process,) = worker.jobs()
+    (process,) = worker.job_processes()
     worker.end(signal.SIGKILL)
     until(lambda: gone(process), 30)  # the kernel ends it with its worker
     until(lambda: bool(fleet.job(here, 1)["finished_at"]), MINUTES)

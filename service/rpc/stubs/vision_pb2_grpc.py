@@ -172,7 +172,7 @@ class VisionServicer:
         raise NotImplementedError('Method not implemented!')
 
     def IdentifyFace(self, request, context):
-        """Whom of a gallery of embeddings, given with it, a face shows. Nothing is kept.
+        """Ranks a gallery of embeddings, given with the face, by their distance to it. Nothing is kept.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -43,7 +43,7 @@ def paint(order: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> None
 def main(url: str, version: str = __version__) -> None:
     """Runs it until SIGTERM."""
     worker.paint, worker.HEARTBEAT, worker.LOST = paint, 2, 10
-    connection = connect(url, patient=True)
+    connection = connect(url, persistent=True)
     records = JobRecords(connection, version=version)
     run = worker.JobRunner(records, WeightsFile(Path("none"), ""))
     worker.JobWorker(connection, records, run, Metrics()).work(logging_level="INFO")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -17,13 +15,13 @@ import pytest
 
 from service.errors import JobFinished, JobUnknown
 from service.jobs.backend import BackendError
-from service.jobs.job import Job, Reason, State
+from service.jobs.job import Job, NewJob, Reason, State
 from service.jobs.queued import QueuedJobs, connect
 from service.jobs.records import PREFIX, JobRecords
 from service.telemetry.metrics import Metrics
-from tests.paths import ROOT
 from tests.service.jobs.redis_server import RedisServer, needs_redis
 from tests.service.jobs.small import gone, until
+from tests.service.jobs.worker_process import WorkerProcess
 
 pytestmark = needs_redis
 SLOW: dict[str, Any] = {"steps": 2000, "pause": 0.05}
@@ -37,28 +35,8 @@ def service(redis: RedisServer, **options: Any) -> QueuedJobs:
     return jobs
 
 
-class WorkerProcess:
-    """A job worker of its own session; ended by its own id."""
-
-    def __init__(self, redis: RedisServer, log: Path, *arguments: str) -> None:
-        self._log = log
-        with log.open("ab") as out:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "tests.service.jobs.quick_worker", redis.url, *arguments],
-                cwd=ROOT,
-                stdout=out,
-                stderr=out,
-                start_new_session=True,
-            )
-
-    def job_processes(self) -> list[int]:
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
-        return [int(pid) for pid in children.read_text().split()] if children.exists() else []
-
-    def end(self, sig: signal.Signals = signal.SIGTERM) -> int:
-        if self.process.poll() is None:
-            self.process.send_signal(sig)
-        return self.process.wait(60)
+def quick_worker(redis: RedisServer, log: Path, *arguments: str) -> WorkerProcess:
+    return WorkerProcess(log, "-m", "tests.service.jobs.quick_worker", redis.url, *arguments)
 
 
 class Fleet:
@@ -67,13 +45,13 @@ class Fleet:
     def __init__(self, folder: Path) -> None:
         self.log = folder / "workers.log"
         self.redis = RedisServer(folder / "redis")
-        self.workers = [WorkerProcess(self.redis, self.log) for _ in range(2)]
+        self.workers = [quick_worker(self.redis, self.log) for _ in range(2)]
         self.services = [service(self.redis) for _ in range(2)]
 
     def submit(self, at: int = 0, *, client: str = "me", **options: Any) -> str:
         options = {"steps": 2, "levels": 1} | options
         jobs = self.services[at]
-        return jobs.submit(options, options["steps"], b"content", b"style", client=client, work=1.0).id
+        return jobs.submit(NewJob(options, options["steps"], b"content", b"style", client)).id
 
     def get(self, job: str, at: int = 1) -> Job:
         return self.services[at].get(job)
@@ -92,7 +70,7 @@ class Fleet:
         return found
 
     def replace(self, worker: WorkerProcess, *arguments: str) -> None:
-        self.workers[self.workers.index(worker)] = WorkerProcess(self.redis, self.log, *arguments)
+        self.workers[self.workers.index(worker)] = quick_worker(self.redis, self.log, *arguments)
 
     def close(self) -> None:
         for worker in self.workers:
@@ -149,7 +127,7 @@ def test_a_job_that_fails_by_itself_is_not_begun_again(fleet: Fleet, ends: objec
 def test_a_job_has_its_time(fleet: Fleet) -> None:
     short = service(fleet.redis, timeout=1.0)
     try:
-        job = short.submit(SLOW, 2000, b"content", b"style", client="", work=1.0).id
+        job = short.submit(NewJob(SLOW, 2000, b"content", b"style")).id
         failed = fleet.ended(job)
         assert (failed.state, failed.reason) == (State.FAILED, Reason.TIMEOUT)
     finally:
@@ -219,7 +197,7 @@ def test_a_job_that_its_service_did_not_enqueue_is_found(
 ) -> None:
     monkeypatch.setattr("service.jobs.queued.STRAY", 1.0)
     records = fleet.services[0]._records
-    records.submit("stray", {"steps": 1, "levels": 1}, 1, b"content", b"style")
+    records.submit("stray", NewJob({"steps": 1, "levels": 1}, 1, b"content", b"style"))
     assert fleet.ended("stray").state is State.SUCCEEDED
 
 

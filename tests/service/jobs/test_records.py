@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from service.errors import JobFinished, JobUnknown, Overloaded
 from service.jobs.backend import BackendError
-from service.jobs.job import Reason, State
+from service.jobs.job import NewJob, Reason, State
 from service.jobs.records import IMAGE_BYTES, PREFIX, JobRecords
 from tests.service.jobs.redis_server import RedisServer, needs_redis
 
@@ -32,7 +32,7 @@ def records(server: RedisServer) -> JobRecords:
 
 
 def submit(records: JobRecords, job: str = "one", client: str = "me") -> None:
-    records.submit(job, {"size": 64}, 3, b"content", b"style", client=client, work=2.0)
+    records.submit(job, NewJob({"size": 64}, 3, b"content", b"style", client, 2.0))
 
 
 def sizes(server: RedisServer) -> dict[str, int]:

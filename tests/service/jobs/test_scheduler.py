@@ -16,7 +16,7 @@ import pytest
 from models.errors import WeightsError
 from models.pipeline import WeightsFile
 from service.jobs.eta import EtaEstimator
-from service.jobs.job import Job, Reason, State
+from service.jobs.job import Job, NewJob, Reason, State
 from service.jobs.liveness import WorkerRegistry
 from service.jobs.process import paint
 from service.jobs.scheduler import JobProcess, JobScheduler
@@ -61,7 +61,7 @@ def scheduler(store: JobStore, network: WeightsFile = LOST, **options: Any) -> J
 
 
 def submit(store: JobStore, steps: int = 4) -> Job:
-    return store.submit({**OPTIONS, "steps": steps}, steps, CONTENT, STYLE)
+    return store.submit(NewJob({**OPTIONS, "steps": steps}, steps, CONTENT, STYLE))
 
 
 def process_of(scheduler: JobScheduler, job: Job) -> int:
@@ -93,7 +93,7 @@ def test_a_process_that_dies_before_it_has_read_its_order(
             super().__init__(["/bin/false"], **options)
             self.wait()
 
-    job = store.submit(OPTIONS, 4, CONTENT, STYLE)
+    job = store.submit(NewJob(OPTIONS, 4, CONTENT, STYLE))
     with monkeypatch.context() as patch:
         patch.setattr(subprocess, "Popen", Dead)
         process = JobProcess(job, store.folder, LOST, 1)
@@ -190,7 +190,7 @@ def test_a_disk_that_fails_is_tried_again(tmp_path: Path, caplog: pytest.LogCapt
     folder.unlink()
     one.wake()
     until(lambda: one._entered)
-    job = store.submit(OPTIONS, 4, CONTENT, STYLE)
+    job = store.submit(NewJob(OPTIONS, 4, CONTENT, STYLE))
     assert store.get(job.id).state is State.QUEUED
     one.stop()
     assert caplog.text.count("cannot be stored") == 1

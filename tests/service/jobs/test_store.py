@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from service.errors import JobFinished, JobUnknown, Overloaded
-from service.jobs.job import Job, Reason, State
+from service.jobs.job import Job, NewJob, Reason, State
 from service.jobs.store import FILE, INPUTS, PREVIEW, RESULT, JobStore
 
 
@@ -57,7 +57,7 @@ def store(tmp_path: Path, now: Now) -> Iterator[JobStore]:
 
 
 def submit(store: JobStore, client: str = "one", work: float = 1.0) -> Job:
-    return store.submit({"size": 64}, 4, b"content", b"style", client=client, work=work)
+    return store.submit(NewJob({"size": 64}, 4, b"content", b"style", client, work))
 
 
 def served(store: JobStore) -> str:
@@ -312,7 +312,7 @@ def test_a_full_disk_is_an_error_and_leaves_nothing_behind(store: JobStore) -> N
         pages = db.execute("PRAGMA page_count").fetchone()[0]
         db.execute(f"PRAGMA max_page_count = {pages}")  # SQLite's own full disk
     with pytest.raises(sqlite3.Error, match="full"):
-        store.submit({"text": "x" * 100_000}, 4, b"content", b"style")
+        store.submit(NewJob({"text": "x" * 100_000}, 4, b"content", b"style"))
     assert list((store.folder / "jobs").iterdir()) == []
     assert store.counts() == {State.QUEUED: 0, State.RUNNING: 0}
     submit(store)
