@@ -31,7 +31,8 @@ EDGE: Final = 1e-3
 def colour_matrix() -> Tensor:
     """Decorrelated colours -> RGB, float Tensor[3, 3]; `COLOURS` with its longest column of length 1."""
     colours = torch.tensor(COLOURS)
-    return colours / torch.linalg.vector_norm(colours, dim=0).max()
+    scaled: Tensor = colours / colours.norm(dim=0).max()
+    return scaled
 
 
 def frequencies(height: int, width: int) -> Tensor:
