@@ -3,12 +3,13 @@
     python -m loadtests.simulate --curve 1:9.3,2:17 --rate 150 --below 0.1 --price 0.08
     python -m loadtests.simulate --curve 1:9.3,2:17 --steps 300:150,120:450,300:150 --replicas 2 --scale 16
 
-The batcher, its queue, its admission and its shedding are the service's own code. What is modelled: the
-time of a batch (`--curve`, batch size and milliseconds, as `python -m loadtests.capacity` measures it in
-the layout that is planned for: with as many processes at once), the CPU time that a request takes besides
-(`--overhead`, reading and answering it, which the same core does), arrivals, the balancer, the autoscaler
-and failures. What is not: the network, decoding in threads beside a GPU, neighbours on the machine, the
-spread of a batch's time.
+The batcher, its queue, its admission, its shedding and the choice of cores are the service's own code. What
+is modelled: the time of a batch (`--curve`, batch size and milliseconds, as `python -m loadtests.capacity`
+measures it in the layout that is planned for: with as many processes at once), of one image that has all
+cores to itself (`--lone`), the CPU time of a request besides (`--overhead`, reading and answering it), a
+replica's cores, which its workers share, arrivals, the balancer, the autoscaler and failures. What is not:
+the network, decoding in threads beside a GPU, neighbours on the machine, the spread of a batch's time.
+`python -m loadtests.predicted` compares it with a real server.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import argparse
 import asyncio
 import itertools
 import math
+import random
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -29,6 +31,7 @@ from loadtests.arrivals import departures, gaps
 from loadtests.plots import svg
 from loadtests.virtual import VirtualClock, run
 from service.engine.batcher import Batcher
+from service.engine.cores import Cores
 from service.errors import Overloaded, ServiceError
 
 LOOK = 15.0  # seconds between two decisions of the autoscaler, and between two points of the plot's replicas
@@ -42,15 +45,17 @@ class Curve:
     """A batch's time by its size, linear in between and beyond.
 
     Args:
-        points: batch size and seconds, ascending; 1 is the first.
-        overhead: seconds of a request besides, on the same core.
+        points: batch size and seconds on one core, ascending; 1 is the first.
+        overhead: CPU seconds of a request besides.
+        lone: seconds of one image that has all cores to itself; 0: it takes one core.
     """
 
     points: tuple[tuple[int, float], ...]
     overhead: float = 0.0
+    lone: float = 0.0
 
     def seconds(self, size: int) -> float:
-        """Of a batch, its requests' overhead included."""
+        """Of a batch."""
         sizes = [known for known, _ in self.points]
         at = min(max(1, bisect_left(sizes, size)), len(sizes) - 1)
         if len(sizes) == 1:
@@ -58,11 +63,11 @@ class Curve:
         else:
             (low, before), (high, after) = self.points[at - 1 : at + 1]
             computed = before + (after - before) * (size - low) / (high - low)
-        return computed + size * self.overhead
+        return computed
 
     def rate(self, max_batch: int) -> float:
-        """Requests per second that one worker does at most."""
-        return max(size / self.seconds(size) for size in range(1, max_batch + 1))
+        """Requests per second that one core does at most."""
+        return max(size / (self.seconds(size) + size * self.overhead) for size in range(1, max_batch + 1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,11 +172,65 @@ class Outcome:
         return self.replica_seconds / 3600 * price / max(1, len(self.answered)) * 1e6
 
 
-class Worker:
-    """One worker of a replica: the batcher, and before it the admission of `service.engine.runner`."""
+class Machine:
+    """Cores that are shared in equal parts by the threads that compute: processor sharing.
 
-    def __init__(self, plan: Plan) -> None:
+    Args:
+        cores: their number.
+    """
+
+    def __init__(self, cores: int) -> None:
+        self._cores, self._at = cores, 0.0
+        self._work: dict[asyncio.Future[None], tuple[float, int]] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def compute(self, seconds: float, threads: int = 1) -> None:
+        """Ends when so many threads have had a core for so many seconds each."""
+        future = asyncio.get_running_loop().create_future()
+        self._advance()
+        self._work[future] = seconds, threads
+        self._wait()
+        await future
+
+    def _speed(self) -> float:
+        return min(1.0, self._cores / sum(threads for _, threads in self._work.values()))
+
+    def _advance(self) -> None:
+        now = asyncio.get_running_loop().time()
+        if self._work:
+            passed = (now - self._at) * self._speed()
+            for future, (seconds, threads) in list(self._work.items()):
+                if seconds - passed > 1e-9:
+                    self._work[future] = seconds - passed, threads
+                    continue
+                del self._work[future]
+                if not future.done():
+                    future.set_result(None)
+        self._at = now
+
+    def _wait(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._work:
+            shortest = min(seconds for seconds, _ in self._work.values()) / self._speed()
+            self._timer = asyncio.get_running_loop().call_later(shortest, self._tick)
+
+    def _tick(self) -> None:
+        self._advance()
+        self._wait()
+
+
+class Worker:
+    """One worker of a replica: the batcher, and before it the admission of `service.engine.runner`.
+
+    Args:
+        machine: that all workers of the replica compute on.
+        cores: which count the replica's images.
+    """
+
+    def __init__(self, plan: Plan, machine: Machine, cores: Cores) -> None:
         self._plan, self._admitted = plan, 0
+        self._machine, self._cores = machine, cores
         self._room = plan.max_queue + plan.slots * plan.max_batch
         self.batcher: Batcher[None, None] = Batcher(
             self._compute,
@@ -183,7 +242,11 @@ class Worker:
         )
 
     async def _compute(self, items: Sequence[None]) -> Sequence[None]:
-        await asyncio.sleep(self._plan.curve.seconds(len(items)))
+        curve = self._plan.curve
+        if curve.lone and len(items) == 1 and self._cores.alone(1):
+            await self._machine.compute(curve.lone, self._cores.total)
+        else:
+            await self._machine.compute(curve.seconds(len(items)))
         return items
 
     async def answer(self, deadline: float) -> None:
@@ -195,19 +258,23 @@ class Worker:
             raise Overloaded("the queue is full", self.batcher.retry_after)
         self.batcher.check(self._admitted, deadline)
         self._admitted += 1
+        self._cores.enter()
         try:
+            await self._machine.compute(self._plan.curve.overhead)
             await self.batcher.submit(None, deadline=deadline)
         finally:
             self._admitted -= 1
+            self._cores.leave()
 
 
 class Replica:
-    """One pod; connections go to its workers in turn."""
+    """One pod, with a core for each worker; each request goes to any of them, as its connection does."""
 
     def __init__(self, plan: Plan, began: float) -> None:
         self.began, self.underway = began, 0
-        self._workers = [Worker(plan) for _ in range(plan.workers)]
-        self._turns = itertools.cycle(self._workers)
+        machine, cores = Machine(plan.workers), Cores(None, 1, plan.workers)
+        self._workers = [Worker(plan, machine, cores) for _ in range(plan.workers)]
+        self._drawn = random.Random(plan.seed)
 
     @property
     def depth(self) -> int:
@@ -218,7 +285,7 @@ class Replica:
         """Raises as `Worker.answer`."""
         self.underway += 1
         try:
-            await next(self._turns).answer(deadline)
+            await self._drawn.choice(self._workers).answer(deadline)
         finally:
             self.underway -= 1
 
@@ -433,6 +500,7 @@ def main() -> None:
     )
     parser.add_argument("--curve", required=True, help="SIZE:MILLISECONDS,... of a batch, 1 the first")
     parser.add_argument("--overhead", type=float, default=1.0, help="milliseconds of a request besides")
+    parser.add_argument("--lone", type=float, default=0.0, help="milliseconds of an image on all cores")
     parser.add_argument("--rate", help="requests per second, separated by commas: a line for each")
     parser.add_argument("--seconds", type=float, default=120.0, help="of each --rate")
     parser.add_argument("--steps", help="SECONDS:RATE,... in place of --rate")
@@ -452,9 +520,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--plot", type=Path, help="an SVG to write")
     options = parser.parse_args()
-    curve = Curve(
-        tuple((int(size), seconds) for size, seconds in pairs(options.curve, 1000)), options.overhead / 1000
-    )
+    points = tuple((int(size), seconds) for size, seconds in pairs(options.curve, 1000))
+    curve = Curve(points, options.overhead / 1000, options.lone / 1000)
     recorded = tuple(map(float, options.recorded.read_text().split())) if options.recorded else ()
     loads: list[tuple[tuple[float, float], ...]]
     if recorded:
