@@ -21,6 +21,8 @@ WANTED = (
     "lynceus_inflight_batches",
     "lynceus_batch_size_sum",
     "lynceus_batch_size_count",
+    "lynceus_batches_total",
+    "lynceus_batch_seconds_total",
 )
 
 
@@ -97,6 +99,27 @@ def mean_batches(samples: Sequence[Sample]) -> dict[str, list[tuple[float, float
         if points:
             curves[model] = points
     return curves
+
+
+def batch_seconds(samples: Sequence[Sample]) -> dict[str, float]:
+    """How long a batch took in the mean, of each model that had some from the first sample to the last."""
+    if not samples:
+        return {}
+
+    def grown(name: str) -> dict[str, float]:
+        found: dict[str, float] = defaultdict(float)
+        for sign, sample in ((-1, samples[0]), (1, samples[-1])):
+            for series, value in sample.values.items():
+                if series.startswith(name + "{"):
+                    found[_model(series)] += sign * value
+        return found
+
+    seconds = grown("lynceus_batch_seconds_total")
+    return {
+        model: seconds[model] / number
+        for model, number in grown("lynceus_batches_total").items()
+        if number > 0
+    }
 
 
 def _model(series: str) -> str:

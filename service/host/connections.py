@@ -2,9 +2,8 @@
 
 uvicorn closes a connection that stays idle after an answer, but waits for ever for one that sends nothing at
 all, or a header a byte at a time (https://en.wikipedia.org/wiki/Slowloris_(cyber_attack)), or reads nothing
-of its answer. Here one timer of
-the worker checks all its connections periodically, so that a connection costs no timer and a request costs
-nothing. A body is waited for by the request that reads it.
+of its answer. Here one timer of the worker checks all its connections periodically, so that a connection
+costs no timer and a request costs nothing. A body is waited for by the request that reads it.
 """
 
 from __future__ import annotations
@@ -34,7 +33,8 @@ class ConnectionGuard:
 
     Args:
         seconds: how long a connection may take until the headers of its first request are complete, or those
-            of its next one once that has begun; and how long its client may read nothing of an answer.
+            of its next one once that has begun; how long its client may read nothing of an answer; and how
+            long it may be idle between two requests while over half of `most` are open.
         most: connections at once.
         loop: the worker's.
         leaving: whether the server stops, so that no connection is kept after its answer.
@@ -88,8 +88,9 @@ class ConnectionGuard:
         """Aborts every connection whose client has exceeded the time limit."""
         now = self._loop.time()
         waiting: dict[HttpToolsProtocol, tuple[object, float]] = {}
+        crowded = len(self._connections) > self._most // 2
         for connection in self._connections:
-            reason = _awaited(connection)
+            reason = _awaited(connection, crowded)
             if reason is not None:
                 since = self._waiting.get(connection)
                 if since is None or since[0] != reason:
@@ -110,8 +111,11 @@ class ConnectionGuard:
             self._later()
 
 
-def _awaited(connection: HttpToolsProtocol) -> Any:
-    """What a connection waits for its client to do, as a thing that is another when that has been done."""
+def _awaited(connection: HttpToolsProtocol, crowded: bool) -> Any:
+    """What a connection waits for its client to do, as a thing that is another when that has been done.
+
+    `crowded`: there are so many connections that an idle one has to send its next request too.
+    """
     transport = connection.transport
     unread = transport.get_write_buffer_size()
     if unread or transport.is_closing():
@@ -119,8 +123,8 @@ def _awaited(connection: HttpToolsProtocol) -> Any:
     cycle: Any = connection.cycle  # None before the first request
     if cycle is None:
         return NOTHING_YET
-    if cycle.response_complete and connection.timeout_keep_alive_task is None:
-        return cycle  # something has come since, and no request of it yet
+    if cycle.response_complete and (crowded or connection.timeout_keep_alive_task is None):
+        return cycle  # idle; without the timer something has come since, and no request of it yet
     return None
 
 

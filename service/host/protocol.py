@@ -33,6 +33,10 @@ CHUNKS: Final = 131_072
 LINGER: Final = 1.0
 """Seconds that a refused client has to read the refusal."""
 
+IDLE: Final = 75
+"""Seconds that a connection may be idle between two requests, as nginx allows. Proxies keep one for 60 by
+default: it has to be the side that sends that closes first, or a request meets the end of its connection."""
+
 KEPT: Final = 60.0
 """Seconds after which a kept connection ends with its next answer: the client's next one goes to the worker
 that has the fewest, wherever an overload has left them."""
@@ -93,8 +97,8 @@ class BoundedProtocol(HttpToolsProtocol):
       found by sending it the first bytes of every answer: if it has closed the connection, its system
       answers that with a reset, and the request is cancelled as before.
     - What is no HTTP is answered 400 and logged for debugging only.
-    - A kept connection ends with an answer (`Connection: close`) once it is `KEPT` seconds old, or the server
-      is `leaving`: no client finds it closed by its next request.
+    - A connection may be idle for `IDLE` seconds. It ends with an answer (`Connection: close`) once it is
+      `KEPT` seconds old, or the server is `leaving`: no client finds it closed by its next request.
     """
 
     leaving: Callable[[], bool] = staticmethod(lambda: False)
@@ -274,6 +278,7 @@ def bounded(factory: Callable[[], Any], leaving: Callable[[], bool]) -> Callable
         # not connected yet: nothing of it has been used
         protocol = BoundedProtocol(plain.config, plain.server_state, plain.app_state, plain.loop)
         protocol.leaving = leaving
+        protocol.timeout_keep_alive = IDLE
         return protocol
 
     return make

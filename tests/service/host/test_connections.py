@@ -152,22 +152,40 @@ def test_only_clients_that_send_nothing_or_a_byte_at_a_time_are_cut(http: str, l
 
 
 @pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+def test_idle_connections_are_cut_where_there_are_many(loop: str) -> None:
+    async def go() -> None:
+        async with serving(most=5) as site:
+            clients = [await site.open() for _ in range(3)]
+            for client in clients:
+                client.send(GET)
+                await client.answer()
+            held = await site.open()
+            held.send(GET.replace(b"/ ", b"/held "))
+            for client in clients:
+                await client.cut()
+            site.let_go.set()
+            assert (await held.answer()).startswith(b"HTTP/1.1 200")
+
+    in_loop(go(), loop)
+
+
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
 @pytest.mark.parametrize("fair", [False, True])
 def test_one_connection_too_many_is_told_so(fair: bool, loop: str) -> None:
     async def go() -> None:
         async with serving(most=2, fair=fair) as site:
             clients = [await site.open() for _ in range(2)]
             for client in clients:
-                client.send(GET)
-                await client.answer()
+                client.send(GET.replace(b"/ ", b"/held "))
             third = await site.open()
             third.send(GET)
             head = await third.answer()
             assert head.startswith(b"HTTP/1.1 503")
             assert b"retry-after: 1" in head
             assert await asyncio.wait_for(third.reader.read(), 60) == b""
-            clients[0].send(GET)
-            assert (await clients[0].answer()).startswith(b"HTTP/1.1 200")
+            site.let_go.set()
+            for client in clients:
+                assert (await client.answer()).startswith(b"HTTP/1.1 200")
             await clients[1].close()
             while True:  # until uvicorn has seen that it is gone
                 late = await site.open()
