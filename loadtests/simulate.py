@@ -440,8 +440,8 @@ def needed(plan: Plan, below: float, lost: float = 0.001) -> int:
 
 
 HEADER = (
-    "| replicas | requests/s | answers/s | refused or failed | p50, ms | p99, ms | at the end"
-    " | price of a million |\n| --- | --- | --- | --- | --- | --- | --- | --- |"
+    "| replicas, target | requests/s | answers/s | refused or failed | p50, ms | p99, ms | most, at the end"
+    " | replica hours | price of a million |\n| --- |" + " --- |" * 8
 )
 
 
@@ -449,9 +449,11 @@ def row(plan: Plan, outcome: Outcome, price: float) -> str:
     """A line of the table."""
     rates = "-".join(f"{rate:g}" for _, rate in plan.steps)
     p50, p99 = (1000 * outcome.percentile(share) for share in (0.5, 0.99))
+    counts = [count for _, count in outcome.replicas]
+    target = "" if plan.scaling is None else f", {plan.scaling.target:g}"
     return (
-        f"| {plan.replicas} | {rates} | {outcome.rate:.1f} | {100 * outcome.lost:.2f}% | {p50:.1f}"
-        f" | {p99:.1f} | {outcome.replicas[-1][1]} | {outcome.cost(price):.2f} |"
+        f"| {plan.replicas}{target} | {rates} | {outcome.rate:.1f} | {100 * outcome.lost:.2f}% | {p50:.1f}"
+        f" | {p99:.1f} | {max(counts)}, {counts[-1]} | {outcome.replica_seconds / 3600:.2f} | {outcome.cost(price):.2f} |"
     )
 
 
@@ -510,7 +512,9 @@ def main() -> None:
     parser.add_argument("--below", type=float, help="seconds: find the fewest replicas with p99 below it")
     parser.add_argument("--workers", type=int, default=2, help="of a replica")
     parser.add_argument("--balancer", choices=("round-robin", "least"), default="round-robin")
-    parser.add_argument("--scale", type=float, help="the autoscaler's target: images waiting per replica")
+    parser.add_argument(
+        "--scale", help="the autoscaler's targets, images waiting per replica: a line for each"
+    )
     parser.add_argument("--most", type=int, default=8, help="replicas of the autoscaler")
     parser.add_argument("--start", type=float, default=20.0, help="seconds until a new replica is ready")
     parser.add_argument("--failures", default="", help="seconds at which a replica dies, separated by commas")
@@ -532,11 +536,9 @@ def main() -> None:
         loads = [((options.seconds, float(rate)),) for rate in options.rate.split(",")]
     else:
         parser.error("give --rate, --steps or --recorded")
-    scaling = None
-    if options.scale:
-        scaling = Scaling(options.scale, min(2, options.replicas), options.most)
+    targets = [float(target) for target in options.scale.split(",")] if options.scale else [0.0]
     print(HEADER)
-    for steps in loads:
+    for steps, target in itertools.product(loads, targets):
         plan = Plan(
             curve=curve,
             steps=steps,
@@ -545,7 +547,7 @@ def main() -> None:
             replicas=options.replicas,
             workers=options.workers,
             balancer=options.balancer,
-            scaling=scaling,
+            scaling=Scaling(target, min(2, options.replicas), options.most) if target else None,
             failures=tuple(float(at) for at in options.failures.split(",") if at),
             start=options.start,
             max_batch=options.max_batch,

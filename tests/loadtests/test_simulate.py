@@ -143,6 +143,6 @@ def test_what_is_told() -> None:
     plan = Plan(CURVE, ((60.0, 100.0),))
     outcome = simulate(plan)
     assert outcome.cost(1.0) == pytest.approx(60 / 3600 / len(outcome.answered) * 1e6)
-    assert row(plan, outcome, 1.0).count("|") == 9
+    assert row(plan, outcome, 1.0).count("|") == 10
     assert plot(outcome, 1.0).startswith("<svg")
     assert math.isnan(Outcome().percentile(0.5))
