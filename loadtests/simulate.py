@@ -453,7 +453,8 @@ def row(plan: Plan, outcome: Outcome, price: float) -> str:
     target = "" if plan.scaling is None else f", {plan.scaling.target:g}"
     return (
         f"| {plan.replicas}{target} | {rates} | {outcome.rate:.1f} | {100 * outcome.lost:.2f}% | {p50:.1f}"
-        f" | {p99:.1f} | {max(counts)}, {counts[-1]} | {outcome.replica_seconds / 3600:.2f} | {outcome.cost(price):.2f} |"
+        f" | {p99:.1f} | {max(counts)}, {counts[-1]} | {outcome.replica_seconds / 3600:.2f}"
+        f" | {outcome.cost(price):.2f} |"
     )
 
 
