@@ -213,6 +213,33 @@ def test_a_worker_of_another_version_refuses_the_job_with_the_reason(fleet: Flee
     fleet.workers = [fleet.worker() for _ in range(2)]
 
 
+def test_a_job_is_its_keys_alone(tmp_path: Path) -> None:
+    redis = RedisServer(tmp_path / "redis")
+    options: dict[str, Any] = {
+        "models": "lenet5",
+        "workers": 1,
+        "threads": 1,
+        "jobs": redis.url,
+        "grpc_port": 0,
+    }
+    server = Server(tmp_path / "log", **options, api_keys="one-key,another-key")
+    try:
+        server.wait(MINUTES)
+        with httpx.Client(base_url=server.url, timeout=60) as client:
+            owner, other = ({"authorization": f"Bearer {key}"} for key in ("one-key", "another-key"))
+            made = client.post("/v1/stylize/jobs", params=TWO, files=FILES, headers=owner)
+            here = made.headers["location"]
+            for path in (here, f"{here}/events", f"{here}/preview", f"{here}/result"):
+                assert client.get(path, headers=other).status_code == 404, path
+            assert client.delete(here, headers=other).status_code == 404
+            assert client.get(here).status_code == 401
+            assert client.get(here, headers=owner).json()["state"] == "queued"
+            assert client.delete(here, headers=owner).json()["state"] == "cancelled"
+    finally:
+        server.stop()
+        redis.stop()
+
+
 def test_without_its_redis_a_service_starts_and_serves_all_but_jobs(tmp_path: Path) -> None:
     redis = RedisServer(tmp_path / "redis")
     redis.kill()
