@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import math
 import os
 import re
 import resource
@@ -35,6 +36,9 @@ from loadtests.hostile.run import Row, Runner, line, pod_limit, table
 from loadtests.hostile.send import Http, Target
 from loadtests.hostile.watch import Watch
 from loadtests.server import Server
+
+
+EXPLAIN = 120.0  # seconds
 
 
 def main() -> int:
@@ -119,11 +123,15 @@ def _serve(cases: list[Case], rows: list[Row], options: argparse.Namespace) -> l
             quick=options.quick,
             slack=options.slack,
         )
-        for _ in range(4 * options.workers):  # the first explanation of a worker starts a process
-            Http("/v1/classify/explain", small)(target)
-        runner.settle()
-        whole = len(watch.workers())
+        whole, explained = 0, -math.inf
         for index, case in enumerate(cases):
+            if (
+                time.monotonic() - explained > EXPLAIN
+            ):  # each worker has a process for it, which ends when idle
+                for _ in range(4 * options.workers):
+                    Http("/v1/classify/explain", small)(target)
+                runner.settle()
+                whole, explained = len(watch.workers()), time.monotonic()
             row = runner.run(case, several=not options.alone)
             if watch.exceeded:
                 row.failures.append(f"ended at {options.stop:g} GiB")
