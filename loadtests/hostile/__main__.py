@@ -37,7 +37,6 @@ from loadtests.hostile.send import Http, Target
 from loadtests.hostile.watch import Watch
 from loadtests.server import Server
 
-
 EXPLAIN = 120.0  # seconds
 
 
