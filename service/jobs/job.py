@@ -5,7 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
+
+from models.pipeline import WeightsFile
+
+
+class JobKind(StrEnum):
+    """What a job makes: an image in the manner of another, or one of what a network looks for."""
+
+    STYLIZE = "stylize"
+    VISUALIZE = "visualize"
+
+
+IMAGES: Final[Mapping[JobKind, tuple[str, ...]]] = {
+    JobKind.STYLIZE: ("content", "style"),
+    JobKind.VISUALIZE: (),
+}
+"""Roles of the images that a job of each kind is given."""
 
 
 class State(StrEnum):
@@ -34,16 +51,16 @@ class NewJob:
     """What is submitted.
 
     Attributes:
-        options, steps: of the job.
-        content, style: encoded images.
+        kind, options, steps: of the job.
+        images: encoded, by the roles of `IMAGES`.
         client: its owner.
         work: its estimated cost, in seconds of a free core.
     """
 
+    kind: JobKind
     options: Mapping[str, Any]
     steps: int
-    content: bytes
-    style: bytes
+    images: Mapping[str, bytes]
     client: str = ""
     work: float = 1.0
 
@@ -54,6 +71,7 @@ class Job:
 
     Attributes:
         id: cannot be guessed.
+        kind: what it makes.
         state: its state.
         revision: grows with every change.
         client: its owner; not shown.
@@ -61,13 +79,16 @@ class Job:
         reason: why it failed.
         options: those of the `NewJob`.
         steps, step: how many there are, how many are done.
-        losses: content, style and variation before the last step, without their weights; None before it.
+        losses: what the last step was told by, by name: of a style job the costs `content`, `style` and
+            `variation` before it, without their weights; of a visualisation the `activation` that rises.
+            None before the first step.
         eta: estimated seconds until it ends; None unless it is running and a step is done.
         preview: there is one.
         created, started, finished, expires: seconds since 1970, or None.
     """
 
     id: str
+    kind: JobKind
     state: State
     revision: int
     client: str
@@ -76,7 +97,7 @@ class Job:
     options: Mapping[str, Any]
     steps: int
     step: int
-    losses: tuple[float, float, float] | None
+    losses: Mapping[str, float] | None
     eta: float | None
     preview: bool
     created: float
@@ -88,3 +109,37 @@ class Job:
     def final(self) -> bool:
         """Its state is final."""
         return self.state not in (State.QUEUED, State.RUNNING)
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """Where a job's process finds networks.
+
+    Attributes:
+        network: an EfficientNet-Lite0 checkpoint, whose features the costs of style jobs compare; None: no
+            style jobs.
+        catalogue: an operator's own, besides this project's.
+        weights: folder of fetched files; None: the default one.
+    """
+
+    network: WeightsFile | None
+    catalogue: Path | None = None
+    weights: Path | None = None
+
+    def order(self, job: Job, folder: Path, threads: int) -> dict[str, Any]:
+        """What `service.jobs.process.run` is given, as plain data.
+
+        Args:
+            job: to do.
+            folder: with its images, as ROLE.png, and for what it makes.
+            threads: that it may use.
+        """
+        return {
+            "kind": job.kind.value,
+            "options": dict(job.options),
+            "folder": str(folder),
+            "threads": threads,
+            "network": None if self.network is None else [str(self.network.path), self.network.sha256],
+            "catalogue": None if self.catalogue is None else str(self.catalogue),
+            "weights": None if self.weights is None else str(self.weights),
+        }

@@ -6,10 +6,9 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from models.pipeline import WeightsFile
 from service.errors import JobUnknown
 from service.jobs.backend import BackendError
-from service.jobs.job import Job, NewJob
+from service.jobs.job import Files, Job, NewJob
 from service.jobs.liveness import WorkerRegistry
 from service.jobs.scheduler import JobScheduler
 from service.jobs.store import PREVIEW, RESULT, JobStore
@@ -76,14 +75,12 @@ def _disk() -> Iterator[None]:
         raise BackendError(str(exc)) from exc
 
 
-def make_local(
-    settings: Settings, network: WeightsFile, metrics: Metrics, draining: Callable[[], bool]
-) -> LocalJobs:
+def make_local(settings: Settings, files: Files, metrics: Metrics, draining: Callable[[], bool]) -> LocalJobs:
     """Jobs of the state directory.
 
     Args:
         settings: bounds and folder.
-        network: whose features the costs compare.
+        files: of the networks.
         metrics: of the worker.
         draining: whether the worker begins no more jobs.
     """
@@ -96,7 +93,7 @@ def make_local(
     scheduler = JobScheduler(
         store,
         WorkerRegistry(settings.state_folder / "workers"),
-        network,
+        files,
         metrics,
         threads=settings.job_threads,
         timeout=settings.job_timeout_seconds,

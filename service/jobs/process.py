@@ -1,4 +1,4 @@
-"""One style job, in a process of its own (`python -m service.jobs.process`), started by the scheduler.
+"""One job, in a process of its own (`python -m service.jobs.process`), started by the scheduler.
 
 It reads one line of JSON on its standard input, writes its progress after every step as a line of JSON on its
 standard output, and leaves its images in the job's folder. When its standard input closes, the worker that
@@ -18,7 +18,9 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+
+from service.jobs.job import JobKind
 
 NO_ROOM = os.EX_IOERR
 """Exit status where the disk refused an image."""
@@ -54,19 +56,29 @@ def end_first() -> None:
         Path("/proc/self/oom_score_adj").write_text("1000")  # proc_pid_oom_score_adj(5); needs no privilege
 
 
-def paint(order: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> None:
-    """Runs a job.
+Tell = Callable[[dict[str, Any]], None]
+"""Given each step, as `step`, and its `losses` by name; `preview` says that preview.png shows it."""
+
+
+def run(order: dict[str, Any], tell: Tell) -> None:
+    """Runs a job, as `service.jobs.job.Files.order` describes it."""
+    import torch  # here: the priority is low by now
+
+    torch.set_num_threads(order["threads"])
+    WORK[JobKind(order["kind"])](order, tell)
+
+
+def paint(order: dict[str, Any], tell: Tell) -> None:
+    """Runs a style job: content.png and style.png of the folder become result.png.
 
     Args:
-        order: `folder` (with content.png and style.png), `weights` and `sha256` of the loss network (an
-            EfficientNet-Lite0), `threads`, and `options`, the fields of `OptimiseOptions`.
-        tell: given each step and its losses; `preview` says that preview.png shows it.
+        order: its `options` are the fields of `OptimiseOptions`, its `network` is the loss network (an
+            EfficientNet-Lite0) and the file's digest.
+        tell: of each step.
 
     Raises:
         WeightsError: the network's file has changed.
     """
-    import torch  # here: the priority is low by now
-
     from models.classification.efficientnet import load
     from models.errors import WeightsError
     from models.image import decode
@@ -75,9 +87,9 @@ def paint(order: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> None
     from models.style.result import OptimiseOptions
     from models.weights import sha256_of
 
-    torch.set_num_threads(order["threads"])
-    folder, weights = Path(order["folder"]), Path(order["weights"])
-    if sha256_of(weights) != order["sha256"]:
+    folder, (weights, sha256) = Path(order["folder"]), order["network"]
+    weights = Path(weights)
+    if sha256_of(weights) != sha256:
         raise WeightsError(f"the file {weights} has changed since the service began")
     perceptual = Perceptual(load(weights).backbone)
     content, style = (decode((folder / name).read_bytes()) for name in ("content.png", "style.png"))
@@ -85,11 +97,15 @@ def paint(order: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> None
     def progress(step: Step) -> None:
         if step.preview is not None:
             _keep(step.preview, folder / "preview.png")
-        losses = (step.content, step.style, step.variation)
+        losses = {"content": step.content, "style": step.style, "variation": step.variation}
         tell({"step": step.step, "losses": losses, "preview": step.preview is not None})
 
     done = optimise(content, style, perceptual, OptimiseOptions.of(order["options"]), progress=progress)
     _keep(done.pixels, folder / "result.png")
+
+
+WORK: Final[dict[JobKind, Callable[[dict[str, Any], Tell], None]]] = {JobKind.STYLIZE: paint}
+"""What runs a job of each kind."""
 
 
 def _keep(pixels: Any, path: Path) -> None:
@@ -117,7 +133,7 @@ def main() -> int:
         return os.EX_TEMPFAIL
     threading.Thread(target=_end_with_the_worker, daemon=True).start()
     try:
-        paint(json.loads(line), lambda said: print(json.dumps(said), file=out))
+        run(json.loads(line), lambda said: print(json.dumps(said), file=out))
     except BrokenPipeError:
         return os.EX_TEMPFAIL
     except OSError as exc:

@@ -18,9 +18,9 @@ from redis.exceptions import RedisError
 from service import __version__
 from service.errors import JobFinished, JobUnknown, Overloaded
 from service.jobs.backend import BackendError
-from service.jobs.job import Job, NewJob, Reason, State
+from service.jobs.job import IMAGES, Job, JobKind, NewJob, Reason, State
 
-FORMAT: Final = "1"
+FORMAT: Final = "2"
 """Of the records; a service reads only its own."""
 
 PREFIX: Final = "lynceus:jobs:"
@@ -72,7 +72,7 @@ if redis.call('SCARD', prefix .. 'queued') >= waiting then return 'full' end
 if redis.call('SCARD', prefix .. 'waiting:' .. client) >= share then return 'share' end
 redis.call('HSET', record, 'format', format, 'version', version, 'client', client, 'state', 'queued',
   'revision', '0', 'attempt', '0', 'busy', '0', 'options', ARGV[7], 'steps', ARGV[8], 'step', '0',
-  'work', ARGV[9], 'created', now)
+  'work', ARGV[9], 'kind', ARGV[10], 'created', now)
 enter_queue()
 for _, name in ipairs({'', ':content', ':style'}) do redis.call('EXPIRE', record .. name, life) end
 return 'accepted'
@@ -86,7 +86,7 @@ if get('format') ~= format or get('version') ~= version then
   return -1
 end
 local attempt = redis.call('HINCRBY', record, 'attempt', 1)
-redis.call('HDEL', record, 'content', 'style', 'variation', 'preview')
+redis.call('HDEL', record, 'losses', 'preview')
 set('state', 'running', 'step', '0', 'eta', '', 'busy', '1', 'started', now)
 leave_queue()
 redis.call('SADD', prefix .. 'running', id)
@@ -94,9 +94,9 @@ return attempt
 """
 PROGRESS: Final = """
 if get('state') ~= 'running' or get('attempt') ~= ARGV[4] then return 0 end
-set('step', ARGV[5], 'content', ARGV[6], 'style', ARGV[7], 'variation', ARGV[8], 'eta', ARGV[9])
-if ARGV[10] ~= '' then
-  redis.call('SET', record .. ':preview', ARGV[10], 'EX', life)
+set('step', ARGV[5], 'losses', ARGV[6], 'eta', ARGV[7])
+if ARGV[8] ~= '' then
+  redis.call('SET', record .. ':preview', ARGV[8], 'EX', life)
   redis.call('HSET', record, 'preview', '1')
 end
 return 1
@@ -135,7 +135,7 @@ if get('state') ~= 'running' then
   return 0
 end
 set('state', 'queued', 'step', '0', 'eta', '', 'busy', '0')
-redis.call('HDEL', record, 'content', 'style', 'variation', 'preview', 'started')
+redis.call('HDEL', record, 'losses', 'preview', 'started')
 enter_queue()
 return 1
 """
@@ -191,8 +191,8 @@ class JobRecords:
             Overloaded: as `check_room`.
         """
         with reached():
-            for name, image in (("content", new.content), ("style", new.style)):
-                self._redis.set(self._key(job, name), image, ex=UNCLAIMED)
+            for role in IMAGES[new.kind]:
+                self._redis.set(self._key(job, role), new.images[role], ex=UNCLAIMED)
             answer = self._run(
                 "submit",
                 job,
@@ -202,10 +202,12 @@ class JobRecords:
                 json.dumps(dict(new.options)),
                 new.steps,
                 new.work,
+                new.kind,
             )
         if answer != b"accepted":
             with reached():
-                self._redis.delete(self._key(job, "content"), self._key(job, "style"))
+                for role in IMAGES[new.kind]:
+                    self._redis.delete(self._key(job, role))
             self.check_room(new.client)
             raise Overloaded("too many jobs wait already", 1.0)  # one has just left
 
@@ -268,7 +270,7 @@ class JobRecords:
         job: str,
         attempt: int,
         step: int,
-        losses: tuple[float, float, float],
+        losses: Mapping[str, float],
         eta: float | None,
         preview: bytes = b"",
     ) -> bool:
@@ -279,7 +281,7 @@ class JobRecords:
                 job,
                 attempt,
                 step,
-                *losses,
+                json.dumps(dict(losses)),
                 "" if eta is None else eta,
                 _bounded(preview),
             )
@@ -370,9 +372,9 @@ def _job(name: str, record: Mapping[str, str]) -> Job:
         return float(record[field]) if record.get(field) else None
 
     finished = number("finished")
-    losses = tuple(float(record.get(field, "nan")) for field in ("content", "style", "variation"))
     return Job(
         id=name,
+        kind=JobKind(record["kind"]),
         state=State(record["state"]),
         revision=int(record["revision"]),
         client=record["client"],
@@ -381,7 +383,7 @@ def _job(name: str, record: Mapping[str, str]) -> Job:
         options=json.loads(record["options"]),
         steps=int(record["steps"]),
         step=int(record["step"]),
-        losses=losses if "content" in record else None,  # type: ignore[arg-type]
+        losses=json.loads(record["losses"]) if record.get("losses") else None,
         eta=number("eta"),
         preview=record.get("preview") == "1",
         created=float(record["created"]),

@@ -21,9 +21,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from models.pipeline import WeightsFile
 from service.jobs.eta import EtaEstimator
-from service.jobs.job import Job, Reason, State
+from service.jobs.job import Files, Job, Reason, State
 from service.jobs.liveness import WorkerRegistry
 from service.jobs.process import NO_ROOM
 from service.jobs.store import JobStore
@@ -50,7 +49,7 @@ class JobScheduler:
     Args:
         store: of the jobs.
         registry: of the workers.
-        network: an EfficientNet-Lite0 checkpoint, whose features the costs compare.
+        files: of the networks.
         metrics: where the jobs are counted.
         threads: of one job.
         timeout: seconds that a job may run.
@@ -61,14 +60,14 @@ class JobScheduler:
         self,
         store: JobStore,
         registry: WorkerRegistry,
-        network: WeightsFile,
+        files: Files,
         metrics: Metrics,
         *,
         threads: int = 1,
         timeout: float = 3600.0,
         accepting: Callable[[], bool] = lambda: True,
     ) -> None:
-        self._store, self._registry, self._network, self._metrics = store, registry, network, metrics
+        self._store, self._registry, self._files, self._metrics = store, registry, files, metrics
         self._threads, self._timeout, self._accepting = threads, timeout, accepting
         self._running: dict[str, JobProcess] = {}
         self._entered = self._troubled = self._stopping = False
@@ -154,7 +153,7 @@ class JobScheduler:
 
     def _begin(self, job: Job) -> None:
         try:
-            process = JobProcess(job, self._store.path(job.id, ""), self._network, self._threads)
+            process = JobProcess(job, self._store.path(job.id, ""), self._files, self._threads)
         except OSError:  # no memory, no more processes
             self._give_up(job)
             return
@@ -238,7 +237,7 @@ class JobProcess:
 
     thread: threading.Thread
 
-    def __init__(self, job: Job, folder: Path, network: WeightsFile, threads: int) -> None:
+    def __init__(self, job: Job, folder: Path, files: Files, threads: int) -> None:
         self.began = time.monotonic()
         self.overdue = False
         self.oom_kills = oom_kills()
@@ -256,13 +255,7 @@ class JobProcess:
             env=environment,
             start_new_session=True,
         )
-        order = {
-            "folder": str(folder),
-            "weights": str(network.path),
-            "sha256": network.sha256,
-            "threads": threads,
-            "options": dict(job.options),
-        }
+        order = files.order(job, folder, threads)
         assert self._process.stdin is not None  # noqa: S101 (a pipe, see above)
         try:
             self._process.stdin.write(json.dumps(order).encode() + b"\n")

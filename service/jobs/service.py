@@ -1,4 +1,4 @@
-"""Style jobs: submitted, watched, cancelled, fetched; from any worker, whatever keeps and runs them."""
+"""Jobs: submitted, watched, cancelled, fetched; from any worker, whatever keeps and runs them."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from service.engine.installed import has_torch
 from service.engine.offload import Call
 from service.errors import JobFinished, JobUnfinished, JobUnknown, NotReady, Overloaded, StorageFailed
 from service.jobs.backend import Backend, BackendError
-from service.jobs.job import Job, NewJob, Reason, State
+from service.jobs.job import Files, Job, JobKind, NewJob, Reason, State
 from service.jobs.local import make_local
 from service.settings import Settings
 from service.tasks.render import ImageFormat
 from service.telemetry.metrics import Metrics
 
-__all__ = ["Job", "JobService", "Reason", "State"]
+__all__ = ["Job", "JobKind", "JobService", "Reason", "State"]
 
 logger = logging.getLogger(__name__)
 
@@ -82,6 +82,9 @@ class JobService:
         """
         if cost_of(options) > self._budget:
             self._refuse(options)
+        await self._check_room(client)
+
+    async def _check_room(self, client: str) -> None:
         if self._engine.draining:
             raise NotReady("the service is ending")
         await self._stored(self._reads, lambda: self.backend.check_room(client))
@@ -94,7 +97,7 @@ class JobService:
         client: str = "",
         deadline: float | None = None,
     ) -> Job:
-        """A new job, which goes on whether or not its client stays connected.
+        """A new style job, which goes on whether or not its client stays connected.
 
         Args:
             images: `content` and `style`, encoded; each is taken out when it is decoded.
@@ -127,7 +130,8 @@ class JobService:
 
         memory = max(plan.memory for plan in plans.values())
         resized = await engine.offload.run(shrunk, deadline, memory=memory)
-        new = NewJob(options.model_dump(), options.steps, **resized, client=client, work=cost_of(options))
+        work = cost_of(options)
+        new = NewJob(JobKind.STYLIZE, options.model_dump(), options.steps, resized, client, work)
         return await self._stored(self._writes, lambda: self.backend.submit(new))
 
     async def job(self, job: str, owner: str | None = None) -> Job:
@@ -307,5 +311,6 @@ def make_jobs(settings: Settings, engine: Engine, metrics: Metrics) -> JobServic
         network = next((file for file in perceptual if file is not None), None)
         if network is None or not has_torch():
             return None
-        backend = make_local(settings, network, metrics, lambda: engine.draining)
+        files = Files(network, settings.catalogue, settings.weights_dir)
+        backend = make_local(settings, files, metrics, lambda: engine.draining)
     return JobService(backend, engine, timeout=settings.job_timeout_seconds)

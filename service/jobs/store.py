@@ -18,24 +18,24 @@ import sqlite3
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from service.errors import JobFinished, JobUnknown
-from service.jobs.job import Job, NewJob, Reason, State
+from service.jobs.job import IMAGES, Job, JobKind, NewJob, Reason, State
 from service.jobs.turns import Line
 
-FILE = "jobs-3.sqlite"
+FILE = "jobs-4.sqlite"
 """The number is the schema's: another schema begins another file."""
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS jobs (
-    number INTEGER PRIMARY KEY, id TEXT UNIQUE NOT NULL, state TEXT NOT NULL,
+    number INTEGER PRIMARY KEY, id TEXT UNIQUE NOT NULL, kind TEXT NOT NULL, state TEXT NOT NULL,
     client TEXT NOT NULL, turn INTEGER NOT NULL, work REAL NOT NULL,
     revision INTEGER NOT NULL DEFAULT 0, owner TEXT, reason TEXT, options TEXT NOT NULL,
     steps INTEGER NOT NULL, step INTEGER NOT NULL DEFAULT 0,
-    content REAL, style REAL, variation REAL, eta REAL, preview INTEGER NOT NULL DEFAULT 0,
+    losses TEXT, eta REAL, preview INTEGER NOT NULL DEFAULT 0,
     created REAL NOT NULL, started REAL, finished REAL
 ) STRICT
 """
@@ -46,7 +46,7 @@ JUMP = 5.0
 WAIT = 5.0
 """Seconds that a statement waits for another process's."""
 
-INPUTS = ("content.png", "style.png")
+INPUTS = tuple(f"{role}.png" for roles in IMAGES.values() for role in roles)
 PREVIEW, RESULT = "preview.png", "result.png"
 
 
@@ -151,15 +151,15 @@ class JobStore:
         folder = self.folder / "jobs" / name
         try:
             folder.mkdir(mode=0o700)
-            for file, data in zip(INPUTS, (new.content, new.style), strict=True):
-                _write_private(folder / file, data)
+            for role in IMAGES[new.kind]:
+                _write_private(folder / f"{role}.png", new.images[role])
             with self._db() as db, _transaction(db):
                 self._line.check_room(db, new.client, self._now())
                 turn, options = self._line.turn(db, new.client), json.dumps(dict(new.options))
-                row = (name, new.client, turn, new.work, options, new.steps)
+                row = (name, new.kind, new.client, turn, new.work, options, new.steps)
                 db.execute(
-                    "INSERT INTO jobs (id, state, client, turn, work, options, steps, created)"
-                    " VALUES (?, 'queued', ?, ?, ?, ?, ?, ?)",
+                    "INSERT INTO jobs (id, kind, state, client, turn, work, options, steps, created)"
+                    " VALUES (?, ?, 'queued', ?, ?, ?, ?, ?, ?)",
                     (*row, self._now()),
                 )
         except BaseException:
@@ -237,17 +237,17 @@ class JobStore:
         job: str,
         owner: str,
         step: int,
-        losses: tuple[float, float, float],
+        losses: Mapping[str, float],
         eta: float | None,
         preview: bool,
     ) -> bool:
         """A step is done; whether the work is still wanted."""
         with self._db() as db:
             changed = db.execute(
-                "UPDATE jobs SET step = ?, content = ?, style = ?, variation = ?, eta = ?,"
+                "UPDATE jobs SET step = ?, losses = ?, eta = ?,"
                 " preview = max(preview, ?), revision = revision + 1"
                 " WHERE id = ? AND owner = ? AND state = 'running'",
-                (step, *losses, eta, preview, job, owner),
+                (step, json.dumps(dict(losses)), eta, preview, job, owner),
             ).rowcount
         return changed == 1
 
@@ -336,9 +336,9 @@ class JobStore:
         return self._reader.held()
 
     def _job(self, row: sqlite3.Row) -> Job:
-        started = row["content"] is not None
         return Job(
             id=row["id"],
+            kind=JobKind(row["kind"]),
             state=State(row["state"]),
             revision=row["revision"],
             client=row["client"],
@@ -347,7 +347,7 @@ class JobStore:
             options=json.loads(row["options"]),
             steps=row["steps"],
             step=row["step"],
-            losses=(row["content"], row["style"], row["variation"]) if started else None,
+            losses=json.loads(row["losses"]) if row["losses"] else None,
             eta=row["eta"],
             preview=bool(row["preview"]),
             created=row["created"],

@@ -1,4 +1,4 @@
-"""A job worker: runs the style jobs of all services that share a Redis, one at a time.
+"""A job worker: runs the jobs of all services that share a Redis, one at a time.
 
     LYNCEUS_JOBS=redis://... python -m service.jobs.worker
 
@@ -40,8 +40,8 @@ from service.engine.installed import has_torch
 from service.errors import JobUnknown
 from service.jobs.backend import BackendError
 from service.jobs.eta import EtaEstimator
-from service.jobs.job import Reason, State
-from service.jobs.process import end_first, paint
+from service.jobs.job import IMAGES, Files, Reason, State
+from service.jobs.process import end_first, run
 from service.jobs.queued import QUEUE, connect
 from service.jobs.records import JobRecords
 from service.settings import Settings, SettingsError, load
@@ -74,12 +74,12 @@ class JobRunner:
 
     Args:
         records: of the jobs.
-        network: an EfficientNet-Lite0 checkpoint.
+        files: of the networks.
         threads: of one job.
     """
 
-    def __init__(self, records: JobRecords, network: WeightsFile, threads: int = 1) -> None:
-        self._records, self._network, self._threads = records, network, threads
+    def __init__(self, records: JobRecords, files: Files, threads: int = 1) -> None:
+        self._records, self._files, self._threads = records, files, threads
 
     def __call__(self, job: str) -> None:
         """Runs a job to its end, in whatever state that is.
@@ -92,7 +92,7 @@ class JobRunner:
             return
         state, reason, result = State.FAILED, Reason.CRASHED, b""
         try:
-            result = self._paint(job, attempt)
+            result = self._made(job, attempt)
             state = State.SUCCEEDED
         except (Unwanted, JobUnknown):
             self._records.release(job, attempt)
@@ -112,12 +112,12 @@ class JobRunner:
         why = reason if state is State.FAILED else None
         self._records.finish(job, state, why, attempt=attempt, result=result)
 
-    def _paint(self, job: str, attempt: int) -> bytes:
+    def _made(self, job: str, attempt: int) -> bytes:
         found = self._records.get(job)
         remaining = EtaEstimator(found.options, found.steps)
         with TemporaryDirectory(prefix="lynceus-job-") as name:
             folder = Path(name)
-            for role in ("content", "style"):
+            for role in IMAGES[found.kind]:
                 (folder / f"{role}.png").write_bytes(self._records.image(job, role))
 
             def tell(said: dict[str, Any]) -> None:
@@ -126,19 +126,12 @@ class JobRunner:
                 if not self._records.progress(job, attempt, said["step"], said["losses"], eta, preview):
                     raise Unwanted
 
-            order = {
-                "folder": str(folder),
-                "weights": str(self._network.path),
-                "sha256": self._network.sha256,
-                "threads": self._threads,
-                "options": dict(found.options),
-            }
-            paint(order, tell)
+            run(self._files.order(found, folder, self._threads), tell)
             return (folder / "result.png").read_bytes()
 
 
 class JobWorker(Worker):
-    """An RQ worker of style jobs.
+    """An RQ worker of jobs.
 
     Args:
         connection: to Redis.
@@ -259,8 +252,8 @@ def main() -> int:
         if settings.jobs == "local":
             raise SettingsError("LYNCEUS_JOBS='local': name the Redis that the services use, redis://...")
         if not has_torch():
-            raise SettingsError("style jobs take torch, which is not installed here: see docs/containers.md")
-        file = network(settings)
+            raise SettingsError("jobs take torch, which is not installed here: see docs/containers.md")
+        files = Files(network(settings), settings.catalogue, settings.weights_dir)
     except (SettingsError, ModelError) as error:
         logger.error("this worker cannot start: %s", error)
         return os.EX_CONFIG
@@ -274,7 +267,7 @@ def main() -> int:
     )
     metrics = Metrics()
     try:
-        worker = JobWorker(connection, records, JobRunner(records, file, settings.job_threads), metrics)
+        worker = JobWorker(connection, records, JobRunner(records, files, settings.job_threads), metrics)
         if settings.job_metrics_port:
             start_http_server(settings.job_metrics_port, registry=metrics.registry)
         logger.info("version %s, jobs of %s", __version__, QUEUE)

@@ -16,7 +16,7 @@ from models.parameters import Parameters, properties
 from models.style.result import OptimiseOptions
 from service.engine.installed import require_torch
 from service.errors import JobFinished, JobUnfinished, JobUnknown, NotSupported, Overloaded, StorageFailed
-from service.jobs.service import Job, JobService, State
+from service.jobs.service import Job, JobKind, JobService, State
 from service.tasks.task import AnswerModel
 from service.web.images import only, read_images
 from service.web.openapi import FORMATS, IMAGE, images_body
@@ -55,6 +55,9 @@ class JobAnswer(AnswerModel):
     """The state of a job."""
 
     id: str
+    kind: JobKind = Field(
+        description="what it makes: an image in a style, or one of what a network looks for"
+    )
     state: Literal["queued", "running", "succeeded", "failed", "cancelled"]
     progress: float = Field(description="share of the steps that is done, 0 to 1")
     step: int
@@ -75,6 +78,7 @@ class JobAnswer(AnswerModel):
 
 QUEUED = {
     "id": "0f8fad5bd9cb469fa165708674f0bd3e",
+    "kind": "stylize",
     "state": "queued",
     "progress": 0.0,
     "step": 0,
@@ -228,12 +232,13 @@ def _answer(found: Job) -> JobAnswer:
     done = found.state is State.SUCCEEDED
     return JobAnswer(
         id=found.id,
+        kind=found.kind,
         state=found.state.value,
         progress=found.step / found.steps,
         step=found.step,
         steps=found.steps,
         eta_seconds=found.eta,
-        losses=found.losses and dict(zip(LossesAnswer.model_fields, found.losses, strict=True)),
+        losses=found.losses,
         reason=found.reason,
         preview=f"{here}/preview" if found.preview or done else None,
         result=f"{here}/result" if done else None,

@@ -15,22 +15,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from models.pipeline import WeightsFile
 from service import __version__
 from service.jobs import worker
+from service.jobs.job import Files
 from service.jobs.queued import connect
 from service.jobs.records import JobRecords
 from service.telemetry.metrics import Metrics
 
 
-def paint(order: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> None:
+def run(order: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> None:
     """In the place of the real one."""
     folder, options = Path(order["folder"]), order["options"]
     for step in range(1, options["steps"] + 1):
         time.sleep(options.get("pause", 0.0))
         if preview := step == 2:
             shutil.copy(folder / "style.png", folder / "preview.png")
-        tell({"step": step, "losses": (1.0, 2.0, 3.0), "preview": preview})
+        tell({"step": step, "losses": {"style": 2.0}, "preview": preview})
         if ends := options.get("ends"):
             if ends == "raise":
                 raise ValueError("as it was told")
@@ -42,11 +42,11 @@ def paint(order: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> None
 
 def main(url: str, version: str = __version__) -> None:
     """Runs it until SIGTERM."""
-    worker.paint, worker.HEARTBEAT, worker.LOST = paint, 2, 10
+    worker.run, worker.HEARTBEAT, worker.LOST = run, 2, 10
     connection = connect(url, persistent=True)
     records = JobRecords(connection, version=version)
-    run = worker.JobRunner(records, WeightsFile(Path("none"), ""))
-    worker.JobWorker(connection, records, run, Metrics()).work(logging_level="INFO")
+    runner = worker.JobRunner(records, Files(None))
+    worker.JobWorker(connection, records, runner, Metrics()).work(logging_level="INFO")
 
 
 if __name__ == "__main__":

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -12,6 +13,7 @@ from models.classification.efficientnet import EfficientNetLite
 from models.image import encode
 from models.pipeline import WeightsFile
 from models.weights import sha256_of
+from service.jobs.job import JobKind, NewJob
 from tests.models.style.small import picture, random_backbone
 
 CONTENT, STYLE = encode(picture(48, 70, 1), "png"), encode(picture(90, 80, 2), "jpeg")
@@ -24,6 +26,17 @@ def random_network(folder: Path) -> WeightsFile:
     path = folder / "random.pth"
     torch.save(network.state_dict(), path)
     return WeightsFile(path, sha256_of(path))
+
+
+def new_job(
+    options: Mapping[str, Any],
+    steps: int,
+    content: bytes = b"content",
+    style: bytes = b"style",
+    **others: Any,
+) -> NewJob:
+    """A style job."""
+    return NewJob(JobKind.STYLIZE, options, steps, {"content": content, "style": style}, **others)
 
 
 def until(true: Callable[[], bool], seconds: float = 280) -> None:

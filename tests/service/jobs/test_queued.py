@@ -15,12 +15,12 @@ import pytest
 
 from service.errors import JobFinished, JobUnknown
 from service.jobs.backend import BackendError
-from service.jobs.job import Job, NewJob, Reason, State
+from service.jobs.job import Job, Reason, State
 from service.jobs.queued import QueuedJobs, connect
 from service.jobs.records import PREFIX, JobRecords
 from service.telemetry.metrics import Metrics
 from tests.service.jobs.redis_server import RedisServer, needs_redis
-from tests.service.jobs.small import gone, until
+from tests.service.jobs.small import gone, new_job, until
 from tests.service.jobs.worker_process import WorkerProcess
 
 pytestmark = needs_redis
@@ -51,7 +51,7 @@ class Fleet:
     def submit(self, at: int = 0, *, client: str = "me", **options: Any) -> str:
         options = {"steps": 2, "levels": 1} | options
         jobs = self.services[at]
-        return jobs.submit(NewJob(options, options["steps"], b"content", b"style", client)).id
+        return jobs.submit(new_job(options, options["steps"], client=client)).id
 
     def get(self, job: str, at: int = 1) -> Job:
         return self.services[at].get(job)
@@ -90,7 +90,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
 def test_what_one_service_takes_another_one_answers_for(fleet: Fleet) -> None:
     job = fleet.submit(0, steps=3, pause=0.05)
     done = fleet.ended(job)
-    assert (done.state, done.step, done.losses, done.client) == (State.SUCCEEDED, 3, (1, 2, 3), "me")
+    assert (done.state, done.step, done.losses, done.client) == (State.SUCCEEDED, 3, {"style": 2}, "me")
     assert fleet.services[1].result(job) == b"content"
     assert fleet.services[1].preview(job) == b"style"
     with pytest.raises(JobFinished):
@@ -127,7 +127,7 @@ def test_a_job_that_fails_by_itself_is_not_begun_again(fleet: Fleet, ends: objec
 def test_a_job_has_its_time(fleet: Fleet) -> None:
     short = service(fleet.redis, timeout=1.0)
     try:
-        job = short.submit(NewJob(SLOW, 2000, b"content", b"style")).id
+        job = short.submit(new_job(SLOW, 2000)).id
         failed = fleet.ended(job)
         assert (failed.state, failed.reason) == (State.FAILED, Reason.TIMEOUT)
     finally:
@@ -197,7 +197,7 @@ def test_a_job_that_its_service_did_not_enqueue_is_found(
 ) -> None:
     monkeypatch.setattr("service.jobs.queued.STRAY", 1.0)
     records = fleet.services[0]._records
-    records.submit("stray", NewJob({"steps": 1, "levels": 1}, 1, b"content", b"style"))
+    records.submit("stray", new_job({"steps": 1, "levels": 1}, 1))
     assert fleet.ended("stray").state is State.SUCCEEDED
 
 

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from service.errors import JobFinished, JobUnknown, Overloaded
 from service.jobs.backend import BackendError
-from service.jobs.job import NewJob, Reason, State
+from service.jobs.job import Reason, State
 from service.jobs.records import IMAGE_BYTES, PREFIX, JobRecords
 from tests.service.jobs.redis_server import RedisServer, needs_redis
+from tests.service.jobs.small import new_job
 
 pytestmark = needs_redis
 
@@ -32,7 +33,7 @@ def records(server: RedisServer) -> JobRecords:
 
 
 def submit(records: JobRecords, job: str = "one", client: str = "me") -> None:
-    records.submit(job, NewJob({"size": 64}, 3, b"content", b"style", client, 2.0))
+    records.submit(job, new_job({"size": 64}, 3, client=client, work=2.0))
 
 
 def sizes(server: RedisServer) -> dict[str, int]:
@@ -59,9 +60,9 @@ def test_a_job_from_its_submission_to_its_result(server: RedisServer, records: J
     assert sizes(server) == {"queued": 0, "running": 1, "waiting:me": 0}
     running = records.get("one")
     assert (running.state, running.busy) == (State.RUNNING, True)
-    assert records.progress("one", 1, 2, (0.5, 0.25, 0.125), 3.5, b"small")
+    assert records.progress("one", 1, 2, {"style": 0.25}, 3.5, b"small")
     seen = records.get("one")
-    assert (seen.step, seen.losses, seen.eta, seen.preview) == (2, (0.5, 0.25, 0.125), 3.5, True)
+    assert (seen.step, seen.losses, seen.eta, seen.preview) == (2, {"style": 0.25}, 3.5, True)
     assert job.revision < running.revision < seen.revision
     assert records.image("one", "preview") == b"small"
 
@@ -83,7 +84,7 @@ def test_everything_that_is_kept_expires(server: RedisServer, records: JobRecord
     submit(records, "ends")
     attempt = records.begin("ends")
     assert attempt
-    records.progress("ends", attempt, 1, (1, 1, 1), None, b"small")
+    records.progress("ends", attempt, 1, {"style": 1}, None, b"small")
     assert min(server.client.ttl(key) for key in server.client.scan_iter(f"{PREFIX}job:*")) > 1000
     records.finish("ends", State.SUCCEEDED, attempt=attempt, result=b"image")
     ends = list(server.client.scan_iter(f"{PREFIX}job:ends*"))
@@ -96,10 +97,10 @@ def test_the_run_of_a_lost_worker_changes_nothing(records: JobRecords) -> None:
     assert records.begin("one") == 1
     assert records.requeue("one", 1)
     assert records.get("one").state is State.QUEUED
-    assert not records.progress("one", 1, 3, (1, 1, 1), None)
+    assert not records.progress("one", 1, 3, {"style": 1}, None)
     assert records.begin("one") == 2
     assert not records.requeue("one", 1)
-    assert not records.progress("one", 1, 3, (1, 1, 1), None)
+    assert not records.progress("one", 1, 3, {"style": 1}, None)
     assert not records.finish("one", State.SUCCEEDED, attempt=1, result=b"old")
     assert records.get("one").step == 0
     assert records.finish("one", State.SUCCEEDED, attempt=2, result=b"new")
@@ -115,7 +116,7 @@ def test_a_cancelled_job_is_not_begun_and_not_finished(server: RedisServer, reco
     assert attempt
     cancelled = records.cancel("two")
     assert (cancelled.state, cancelled.busy) == (State.CANCELLED, True), "its process is still there"
-    assert not records.progress("two", attempt, 1, (1, 1, 1), None)
+    assert not records.progress("two", attempt, 1, {"style": 1}, None)
     records.release("two", attempt)
     assert not records.get("two").busy
     assert sizes(server) == {"queued": 0, "running": 0, "waiting:me": 0}
@@ -148,7 +149,7 @@ def test_another_versions_jobs_are_refused_with_the_reason(server: RedisServer, 
     assert other.begin("one") is None
     failed = records.get("one")
     assert (failed.state, failed.reason) == (State.FAILED, Reason.VERSION)
-    server.client.hset(f"{PREFIX}job:one", mapping={"format": "2", "version": "9.9.9"})
+    server.client.hset(f"{PREFIX}job:one", mapping={"format": "0", "version": "9.9.9"})
     with pytest.raises(JobUnknown, match=r"version 9\.9\.9"):
         records.get("one")
 
@@ -204,7 +205,7 @@ def test_a_job_ends_once(server: RedisServer, operations: list[tuple[str, int]])
             assert (begun is None) == before.final
             attempts = begun or attempts
         elif name == "progress":
-            wanted = records.progress("one", attempt, 1, (1, 1, 1), None)
+            wanted = records.progress("one", attempt, 1, {"style": 1}, None)
             assert wanted == (before.state is State.RUNNING and attempt == attempts)
         elif name in ("succeed", "fail") and attempts:
             state = State.SUCCEEDED if name == "succeed" else State.FAILED

@@ -16,16 +16,16 @@ import pytest
 from models.errors import WeightsError
 from models.pipeline import WeightsFile
 from service.jobs.eta import EtaEstimator
-from service.jobs.job import Job, NewJob, Reason, State
+from service.jobs.job import Files, Job, Reason, State
 from service.jobs.liveness import WorkerRegistry
-from service.jobs.process import paint
+from service.jobs.process import run
 from service.jobs.scheduler import JobProcess, JobScheduler
 from service.jobs.store import RESULT, JobStore
 from service.telemetry.metrics import Metrics
 from tests.paths import ROOT
-from tests.service.jobs.small import CONTENT, STYLE, gone, random_network, until
+from tests.service.jobs.small import CONTENT, STYLE, gone, new_job, random_network, until
 
-LOST = WeightsFile(Path("lost.pth"), "0" * 64)
+LOST = Files(WeightsFile(Path("lost.pth"), "0" * 64))
 OPTIONS = {"steps": 4, "size": 64, "levels": 2, "preview_every": 1}
 
 WORKER = """
@@ -35,10 +35,12 @@ from service.jobs.store import JobStore
 from service.telemetry.metrics import Metrics
 from models.pipeline import WeightsFile
 from service.jobs.scheduler import JobScheduler
+from service.jobs.job import Files
 from service.jobs.liveness import WorkerRegistry
 folder = Path(sys.argv[1])
 registry = WorkerRegistry(folder / "workers")
-scheduler = JobScheduler(JobStore(folder), registry, WeightsFile(Path("lost.pth"), ""), Metrics())
+files = Files(WeightsFile(Path("lost.pth"), ""))
+scheduler = JobScheduler(JobStore(folder), registry, files, Metrics())
 scheduler.start()
 print("started", flush=True)
 sys.stdin.read()
@@ -53,15 +55,15 @@ def store(tmp_path: Path) -> Iterator[JobStore]:
     store.close()
 
 
-def scheduler(store: JobStore, network: WeightsFile = LOST, **options: Any) -> JobScheduler:
+def scheduler(store: JobStore, files: Files = LOST, **options: Any) -> JobScheduler:
     """A worker's own, on a store that it opens and closes itself."""
     return JobScheduler(
-        JobStore(store.folder), WorkerRegistry(store.folder / "workers"), network, Metrics(), **options
+        JobStore(store.folder), WorkerRegistry(store.folder / "workers"), files, Metrics(), **options
     )
 
 
 def submit(store: JobStore, steps: int = 4) -> Job:
-    return store.submit(NewJob({**OPTIONS, "steps": steps}, steps, CONTENT, STYLE))
+    return store.submit(new_job({**OPTIONS, "steps": steps}, steps, CONTENT, STYLE))
 
 
 def process_of(scheduler: JobScheduler, job: Job) -> int:
@@ -93,7 +95,7 @@ def test_a_process_that_dies_before_it_has_read_its_order(
             super().__init__(["/bin/false"], **options)
             self.wait()
 
-    job = store.submit(NewJob(OPTIONS, 4, CONTENT, STYLE))
+    job = store.submit(new_job(OPTIONS, 4, CONTENT, STYLE))
     with monkeypatch.context() as patch:
         patch.setattr(subprocess, "Popen", Dead)
         process = JobProcess(job, store.folder, LOST, 1)
@@ -190,37 +192,31 @@ def test_a_disk_that_fails_is_tried_again(tmp_path: Path, caplog: pytest.LogCapt
     folder.unlink()
     one.wake()
     until(lambda: one._entered)
-    job = store.submit(NewJob(OPTIONS, 4, CONTENT, STYLE))
+    job = store.submit(new_job(OPTIONS, 4, CONTENT, STYLE))
     assert store.get(job.id).state is State.QUEUED
     one.stop()
     assert caplog.text.count("cannot be stored") == 1
 
 
-def order(folder: Path, network: WeightsFile) -> dict[str, Any]:
+def order(store: JobStore, folder: Path, network: WeightsFile) -> dict[str, Any]:
     for name, data in (("content.png", CONTENT), ("style.png", STYLE)):
         (folder / name).write_bytes(data)
-    return {
-        "folder": str(folder),
-        "weights": str(network.path),
-        "sha256": network.sha256,
-        "threads": 1,
-        "options": OPTIONS,
-    }
+    return Files(network).order(submit(store), folder, 1)
 
 
-def test_the_work_tells_of_each_step_and_leaves_pictures(tmp_path: Path) -> None:
+def test_the_work_tells_of_each_step_and_leaves_pictures(store: JobStore, tmp_path: Path) -> None:
     told: list[dict[str, Any]] = []
-    paint(order(tmp_path, random_network(tmp_path)), told.append)
+    run(order(store, tmp_path, random_network(tmp_path)), told.append)
     assert [said["step"] for said in told] == [1, 2, 3, 4]
     assert all(len(said["losses"]) == 3 and said["preview"] for said in told)
     assert (tmp_path / RESULT).read_bytes().startswith(b"\x89PNG")
     assert list(tmp_path.glob("*.new")) == []
 
 
-def test_a_network_that_has_changed_is_refused(tmp_path: Path) -> None:
+def test_a_network_that_has_changed_is_refused(store: JobStore, tmp_path: Path) -> None:
     network = random_network(tmp_path)
     with pytest.raises(WeightsError, match="has changed"):
-        paint(order(tmp_path, WeightsFile(network.path, "0" * 64)), lambda said: None)
+        run(order(store, tmp_path, WeightsFile(network.path, "0" * 64)), lambda said: None)
 
 
 def test_the_remaining_time_knows_that_coarse_steps_are_quick() -> None:

@@ -22,7 +22,7 @@ from models.errors import ParameterInvalid
 from models.style.result import OptimiseOptions
 from service.app import Service
 from service.errors import Overloaded
-from service.jobs.job import Job, State
+from service.jobs.job import Files, Job, State
 from service.jobs.liveness import WorkerRegistry
 from service.jobs.local import LocalJobs
 from service.jobs.scheduler import JobScheduler
@@ -63,7 +63,7 @@ class JobApi:
         self.scheduler = JobScheduler(
             JobStore(folder / "state"),
             WorkerRegistry(folder / "state" / "workers"),
-            random_network(folder),
+            Files(random_network(folder)),
             self.metrics,
             accepting=lambda: self.begun,
         )

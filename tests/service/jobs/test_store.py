@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from service.errors import JobFinished, JobUnknown, Overloaded
-from service.jobs.job import Job, NewJob, Reason, State
+from service.jobs.job import Job, Reason, State
 from service.jobs.store import FILE, INPUTS, PREVIEW, RESULT, JobStore
+from tests.service.jobs.small import new_job
 
 
 class Clock:
@@ -57,7 +58,7 @@ def store(tmp_path: Path, now: Now) -> Iterator[JobStore]:
 
 
 def submit(store: JobStore, client: str = "one", work: float = 1.0) -> Job:
-    return store.submit(NewJob({"size": 64}, 4, b"content", b"style", client, work))
+    return store.submit(new_job({"size": 64}, 4, client=client, work=work))
 
 
 def served(store: JobStore) -> str:
@@ -76,10 +77,10 @@ def test_a_job_waits_runs_and_succeeds(store: JobStore, now: Now) -> None:
     claimed = store.claim("me")
     assert claimed is not None
     assert (claimed.id, claimed.state, claimed.busy, claimed.started) == (job.id, State.RUNNING, True, 1005)
-    assert store.progress(job.id, "me", 1, (0.1, 0.2, 0.3), None, preview=True)
-    assert store.progress(job.id, "me", 2, (0.4, 0.5, 0.6), 7.5, preview=False)
+    assert store.progress(job.id, "me", 1, {"style": 0.2}, None, preview=True)
+    assert store.progress(job.id, "me", 2, {"style": 0.5}, 7.5, preview=False)
     seen = store.get(job.id)
-    assert (seen.step, seen.losses, seen.eta, seen.preview) == (2, (0.4, 0.5, 0.6), 7.5, True)
+    assert (seen.step, seen.losses, seen.eta, seen.preview) == (2, {"style": 0.5}, 7.5, True)
     now.seconds += 5
     done = store.release(job.id, "me", State.SUCCEEDED)
     assert (done.state, done.busy, done.reason, done.eta) == (State.SUCCEEDED, False, None, None)
@@ -108,7 +109,7 @@ def test_there_is_room_for_so_many(store: JobStore) -> None:
     assert len(list((store.folder / "jobs").iterdir())) == 3
     claimed = store.claim("me")
     assert claimed is not None
-    store.progress(claimed.id, "me", 1, (0, 0, 0), 25.0, preview=False)
+    store.progress(claimed.id, "me", 1, {"style": 0}, 25.0, preview=False)
     with pytest.raises(Overloaded) as caught:
         submit(store, "three")
     assert caught.value.retry_after == 25, "when the running one should be over"
@@ -236,7 +237,7 @@ def test_cancelled_while_running_its_place_is_taken_until_the_work_has_stopped(s
     store.claim("me")
     assert store.cancel(job.id).busy
     assert store.wanted("me") == set()
-    assert not store.progress(job.id, "me", 1, (0, 0, 0), None, preview=False)
+    assert not store.progress(job.id, "me", 1, {"style": 0}, None, preview=False)
     assert store.claim("you") is None
     ended = store.release(job.id, "me", State.FAILED, Reason.CRASHED)
     assert (ended.state, ended.reason, ended.busy) == (State.CANCELLED, None, False)
@@ -312,7 +313,7 @@ def test_a_full_disk_is_an_error_and_leaves_nothing_behind(store: JobStore) -> N
         pages = db.execute("PRAGMA page_count").fetchone()[0]
         db.execute(f"PRAGMA max_page_count = {pages}")  # SQLite's own full disk
     with pytest.raises(sqlite3.Error, match="full"):
-        store.submit(NewJob({"text": "x" * 100_000}, 4, b"content", b"style"))
+        store.submit(new_job({"text": "x" * 100_000}, 4))
     assert list((store.folder / "jobs").iterdir()) == []
     assert store.counts() == {State.QUEUED: 0, State.RUNNING: 0}
     submit(store)
@@ -372,7 +373,7 @@ class Life(RuleBasedStateMachine):
     def progress(self, index: int, owner: str) -> None:
         job = self.job(index)
         wanted = job in self.store.wanted(owner)
-        assert self.store.progress(job, owner, 1, (0, 0, 0), 1.0, preview=False) == wanted
+        assert self.store.progress(job, owner, 1, {"style": 0}, 1.0, preview=False) == wanted
 
     @rule(index=st.integers(0, 9))
     def cancel(self, index: int) -> None:
