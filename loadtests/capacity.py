@@ -104,8 +104,8 @@ def table(curves: Mapping[str, Curve], wait: float) -> str:
     ]
     for model, points in curves.items():
         advice = advise(points, wait)
-        told = {size: f"{rate:.1f}, {1000 * seconds:.1f}" for size, rate, seconds in points}
-        cells = [told.get(size, "") for size in sizes]
+        known = {size: f"{rate:.1f}, {1000 * seconds:.1f}" for size, rate, seconds in points}
+        cells = [known.get(size, "") for size in sizes]
         cells += [str(advice.max_batch), f"{advice.linger_ms:g} ms", str(advice.target)]
         lines.append(f"| {model} | " + " | ".join(cells) + " |")
     return "\n".join(lines)

@@ -132,7 +132,7 @@ def heif_grid(tile: bytes, rows: int, columns: int, width: int, height: int) -> 
     while at < len(properties):
         count, at = count + 1, at + int.from_bytes(properties[at : at + 4], "big")
     properties += box(b"ispe", bytes(4) + struct.pack(">II", width, height))
-    told = struct.pack(">BBBBHH", 0, 0, rows - 1, columns - 1, width, height)
+    grid = struct.pack(">BBBBHH", 0, 0, rows - 1, columns - 1, width, height)
     numbers = range(2, 2 + total)
     kinds = [(1, b"grid"), *((number, coding) for number in numbers)]
     entries = [
@@ -144,7 +144,7 @@ def heif_grid(tile: bytes, rows: int, columns: int, width: int, height: int) -> 
     described_by += b"".join(struct.pack(">H", number) + described for number in numbers)
 
     def meta(place: int) -> bytes:
-        places = struct.pack(">HHHHII", 1, 1, 0, 1, 0, len(told))
+        places = struct.pack(">HHHHII", 1, 1, 0, 1, 0, len(grid))
         places += b"".join(struct.pack(">HHHHII", number, 0, 0, 1, place, len(coded)) for number in numbers)
         return box(
             b"meta",
@@ -159,7 +159,7 @@ def heif_grid(tile: bytes, rows: int, columns: int, width: int, height: int) -> 
                 box(b"ipco", properties)
                 + box(b"ipma", bytes(4) + struct.pack(">I", 1 + total) + described_by),
             )
-            + box(b"idat", told),
+            + box(b"idat", grid),
         )
 
     head = box(b"ftyp", tile[8:12] + bytes(4) + tile[8:12] + b"mif1")

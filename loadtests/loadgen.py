@@ -60,8 +60,8 @@ class Load:
     @property
     def mean_batch(self) -> float:
         """Mean of the batch sizes that answers carry; each answer counts. 0 where none did."""
-        told = sum(self.batch_sizes.values())
-        return sum(size * count for size, count in self.batch_sizes.items()) / told if told else 0.0
+        batches = sum(self.batch_sizes.values())
+        return sum(size * count for size, count in self.batch_sizes.items()) / batches if batches else 0.0
 
 
 def build(cache: Path | None = None) -> Path:

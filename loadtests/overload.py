@@ -152,7 +152,7 @@ def table(burst: Burst) -> str:
     record = burst.record
     counts = Counter(each.outcome for each in record.requests)
     accepted = [each.seconds for each in record.requests if each.outcome == OK]
-    told = sorted(each.retry_after for each in record.requests if each.retry_after is not None)
+    waits = sorted(each.retry_after for each in record.requests if each.retry_after is not None)
     rows = {
         "ceiling, requests/s": f"{record.ceiling:.1f}",
         "right, refused, anything else": f"{counts[OK]}, {counts[SHED]}, {counts[ERROR]}",
@@ -161,7 +161,7 @@ def table(burst: Burst) -> str:
         "refused late (after 0.5 s)": str(
             sum(r.outcome == SHED and r.seconds > LATE for r in record.requests)
         ),
-        "Retry-After, s": f"{told[0]:g} to {told[-1]:g}" if told else "none",
+        "Retry-After, s": f"{waits[0]:g} to {waits[-1]:g}" if waits else "none",
         "accepted: p50, p99, bound, s": f"{percentile(accepted, 50):.2f}, {percentile(accepted, 99):.2f}, "
         f"{burst.bound:.2f}",
     }

@@ -134,9 +134,9 @@ def compare(work: Work, task: str, seconds: float, batch: int, overhead: float) 
                 real, ours = measured(record, seconds), predicted(plan)
                 off = ours.off(real)
                 worst = max(worst, off)
-                told = ", ".join(f"{size}:{1000 * time:.1f}" for size, time in known.points)
-                told += f", {1000 * known.lone:.1f}, {1000 * known.overhead:.1f}"
-                lines.append(f"| {100 * level:.0f}% | {told} | {real} | {ours} | {100 * off:.0f}% |")
+                inputs = ", ".join(f"{size}:{1000 * time:.1f}" for size, time in known.points)
+                inputs += f", {1000 * known.lone:.1f}, {1000 * known.overhead:.1f}"
+                lines.append(f"| {100 * level:.0f}% | {inputs} | {real} | {ours} | {100 * off:.0f}% |")
                 errors = sum(request.outcome == ERROR for request in record.requests)
                 print(lines[-1], f"{errors} errors;", lateness(record), file=sys.stderr, flush=True)
     return lines, worst

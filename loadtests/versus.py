@@ -76,8 +76,10 @@ def main() -> None:
                     pairs = [[load(server) for server in servers] for _ in range(options.rounds)]
                     print(row(task, count, pairs), flush=True)
         memory = [pss(server) for server in servers]
-    told = f"start to ready {starts[0]:.1f} s / {starts[1]:.1f} s; PSS {memory[0]:.2f} / {memory[1]:.2f} GB"
-    print(f"\n{models}: {told} (other / this)")
+    figures = (
+        f"start to ready {starts[0]:.1f} s / {starts[1]:.1f} s; PSS {memory[0]:.2f} / {memory[1]:.2f} GB"
+    )
+    print(f"\n{models}: {figures} (other / this)")
 
 
 def row(task: str, connections: str, pairs: list[list[Load]]) -> str:

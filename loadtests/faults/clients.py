@@ -147,19 +147,19 @@ class Clients:
         try:
             answer = call(message([self._image]), timeout=CLIENT_TIMEOUT)
         except grpc.RpcError as error:
-            code, told = error.code(), str(error.details())
+            code, details = error.code(), str(error.details())
             if code is grpc.StatusCode.DEADLINE_EXCEEDED:
                 return "hung" if time.monotonic() - began > 0.95 * CLIENT_TIMEOUT else "late"
-            if code is grpc.StatusCode.RESOURCE_EXHAUSTED or told.startswith("failed to connect"):
+            if code is grpc.StatusCode.RESOURCE_EXHAUSTED or details.startswith("failed to connect"):
                 return "refused"
             if code is grpc.StatusCode.CANCELLED:  # not begun: https://github.com/grpc/grpc/issues/41785
                 return "refused"
             if code is not grpc.StatusCode.UNAVAILABLE:
-                self.lost[f"gRPC: {code}: {told[:80]}"] += 1
+                self.lost[f"gRPC: {code}: {details[:80]}"] += 1
                 return "wrong"
-            if "closed" not in told.lower() and "reset" not in told.lower():
+            if "closed" not in details.lower() and "reset" not in details.lower():
                 return "refused"
-            self.lost[f"gRPC: {told[:80]}"] += 1
+            self.lost[f"gRPC: {details[:80]}"] += 1
             return "reset"
         return "ok" if self.expected[0]["label"].encode() in answer else "wrong"
 

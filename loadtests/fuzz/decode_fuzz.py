@@ -122,8 +122,8 @@ class _Memory:
         return int(status[at : status.index(b"kB", at)]) * 1024
 
 
-def _child(seed: int, kinds: Sequence[str], first: int, last: int, here: mmap.mmap, told: int) -> None:
-    """Checks cases, writes failures to the pipe `told`, and keeps the current number in `here`."""
+def _child(seed: int, kinds: Sequence[str], first: int, last: int, here: mmap.mmap, failures: int) -> None:
+    """Checks cases, writes failures to the pipe `failures`, and keeps the current number in `here`."""
     space = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (space + ADDRESS_SPACE, space + ADDRESS_SPACE))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -135,7 +135,7 @@ def _child(seed: int, kinds: Sequence[str], first: int, last: int, here: mmap.mm
         wrong = check(one)
         faulthandler.cancel_dump_traceback_later()
         if wrong is not None:
-            os.write(told, json.dumps([number, wrong[:300]]).encode() + b"\n")
+            os.write(failures, json.dumps([number, wrong[:300]]).encode() + b"\n")
 
 
 def batch(seed: int, first: int, last: int, kinds: Sequence[str] = tuple(WEIGHTS)) -> list[tuple[int, str]]:

@@ -224,11 +224,11 @@ def _jpegs(data: bytes, header: Header, page: TiffPage) -> Pixels:
     """RGB uint8 [h, w, 3] of segments that are JPEGs with the page's tables (TIFF technical note 2)."""
     tables = data[slice(*page.tables)].removeprefix(b"\xff\xd8").removesuffix(b"\xff\xd9")
     # what tells that the colours are RGB, since libjpeg takes them for YCbCr otherwise
-    told = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x00" if page.photometric == tiff.RGB else b""
+    adobe = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x00" if page.photometric == tiff.RGB else b""
     whole = np.empty((header.height, header.width, 3), np.uint8)
     across = -(-header.width // page.tile[0])
     for index, (at, length) in enumerate(zip(page.offsets, page.lengths, strict=True)):
-        file = b"\xff\xd8" + told + tables + data[at : at + length].removeprefix(b"\xff\xd8")
+        file = b"\xff\xd8" + adobe + tables + data[at : at + length].removeprefix(b"\xff\xd8")
         try:
             inner = jpeg_header.read(file)
         except (struct.error, IndexError) as error:

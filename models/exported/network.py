@@ -82,5 +82,5 @@ def flatten(outputs: Any) -> tuple[Tensor, ...]:
 def reason(error: BaseException) -> str:
     """What an error of a library says, as one short line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    told = [line for line in lines if not line.startswith(("Exception from", "Check '", "To facilitate"))]
-    return " ".join(told or lines or [type(error).__name__])[:300]
+    reasons = [line for line in lines if not line.startswith(("Exception from", "Check '", "To facilitate"))]
+    return " ".join(reasons or lines or [type(error).__name__])[:300]

@@ -39,10 +39,10 @@ def units(data: bytes, begin: int, end: int) -> tuple[tuple[tuple[int, int], ...
         if head & 0x80 or length > end - at:
             raise ImageInvalid("the AVIF's image is cut short or corrupt")
         if kind == _SEQUENCE:
-            told = _size(Bits(data[at : min(at + length, at + _HEAD)]))
-            if size not in (None, told):
+            coded = _size(Bits(data[at : min(at + length, at + _HEAD)]))
+            if size not in (None, coded):
                 raise ImageInvalid("the AVIF tells its size in two ways")
-            size = told
+            size = coded
         frames += kind in (_FRAME_HEADER, _FRAME)
         if kind in (_SEQUENCE, _FRAME_HEADER, _TILES, _FRAME, _REPEATED_HEADER):
             kept.append((first, at + length))

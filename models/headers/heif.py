@@ -243,7 +243,7 @@ def _item(data: bytes, meta: _Meta, number: int, *, of_grid: bool = False) -> _C
     if size is None:
         raise ImageInvalid("the image does not tell its size")
     width, height = struct.unpack_from(">II", data, size[0] + 4)
-    told = _box(b"ispe", bytes(4) + struct.pack(">II", width, height))
+    extents = _box(b"ispe", bytes(4) + struct.pack(">II", width, height))
     colours = _property(meta, number, b"colr")
     nclx = (
         [_box(b"colr", data[colours[0] : colours[0] + 11])]
@@ -251,14 +251,14 @@ def _item(data: bytes, meta: _Meta, number: int, *, of_grid: bool = False) -> _C
         else []
     )
     if kind == b"grid":
-        return _grid(data, meta, number, place, (width, height), (told, *nclx))
+        return _grid(data, meta, number, place, (width, height), (extents, *nclx))
     if place[1] > len(data):  # reported once the size is known
         return _Coded(HeifItem(kind, (place,), ()), width, height, 0, 1)
     if kind == b"av01":
         kept, coded, frames = av1.units(data, *place)
         if coded != (width, height):
             raise ImageInvalid("the AVIF tells its size in two ways")
-        item = HeifItem(kind, kept, (told, _kept(data, meta, number, b"av1C"), *nclx))
+        item = HeifItem(kind, kept, (extents, _kept(data, meta, number, b"av1C"), *nclx))
         return _Coded(item, width, height, width * height * frames, 1)
     configuration = _configuration(data, meta, number)
     if (configuration.width, configuration.height) != (width, height):
@@ -266,7 +266,7 @@ def _item(data: bytes, meta: _Meta, number: int, *, of_grid: bool = False) -> _C
     kept, count = hevc.slices(data, *place, configuration.prefix)
     across, down = configuration.coded
     return _Coded(
-        HeifItem(kind, kept, (told, configuration.box, *nclx)), width, height, across * down * count, 1
+        HeifItem(kind, kept, (extents, configuration.box, *nclx)), width, height, across * down * count, 1
     )
 
 
@@ -285,7 +285,7 @@ def _grid(
     number: int,
     place: tuple[int, int],
     size: tuple[int, int],
-    told: tuple[bytes, ...],
+    properties: tuple[bytes, ...],
 ) -> _Coded:
     """23008-12, 6.6.2.3.2: rows, columns and the size of what they make."""
     tiles = next(
@@ -312,7 +312,7 @@ def _grid(
     ):
         raise ImageInvalid("the image's grid makes no sense")
     length = 12 if flags & 1 else 8
-    item = HeifItem(b"grid", ((place[0], place[0] + length),), told, tuple(tile.item for tile in coded))
+    item = HeifItem(b"grid", ((place[0], place[0] + length),), properties, tuple(tile.item for tile in coded))
     return _Coded(item, *size, sum(tile.decoded for tile in coded), len(coded))
 
 

@@ -26,7 +26,7 @@ def read(data: bytes) -> Header:
         raise ImageInvalid("the WebP does not begin with an image")
     width_low, width_high, height_low, height_high = struct.unpack_from("<HBHB", data, 24)
     width, height = (width_high << 16 | width_low) + 1, (height_high << 16 | height_low) + 1
-    animated, told = (bool(data[20] & flag) for flag in (_ANIMATION, _EXIF))
+    animated, has_exif = (bool(data[20] & flag) for flag in (_ANIMATION, _EXIF))
     wanted = (b"ANMF",) if animated else (b"ALPH", b"VP8 ", b"VP8L")
     orientation: int | None = None
     at, image, frames = 12, None, 0
@@ -38,9 +38,9 @@ def read(data: bytes) -> Header:
             if frames == 1:
                 parse = _frame if animated else _image
                 image = parse(data, at, min(end, len(data)) if animated else len(data))
-        elif kind == b"EXIF" and told and orientation is None:
+        elif kind == b"EXIF" and has_exif and orientation is None:
             orientation = read_orientation(data[at + 8 : at + 8 + min(length, MAX_EXIF)])
-        if kind == b"" or (frames and not animated and (orientation or not told)):
+        if kind == b"" or (frames and not animated and (orientation or not has_exif)):
             break
         at = end + length % 2
     else:

@@ -316,8 +316,8 @@ def judge(names: Sequence[str], data: Path, catalogue: Path | None = None) -> It
             served = Served(one, precision, store.networks, stage_precision=of_stages)
             found = figures(answers(served), wanted)
             passed = all(gate.passed(found[gate.figure]) for gate in GATES[kind])
-            told = precision if of_stages == FLOAT32 else f"{STAGES} {of_stages}"
-            yield Judged(name, told, what, found, passed)
+            precisions = precision if of_stages == FLOAT32 else f"{STAGES} {of_stages}"
+            yield Judged(name, precisions, what, found, passed)
 
 
 def table(rows: Sequence[Judged]) -> str:
@@ -326,12 +326,12 @@ def table(rows: Sequence[Judged]) -> str:
     lines.append("| --- | --- | --- | --- | --- |")
     gates = {gate.figure: str(gate) for several in GATES.values() for gate in several}
     for row in rows:
-        told = "; ".join(
+        values = "; ".join(
             f"{name} {value:+.3g} ({gates[name]})" if name in gates else f"{name} {value:.3f}"
             for name, value in row.figures.items()
         )
         lines.append(
-            f"| {row.model} | {row.precision} | {row.data} | {told} | {'yes' if row.passed else '**no**'} |"
+            f"| {row.model} | {row.precision} | {row.data} | {values} | {'yes' if row.passed else '**no**'} |"
         )
     return "\n".join(lines)
 
