@@ -6,6 +6,7 @@ import os
 import re
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -64,7 +65,18 @@ class RequestContext:
 
 def request_id(given: str | None) -> str:
     """The client's id if it is printable and of at most 128 characters, else a new one."""
-    return given if given is not None and ID.fullmatch(given) else os.urandom(16).hex()
+    return given if given is not None and ID.fullmatch(given) else next(_new_ids)
+
+
+def _random_ids() -> Iterator[str]:
+    """Of 128 random bits each, many at once: the system is asked without the interpreter's lock, which a
+    model's thread may then keep."""
+    while True:
+        block = os.urandom(16 * 256).hex()
+        yield from (block[at : at + 32] for at in range(0, len(block), 32))
+
+
+_new_ids = _random_ids()
 
 
 class RequestLog:

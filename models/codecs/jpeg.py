@@ -7,6 +7,8 @@ frame are written at full size, past the end of the buffer.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 import simplejpeg
 from PIL import Image as PILImage
@@ -37,11 +39,18 @@ _HARMLESS = (
 
 def reducible(frame: Frame) -> bool:
     """Whether the frame may be decoded at 1/2, 1/4 and 1/8 of its size: whether TurboJPEG takes it."""
-    first, *others = frame.sampling
+    return _of_sampling(frame.sampling)[0]
+
+
+@lru_cache(maxsize=64)  # there are few
+def _of_sampling(sampling: tuple[tuple[int, int], ...]) -> tuple[bool, int, int]:
+    """Whether TurboJPEG takes it; samples of all components in so many pixels."""
+    first, *others = sampling
     colours, black = others[:2], others[2:]
-    return not others or (
+    turbo = not others or (
         first in _TURBO_SAMPLINGS and colours == [(1, 1), (1, 1)] and black in ([], [first])
     )
+    return turbo, sum(h * v for h, v in sampling), max(h for h, _ in sampling) * max(v for _, v in sampling)
 
 
 def cost(header: Header, reduction: int, length: int) -> tuple[int, float]:
@@ -49,10 +58,10 @@ def cost(header: Header, reduction: int, length: int) -> tuple[int, float]:
     frame = _layout(header)
     result = -(-header.width // reduction) * -(-header.height // reduction)
     memory = 2 * frame.coefficients + max(3, header.components) * result
-    if not reducible(frame):
+    turbo, samples, pixels = _of_sampling(frame.sampling)
+    if not turbo:
         memory += 4 * result + length
-    samples = sum(h * v for h, v in frame.sampling) * header.width * header.height
-    samples //= max(h for h, _ in frame.sampling) * max(v for _, v in frame.sampling)
+    samples = samples * header.width * header.height // pixels
     nanoseconds = frame.scan_ns + 13 * length + 2 * samples * (1 + bool(frame.coefficients)) / reduction
     return memory, nanoseconds * 1e-9
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
+from functools import lru_cache
 
 import numpy as np
 
@@ -23,7 +24,7 @@ _MAX_SCANS = 100  # writers make up to 24
 
 # A marker is 0xff and a code; 0xff00 is a stuffed byte and 0xffff a fill. Anything between is skipped.
 _MARKER = re.compile(rb"\xff([^\x00\xff])", re.DOTALL)
-_NO_CODES = (b"", b"\x00", b"\xff")
+_SEGMENT = struct.Struct(">BBH")  # a marker and its segment's length
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 # ITU-T T.81, table B.1. Cameras and editors write 0xc0 and 0xc2; 0xc1 with 8 bits differs in its tables only.
 _UNSUPPORTED = {
@@ -40,6 +41,8 @@ _UNSUPPORTED = {
 }
 _BARE = frozenset(range(0xD0, 0xD8)) | {0x01}
 _TABLES = frozenset({0xC4, 0xDB, 0xDD})
+_ENDS = frozenset({0xD8, 0xD9, 0xDA})  # another start, the end, or the first scan
+_LOOKED_AT = _ENDS | _BARE | _FRAMES | {0xE1}
 
 
 def read(data: bytes) -> Header:
@@ -48,9 +51,11 @@ def read(data: bytes) -> Header:
     orientation: int | None = None
     regular = True
     at, code, stray = 2, 0, _MAX_STRAY
+    whole = len(data) - _SEGMENT.size
     for _ in range(MAX_SEGMENTS):
-        if data[at : at + 1] == b"\xff" and data[at + 1 : at + 2] not in _NO_CODES:  # as most are
-            code, at = data[at + 1], at + 2
+        lead, follows, length = _SEGMENT.unpack_from(data, at) if at <= whole else (0, 0, 0)
+        if lead == 0xFF and 0 < follows < 0xFF:  # as most are
+            code, at = follows, at + 2
         else:
             marker = _MARKER.search(data, at, at + stray + 2)
             if marker is None:
@@ -58,18 +63,19 @@ def read(data: bytes) -> Header:
             stray -= marker.start() - at
             regular = regular and marker.start() == at
             code, at = marker[1][0], marker.end()
-        if code in (0xD8, 0xD9, 0xDA):  # another start, the end, or the first scan
-            break
-        if code in _BARE:
-            regular = False
-            continue
-        length = int.from_bytes(data[at : at + 2], "big")
-        if code in _FRAMES:
-            if frame is not None:
-                raise ImageInvalid("the JPEG has more than one frame header")
-            frame = code, at
-        elif code == 0xE1 and orientation is None and data.startswith(b"Exif\x00\x00", at + 2):
-            orientation = read_orientation(data[at + 8 : at + length])
+            length = int.from_bytes(data[at : at + 2], "big")
+        if code in _LOOKED_AT:
+            if code in _ENDS:
+                break
+            if code in _BARE:
+                regular = False
+                continue
+            if code in _FRAMES:
+                if frame is not None:
+                    raise ImageInvalid("the JPEG has more than one frame header")
+                frame = code, at
+            elif orientation is None and data.startswith(b"Exif\x00\x00", at + 2):
+                orientation = read_orientation(data[at + 8 : at + length])
         at += max(length, 2)
     if frame is None:
         raise ImageInvalid("the JPEG has no image in it")
@@ -106,9 +112,7 @@ def _frame(data: bytes, code: int, at: int, scan: int, regular: bool) -> Frame:
     if length != 8 + 3 * count or count not in (1, 3, 4) or len(data) < at + length:
         raise ImageInvalid("the JPEG's frame header makes no sense")
     numbers = data[at + 8 : at + 8 + 3 * count : 3]
-    sampling = tuple((byte >> 4, byte & 15) for byte in data[at + 9 : at + 8 + 3 * count : 3])
-    if any(not (1 <= h <= 4 and 1 <= v <= 4) for h, v in sampling):
-        raise ImageInvalid("the JPEG's frame header makes no sense")
+    sampling = _sampling(bytes(data[at + 9 : at + 8 + 3 * count : 3]))
     progressive = code == 0xC2
     if not progressive and data[scan + 2 : scan + 3] == bytes([count]):
         return Frame(False, sampling, 0, 0, regular)  # one pass holds all; what follows it is not read
@@ -119,6 +123,18 @@ def _frame(data: bytes, code: int, at: int, scan: int, regular: bool) -> Frame:
         blocks[number] = max(blocks.get(number, 0), across * h * down * v)
     coefficients = 64 * sum(across * h * down * v for h, v in sampling)
     return Frame(progressive, sampling, coefficients, _scan_ns(data, scan - 2, progressive, blocks), regular)
+
+
+@lru_cache(maxsize=64)  # there are few
+def _sampling(factors: bytes) -> tuple[tuple[int, int], ...]:
+    """
+    Raises:
+        ImageInvalid: a factor is not of 1 to 4.
+    """
+    sampling = tuple((byte >> 4, byte & 15) for byte in factors)
+    if any(not (1 <= h <= 4 and 1 <= v <= 4) for h, v in sampling):
+        raise ImageInvalid("the JPEG's frame header makes no sense")
+    return sampling
 
 
 def _scan_ns(data: bytes, start: int, progressive: bool, blocks: dict[int, int]) -> int:

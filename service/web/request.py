@@ -8,12 +8,12 @@ from __future__ import annotations
 import asyncio
 import io
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection
+from functools import lru_cache
 from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl
 
-from starlette import requests
+from starlette import datastructures, requests
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope
 
@@ -35,12 +35,27 @@ INLINE: Final = 64 * 1024
 WATCHED_AFTER: Final = 0.05
 """Seconds until a client is watched for its leaving: most answers are there before."""
 
+SHORT: Final = 256
+"""Bytes of a query whose parameters are kept for the next request that has the same, of as many queries."""
+
 FORMATS: Final[dict[str, ImageFormat]] = {
     "image/jpeg": "jpeg",
     "image/png": "png",
     "image/webp": "webp",
     "image/*": "jpeg",
 }
+
+
+class Headers(datastructures.Headers):
+    """Starlette's, of which each look-up walks over all of them and decodes what it finds."""
+
+    def __init__(self, scope: Scope) -> None:
+        super().__init__(scope=scope)
+        self._first = dict(reversed(self._list))
+
+    def get(self, name: str, default: Any = None) -> Any:
+        value = self._first.get(name.lower().encode("latin-1"))
+        return default if value is None else value.decode("latin-1")
 
 
 class Request(requests.Request):
@@ -54,6 +69,7 @@ class Request(requests.Request):
     def __init__(self, scope: Scope, receive: Receive, service: Service, context: RequestContext) -> None:
         super().__init__(scope, receive)
         self.service, self.context = service, context
+        self._headers = Headers(scope)
 
     def begin(self) -> None:
         """Sets the deadline: the server's limit or `X-Timeout-Ms`, whichever is sooner.
@@ -88,15 +104,19 @@ class Request(requests.Request):
         """The headers that may hold a key."""
         return self.headers.get("authorization"), self.headers.get("x-api-key")
 
-    def parameters(self, kind: type[P], more: Iterable[tuple[str, Any]] = ()) -> P:
+    def parameters(self, kind: type[P], more: Collection[tuple[str, Any]] = ()) -> P:
         """The parameters in the query, and those in the body, `more`, that are not in it.
 
         Raises:
             ParameterInvalid: one is unknown, of another type or out of its range.
         """
-        query = parse_qsl(self.scope["query_string"].decode("latin-1"), keep_blank_values=True)
-        named = {name for name, _ in query}
-        return kind.of(collected(kind, [*query, *(pair for pair in more if pair[0] not in named)]))
+        query: bytes = self.scope["query_string"]
+        if not more and len(query) <= SHORT:
+            found: P = _of_query(kind, query)
+            return found
+        pairs = _pairs(query)
+        named = {name for name, _ in pairs}
+        return kind.of(collected(kind, [*pairs, *(pair for pair in more if pair[0] not in named)]))
 
     def wanted_image(self, *, default: ImageFormat | None = None) -> ImageFormat | None:
         """The image format that `Accept` prefers, or None for JSON; ties go to what stands first.
@@ -200,30 +220,13 @@ class Request(requests.Request):
             self.context.body = self.service.engine.memory.body()
         self.context.body.grow(size)
 
-    @contextmanager
-    def watched(self) -> Iterator[None]:
+    def watched(self) -> Watch:
         """Cancels the request when its client leaves, so that its image leaves the queue. Needs a read body.
 
         The cancellation ends in the application, which distinguishes it from the server's own by
         `client_gone`.
         """
-        loop, task = asyncio.get_running_loop(), asyncio.current_task()
-        watchers: list[asyncio.Task[None]] = []
-
-        async def watch() -> None:
-            while (await self.receive())["type"] != "http.disconnect":
-                pass
-            self.context.client_gone = True
-            if task is not None:
-                task.cancel()
-
-        timer = loop.call_later(WATCHED_AFTER, lambda: watchers.append(loop.create_task(watch())))
-        try:
-            yield
-        finally:
-            timer.cancel()
-            for watcher in watchers:
-                watcher.cancel()
+        return Watch(self)
 
     async def _next(self) -> Any:
         """What comes next of the request, within the deadline and the longest pause."""
@@ -235,3 +238,41 @@ class Request(requests.Request):
             if pause < left:
                 raise RequestTimeout(f"nothing more of the body came in {pause:g} s") from None
             raise DeadlineExceeded("the deadline passed before the request was complete") from None
+
+
+class Watch:
+    """A context manager; see `Request.watched`."""
+
+    __slots__ = ("_request", "_task", "_timer", "_watcher")
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+
+    def __enter__(self) -> None:
+        self._watcher: asyncio.Task[None] | None = None
+        self._task = asyncio.current_task()
+        self._timer = asyncio.get_running_loop().call_later(WATCHED_AFTER, self._begin)
+
+    def __exit__(self, *_: object) -> None:
+        self._timer.cancel()
+        if self._watcher is not None:
+            self._watcher.cancel()
+
+    def _begin(self) -> None:
+        self._watcher = asyncio.get_running_loop().create_task(self._wait())
+
+    async def _wait(self) -> None:
+        while (await self._request.receive())["type"] != "http.disconnect":
+            pass
+        self._request.context.client_gone = True
+        if self._task is not None:
+            self._task.cancel()
+
+
+def _pairs(query: bytes) -> list[tuple[str, str]]:
+    return parse_qsl(query.decode("latin-1"), keep_blank_values=True)
+
+
+@lru_cache(maxsize=SHORT)
+def _of_query(kind: type[P], query: bytes) -> P:
+    return kind.of(collected(kind, _pairs(query)))
