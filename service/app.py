@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 from models import registry
 from models.image import Limits
+from models.pipeline import Pipeline
 from models.weights import Store, standard_catalogue
 from service.engine.aside import Aside
 from service.engine.cores import Cores
 from service.engine.engine import Answer, Engine, outcome, together
-from service.engine.executor import make_executor, pick_device
+from service.engine.executor import Executor, make_executor, pick_device
 from service.engine.memory import MemoryBudget
+from service.engine.process.front import DeviceProcess, Remote
 from service.engine.runner import Runner
 from service.host.auth import Auth
+from service.host.gpus import gpus
 from service.jobs.service import JobService, make_jobs
 from service.request import RequestContext, RequestLog
 from service.settings import Settings
@@ -54,6 +58,7 @@ class Service:
         log: records every request at its end.
         scrapes: reads the metrics' files.
         jobs: style jobs; None where no served model can compute them.
+        device_process: what computes; None: this process does.
     """
 
     def __init__(
@@ -78,6 +83,7 @@ class Service:
         self.log = RequestLog(metrics, self.auth, enabled=settings.access_log)
         self.scrapes = Aside("scrape", SCRAPE)
         self.jobs: JobService | None = None
+        self.device_process: DeviceProcess | None = None
 
     async def run(
         self, task: Task[Any, Any], images: Images | Any, params: Any, context: RequestContext
@@ -160,6 +166,8 @@ class Service:
     async def stop(self) -> None:
         """Finishes the remaining work and releases the threads; every request has been answered by now."""
         await self.engine.drain(self.settings.timeout_seconds)
+        if self.device_process is not None:
+            self.device_process.close()
         if self.tracing is not None:
             await asyncio.to_thread(self.tracing.close)
         if self._meter is not None:
@@ -167,53 +175,83 @@ class Service:
         telemetry.leave()
 
 
-def build(settings: Settings, cores: Cores | None = None) -> Service:
+def loaded(settings: Settings, *, cuda: bool) -> Iterator[tuple[Pipeline, int, Store]]:
+    """Each model of the settings, the largest batch of it, and where its files are.
+
+    Raises:
+        ModelUnknown, WeightsError: the configuration or a file is wrong.
+    """
+    catalogue, store = standard_catalogue(settings.catalogue), Store(settings.weights_dir)
+    for name in settings.models:
+        pipeline = registry.build(name, catalogue, store)
+        limit = pipeline.batch or settings.batch_limit(cuda, catalogue[name].cpu_batch)
+        yield pipeline, min(limit, catalogue[name].max_batch or limit), store
+
+
+def set_threads(settings: Settings, *, cuda: bool) -> None:
+    """Bounds the threads of the libraries that this process will load."""
+    os.environ["OMP_NUM_THREADS"] = str(settings.thread_count(cuda))  # for torch, if something imports it
+    if cuda:
+        import torch
+
+        torch.set_num_threads(settings.thread_count(cuda))
+
+
+def build(settings: Settings, cores: Cores | None = None, device_process: Path | None = None) -> Service:
     """The service that the settings describe.
 
     Args:
         settings: of this worker.
         cores: where images of all workers are counted; None: no batch takes the others' cores.
+        device_process: the socket of the process that computes; it is waited for. None: this one computes.
 
     Raises:
         ModelUnknown, WeightsError: the configuration or a file is wrong.
         ValueError: a device, an executor or an exporter of traces that is not there, or a file of API keys
             without any.
     """
-    device = pick_device(settings.device)
-    cuda = device.startswith("cuda")
-    os.environ["OMP_NUM_THREADS"] = str(settings.thread_count(cuda))  # for torch, if something imports it
-    if cuda:
-        import torch
-
-        torch.set_num_threads(settings.thread_count(cuda))
+    apart = device_process is not None
+    device = "cpu" if apart else pick_device(settings.device)
+    on_gpu = bool(gpus(settings.device, os.environ)) if apart else device.startswith("cuda")
+    set_threads(settings, cuda=on_gpu and not apart)
     telemetry.forget_dead_workers()
     metrics = Metrics()
-    meter = make_meter(device, metrics) if cuda else None
+    meter = make_meter(device, metrics) if on_gpu and not apart else None
     tracing = make_tracing(settings.tracing)
-    catalogue, store = standard_catalogue(settings.catalogue), Store(settings.weights_dir)
-    runners = []
-    for name in settings.models:
-        pipeline = registry.build(name, catalogue, store)
-        limit = pipeline.batch or settings.batch_limit(cuda, catalogue[name].cpu_batch)
-        runners.append(
-            Runner(
-                pipeline,
-                make_executor(pipeline, settings, store.networks, cores),
-                metrics,
-                max_batch=min(limit, catalogue[name].max_batch or limit),
-                max_queue=settings.max_queue,
-                slots=settings.slots,
-                linger=settings.linger_ms / 1000,
-                max_wait=settings.max_wait_seconds,
-                tracing=tracing,
-                cores=cores,
-            )
+    models = list(loaded(settings, cuda=on_gpu))
+    decoders = settings.decoder_count(on_gpu)
+    link = None if device_process is None else DeviceProcess(device_process, metrics)
+    executors: list[Executor | Remote] = []
+    for pipeline, max_batch, store in models:
+        if link is None:
+            executors.append(make_executor(pipeline, settings, store.networks, cores))
+        else:
+            room = settings.max_queue + max(1, settings.slots) * max_batch
+            wait = settings.max_wait_seconds
+            executors.append(link.serve(pipeline, room=room, threads=max(1, decoders), max_wait=wait))
+    if link is not None:
+        link.wait()
+    runners = [
+        Runner(
+            pipeline,
+            executor,
+            metrics,
+            max_batch=max_batch,
+            max_queue=settings.max_queue,
+            slots=settings.slots,
+            linger=settings.linger_ms / 1000,
+            max_wait=settings.max_wait_seconds,
+            tracing=tracing,
+            cores=cores,
         )
-    decoders = settings.decoder_count(cuda)
+        for (pipeline, max_batch, _), executor in zip(models, executors, strict=True)
+    ]
+    decoders = 0 if apart else decoders  # they prepare in the threads that fill slots
     service = Service(settings, runners, metrics, decoders=decoders, tracing=tracing, meter=meter)
-    if all(runner.executor.name == "openvino" for runner in runners):  # else torch is here already
+    service.device_process = link
+    if all(runner.executor.name == "openvino" for runner in runners) or apart:  # else torch is here already
         service.engine.torch_process = TorchProcess(
-            settings.thread_count(cuda), settings.catalogue, settings.weights_dir
+            settings.thread_count(on_gpu), settings.catalogue, settings.weights_dir
         )
     service.jobs = make_jobs(settings, service.engine, metrics)
     return service

@@ -29,12 +29,13 @@ from models.errors import ModelError
 from models.registry import unmade
 from models.weights import Store, standard_catalogue
 from service.engine.cores import Cores
+from service.engine.process.wire import socket_of
 from service.host.accept import FairServer, share_fairly
 from service.host.connections import ConnectionGuard, raise_open_files
 from service.host.gpus import claim, gpus
 from service.host.heartbeat import Heartbeat, Watchdog, end_within, reason_file
 from service.host.scratch import use_own
-from service.settings import ExecutorKind, SettingsError, core_count, load
+from service.settings import EngineKind, ExecutorKind, SettingsError, core_count, load
 from service.telemetry.log import write_in_threads, written
 from service.telemetry.metrics import DIRECTORY
 
@@ -54,6 +55,8 @@ except SettingsError as error:
 HEALTH = ("/livez", "/readyz", "/healthz")
 GPUS = len(gpus(SETTINGS.device, os.environ))  # without torch, which would cost this process 600 MB
 WORKERS = SETTINGS.worker_count(GPUS)
+DEVICES = max(1, GPUS) if SETTINGS.engine is EngineKind.PROCESS else 0
+"""Device processes, one for each GPU or one for all cores."""
 END = SETTINGS.drain_seconds + SETTINGS.timeout_seconds + MARGIN
 
 
@@ -107,7 +110,10 @@ class Lynceus:
         in a process of its own, since that takes torch.
         """
         from service.host.checks import check
-        from service.host.supervisor import watch_workers  # circus, which a worker does not need
+        from service.host.supervisor import (  # circus, which a worker does not need
+            add_device_processes,
+            watch_workers,
+        )
 
         context = click.get_current_context(silent=True)
         given = context.params if context else {}
@@ -142,6 +148,8 @@ class Lynceus:
             use_own()
         write_in_threads()
         watch_workers(END + MARGIN, SETTINGS.timeout_seconds)
+        if DEVICES:
+            add_device_processes(DEVICES, "service.device", Path(__file__).resolve().parents[1])
 
     @bentoml.on_startup
     async def start(self) -> None:
@@ -164,7 +172,9 @@ class Lynceus:
         self._leave_on(signal.SIGTERM)
 
     async def _start(self) -> None:
-        claim(SETTINGS.device, bentoml.server_context.worker_index or 1, os.environ)
+        number = bentoml.server_context.worker_index or 1
+        if not DEVICES:
+            claim(SETTINGS.device, number, os.environ)
         from service.app import build  # torch, where there is a GPU
         from service.rpc.server import Server
         from service.web.app import Application
@@ -175,7 +185,12 @@ class Lynceus:
         if connections < SETTINGS.max_connections:
             logger.warning("the limit of open files allows %d connections of each kind", connections)
         layout = {"workers": WORKERS, "slots": SETTINGS.slot_count(GPUS)}  # it sees only its own GPU
-        service = build(SETTINGS.model_copy(update={**layout, "max_connections": connections}), self._cores())
+        folder = Path(os.environ.get(DIRECTORY) or tempfile.gettempdir())
+        service = build(
+            SETTINGS.model_copy(update={**layout, "max_connections": connections}),
+            self._cores(),
+            socket_of(folder, (number - 1) % DEVICES + 1) if DEVICES else None,
+        )
         app = Application(service)
         await service.start()
         if SETTINGS.grpc_port:
@@ -184,12 +199,15 @@ class Lynceus:
         cast(Hosted, Lynceus).app = app
         self.service = service
         engine = service.engine
-        folder = Path(os.environ.get(DIRECTORY) or tempfile.gettempdir())
         self.heartbeat = Heartbeat(folder, service.metrics)
         self.heartbeat.start()
         timeout = SETTINGS.timeout_seconds
         self.watchdog = Watchdog(
-            folder, service.metrics, lambda: engine.alive, lambda: engine.longest, timeout
+            folder,
+            service.metrics,
+            lambda: bool(DEVICES) or engine.alive,  # a new worker is no help against that process
+            lambda: engine.longest,
+            timeout,
         )
         self.watchdog.start()
         loop = asyncio.get_running_loop()  # on which uvicorn listens when this returns
@@ -226,7 +244,7 @@ class Lynceus:
 
     def _cores(self) -> Cores | None:
         """All cores, where the workers share them out among themselves."""
-        if GPUS or WORKERS == 1 or SETTINGS.threads:
+        if GPUS or (WORKERS == 1 and not DEVICES) or SETTINGS.threads:
             return None
         folder = Path(os.environ.get(DIRECTORY) or tempfile.gettempdir())
         with contextlib.suppress(OSError):

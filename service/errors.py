@@ -65,7 +65,7 @@ class Overloaded(ServiceError):
 
 
 class NotReady(ServiceError):
-    """Starting or draining, or the model's runner failed."""
+    """Starting or draining, the model's runner failed, or the process that computes has ended: try again."""
 
     kind = ErrorKind("not_ready", "Not ready", 503, "UNAVAILABLE")
     retry_after = 1.0

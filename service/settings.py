@@ -75,6 +75,14 @@ class Precision(StrEnum):
     FLOAT16 = "float16"
 
 
+class EngineKind(StrEnum):
+    """Where networks run: `worker`, in each process that serves HTTP and gRPC; `process`, in one process for
+    each device, which batches the images of all of those."""
+
+    WORKER = "worker"
+    PROCESS = "process"
+
+
 class Settings(BaseSettings):
     """The service's configuration. Each field is the environment variable `LYNCEUS_<FIELD>`."""
 
@@ -111,7 +119,17 @@ class Settings(BaseSettings):
         Precision.AUTO, description="auto, int8, bfloat16, float16 or float32; see docs/benchmarks.md"
     )
 
-    workers: int = Field(0, ge=0, le=256, description="processes; 0: one per core on a CPU, one per GPU")
+    engine: EngineKind = Field(
+        EngineKind.WORKER,
+        description="where networks run: worker (in each process that serves) or process (in one for each"
+        " GPU, or for all cores, which batches for all workers; see docs/gpu.md)",
+    )
+    workers: int = Field(
+        0,
+        ge=0,
+        le=256,
+        description="processes that serve; 0: one per core, but on GPUs with `engine=worker` one per GPU",
+    )
     threads: int = Field(
         0, ge=0, le=256, description="model threads per worker; 0: the cores shared out among them"
     )
@@ -295,8 +313,9 @@ class Settings(BaseSettings):
         return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "lynceus"
 
     def worker_count(self, cuda: int) -> int:
-        """Processes to start, with so many GPUs."""
-        return self.workers or int(cuda) or core_count()
+        """Processes to start that serve, with so many GPUs."""
+        apart = self.engine is EngineKind.PROCESS
+        return self.workers or (max(cuda, core_count()) if apart else cuda or core_count())
 
     def slot_count(self, cuda: int) -> int:
         """Batches of one model on the device at once: on a GPU the next one is staged while one computes."""

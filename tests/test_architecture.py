@@ -96,6 +96,7 @@ ARROWS = {
     "jobs": ("engine", "errors", "settings", "tasks", "telemetry"),
     "torch_process": ("engine", "errors"),
     "app": ("torch_process", "engine", "host", "jobs", "request", "settings", "tasks", "telemetry"),
+    "device": ("app", "engine", "host", "settings", "telemetry"),
     "oip": ("app", "encoded", "engine", "errors", "request", "tasks", "telemetry"),
     "cards": ("engine", "tasks"),
     "check": ("engine", "settings"),
@@ -153,9 +154,9 @@ def test_the_engine_knows_no_model(path: Path) -> None:
     assert [name for name in ours(path, "models") if not under(name, *allowed)] == []
 
 
-INSIDE = ("chains.py", "decode_fuzz.py", "decode_times.py", "loopserver.py", "simulate.py")
+INSIDE = ("chains.py", "decode_fuzz.py", "decode_times.py", "frontends.py", "loopserver.py", "simulate.py")
 """Load tests that use what is behind the API: the in-process limit that served figures are compared with;
-decoding in child processes, which may die, and its times; a worker of which parts are left out;
+decoding in child processes, which may die, and its times; workers of which parts are left out;
 a simulation of the batcher itself."""
 
 

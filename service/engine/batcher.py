@@ -168,10 +168,15 @@ class Batcher(Generic[T, R]):
         return self._rate.seconds_for(1, self._sharing())
 
     @property
+    def batch_seconds(self) -> float:
+        """The same of a batch of the usual size."""
+        return self._rate.batch_seconds(self._sharing())
+
+    @property
     def longest_wait(self) -> float:
         """Seconds that an item may wait: `max_wait`, but never less than two batches take, or a slow model
         would idle between them."""
-        return max(self._max_wait, 2 * self._rate.batch_seconds(self._sharing()))
+        return max(self._max_wait, 2 * self.batch_seconds)
 
     def longest(self, now: float) -> float:
         """Seconds that the longest batch under way has taken by the clock's `now`; from any thread."""

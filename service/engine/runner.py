@@ -23,6 +23,7 @@ from service.engine.batcher import Batcher, BatchResult
 from service.engine.cores import Cores
 from service.engine.executor import Executor, is_device_lost, is_out_of_memory
 from service.engine.observer import BatcherMetrics
+from service.engine.process.front import Remote
 from service.engine.threads import Threads
 from service.errors import DeadlineExceeded, NotReady, OutOfMemory, Overloaded
 from service.telemetry.metrics import BatchTimes, Metrics
@@ -49,7 +50,7 @@ class Runner:
 
     Args:
         pipeline: what to serve.
-        executor: how its module runs.
+        executor: how its module runs; or the device process, which batches it with the images of others.
         metrics: where it is counted.
         max_batch: largest batch; less if the warm-up finds that it does not fit into the device's memory.
         max_queue: images that may wait.
@@ -63,10 +64,13 @@ class Runner:
         sharing: how many runners compute on the same cores or device now.
     """
 
+    _local: Executor
+    """Where this process computes itself."""
+
     def __init__(
         self,
         pipeline: Pipeline,
-        executor: Executor,
+        executor: Executor | Remote,
         metrics: Metrics,
         *,
         max_batch: int,
@@ -97,9 +101,6 @@ class Runner:
         self._refused = metrics.dropped.labels(self.card.name, "full")
         self._failed_seconds = metrics.failed_seconds.labels(self.card.name)
         self._batch_times = BatchTimes(metrics, self.card.name)
-        metrics.model_info.labels(
-            self.card.name, executor.name, executor.device, executor.precision, self.card.sha256
-        ).set(1)
         self._make_batcher: Callable[[int], Batcher[Job, Any]] = lambda most: Batcher(
             self._run_batch,
             max_batch=most,
@@ -111,7 +112,16 @@ class Runner:
             is_oom=is_out_of_memory,
             observer=BatcherMetrics(metrics, self.card.name),
         )
+        self._batcher: Batcher[Job, Any] | Remote
+        if isinstance(executor, Remote):
+            self._batcher = executor
+            executor.changed = self._has_device
+            return
         self._batcher = self._make_batcher(max_batch)
+        self._local = executor
+        metrics.model_info.labels(
+            self.card.name, executor.name, executor.device, executor.precision, self.card.sha256
+        ).set(1)
 
     @property
     def card(self) -> Card:
@@ -136,11 +146,15 @@ class Runner:
         return self._batcher.longest(now)
 
     async def start(self) -> None:
-        """Warms every batch size up to the largest (powers of two) for every shape, then is ready.
+        """Warms every batch size up to the largest (powers of two) for every shape, then is ready; where the
+        device process computes, as soon as that is.
 
         Raises:
             Exception: whatever the warm-up raised; the runner is then `FAILED` permanently.
         """
+        if isinstance(self.executor, Remote):
+            await self.executor.start()
+            return
         wanted = self._max_batch
         began = time.monotonic()
         try:
@@ -182,7 +196,7 @@ class Runner:
             raise Overloaded(f"the queue of {self.card.name} is full", self._batcher.retry_after)
         try:
             self._batcher.check(self._admitted, deadline)
-        except (Overloaded, DeadlineExceeded):
+        except (Overloaded, DeadlineExceeded, NotReady):
             self._failed_seconds.observe(0.0)
             raise
         self._admitted += 1
@@ -229,12 +243,16 @@ class Runner:
         self._threads.close()
         return complete
 
+    def _has_device(self, there: bool) -> None:
+        if self.state in (State.STARTING, State.READY):
+            self.state = State.READY if there else State.STARTING
+
     def _warm(self, example: Inputs) -> None:
         """Prepares for all batch sizes, the largest first; leaves out those that do not fit into memory."""
         sizes = [size for size in (1 << power for power in range(9)) if size < self._max_batch]
         for size in (self._max_batch, *reversed(sizes)):
             try:
-                self.executor.warm(example, [size])
+                self._local.warm(example, [size])
             except Exception as exc:
                 if size == 1 or not is_out_of_memory(exc):
                     raise
@@ -286,7 +304,7 @@ class Runner:
     def _compute(self, items: Sequence[Prepared], preparing: float) -> tuple[list[Any], float]:
         """The results of a batch, and how many seconds of it the network took."""
         began = time.perf_counter()
-        outputs = self.executor.run([item.inputs for item in items])
+        outputs = self._local.run([item.inputs for item in items])
         computed = time.perf_counter()
         results = self.pipeline.postprocess(outputs, [item.context for item in items])
         ended = time.perf_counter()

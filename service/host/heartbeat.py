@@ -60,6 +60,10 @@ NOT_ALIVE: Final = 40
 GIVEN_UP: Final = 30
 """Looks in a row at which a worker was not alive, until it ends itself."""
 
+WORKER: Final = "beat"
+DEVICE: Final = "device"
+"""Of which process a beat is: what the names of its files begin with."""
+
 _BEAT = struct.Struct("d")
 
 
@@ -75,10 +79,11 @@ class Heartbeat:
     Args:
         folder: of the workers' metrics, where the file is made.
         metrics: take the lag.
+        what: this process is, `WORKER` or `DEVICE`.
     """
 
-    def __init__(self, folder: Path, metrics: Metrics) -> None:
-        self._path = file_of(folder, os.getpid())
+    def __init__(self, folder: Path, metrics: Metrics, what: str = WORKER) -> None:
+        self._path = file_of(folder, os.getpid(), what)
         self._lag = metrics.loop_lag
         self._timer: asyncio.TimerHandle | None = None
         self.last = 0.0
@@ -110,9 +115,9 @@ class Heartbeat:
         self._timer = self._loop.call_at(self._due, self._beat)
 
 
-def file_of(folder: Path, pid: int) -> Path:
-    """A worker's beat: there from when it is ready until it leaves."""
-    return folder / f"beat_{pid}"
+def file_of(folder: Path, pid: int, what: str = WORKER) -> Path:
+    """A process's beat: there from when it is ready until it leaves."""
+    return folder / f"{what}_{pid}"
 
 
 def reason_file(folder: Path, pid: int) -> Path:
@@ -120,11 +125,11 @@ def reason_file(folder: Path, pid: int) -> Path:
     return folder / f"failed_{pid}"
 
 
-def beats(folder: Path) -> dict[int, float]:
-    """The last beat of every worker that is alive, by process id."""
+def beats(folder: Path, what: str = WORKER) -> dict[int, float]:
+    """The last beat of every worker, or device process, that is alive, by process id."""
     found = {}
-    for path in folder.glob("beat_*"):
-        pid = int(path.name.removeprefix("beat_"))
+    for path in folder.glob(f"{what}_*"):
+        pid = int(path.name.removeprefix(f"{what}_"))
         if Path(f"/proc/{pid}").exists():
             with contextlib.suppress(OSError, struct.error):  # it has just left
                 found[pid] = _BEAT.unpack(path.read_bytes()[: _BEAT.size])[0]
@@ -199,7 +204,7 @@ class Watchdog:
 
     def look(self) -> None:
         """One look."""
-        counts = self._looks.look(beats(self._folder))
+        counts = self._looks.look(beats(self._folder) | beats(self._folder, DEVICE))
         self._model.set(self._longest())
         self._worker.set(max(counts.values(), default=0) * LOOK)
         if counts.pop(os.getpid(), 0) >= self._stuck:

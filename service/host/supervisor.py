@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -20,16 +21,20 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import bentoml._internal.utils.circus as circus_of_bento
 import circus.watcher
 from circus.exc import ConflictError
+from circus.process import DEAD_OR_ZOMBIE, UNEXISTING
 from circus.sighandler import SysHandler
 from prometheus_client.mmap_dict import mmap_key
 
 from service.host.heartbeat import (
+    DEVICE,
     KILLED,
     LEAVING,
     LOOK,
     STOPPED,
+    WORKER,
     Looks,
     beats,
     end_within,
@@ -40,7 +45,14 @@ from service.host.heartbeat import (
 )
 from service.host.standby import Standby
 from service.telemetry.log import LAST
-from service.telemetry.metrics import DIRECTORY, WORKER_DEATHS, WORKER_STARTS, ReservedFile
+from service.telemetry.metrics import (
+    DEVICE_DEATHS,
+    DEVICE_STARTS,
+    DIRECTORY,
+    WORKER_DEATHS,
+    WORKER_STARTS,
+    ReservedFile,
+)
 from service.telemetry.oom import oom_kills
 
 logger = logging.getLogger(__name__)
@@ -73,6 +85,34 @@ def watch_workers(seconds: float, timeout: float) -> None:
     SysHandler.quit = lambda handler: _quit(handler.controller.arbiter, seconds)
 
 
+def add_device_processes(number: int, module: str, folder: Path) -> None:
+    """Makes every arbiter from now on start device processes before its workers; see `service.device`.
+
+    To be called after `watch_workers`. They are looked after as workers are, and started again for ever.
+
+    Args:
+        number: of them, one for each device.
+        module: that they run, with their number from 1.
+        folder: where the module is imported from.
+    """
+    made: Any = circus_of_bento.Arbiter
+
+    class WithDevices(made):
+        def __init__(self, watchers: list[Any], **options: Any) -> None:
+            devices = _DeviceWatcher(
+                DEVICE,
+                shlex.quote(sys.executable),
+                args=["-m", module, "$(CIRCUS.WID)"],
+                numprocesses=number,
+                env=dict(watchers[-1].env),
+                working_dir=str(folder),
+                stop_children=True,
+            )
+            super().__init__([devices, *watchers], **options)
+
+    circus_of_bento.Arbiter = WithDevices
+
+
 def _quit(arbiter: Any, seconds: float) -> None:
     """Stops the arbiter, in a signal's handler. circus refuses a command while another one is under way: a
     signal that came while a worker was being replaced would be lost."""
@@ -90,6 +130,8 @@ def _quit(arbiter: Any, seconds: float) -> None:
 class _Watcher(circus.watcher.Watcher):
     seconds = 60.0
     killed = stuck_after(60.0) + KILLED
+    what, beat = "worker", WORKER
+    deaths, starts = WORKER_DEATHS, WORKER_STARTS
 
     def __init__(self, *args: Any, **options: Any) -> None:
         self._numbers: dict[int, int] = {}
@@ -110,17 +152,20 @@ class _Watcher(circus.watcher.Watcher):
         if not self._begun:
             self._begun = True
             # from 0 on, so that a rate sees the first death
-            count(self._folder, WORKER_DEATHS, dict.fromkeys(DEADLY, 0))
+            count(self._folder, self.deaths, dict.fromkeys(DEADLY, 0))
             threading.Thread(target=self._watch, name="hangs", daemon=True).start()
-            self._standbys = [Standby(listener, self._is_missed) for listener in self.sockets.values()]
-            for standby in self._standbys:
-                standby.start()
-        count(self._folder, WORKER_STARTS, {"": 1})
+            self._stand_by()
+        count(self._folder, self.starts, {"": 1})
         self._numbers[pid] = number = self.processes[pid].wid
-        logger.info("worker %d (pid %d) is started", number, pid)
+        logger.info("%s %d (pid %d) is started", self.what, number, pid)
         if threading.current_thread() is threading.main_thread():  # there are no signals elsewhere
             signal.signal(signal.SIGCHLD, self._child_ended)
         return True
+
+    def _stand_by(self) -> None:
+        self._standbys = [Standby(listener, self._is_missed) for listener in self.sockets.values()]
+        for standby in self._standbys:
+            standby.start()
 
     def _is_missed(self) -> bool:
         """No worker serves, though one has: what connects while the server starts waits for it."""
@@ -131,29 +176,40 @@ class _Watcher(circus.watcher.Watcher):
         stopped: Counter[int] = Counter()
         while self._folder is not None:
             time.sleep(LOOK)
-            for pid, same in looks.look(beats(self._folder)).items():
+            for pid, same in looks.look(beats(self._folder, self.beat)).items():
                 if same >= (LEAVING if self.is_stopping() else self.killed) and pid in self._numbers:
-                    logger.error("worker (pid %d) does not answer: it is killed", pid)
+                    logger.error("%s (pid %d) does not answer: it is killed", self.what, pid)
                     _send(pid, signal.SIGKILL)
             stopped = Counter({pid: stopped[pid] + 1 for pid in tuple(self._numbers) if is_stopped(pid)})
             for pid, times in stopped.items():
                 if times >= STOPPED:
-                    logger.error("worker (pid %d) was stopped by a signal: it is continued", pid)
+                    logger.error("%s (pid %d) was stopped by a signal: it is continued", self.what, pid)
                     _send(pid, signal.SIGCONT)
 
     def _child_ended(self, number: int, frame: FrameType | None) -> None:
         self.arbiter.loop.add_callback_from_signal(self._look)
 
     async def _look(self) -> None:
-        """Replaces a worker that had been ready at once. One that could not start waits for the arbiter's own
-        look: it is not started again and again without a pause."""
-        dead = (process for process in self.processes.values() if not _lives(process.pid))
-        if self.is_active() and any(self._was_ready(process.pid) for process in dead):
+        """Replaces a process that had been ready at once. One that could not start waits for the arbiter's
+        own look: it is not started again and again without a pause."""
+        if any(watcher.is_active() and watcher.has_lost() for watcher in self.arbiter.iter_watchers()):
             with contextlib.suppress(ConflictError):  # it is busy; it looks again at its next interval
                 await self.arbiter.manage_watchers()
 
+    def manage_processes(self) -> Any:
+        """Replaces what has died. circus forgets what died since its last look, and no hook hears of it."""
+        for process in tuple(self.processes.values()):
+            if process.status in (DEAD_OR_ZOMBIE, UNEXISTING):
+                self.reap_process(process.pid)
+        return super().manage_processes()
+
+    def has_lost(self) -> bool:
+        """Whether one of its processes that was ready has ended."""
+        dead = (process for process in self.processes.values() if not _lives(process.pid))
+        return any(self._was_ready(process.pid) for process in dead)
+
     def _was_ready(self, pid: int) -> bool:
-        return self._folder is not None and file_of(self._folder, pid).exists()
+        return self._folder is not None and file_of(self._folder, pid, self.beat).exists()
 
     def _stopping(self, **_: Any) -> bool:
         for standby in self._standbys:
@@ -169,12 +225,20 @@ class _Watcher(circus.watcher.Watcher):
         ready = self._was_ready(process_pid)
         self._has_served |= ready
         if self._folder is not None:
-            file_of(self._folder, process_pid).unlink(missing_ok=True)
+            file_of(self._folder, process_pid, self.beat).unlink(missing_ok=True)
         if not exit_code or -exit_code in ASKED:
             return
         kills, before = oom_kills(), self._oom_kills
         self._oom_kills = kills
-        description = log_death(number, process_pid, exit_code, self._folder, out_of_memory=kills > before)
+        description = log_death(
+            number,
+            process_pid,
+            exit_code,
+            self._folder,
+            what=self.what,
+            deaths=self.deaths,
+            out_of_memory=kills > before,
+        )
         if ready or self.is_stopping() or (self._folder is not None and beats(self._folder)):
             self._failed = 0
             return
@@ -189,9 +253,23 @@ class _Watcher(circus.watcher.Watcher):
         return ""
 
     def _give_up(self, reason: str) -> None:
-        for process in self.processes.values():
-            _send(process.pid, signal.SIGKILL)
+        for watcher in self.arbiter.iter_watchers():
+            for process in watcher.processes.values():
+                _send(process.pid, signal.SIGKILL)
         sys.exit(f"lynceus cannot start: {reason}")
+
+
+class _DeviceWatcher(_Watcher):
+    """The same for device processes, which accept no connection of a client."""
+
+    what, beat = "device process", DEVICE
+    deaths, starts = DEVICE_DEATHS, DEVICE_STARTS
+
+    def _stand_by(self) -> None:
+        pass
+
+    def _stopping(self, **_: Any) -> bool:
+        return True
 
 
 def _send(pid: int, number: signal.Signals) -> None:
@@ -208,7 +286,14 @@ def _lives(pid: int) -> bool:
 
 
 def log_death(
-    number: int, pid: int, status: int, metrics: Path | None, *, out_of_memory: bool = False
+    number: int,
+    pid: int,
+    status: int,
+    metrics: Path | None,
+    *,
+    what: str = "worker",
+    deaths: tuple[str, str] = WORKER_DEATHS,
+    out_of_memory: bool = False,
 ) -> str:
     """Logs how a worker ended, and counts it where a signal did it.
 
@@ -216,22 +301,24 @@ def log_death(
         number, pid: the worker's.
         status: its exit status, or the signal's number with a minus sign (as `Popen.returncode`).
         metrics: the folder of the workers' metrics.
+        what: it was, in words.
+        deaths: the metric.
         out_of_memory: the kernel has ended a process meanwhile as memory ran out.
 
     Returns:
         The line.
     """
     if status > 0:
-        description = f"worker {number} (pid {pid}) ended with status {status}"
+        description = f"{what} {number} (pid {pid}) ended with status {status}"
     else:
         try:
             name = signal.Signals(-status).name
         except ValueError:  # a real-time signal
             name = f"SIG{-status}"
-        description = f"worker {number} (pid {pid}) was ended by signal {-status} ({name})"
+        description = f"{what} {number} (pid {pid}) was ended by signal {-status} ({name})"
         if name == "SIGKILL" and out_of_memory:
             name, description = "OOM", f"{description}: out of memory"
-        count(metrics, WORKER_DEATHS, {name: 1})
+        count(metrics, deaths, {name: 1})
     logger.error(description)
     return description
 

@@ -31,6 +31,14 @@ WORKER_DEATHS = (
     "Workers that a signal ended (counted by their supervisor); OOM: by the kernel, as memory ran out.",
 )
 WORKER_STARTS = ("lynceus_worker_starts", "Workers that were started (counted by their supervisor).")
+DEVICE_DEATHS = (
+    "lynceus_device_deaths",
+    "Device processes that a signal ended (as `lynceus_worker_deaths`). Only with LYNCEUS_ENGINE=process.",
+)
+DEVICE_STARTS = (
+    "lynceus_device_starts",
+    "Device processes that were started (counted by their supervisor). Only with LYNCEUS_ENGINE=process.",
+)
 DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
 FILE_BYTES = 1 << 16
 """Initial size of a worker's file of values."""
@@ -122,7 +130,8 @@ class Metrics:
         )
         self.dropped = counter(
             "lynceus_dropped_total",
-            "Images without a result: full, hopeless (refused), expired, cancelled (the client has left).",
+            "Images without a result: full, hopeless (refused), expired, cancelled (the client has left), "
+            "lost (the device process ended).",
             ["model", "reason"],
         )
         self.batches = counter(
@@ -166,6 +175,15 @@ class Metrics:
 
         self.worker_deaths = counter(*WORKER_DEATHS, ["signal"])
         self.worker_starts = counter(*WORKER_STARTS)
+        self.device_deaths = counter(*DEVICE_DEATHS, ["signal"])
+        self.device_starts = counter(*DEVICE_STARTS)
+        self.device_up = gauge(
+            "lynceus_device_up",
+            "Whether every front end is connected to this device process, 0 or 1. Only with "
+            "LYNCEUS_ENGINE=process.",
+            ["device"],
+            multiprocess_mode="livemin",
+        )
         self.loop_lag = histogram(
             "lynceus_loop_lag_seconds",
             "How late a timer of the event loop came, looked at twice a second.",

@@ -1,0 +1,146 @@
+"""The device process: one for each GPU, or for all cores, with `LYNCEUS_ENGINE=process`.
+
+    python -m service.device NUMBER
+
+The supervisor starts it, before the workers and again whenever it ends. It loads and warms every model, then
+computes what the workers prepare (see `service.engine.process`). It serves no client. It ends after SIGTERM
+when the last worker has gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+import tempfile
+from pathlib import Path
+from typing import Final
+
+import uvloop
+
+from models.errors import ModelError
+from models.image import Limits
+from service.app import loaded, set_threads
+from service.engine.cores import Cores
+from service.engine.engine import Engine
+from service.engine.executor import make_executor, pick_device
+from service.engine.memory import MemoryBudget
+from service.engine.process.device import DeviceRunner, DeviceServer
+from service.engine.process.wire import socket_of
+from service.host.gpus import claim, gpus
+from service.host.heartbeat import DEVICE, Heartbeat, Watchdog, end_within, reason_file
+from service.settings import Settings, core_count, load
+from service.telemetry import metrics as telemetry
+from service.telemetry.gpu import make_meter
+from service.telemetry.log import write_in_threads, written
+from service.telemetry.metrics import DIRECTORY, Metrics
+
+logger = logging.getLogger(__name__)
+
+MARGIN: Final = 10.0
+"""Seconds that its end may take besides the longest drain and request of a worker."""
+
+SLOTS: Final = 8
+"""Most batches of one model at once on a CPU, one a core."""
+
+
+def make_engine(settings: Settings, metrics: Metrics, cores: Cores | None) -> Engine:
+    """The models, as this process computes them.
+
+    Args:
+        settings: of this process.
+        metrics: of this process.
+        cores: where the workers count their images; None: no batch takes all cores.
+
+    Raises:
+        ModelUnknown, WeightsError, ValueError: as `service.app.build`.
+    """
+    cuda = pick_device(settings.device).startswith("cuda")
+    set_threads(settings, cuda=cuda)
+    runners = [
+        DeviceRunner(
+            pipeline,
+            make_executor(pipeline, settings, store.networks, cores),
+            metrics,
+            max_batch=max_batch,
+            max_queue=settings.max_queue,
+            slots=settings.slots,
+            linger=settings.linger_ms / 1000,
+            max_wait=settings.max_wait_seconds,
+        )
+        for pipeline, max_batch, store in loaded(settings, cuda=cuda)
+    ]
+    return Engine(runners, metrics, Limits(settings.max_image_bytes), 0, MemoryBudget(1))
+
+
+async def serve(settings: Settings, number: int) -> None:
+    """Serves until SIGTERM and the end of the last worker.
+
+    Args:
+        settings: the server's.
+        number: of the device, from 1.
+    """
+    found = len(gpus(settings.device, os.environ))
+    claim(settings.device, number, os.environ)
+    folder = Path(os.environ.get(DIRECTORY) or tempfile.gettempdir())
+    telemetry.forget_dead_workers()
+    metrics = Metrics()
+    write_in_threads(metrics.log_dropped.inc)
+    logging.getLogger("service").setLevel(settings.log_level)
+    cores = None
+    if not found and not settings.threads:
+        with contextlib.suppress(OSError):
+            cores = Cores(folder / "cores", settings.worker_count(0) + 1, core_count())
+    # a thread a batch, as the workers' own networks have
+    slots = settings.slots or (2 if found else min(SLOTS, max(1, core_count() // max(1, settings.threads))))
+    settings = settings.model_copy(update={"workers": core_count(), "slots": slots})
+    engine = make_engine(settings, metrics, cores)
+    await engine.start()
+    runners = [runner for runner in engine.runners.values() if isinstance(runner, DeviceRunner)]
+    server = DeviceServer(runners, socket_of(folder, number))
+    meter = make_meter(runners[0].executor.device, metrics) if found else None
+    if meter is not None:
+        meter.start()
+    heartbeat = Heartbeat(folder, metrics, DEVICE)
+    heartbeat.start()
+    watchdog = Watchdog(
+        folder, metrics, lambda: engine.alive, lambda: engine.longest, settings.timeout_seconds
+    )
+    watchdog.start()
+    stop = asyncio.Event()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(signum, stop.set)
+    server.start()
+    await stop.wait()
+    end_within(settings.drain_seconds + settings.timeout_seconds + MARGIN)
+    await server.finish()
+    await engine.drain(settings.timeout_seconds)
+    if meter is not None:
+        meter.stop()
+    telemetry.leave()
+    watchdog.stop()
+    heartbeat.stop()
+
+
+def main() -> None:
+    """Serves; what is wrong at its start is told to the supervisor."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, signal.SIG_DFL)  # until it serves: it ends at once
+    logging.basicConfig(format="%(asctime)s [%(levelname)s] [device] %(message)s")
+    try:
+        uvloop.run(serve(load(), int(sys.argv[1])))
+    except (ModelError, OSError, ValueError) as error:  # again it would be the same
+        text = " ".join(str(error).split()) or repr(error)
+        with contextlib.suppress(OSError, KeyError):
+            reason_file(Path(os.environ[DIRECTORY]), os.getpid()).write_text(text, encoding="utf-8")
+        logger.error("the device process cannot start: %s", text)
+        written()
+        os._exit(os.EX_CONFIG)
+
+
+if __name__ == "__main__":
+    main()
