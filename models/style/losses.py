@@ -92,14 +92,15 @@ class Perceptual(nn.Module):
         Returns:
             The content, Tensor[N, 80, h, w], and by layer the Gram matrices, Tensor[N, C, C].
         """
-        maps = self._maps(images, STYLE_TAPS, shift)
+        maps = self.maps(images, STYLE_TAPS, shift)
         return maps[STYLE_TAPS.index(CONTENT_TAP)], [gram_matrix(map_) for map_ in maps]
 
     def content(self, images: Tensor, shift: tuple[int, int] = (0, 0)) -> Tensor:
         """The first part of `forward`, without the cost of the second."""
-        return self._maps(images, (CONTENT_TAP,), shift)[0]
+        return self.maps(images, (CONTENT_TAP,), shift)[0]
 
-    def _maps(self, images: Tensor, out_indices: Sequence[int], shift: tuple[int, int]) -> list[Tensor]:
+    def maps(self, images: Tensor, out_indices: Sequence[int], shift: tuple[int, int]) -> list[Tensor]:
+        """The features of some layers (see `STYLE_TAPS`), in ascending order: Tensor[N, C, h, w] each."""
         down, right = shift
         margins = (MARGIN - right, MARGIN + right, MARGIN - down, MARGIN + down)
         mirrored = F.pad((images - MEAN) / SCALE, margins, mode="reflect")

@@ -1,8 +1,10 @@
-"""One image in the manner of any painting, by optimising its pixels: slow, but for any style.
+"""One image in the manner of any painting, by optimising it: slow, but for any style.
 
 Gatys, Ecker and Bethge (CVPR 2016), equation 7, on EfficientNet-Lite0's features (see `losses.py`); coarse
 to fine as in Gatys et al., "Controlling Perceptual Factors in Neural Style Transfer" (CVPR 2017), section 6:
-large shapes are settled on a small image, which costs a quarter and reaches twice as far.
+large shapes are settled on a small image, which costs a quarter and reaches twice as far. What is optimised
+is the image's Fourier coefficients in decorrelated colours (`models/fourier.py`): pixels give coloured
+speckle.
 """
 
 from __future__ import annotations
@@ -16,11 +18,22 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.errors import ModelError
+from models.fourier import FourierImage
 from models.image import Image, Pixels, resize
 from models.style.losses import Perceptual, content_cost, style_cost, total_variation
-from models.style.result import OptimiseOptions, Stylized
+from models.style.result import OptimiseOptions, Stylized, steps_by_level
 
 SMALLEST = 32  # pixels; the coarsest features in use have a stride of 32
+RATE = 0.02
+"""Of Adam, on Fourier coefficients, at the beginning of a level."""
+
+DARK = 10.0
+"""Of 255, the darkest level that a descent begins with, and 255 less it the brightest: those of
+`FourierImage` hardly move where they are nearly 0 or 1."""
+
+NOISE = 5.0
+"""Standard deviation of the noise at the start, of 255 levels."""
+
 SHIFTS = ((0, 0), (1, 1), (0, 1), (1, 0))  # pixels, in turn: see `Perceptual`
 
 
@@ -71,15 +84,17 @@ def optimise(
         Cancelled: `cancelled` returned true.
     """
     options = options or OptimiseOptions()
-    painting_size = options.style_size or options.size * 3 // 2
-    image = _resized(content, SMALLEST)
-    done = 0
-    for level in reversed(range(options.levels)):
-        target = _resized(content, options.size >> level)
-        costs = _Costs(perceptual, target, _resized(style, painting_size >> level), options)
-        start = target if done == 0 else _enlarged(image, target)
-        descent = _Descent(start, costs)
-        for _ in range((options.steps - done) // (level + 1)):  # as many steps on every level
+    image, done = _resized(content, SMALLEST), 0
+    for level, steps in enumerate(steps_by_level(options.steps, options.level_count), 1):
+        halvings = options.level_count - level
+        target = _resized(content, options.size >> halvings)
+        painting = _resized(style, options.painting_size >> halvings)
+        if options.preserve_color:
+            painting = recoloured(painting, target)
+        costs = _Costs(perceptual, target, painting, options)
+        start = noisy(recoloured(target, painting), options.seed) if done == 0 else _enlarged(image, target)
+        descent = _Descent(start, target if options.preserve_color else None, costs, steps)
+        for _ in range(steps):
             if cancelled():
                 raise Cancelled("the job was cancelled")
             parts = descent.step(done)
@@ -117,28 +132,72 @@ class _Costs:
 
 
 class _Descent:
-    """Adam on one image's pixels, which stay within 0..1."""
+    """Adam on the Fourier coefficients of one image.
 
-    def __init__(self, start: Tensor, costs: _Costs) -> None:
+    Args:
+        start: float Tensor[1, 3, H, W], 0..255.
+        chroma_of: of the same shape, the image whose colours are kept, or None.
+        steps: over which the learning rate falls to nothing.
+    """
+
+    def __init__(self, start: Tensor, chroma_of: Tensor | None, costs: _Costs, steps: int) -> None:
         self.costs = costs
-        self.levels = (start / 255).clone().requires_grad_()
-        self.optimiser = torch.optim.Adam([self.levels], lr=0.02)
+        self.levels = FourierImage.of(start.clamp(DARK, 255 - DARK) / 255)
+        self.chroma = None if chroma_of is None else chroma_of - luma(chroma_of)
+        self.optimiser = torch.optim.Adam(self.levels.parameters(), lr=RATE)
+        self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimiser, max(1, steps), RATE / 20)
+
+    def _image(self) -> Tensor:
+        image: Tensor = self.levels() * 255
+        return image if self.chroma is None else luma(image) + self.chroma
 
     @property
     def image(self) -> Tensor:
         """Tensor[1, 3, H, W], 0..255."""
-        return self.levels.detach() * 255
+        with torch.no_grad():
+            return self._image().clamp(0, 255)
 
     def step(self, number: int) -> tuple[float, float, float]:
         """One step; the costs before it: content, style, variation."""
-        parts = self.costs(self.levels * 255, number)
+        parts = self.costs(self._image(), number)
         self.optimiser.zero_grad(set_to_none=True)
         (parts @ self.costs.weights).backward()
         self.optimiser.step()
-        with torch.no_grad():
-            self.levels.clamp_(0, 1)
+        self.schedule.step()
         content, style, variation = parts.tolist()
         return content, style, variation
+
+
+def luma(image: Tensor) -> Tensor:
+    """Brightness (ITU-R BT.601), Tensor[N, 3, H, W] -> Tensor[N, 1, H, W]."""
+    return (image * torch.tensor((0.299, 0.587, 0.114))[:, None, None]).sum(dim=1, keepdim=True)
+
+
+def recoloured(image: Tensor, like: Tensor) -> Tensor:
+    """An image with the mean and the covariance of another's colours, Tensor[1, 3, H, W], 0..255.
+
+    Gatys, Bethge, Hertzmann and Shechtman, "Preserving Color in Neural Artistic Style Transfer" (2016,
+    https://arxiv.org/abs/1606.05897), section 4, by the symmetric root ("Image Analogies").
+    """
+
+    def moments(one: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean, square root of the covariance, and the root's inverse."""
+        flat = one[0].flatten(1).double()
+        values, vectors = torch.linalg.eigh(torch.cov(flat) + torch.eye(3))  # levels: 1 is little
+        return flat.mean(dim=1, keepdim=True), *(
+            vectors @ torch.diag(values**power) @ vectors.T for power in (0.5, -0.5)
+        )
+
+    mean, _, inverse = moments(image)
+    wanted, root, _ = moments(like)
+    flat = root @ inverse @ (image[0].flatten(1).double() - mean) + wanted
+    return flat.float().clamp(0, 255).view_as(image)
+
+
+def noisy(image: Tensor, seed: int) -> Tensor:
+    """An image with a little noise, which decides where strokes come to lie: Tensor[1, 3, H, W], 0..255."""
+    noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(seed))
+    return (image + NOISE * noise).clamp(0, 255)
 
 
 def _resized(image: Image, longest: int) -> Tensor:

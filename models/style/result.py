@@ -27,7 +27,7 @@ Weight = Annotated[float, Field(ge=0, le=1e6, description="weight of this cost")
 class OptimiseOptions(Parameters):
     """Options of `models.style.optimise`: of a style job, whose time grows with the square of `size`."""
 
-    size: int = Field(256, ge=64, le=1024, description="longest side of the result, pixels")
+    size: int = Field(512, ge=64, le=1024, description="longest side of the result, pixels")
     steps: int = Field(150, ge=1, le=1000, description="steps of the optimiser")
     style_size: int | None = Field(
         None,
@@ -37,12 +37,33 @@ class OptimiseOptions(Parameters):
         "half as much again as `size` if left out",
     )
     content_weight: Weight = 1.0
-    style_weight: Weight = 5.0
+    style_weight: Weight = 10.0
     variation_weight: Weight = 5.0
-    levels: int = Field(
-        2, ge=1, le=4, description="sizes, each twice the one before, from coarse to fine; the last is `size`"
+    levels: int | None = Field(
+        None,
+        ge=1,
+        le=4,
+        description="sizes, each twice the one before, from coarse to fine; the last is `size`; "
+        "if left out, so many that the first has 128 to 255 pixels",
     )
+    preserve_color: bool = Field(False, description="keep the colors of the content")
+    seed: int = Field(0, ge=0, lt=2**32, description="of the noise at the start: another, other strokes")
     preview_every: int = Field(10, ge=0, le=1000, description="steps between two previews; 0: none")
+
+    @property
+    def painting_size(self) -> int:
+        """`style_size`, or its default."""
+        return self.style_size or self.size * 3 // 2
+
+    @property
+    def level_count(self) -> int:
+        """`levels`, or its default."""
+        return self.levels or max(1, self.size.bit_length() - 7)
+
+
+def steps_by_level(steps: int, levels: int) -> list[int]:
+    """How many of a job's steps are on each level, from coarse to fine: as many on each, up to one."""
+    return [steps * (level + 1) // levels - steps * level // levels for level in range(levels)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from models.style.result import steps_by_level
+
 
 class EtaEstimator:
     """Estimates the remaining time of a job.
@@ -16,10 +18,8 @@ class EtaEstimator:
     """
 
     def __init__(self, options: Any, steps: int) -> None:
-        self._weights: list[float] = []
-        for level in reversed(range(options.get("levels", 1))):
-            here = (steps - len(self._weights)) // (level + 1)
-            self._weights += [0.25**level] * here
+        counts = steps_by_level(steps, options.get("levels", 1))
+        self._weights = [4.0**level for level, count in enumerate(counts) for _ in range(count)]
         self._first: tuple[int, float] | None = None
 
     def after(self, step: int, now: float) -> float | None:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from models.errors import ModelError, ParameterInvalid
 from models.image import Image, decode, encode, resize
-from models.style.result import OptimiseOptions
+from models.style.result import OptimiseOptions, steps_by_level
 from service.engine.aside import Aside
 from service.engine.engine import Engine
 from service.engine.installed import has_torch
@@ -111,7 +111,7 @@ class JobService:
             DeadlineExceeded: the images were not decoded in time.
         """
         await self.admit(options, client)
-        sizes = {"content": options.size, "style": options.style_size or options.size * 3 // 2}
+        sizes = {"content": options.size, "style": options.painting_size}
 
         engine, plans = self._engine, {}
         for name, size in sizes.items():
@@ -130,8 +130,8 @@ class JobService:
 
         memory = max(plan.memory for plan in plans.values())
         resized = await engine.offload.run(shrunk, deadline, memory=memory)
-        work = cost_of(options)
-        new = NewJob(JobKind.STYLIZE, options.model_dump(), options.steps, resized, client, work)
+        chosen, work = options.model_dump() | {"levels": options.level_count}, cost_of(options)
+        new = NewJob(JobKind.STYLIZE, chosen, options.steps, resized, client, work)
         return await self._stored(self._writes, lambda: self.backend.submit(new))
 
     async def job(self, job: str, owner: str | None = None) -> Job:
@@ -260,7 +260,8 @@ class JobService:
             raise ParameterInvalid("size", f"{limit}: too little for any step at a size of {wanted.size}")
         raise ParameterInvalid(
             "steps",
-            f"{limit}: at a size of {wanted.size}, with {wanted.levels} levels, steps must be {most} at most",
+            f"{limit}: at a size of {wanted.size}, with {wanted.level_count} levels, "
+            f"steps must be {most} at most",
         )
 
     @staticmethod
@@ -280,12 +281,10 @@ def _named(name: str) -> Iterator[None]:
 
 def cost_of(options: OptimiseOptions) -> float:
     """CPU seconds that a job should take on a free core, for square images: others take less."""
-    seconds, done = 0.0, 0
-    painting = options.style_size or options.size * 3 // 2
-    for level in reversed(range(options.levels)):  # as `models.style.optimise.optimise` goes through them
-        steps = (options.steps - done) // (level + 1)
-        done += steps
-        pixels, style = ((side >> level) ** 2 for side in (options.size, painting))
+    seconds, levels = 0.0, options.level_count
+    for level, steps in enumerate(steps_by_level(options.steps, levels), 1):
+        halvings = levels - level
+        pixels, style = ((side >> halvings) ** 2 for side in (options.size, options.painting_size))
         seconds += steps * (STEP_SECONDS + PIXEL_SECONDS * pixels) + PASS_SECONDS * (4 * pixels + style)
     return seconds
 

@@ -322,6 +322,8 @@ def _jobs() -> Iterator[Http]:
         "style_weight": (-0.1, 1000001),
         "variation_weight": (-0.1, 1000001),
         "levels": (0, 5),
+        "preserve_color": ("maybe",),
+        "seed": (-1, 2**32),
         "preview_every": (-1, 1001),
     }
     for name, values in wrong.items():

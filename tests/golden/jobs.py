@@ -20,6 +20,7 @@ SMALL = {
     "style_weight": 4,
     "variation_weight": 3,
     "levels": 1,
+    "seed": 5,
     "preview_every": 1,
 }
 LONG = {"size": 256, "steps": 1000}
