@@ -16,7 +16,8 @@ def bfloat16_is_fast() -> bool:
 
 def autocast() -> torch.autocast:
     """Bfloat16 where it is quick, float32 elsewhere; batches weigh the same in both."""
-    return torch.autocast("cpu", dtype=torch.bfloat16, enabled=bfloat16_is_fast())
+    # no cache of weights: each is used once, and threads would share it
+    return torch.autocast("cpu", dtype=torch.bfloat16, enabled=bfloat16_is_fast(), cache_enabled=False)
 
 
 class Float32Conv2d(nn.Conv2d):

@@ -28,6 +28,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m models.training.style", description=main.__doc__)
     parser.add_argument("--data", type=Path, nargs="+", required=True, help="folders of images")
     parser.add_argument("--paintings", type=Path, nargs="+", required=True, help="the styles, a file each")
+    for name, what in (
+        ("scale", "longest side of a painting, pixels, instead of --painting-size: great_wave=928"),
+        ("part", "left, top, right, bottom of the part that is learnt, as shares: udnie=0,0.1,0.6,0.9"),
+        ("share", "how often a painting is trained; 1 if left out: udnie=3"),
+    ):
+        parser.add_argument(
+            f"--{name}", type=data.of_styles, nargs="+", default=[], metavar="NAME=", help=what
+        )
     parser.add_argument("--trunk", type=Path, required=True, help="EfficientNet-Lite0's checkpoint (.pth)")
     parser.add_argument("--out", type=Path, required=True, help="folder to write to")
     parser.add_argument("--resume", type=Path, help="a last.pt to go on from")
@@ -42,7 +50,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         torch.set_num_threads(options["threads"])
 
     torch.manual_seed(recipe.seed)
-    paintings = [data.painting(path, recipe.painting_size) for path in options["paintings"]]
+    scale, part, share = (dict(options[name]) for name in ("scale", "part", "share"))
+    whole = (0.0, 0.0, 1.0, 1.0)
+    paintings = [
+        data.painting(
+            path,
+            int(scale.get(path.stem, (recipe.painting_size,))[0]),
+            part=part.get(path.stem, whole),
+        )
+        for path in options["paintings"]
+    ]
     config = StyleConfig(
         tuple(one.style for one in paintings), (recipe.channels, recipe.quarter_channels), recipe.blocks
     )
@@ -54,7 +71,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"{len(train)} images to train on, {len(held)} held out, {len(paintings)} styles", flush=True)
     held = held[:: max(1, len(held) // recipe.held)][: recipe.held]
     trainer = Trainer(
-        network, costs, data.load(train, recipe.shortest), data.load(held, recipe.shortest), recipe
+        network,
+        costs,
+        data.Images(train, recipe.shortest),
+        data.Images(held, recipe.shortest),
+        recipe,
+        [share.get(one.style.name, (1.0,))[0] for one in paintings],
     )
     if options["resume"] is not None:
         trainer.resume(options["resume"])

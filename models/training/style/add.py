@@ -54,9 +54,9 @@ def add(
     optimiser = torch.optim.Adam([code], lr=recipe.style_rate)
     progress = Progress(recipe.steps, recipe.minutes, recipe.deadline)
     total, steps = torch.zeros(len(PARTS)), 0
-    for batch, styles in data.batches(images, 1, recipe.size, recipe.batch, recipe.seed):
+    for [(batch, _)] in data.batches(images, [1.0], recipe.size, (1, recipe.batch), recipe.seed):
         optimiser.param_groups[0]["lr"] = recipe.style_rate * (1 - 0.95 * progress.value)
-        parts = _step(copied, code, costs, batch, styles, shift_of(steps))
+        parts = _step(copied, code, costs, batch, shift_of(steps))
         optimiser.step()
         progress.step()
         total, steps = total + parts, steps + 1
@@ -79,13 +79,12 @@ def _step(
     code: nn.Parameter,
     costs: Costs,
     images: Tensor,
-    styles: Tensor,
     shift: tuple[int, int],
 ) -> Tensor:
-    """Puts the gradient into `code`; the mean costs, Tensor[3]."""
+    """Puts the gradient into `code`; the costs, Tensor[4]."""
     content = planes(images)
     painted = Trainer.paint(copied, content, code.expand(len(images), -1))
-    parts = costs(painted, content, styles, shift).mean(dim=0)
+    parts = costs(painted, content, 0, shift)
     code.grad = None
     (parts @ costs.weights).backward()
     return parts.detach()
@@ -105,7 +104,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name, kind in (
         *(("steps", int), ("size", int), ("shortest", int), ("painting-size", int), ("batch", int)),
         *(("seed", int), ("report-every", int), ("minutes", float), ("style-rate", float)),
-        *(("content-weight", float), ("style-weight", float), ("variation-weight", float)),
+        *(
+            ("content-weight", float),
+            ("style-weight", float),
+            ("variation-weight", float),
+            ("palette-weight", float),
+        ),
     ):
         parser.add_argument(f"--{name}", type=kind, help=f"see Recipe.{name.replace('-', '_')}")
     options = vars(parser.parse_args(arguments))
@@ -117,7 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     costs = Costs(load_classifier(options["trunk"]).backbone, [painting.pixels], recipe)
     train, _ = data.split(data.files(options["data"]))
-    images = data.load(train, recipe.shortest)
+    images = data.Images(train, recipe.shortest)
     save(add(load(options["weights"]), painting.style, costs, images, recipe), options["out"])
 
 

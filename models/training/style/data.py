@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import overload
 
 import cv2
 import numpy as np
@@ -42,13 +43,40 @@ class Painting:
     pixels: Pixels
 
 
-def painting(path: Path, longest: int, title: str | None = None, artist: str | None = None) -> Painting:
-    """Reads a painting, no side above `longest` pixels; its name is the file's."""
+def painting(
+    path: Path,
+    longest: int,
+    title: str | None = None,
+    artist: str | None = None,
+    part: Sequence[float] = (0, 0, 1, 1),
+) -> Painting:
+    """Reads a painting; its name is the file's.
+
+    Args:
+        longest: no side is above this, pixels; the painting is reduced where one would be.
+        title, artist: where `TITLES` does not know it, or is wrong.
+        part: left, top, right and bottom of the part that is learnt, as shares of the painting.
+    """
     original = decode(path.read_bytes()).pixels
     known, by = TITLES.get(path.stem, (path.stem.replace("_", " ").capitalize(), ""))
     thumbnail = encode(_fitted(original, THUMBNAIL), "jpeg", 85)
     style = Style(path.stem, known if title is None else title, by if artist is None else artist, thumbnail)
-    return Painting(style, _fitted(original, longest))
+    whole = _fitted(original, longest)
+    (left, right), (top, bottom) = (
+        [round(share * side) for share in shares]
+        for shares, side in ((part[::2], whole.shape[1]), (part[1::2], whole.shape[0]))
+    )
+    return Painting(style, np.ascontiguousarray(whole[top:bottom, left:right]))
+
+
+def of_styles(text: str) -> tuple[str, tuple[float, ...]]:
+    """Reads an option of one style: udnie=0,0.1,0.6,0.9 -> its name and the numbers.
+
+    Raises:
+        ValueError: it is not of this form.
+    """
+    name, _, numbers = text.partition("=")
+    return name, tuple(float(number) for number in numbers.split(","))
 
 
 def files(folders: Sequence[Path]) -> list[Path]:
@@ -72,49 +100,70 @@ def split(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     return train, [path for path in paths if held_out(path.stem)]
 
 
-def load(paths: Sequence[Path], shortest: int) -> list[Pixels]:
-    """Decodes images into memory, each reduced (or enlarged) to a shorter side of `shortest` pixels."""
+class Images(Sequence[Pixels]):
+    """Image files, each decoded when it is asked for, to a shorter side of `shortest` pixels."""
 
-    def one(path: Path) -> Pixels:
-        pixels = decode(path.read_bytes(), min_side=shortest).pixels
-        scale = shortest / min(pixels.shape[:2])
-        height, width = (max(shortest, round(side * scale)) for side in pixels.shape[:2])
+    def __init__(self, paths: Sequence[Path], shortest: int) -> None:
+        self._paths, self._shortest = paths, shortest
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    @overload
+    def __getitem__(self, index: int) -> Pixels: ...
+    @overload
+    def __getitem__(self, index: slice) -> Images: ...
+    def __getitem__(self, index: int | slice) -> Pixels | Images:
+        if isinstance(index, slice):
+            return Images(self._paths[index], self._shortest)
+        pixels = decode(self._paths[index].read_bytes(), min_side=self._shortest).pixels
+        scale = self._shortest / min(pixels.shape[:2])
+        height, width = (max(self._shortest, round(side * scale)) for side in pixels.shape[:2])
         return resize(pixels, height, width)
-
-    with ThreadPoolExecutor(2) as pool:
-        return list(pool.map(one, paths))
 
 
 def crop(pixels: Pixels, size: int, random: np.random.Generator) -> Pixels:
     """A random square of an image, mirrored every other time, as uint8 [size, size, 3].
 
-    Its side is anything from `size` to the image's shorter side, so objects come in several sizes.
+    Its side is anything from 3/5 of `size` to the image's shorter side, so objects come in several sizes,
+    and as smooth as they are in large photographs.
     """
     height, width = pixels.shape[:2]
-    side = int(random.integers(min(size, height, width), min(height, width) + 1))
+    side = int(random.integers(min(size * 3 // 5, height, width), min(height, width) + 1))
     top, left = int(random.integers(height - side + 1)), int(random.integers(width - side + 1))
     square = pixels[top : top + side, left : left + side]
     if random.random() < 0.5:
         square = square[:, ::-1]
-    shrunk: Pixels = cv2.resize(square, (size, size), interpolation=cv2.INTER_AREA)
-    return shrunk
+    how = cv2.INTER_AREA if side >= size else cv2.INTER_CUBIC
+    scaled: Pixels = cv2.resize(square, (size, size), interpolation=how)
+    return scaled
 
 
 def batches(
-    images: Sequence[Pixels], styles: int, size: int, count: int, seed: int, first: int = 0
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Endless batches: uint8 Tensor[count, size, size, 3] and the styles to paint them in, Tensor[count].
+    images: Sequence[Pixels],
+    shares: Sequence[float],
+    size: int,
+    counts: tuple[int, int],
+    seed: int,
+    first: int = 0,
+) -> Iterator[list[tuple[Tensor, int]]]:
+    """Endless groups of batches: of each uint8 Tensor[N, size, size, 3] and the style to paint it in.
 
-    Batch number `first` and all that follow depend on the seed only, so a training can go on where it was.
-    The styles are used in rotation, each equally often. A thread prepares the next batch.
+    Step number `first` and all that follow depend on the seed only, so a training can go on where it was.
+    Styles are drawn in proportion to their `shares`. A thread prepares the next step.
+
+    Args:
+        counts: batches a step, and images a batch.
     """
+    chances = np.array(shares) / np.sum(shares)
+    groups, count = counts
 
-    def prepare(step: int) -> tuple[Tensor, Tensor]:
+    def prepare(step: int) -> list[tuple[Tensor, int]]:
         random = np.random.default_rng((seed, step))
-        chosen = random.integers(len(images), size=count)
-        crops = np.stack([crop(images[index], size, random) for index in chosen])
-        turn = torch.arange(step * count, (step + 1) * count) % styles
-        return torch.from_numpy(crops), turn
+        styles = random.choice(len(chances), size=groups, p=chances)
+        chosen = random.integers(len(images), size=(groups, count))
+        crops = [np.stack([crop(images[index], size, random) for index in row]) for row in chosen]
+        return [(torch.from_numpy(one), int(style)) for one, style in zip(crops, styles, strict=True)]
 
     cv2.setNumThreads(1)  # the cores are left to the network
     with ThreadPoolExecutor(1) as pool:

@@ -25,8 +25,31 @@ from models.style.result import OptimiseOptions, StyleOptions
 from models.style.transfer import ServedStyleNetwork, StyleNetwork, load
 
 
-def sheet(network: StyleNetwork, images: Sequence[Pixels], longest: int) -> Pixels:
+def painted(network: StyleNetwork, pixels: Pixels, style: str, side: int | None = None) -> Pixels:
     """Paints as the service does, bytes in and bytes out.
+
+    Args:
+        network: in eval mode.
+        pixels: uint8 [h, w, 3].
+        style: a name.
+        side: of a square canvas that holds the image, pixels; if left out, the smallest one.
+
+    Returns:
+        uint8 [h, w, 3].
+    """
+    height, width = pixels.shape[:2]
+    side = side or -(-max(height, width) // 4) * 4
+    card = Card("sheet", Kind.STYLE, "", "")
+    pipeline = StylePipeline(
+        card, lambda: ServedStyleNetwork(network), network.config.styles, buckets=[(side, side)]
+    )
+    item = pipeline.preprocess(Image(pixels, width, height), StyleOptions(style=style))
+    outputs = eager(pipeline.module, item.inputs[0][None])
+    return pipeline.postprocess(outputs, [item.context])[0].pixels
+
+
+def sheet(network: StyleNetwork, images: Sequence[Pixels], longest: int) -> Pixels:
+    """Images in all styles, a row each, the image itself first.
 
     Args:
         network: in eval mode.
@@ -36,22 +59,13 @@ def sheet(network: StyleNetwork, images: Sequence[Pixels], longest: int) -> Pixe
     Returns:
         uint8 [rows * longest, (1 + styles) * longest, 3].
     """
-    side = -(-longest // 4) * 4
-    card = Card("sheet", Kind.STYLE, "", "")
-    pipeline = StylePipeline(
-        card, lambda: ServedStyleNetwork(network), network.config.styles, buckets=[(side, side)]
-    )
     rows = []
     for pixels in images:
         scale = longest / max(pixels.shape[:2])
         height, width = (max(1, round(edge * scale)) for edge in pixels.shape[:2])
         image = resize(pixels, height, width)
-        cells = [image]
-        for style in network.config.styles:
-            item = pipeline.preprocess(Image(image, width, height), StyleOptions(style=style.name))
-            outputs = eager(pipeline.module, item.inputs[0][None])
-            cells.append(pipeline.postprocess(outputs, [item.context])[0].pixels)
-        rows.append(np.concatenate([_centred(cell, longest) for cell in cells], axis=1))
+        cells = [image, *(painted(network, image, style.name) for style in network.config.styles)]
+        rows.append(np.concatenate([centred(cell, longest) for cell in cells], axis=1))
     return np.concatenate(rows)
 
 
@@ -61,7 +75,7 @@ def paintings_row(paintings: Sequence[Image], longest: int) -> Pixels:
     for image in paintings:
         scale = longest / max(image.height, image.width)
         height, width = (max(1, round(edge * scale)) for edge in (image.height, image.width))
-        cells.append(_centred(resize(image.pixels, height, width), longest))
+        cells.append(centred(resize(image.pixels, height, width), longest))
     return np.concatenate(cells, axis=1)
 
 
@@ -72,10 +86,11 @@ def optimised_row(
     options = OptimiseOptions(steps=steps, size=longest, preview_every=0)
     painted = (optimise(image, painting, perceptual, options).pixels for painting in paintings)
     blank = np.full((longest, longest, 3), 255, np.uint8)
-    return np.concatenate([blank, *(_centred(pixels, longest) for pixels in painted)], axis=1)
+    return np.concatenate([blank, *(centred(pixels, longest) for pixels in painted)], axis=1)
 
 
-def _centred(pixels: Pixels, side: int) -> Pixels:
+def centred(pixels: Pixels, side: int) -> Pixels:
+    """An image in the middle of a white square, uint8 [side, side, 3]."""
     cell = np.full((side, side, 3), 255, np.uint8)
     height, width = pixels.shape[:2]
     top, left = (side - height) // 2, (side - width) // 2

@@ -55,16 +55,19 @@ PAINTINGS = [picture(48, 40, 7), picture(40, 48, 8), picture(48, 48, 9)]
 def test_batches_depend_on_seed_and_place_only() -> None:
     pictures = [picture(48, 64, seed) for seed in range(5)]
 
-    def some(seed: int, first: int, count: int) -> list[tuple[Tensor, Tensor]]:
-        batches = data.batches(pictures, 3, 32, 4, seed, first)
+    def some(seed: int, first: int, count: int) -> list[list[tuple[Tensor, int]]]:
+        batches = data.batches(pictures, [1, 1, 0, 2], 32, (2, 3), seed, first)
         return [next(batches) for _ in range(count)]
 
-    whole, later, other = some(1, 0, 3), some(1, 2, 1), some(2, 0, 1)
-    assert torch.equal(whole[2][0], later[0][0])
-    assert torch.equal(whole[2][1], later[0][1])
-    assert not torch.equal(whole[0][0], other[0][0])
-    assert whole[0][0].shape == (4, 32, 32, 3)
-    assert torch.cat([styles for _, styles in whole]).tolist() == [0, 1, 2] * 4  # each in its turn
+    whole, later, other = some(1, 0, 40), some(1, 2, 1), some(2, 0, 1)
+    for (images, style), (again, the_same) in zip(whole[2], later[0], strict=True):
+        assert torch.equal(images, again)
+        assert style == the_same
+    assert not torch.equal(whole[0][0][0], other[0][0][0])
+    assert [images.shape for images, _ in whole[0]] == [(3, 32, 32, 3)] * 2
+    drawn = np.bincount([style for step in whole for _, style in step], minlength=4)
+    assert drawn[2] == 0
+    assert drawn[3] > drawn[0] > 0
 
 
 def test_crops_lie_within_their_picture() -> None:
@@ -74,7 +77,7 @@ def test_crops_lie_within_their_picture() -> None:
         steps = np.diff(cut[:, :, 0], axis=1)
         assert cut.shape == (32, 32, 3)
         assert (steps >= 0).all() or (steps <= 0).all()
-        assert 30 <= np.ptp(cut) <= 40
+        assert 17 <= np.ptp(cut) <= 40  # of 19 to 40 pixels
     assert data.crop(ramp[:20], 32, np.random.default_rng(0)).shape == (32, 32, 3)
 
 
@@ -88,6 +91,12 @@ def test_a_painting_brings_its_title_and_thumbnail(tmp_path: Path) -> None:
     own = data.painting(tmp_path / "my_own.png", 160, artist="Me")
     assert (own.style.title, own.style.artist, own.pixels.shape) == ("My own", "Me", (50, 30, 3))
     assert len(data.files([tmp_path])) == 2
+    part = data.painting(tmp_path / "udnie.png", 160, part=(0.25, 0, 1, 0.5))
+    np.testing.assert_array_equal(part.pixels, known.pixels[:50, 40:])
+    assert part.style == known.style
+    images = data.Images(data.files([tmp_path]), 40)
+    assert [images[index].shape for index in range(len(images))] == [(67, 40, 3), (40, 64, 3)]
+    np.testing.assert_array_equal(images[1:][0], images[1])
     (tmp_path / "empty").mkdir()
     with pytest.raises(ParameterInvalid, match="no images"):
         data.files([tmp_path / "empty"])
@@ -130,17 +139,42 @@ def trainer(recipe: Recipe = RECIPE) -> Trainer:
     torch.manual_seed(0)
     network = StyleNetwork(StyleConfig(STYLES, (recipe.channels, recipe.quarter_channels), recipe.blocks))
     pictures = [picture(40, 56, seed) for seed in range(6)]
-    return Trainer(network, costs(recipe), pictures[2:], pictures[:2], recipe)
+    return Trainer(network, costs(recipe), pictures[2:], pictures[:2], recipe, shares=[1, 2, 1])
 
 
-def test_the_costs_take_each_picture_to_its_own_painting() -> None:
+def test_the_costs_take_a_batch_to_its_painting() -> None:
     paintings = torch.stack([torch.from_numpy(pixels[:40, :40].copy()) for pixels in PAINTINGS])
     all_costs = Costs(random_backbone(), list(paintings.numpy()), RECIPE)
     shown = training.planes(paintings)
-    own = all_costs(shown, shown, torch.tensor([0, 1, 2]))
-    others = all_costs(shown, shown, torch.tensor([1, 2, 0]))
-    assert (own[:, :2] < 0.01).all()  # bfloat16 against float32
-    assert (others[:, 1] > 5 * own[:, 1]).all()
+    for index in range(3):
+        one = shown[[index]]
+        own, other = all_costs(one, one, index), all_costs(one, one, (index + 1) % 3)
+        assert (own[[0, 1, 3]] < 0.01).all()  # bfloat16 against float32
+        assert (other[[1, 3]] > 5 * own[[1, 3]]).all()
+
+
+def test_style_is_compared_in_the_mean_over_a_batch() -> None:
+    """Two halves of a painting are, together, the painting."""
+    halves = np.stack([picture(64, 64, 1), picture(64, 64, 2) // 3 + 90])
+    whole = Costs(random_backbone(), [np.concatenate(list(halves))], RECIPE)
+    shown = training.planes(torch.from_numpy(halves))
+    together = whole(shown, shown, 0)
+    for index in range(2):
+        alone = whole(shown[[index]], shown[[index]], 0)
+        assert (alone[[1, 3]] > 3 * together[[1, 3]]).all()
+
+
+def test_the_palette_cost_is_a_sliced_wasserstein_distance() -> None:
+    one, other = torch.rand(1, 3, 160, 160) * 255, torch.rand(1, 3, 160, 160) * 120
+    found = training.palette_cost(training.palette(one), training.palette(other)).item()
+    colours = [
+        torch.nn.functional.avg_pool2d(image, training.POOL)[0].flatten(1).T.numpy() / 255
+        for image in (one, other)
+    ]
+    directions = training.DIRECTIONS.numpy()
+    assert directions.shape == (13, 3)
+    a, b = (np.sort(each @ directions.T, axis=0) for each in colours)
+    assert found == pytest.approx(((a - b) ** 2).mean() / b.var(axis=0, ddof=1).mean(), rel=0.05)
 
 
 def test_a_small_training_learns(tmp_path: Path) -> None:
@@ -204,8 +238,8 @@ def test_a_new_style_leaves_the_others_as_they_are() -> None:
     content = training.planes(torch.from_numpy(np.stack([pixels[:40, :40] for pixels in pictures])))
     with torch.no_grad():
         painted = [longer(content, code.expand(4, -1)) for code in (start, longer.styles[3])]
-        untaught, taught = (one(each, content, torch.zeros(4, dtype=torch.int64)) for each in painted)
-    assert (taught @ one.weights).mean() < (untaught @ one.weights).mean()
+        untaught, taught = (one(each, content, 0) for each in painted)
+    assert taught @ one.weights < untaught @ one.weights
     with pytest.raises(ValueError, match="different names"):
         style_add.add(network, STYLES[1], one, pictures, RECIPE)
 
@@ -232,6 +266,7 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     with patch.object(command, "load_classifier", return_value=classifier):
         small = ["--channels", "8", "--quarter-channels", "12", "--blocks", "1", "--sheet-size", "40"]
         out = ["--out", str(tmp_path / "run"), "--paintings", *map(str, paths[:2])]
+        out += ["--scale", "one=40", "--part", "two=0,0.2,0.9,1", "--share", "two=3"]
         command.main([*common, *small, *out])
     assert "2 styles" in capsys.readouterr().out
     last = tmp_path / "run" / "last.safetensors"
