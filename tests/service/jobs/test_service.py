@@ -363,7 +363,7 @@ def test_a_job_is_refused_before_its_images_are_looked_at(quiet: JobApi) -> None
     def post(**parameters: int) -> httpx.Response:
         return quiet.ask("POST", "/v1/stylize/jobs", params=parameters, content=b"neither form nor JSON")
 
-    assert refused(post(size=1024, steps=1000), 422, "parameter_invalid")["parameter"] == "steps"
+    assert refused(post(size=1024, steps=1000, levels=2), 422, "parameter_invalid")["parameter"] == "steps"
     jobs = [quiet.submit().headers["location"] for _ in range(2)]
     many = post(size=64, steps=1)
     refused(many, 429, "overloaded")
