@@ -232,7 +232,7 @@ class Jobs:
     def __call__(self, target: Target) -> Outcome:
         image = self.image()
         body = form(part(image, "content"), part(image, "style"))
-        path = "/v1/stylize/jobs?size=1024&steps=1000"
+        path = "/v1/stylize/jobs?size=1024&steps=1000&levels=2"
         places: list[str] = []
         try:
             mine = [_submit(target, path, body, places) for _ in range(self.count)]
