@@ -20,6 +20,7 @@ CANDIDATES = 1000
 """Most boxes of an image that go into suppression, the best-scored."""
 _FAR = 1e6  # pixels; no canvas is that large
 _BLOCK = 64  # boxes that are compared with each other at once
+_TOGETHER = 2048  # more boxes are parted by their groups
 
 
 def area(boxes: Floats) -> Floats:
@@ -61,7 +62,8 @@ def batched_nms(
     """Greedy non-maximum suppression within groups, all groups in one call.
 
     In float64, and a block of boxes at a time against those that are kept already: the work grows with what
-    is kept, and no matrix of all pairs is made.
+    is kept, and no matrix of all pairs is made. Of many boxes only some groups are looked at together, so the
+    work for a batch grows with its images, not with their square.
 
     Args:
         boxes: [K, 4], finite.
@@ -77,16 +79,28 @@ def batched_nms(
     order = np.argsort(-scores, kind="stable")
     exact, owners = boxes[order].astype(np.float64), groups[order]
     limits = np.broadcast_to(np.asarray(iou_threshold, np.float64), owners.shape)[order]
+    if len(order) <= _TOGETHER:
+        return order[_suppressed(exact, owners, limits, rivals)]
+    _, group, sizes = np.unique(owners, return_inverse=True, return_counts=True)
+    part = ((np.cumsum(sizes) - sizes) // _TOGETHER)[group]  # of whole groups
+    parts = [(part == number).nonzero()[0] for number in np.unique(part)]
+    kept = [at[_suppressed(exact[at], owners[at], limits[at], rivals)] for at in parts]
+    merged: Indices = order[np.sort(np.concatenate(kept))]
+    return merged
+
+
+def _suppressed(exact: Floats, owners: NDArray[np.integer[Any]], limits: Floats, rivals: Rivals) -> Indices:
+    """As `batched_nms`, of boxes in the order of their scores: indices of those kept, rising."""
     kept = np.zeros(0, np.int64)
-    for start in range(0, len(order), _BLOCK):
-        block = np.arange(start, min(start + _BLOCK, len(order)))
+    for start in range(0, len(exact), _BLOCK):
+        block = np.arange(start, min(start + _BLOCK, len(exact)))
         if len(kept):
             over = rivals(exact[block], exact[kept], limits[block])
             block = block[~(over & (owners[block][:, None] == owners[kept])).any(1)]
         over = rivals(exact[block], exact[block], limits[block])
         over &= owners[block][:, None] == owners[block]
         kept = np.concatenate((kept, block[_greedy(np.tril(over, -1))]))
-    return order[kept]
+    return kept
 
 
 def _greedy(beaten: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -177,3 +177,28 @@ def test_select_of_nothing_is_empty() -> None:
         np.zeros((2, 0, 4)), np.zeros((2, 0, 3)), score_threshold=0.1, iou_threshold=0.5, max_detections=10
     )
     assert nothing.scores.tolist() == []
+
+
+def test_many_boxes_are_suppressed_as_few_are(monkeypatch: Any) -> None:
+    boxes, scores = random_boxes(900, 7, 60.0), random_scores(900, 8).round(1)  # with ties
+    groups = np.random.default_rng(9).integers(0, 40, 900)
+    wanted = box_ops.batched_nms(boxes, scores, groups, 0.3)
+    monkeypatch.setattr(box_ops, "_TOGETHER", 50)
+    np.testing.assert_array_equal(box_ops.batched_nms(boxes, scores, groups, 0.3), wanted)
+
+
+def test_the_work_for_a_batch_grows_with_its_images_not_with_their_square() -> None:
+    def pairs(images: int) -> int:
+        looked_at = 0
+
+        def counted(a: Floats, b: Floats, threshold: Floats) -> NDArray[np.bool_]:
+            nonlocal looked_at
+            looked_at += len(a) * len(b)
+            return np.zeros((len(a), len(b)), np.bool_)  # the worst: nothing is dropped
+
+        count = 1000 * images
+        groups = np.repeat(np.arange(images), 1000)
+        box_ops.batched_nms(random_boxes(count, 1), random_scores(count, 2), groups, 0.5, counted)
+        return looked_at
+
+    assert pairs(32) < 20 * pairs(2)
