@@ -247,10 +247,12 @@ class Pipeline(ABC):
         identity: digest of everything that the networks depend on: files, options, code; empty: unknown, so
             nothing that is made of them may be kept.
         precisions: besides float32, those that have passed the model's gates (see `models.quantize`):
-            ``int8``, ``bfloat16``.
+            ``int8`` and ``bfloat16`` of a CPU's, ``float16`` of a GPU's.
         stage_precisions: the same for `stages`.
         quantized: the verified file of an int8 network that takes the place of `module`, see
             `models.ir.convert.unpack`.
+        channels_last: whether the module's convolutions are given tensors whose channels lie together in
+            memory, as a GPU has them; not where most of its other layers give another layout.
     """
 
     card: Card
@@ -273,6 +275,7 @@ class Pipeline(ABC):
     precisions: Sequence[str] = ()
     stage_precisions: Sequence[str] = ()
     quantized: Path | None = None
+    channels_last: bool = True
 
     @cached_property
     def module(self) -> nn.Module:
@@ -300,6 +303,16 @@ class Pipeline(ABC):
     def examples(self) -> Sequence[Inputs]:
         """An item's inputs for each of `shapes`, to warm up with; those of a module with one input."""
         return [(np.zeros(shape, np.uint8),) for shape in self.shapes]
+
+    def rehearsal(self, shape: tuple[int, int, int]) -> Image:
+        """An image that takes all of the pipeline's steps, to warm up with; blank, where that does.
+
+        Args:
+            shape: of `shapes`.
+        """
+        from models.image import Image
+
+        return Image(np.zeros(shape, np.uint8), shape[1], shape[0])
 
     @abstractmethod
     def preprocess(self, image: Image, options: Any = None) -> Prepared:

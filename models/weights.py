@@ -94,8 +94,9 @@ class Entry:
     stage_precisions: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        if unknown := sorted({*self.precisions, *self.stage_precisions} - set(FAST)):
-            raise ValueError(f"precisions {unknown} are none of {', '.join(FAST)}")
+        known = (*FAST, "float16")
+        if unknown := sorted({*self.precisions, *self.stage_precisions} - set(known)):
+            raise ValueError(f"precisions {unknown} are none of {', '.join(known)}")
         if ("int8" in self.precisions) != (INT8 in self.files):
             raise ValueError(f"precisions has int8 where, and only where, there is files.{INT8}")
         for name in ("max_batch", "cpu_batch"):

@@ -249,7 +249,8 @@ def build(settings: Settings, cores: Cores | None = None, device_process: Path |
     decoders = 0 if apart else decoders  # they prepare in the threads that fill slots
     service = Service(settings, runners, metrics, decoders=decoders, tracing=tracing, meter=meter)
     service.device_process = link
-    if all(runner.executor.name == "openvino" for runner in runners) or apart:  # else torch is here already
+    # a GPU's networks are changed for it, and its threads and its memory are the batches'
+    if on_gpu or apart or all(runner.executor.name == "openvino" for runner in runners):
         service.engine.torch_process = TorchProcess(
             settings.thread_count(on_gpu), settings.catalogue, settings.weights_dir
         )

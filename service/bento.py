@@ -32,7 +32,7 @@ from service.engine.cores import Cores
 from service.engine.process.wire import socket_of
 from service.host.accept import FairServer, share_fairly
 from service.host.connections import ConnectionGuard, raise_open_files
-from service.host.gpus import claim, gpus
+from service.host.gpus import claim, gpus, memory_of
 from service.host.heartbeat import Heartbeat, Watchdog, end_within, reason_file
 from service.host.scratch import use_own
 from service.settings import EngineKind, ExecutorKind, SettingsError, core_count, load
@@ -53,8 +53,9 @@ try:
 except SettingsError as error:
     sys.exit(f"lynceus cannot start: {error}")
 HEALTH = ("/livez", "/readyz", "/healthz")
-GPUS = len(gpus(SETTINGS.device, os.environ))  # without torch, which would cost this process 600 MB
-WORKERS = SETTINGS.worker_count(GPUS)
+NAMES = gpus(SETTINGS.device, os.environ)  # without torch, which would cost this process 600 MB
+GPUS = len(NAMES)
+WORKERS = SETTINGS.worker_count(GPUS, memory_of(NAMES) if GPUS else 0)
 DEVICES = max(1, GPUS) if SETTINGS.engine is EngineKind.PROCESS else 0
 """Device processes, one for each GPU or one for all cores."""
 END = SETTINGS.drain_seconds + SETTINGS.timeout_seconds + MARGIN
@@ -172,9 +173,9 @@ class Lynceus:
         self._leave_on(signal.SIGTERM)
 
     async def _start(self) -> None:
-        number = bentoml.server_context.worker_index or 1
+        number, device = bentoml.server_context.worker_index or 1, SETTINGS.device
         if not DEVICES:
-            claim(SETTINGS.device, number, os.environ)
+            device = claim(device, number, os.environ)
         from service.app import build  # torch, where there is a GPU
         from service.rpc.server import Server
         from service.web.app import Application
@@ -184,7 +185,8 @@ class Lynceus:
         connections = raise_open_files(SETTINGS.max_connections, 1 + bool(SETTINGS.grpc_port))
         if connections < SETTINGS.max_connections:
             logger.warning("the limit of open files allows %d connections of each kind", connections)
-        layout = {"workers": WORKERS, "slots": SETTINGS.slot_count(GPUS)}  # it sees only its own GPU
+        # it sees only its own GPU
+        layout = {"workers": WORKERS, "slots": SETTINGS.slot_count(GPUS), "device": device}
         folder = Path(os.environ.get(DIRECTORY) or tempfile.gettempdir())
         service = build(
             SETTINGS.model_copy(update={**layout, "max_connections": connections}),

@@ -11,12 +11,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-import numpy as np
 from pydantic import ValidationError
 
 from models import registry
 from models.errors import ModelError
-from models.image import Image
 from models.weights import Catalogue, Store, standard_catalogue
 from service.engine.executor import make_executor, openvino_runs, pick_device
 from service.settings import Settings
@@ -34,8 +32,7 @@ def check(name: str, catalogue: Catalogue, store: Store, settings: Settings) -> 
     pipeline = pipeline.with_stages(executor.stages)
     for example in pipeline.examples:
         executor.warm(example, [1])
-    height, width, _ = pipeline.shapes[0]
-    prepared = pipeline.preprocess(Image(np.zeros((height, width, 3), np.uint8), width, height))
+    prepared = pipeline.preprocess(pipeline.rehearsal(pipeline.shapes[0]))
     pipeline.postprocess(executor.run([prepared.inputs]), [prepared.context])
     if executor.name == "openvino":
         store.networks.mark(name, (pipeline.identity, settings.precision))

@@ -84,7 +84,7 @@ async def serve(settings: Settings, number: int) -> None:
         number: of the device, from 1.
     """
     found = len(gpus(settings.device, os.environ))
-    claim(settings.device, number, os.environ)
+    device = claim(settings.device, number, os.environ)
     folder = Path(os.environ.get(DIRECTORY) or tempfile.gettempdir())
     telemetry.forget_dead_workers()
     metrics = Metrics()
@@ -96,7 +96,7 @@ async def serve(settings: Settings, number: int) -> None:
             cores = Cores(folder / "cores", settings.worker_count(0) + 1, core_count())
     # a thread a batch, as the workers' own networks have
     slots = settings.slots or (2 if found else min(SLOTS, max(1, core_count() // max(1, settings.threads))))
-    settings = settings.model_copy(update={"workers": core_count(), "slots": slots})
+    settings = settings.model_copy(update={"workers": core_count(), "slots": slots, "device": device})
     engine = make_engine(settings, metrics, cores)
     await engine.start()
     runners = [runner for runner in engine.runners.values() if isinstance(runner, DeviceRunner)]

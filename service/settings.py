@@ -24,6 +24,11 @@ MIB = 1024 * 1024
 ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@\s*]+")
 """As a browser writes it in the Origin header (RFC 6454): no path, no slash at its end."""
 
+WORKERS_PER_GPU = 8
+"""Most processes on one GPU, unless a setting says more."""
+GPU_MEMORY = 4 * 1024 * MIB
+"""Bytes of a GPU for one process with every model: context, weights, graphs, two batches; an estimate."""
+
 PREFIX = "LYNCEUS_"
 OF_KUBERNETES = re.compile(r"LYNCEUS_(\w+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT(_\d+_(TCP|UDP|SCTP)(_\w+)?)?)")
 """What the kubelet sets in pods beside a Service named lynceus or lynceus-*, with `enableServiceLinks`."""
@@ -66,7 +71,7 @@ class ExecutorKind(StrEnum):
 
 class Precision(StrEnum):
     """Arithmetic of the networks: `auto` is, on a CPU, the fastest that it has instructions for and that has
-    passed the model's gates; bfloat16 on a GPU."""
+    passed the model's gates; on a GPU float16 where that has, else float32."""
 
     AUTO = "auto"
     INT8 = "int8"
@@ -124,11 +129,17 @@ class Settings(BaseSettings):
         description="where networks run: worker (in each process that serves) or process (in one for each"
         " GPU, or for all cores, which batches for all workers; see docs/gpu.md)",
     )
+    compile: bool = Field(
+        False,
+        description="on a GPU: whether CUDA graphs are of what torch.compile makes of a network; takes a C "
+        "compiler, and minutes at start",
+    )
     workers: int = Field(
         0,
         ge=0,
         le=256,
-        description="processes that serve; 0: one per core, but on GPUs with `engine=worker` one per GPU",
+        description="processes that serve; 0: one per core, but on GPUs with `engine=worker` one for two"
+        " cores, at most 8 on each",
     )
     threads: int = Field(
         0, ge=0, le=256, description="model threads per worker; 0: the cores shared out among them"
@@ -312,10 +323,18 @@ class Settings(BaseSettings):
             return self.state_dir
         return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "lynceus"
 
-    def worker_count(self, cuda: int) -> int:
-        """Processes to start that serve, with so many GPUs."""
-        apart = self.engine is EngineKind.PROCESS
-        return self.workers or (max(cuda, core_count()) if apart else cuda or core_count())
+    def worker_count(self, cuda: int, memory: int = 0) -> int:
+        """Processes to start that serve, with so many GPUs, the smallest of which has so many bytes.
+
+        A process decodes and answers no more than about a thousand images a second, far fewer than a GPU
+        classifies, so several share one.
+        """
+        if self.workers or not cuda:
+            return self.workers or core_count()
+        if self.engine is EngineKind.PROCESS:
+            return max(cuda, core_count())
+        fitting = memory // GPU_MEMORY if memory else WORKERS_PER_GPU
+        return cuda * max(1, min(WORKERS_PER_GPU, fitting, core_count() // (2 * cuda)))
 
     def slot_count(self, cuda: int) -> int:
         """Batches of one model on the device at once: on a GPU the next one is staged while one computes."""
@@ -333,7 +352,10 @@ class Settings(BaseSettings):
         """Decoding threads in each worker. Beside a model of one thread another one gains nothing."""
         if self.decoders >= 0:
             return self.decoders
-        return 4 if cuda else 0 if self.thread_count(cuda) == 1 else self.thread_count(cuda)
+        threads = self.thread_count(cuda)
+        if cuda:  # beside the event loop
+            return min(4, threads - 1)
+        return 0 if threads == 1 else threads
 
 
 def load(environment: Mapping[str, str] = os.environ) -> Settings:

@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from models.errors import ModelError, ParameterInvalid
+from service.engine.executor import is_out_of_memory
 from service.engine.offload import Call
-from service.errors import DeadlineExceeded
+from service.errors import DeadlineExceeded, OutOfMemory
 
 IDLE: Final = 600.0
 """Seconds without a question after which the process ends."""
@@ -32,7 +33,7 @@ POLL: Final = 0.1
 """Seconds between two looks at whether anyone still waits for the answer."""
 
 
-Answer = tuple[type[ModelError] | None, Any]
+Answer = tuple[type[Exception] | None, Any]
 """Nothing and the answer, or the class of an error and its arguments."""
 
 
@@ -62,7 +63,8 @@ class TorchProcess:
         Raises:
             DeadlineExceeded: there was none in time; what has been begun goes on.
             ModelError: what the question raised.
-            RuntimeError: the process ended, twice.
+            OutOfMemory: it took more memory than there is.
+            RuntimeError: the process ended, twice, or the question raised another error.
         """
         while not self._turn.acquire(timeout=POLL):
             call.check()
@@ -163,6 +165,13 @@ ANSWERS: Final[dict[str, Callable[..., Any]]] = {
 """Called with the pipeline, and with what the question brings besides."""
 
 
+def refusal(error: Exception) -> Answer:
+    """What is answered where a network failed: the same as where it fails in a batch."""
+    if is_out_of_memory(error):
+        return OutOfMemory, ("the explanation takes more memory than there is",)
+    return RuntimeError, (f"{type(error).__name__}: {error}",)
+
+
 def main() -> None:
     """Answers questions, until none comes."""
     with contextlib.suppress(OSError):  # no /proc
@@ -187,6 +196,8 @@ def main() -> None:
                 answer = ParameterInvalid, (error.parameter, str(error))
             except ModelError as error:
                 answer = type(error), (str(error),)
+            except Exception as error:  # as a batch's: the process lives on
+                answer = refusal(error)
             connection.send(answer)
 
 

@@ -150,14 +150,22 @@ def test_transports_know_no_model_class(path: Path) -> None:
 
 @pytest.mark.parametrize("path", files("service/engine"), ids=ids)
 def test_the_engine_knows_no_model(path: Path) -> None:
-    allowed = ("models.errors", "models.image", "models.ir", "models.pipeline")
+    allowed = ("models.errors", "models.image", "models.inference", "models.ir", "models.pipeline")
     assert [name for name in ours(path, "models") if not under(name, *allowed)] == []
 
 
-INSIDE = ("chains.py", "decode_fuzz.py", "decode_times.py", "frontends.py", "loopserver.py", "simulate.py")
-"""Load tests that use what is behind the API: the in-process limit that served figures are compared with;
-decoding in child processes, which may die, and its times; workers of which parts are left out;
-a simulation of the batcher itself."""
+INSIDE = (
+    "alone.py",
+    "chains.py",
+    "decode_fuzz.py",
+    "decode_times.py",
+    "frontends.py",
+    "loopserver.py",
+    "simulate.py",
+)
+"""Load tests that use what is behind the API: networks alone on a GPU; the in-process limit that served
+figures are compared with; decoding in child processes, which may die, and its times; workers of which parts are
+left out; a simulation of the batcher itself."""
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ class Classifier(nn.Module):
         features: D, length of the vector that the last layer takes; None without such a layer.
     """
 
+    whole = ("mean", "scale")
     mean: Tensor
     scale: Tensor
 
@@ -52,10 +53,11 @@ class Classifier(nn.Module):
         """
         kept = self._kept.__dict__
         kept["features"] = None
-        logits: Tensor = self.network(self.normalise(images))
+        like = next(self.network.parameters(), self.mean)
+        logits: Tensor = self.network(self.normalise(images).to(like.dtype))
         features = kept.pop("features")
-        probabilities = logits.softmax(dim=1)
-        return (probabilities,) if features is None else (probabilities, features)
+        probabilities = logits.float().softmax(dim=1)
+        return (probabilities,) if features is None else (probabilities, features.float())
 
     def _keep(self, layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         kept = self._kept.__dict__

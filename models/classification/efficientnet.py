@@ -22,6 +22,8 @@ https://github.com/tensorflow/tpu."""
 class EfficientNetLite(nn.Module):
     """The classifier: float Tensor[N, 3, S, S] (RGB, (byte - 127) / 128) -> logits Tensor[N, classes]."""
 
+    whole = ("classify",)
+
     def __init__(self, classes: int = 1000, variant: str = "lite0") -> None:
         super().__init__()
         self.backbone = Backbone(*SCALES[variant])
@@ -35,7 +37,7 @@ class EfficientNetLite(nn.Module):
         return maps
 
     def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.classify(self.dropout(self.trunk(images).mean(dim=(2, 3))))
+        logits: Tensor = self.classify(self.dropout(self.trunk(images).float().mean(dim=(2, 3))))
         return logits
 
     def trunk(self, images: Tensor) -> Tensor:

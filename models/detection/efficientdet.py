@@ -158,6 +158,7 @@ class Detector(nn.Module):
         candidates: of an image; no canvas may have fewer anchors.
     """
 
+    whole = ("shapes",)
     shapes: Tensor
 
     def __init__(self, network: EfficientDet, candidates: int = CANDIDATES) -> None:

@@ -68,6 +68,7 @@ class Neck(nn.Module):
 class Yolo(nn.Module):
     """The network; `forward` is for training, `Detector` is served."""
 
+    whole = ("anchors",)
     anchors: Tensor
 
     def __init__(self, config: YoloConfig) -> None:
@@ -115,7 +116,7 @@ class Yolo(nn.Module):
     def decode(self, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Logits of `forward` -> boxes Tensor[N, A, 4], xyxy, canvas pixels, and scores Tensor[N, A, C]."""
         boxes, scores = [], []
-        # under autocast too: a half has too few bits for coordinates
+        # a half has too few bits for coordinates
         whole = [map_.float() for map_ in maps]
         for map_, stride, anchors in zip(whole, STRIDES, self.anchors, strict=True):
             count, height, width = map_.shape[:3]
@@ -142,7 +143,7 @@ class Detector(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """uint8 Tensor[N, H, W, 3], RGB, H and W multiples of 32 -> what `Yolo.decode` gives."""
-        pixels = images.permute(0, 3, 1, 2).to(self.network.anchors.dtype)
+        pixels = images.permute(0, 3, 1, 2).to(self.network.backbone.stem.conv.weight.dtype)
         return self.network.decode(self.network((pixels - MEAN) / SCALE))
 
 

@@ -62,6 +62,7 @@ class FaceResNet(nn.Module):
         mean: of the training images, RGB, 0 to 255; it is taken away and the rest is divided by 256.
     """
 
+    whole = ("mean", "embed", "head")
     mean: Tensor
 
     def __init__(self, mean: Sequence[float] = (122.782, 117.001, 104.298)) -> None:
@@ -81,8 +82,8 @@ class FaceResNet(nn.Module):
 
     def forward(self, chips: Tensor) -> Tensor:
         x = (chips.permute(0, 3, 1, 2).to(self.mean.dtype) - self.mean) / 256.0
-        x = F.max_pool2d(F.relu(self.stem(x)), 3, 2)
-        x = self.units(x).mean(dim=(2, 3))
+        x = F.max_pool2d(F.relu(self.stem(x.to(self.stem.weight.dtype))), 3, 2)
+        x = self.units(x).float().mean(dim=(2, 3))
         embedding: Tensor = self.head(self.embed(x))
         return embedding
 

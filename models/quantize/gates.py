@@ -3,6 +3,8 @@
     python -m models.quantize.gates --data ../shared/data
     python -m models.quantize.gates --data ../shared/data --models yolo-person --page docs/benchmarks.md
 
+`--gpu` judges a GPU's arithmetic of 16 bits instead of a CPU's, see `models.quantize.halves`.
+
 The gates are below (`GATES`). A precision that passes stands in the catalogue (`precisions`); `auto` takes
 the fastest of them that the processor computes fast. Every answer is that of the whole pipeline, as it is
 served. `--page` writes the table between the page's marks `<!-- gates -->` and `<!-- /gates -->`.
@@ -20,7 +22,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import cv2
 import numpy as np
@@ -35,6 +37,7 @@ from models.ir.cache import Cache
 from models.ir.network import Networks
 from models.ir.precision import FAST
 from models.pipeline import Kind, Pipeline
+from models.quantize.halves import Halves
 from models.style.result import StyleOptions
 from models.weights import Store, standard_catalogue
 
@@ -98,18 +101,23 @@ class Judged:
 
 
 class Served:
-    """A pipeline at a precision, as the service runs it on a CPU."""
+    """A pipeline and what runs its networks."""
 
-    def __init__(
-        self,
+    def __init__(self, pipeline: Pipeline, networks: Networks | Halves) -> None:
+        self._networks = networks
+        self.pipeline = pipeline.with_stages(networks.stages)
+
+    @classmethod
+    def on_cpu(
+        cls,
         pipeline: Pipeline,
         precision: str,
         cache: Cache | None = None,
         *,
         stage_precision: str = FLOAT32,
-    ) -> None:
-        self._networks = Networks(pipeline, precision, 1, cache, stage_precision=stage_precision)
-        self.pipeline = pipeline.with_stages(self._networks.stages)
+    ) -> Self:
+        """At a precision, as the service runs it on a CPU."""
+        return cls(pipeline, Networks(pipeline, precision, 1, cache, stage_precision=stage_precision))
 
     def answer(self, images: Sequence[Image], options: Any = None) -> list[Any]:
         """One result an image; each is a batch of its own."""
@@ -277,8 +285,15 @@ def ssim(one: Pixels, other: Pixels) -> float:
     return float((index / ((mean_x**2 + mean_y**2 + c1) * (var_x + var_y + c2))).mean())
 
 
-def judge(names: Sequence[str], data: Path, catalogue: Path | None = None) -> Iterator[Judged]:
-    """Every fast precision of some models."""
+def judge(
+    names: Sequence[str],
+    data: Path,
+    catalogue: Path | None = None,
+    *,
+    gpu: bool = False,
+    only: Sequence[str] = (),
+) -> Iterator[Judged]:
+    """Every fast precision of some models, of a CPU's or of a GPU's; or those whose names are in `only`."""
     store, entries = Store(), standard_catalogue(catalogue)
     pipelines: dict[str, Pipeline] = {}
     kept: dict[str, Served] = {}
@@ -292,7 +307,7 @@ def judge(names: Sequence[str], data: Path, catalogue: Path | None = None) -> It
     def other(role: str) -> Served:
         name = DETECTOR if role == DETECTOR else "dlib-resnet"
         if name not in kept:
-            kept[name] = Served(pipeline(name), FLOAT32, store.networks)
+            kept[name] = Served.on_cpu(pipeline(name), FLOAT32, store.networks)
         return kept[name]
 
     for name in names:
@@ -307,16 +322,25 @@ def judge(names: Sequence[str], data: Path, catalogue: Path | None = None) -> It
                 what, answers, figures = style_figures(data)
             case _:
                 what, answers, figures = face_figures(data, other, embeds=kind is Kind.EMBED)
-        reference = Served(one, FLOAT32, store.networks)
+        reference = Served.on_cpu(one, FLOAT32, store.networks)
         wanted = answers(reference)
         tries = [(precision, FLOAT32) for precision in FAST if precision != "int8" or one.quantized]
+        of_gpu = ("float16", "bfloat16")
+        if gpu:
+            tries = [(precision, FLOAT32) for precision in of_gpu]
         if one.stages:
-            tries.append((FLOAT32, "bfloat16"))
+            tries += [(FLOAT32, precision) for precision in (of_gpu if gpu else of_gpu[1:])]
         for precision, of_stages in tries:
-            served = Served(one, precision, store.networks, stage_precision=of_stages)
+            precisions = precision if of_stages == FLOAT32 else f"{STAGES} {of_stages}"
+            if only and precisions not in only:
+                continue
+            if gpu:
+                own = registry.build(name, entries, store)
+                served = Served(own, Halves(own, precision, of_stages))
+            else:
+                served = Served.on_cpu(one, precision, store.networks, stage_precision=of_stages)
             found = figures(answers(served), wanted)
             passed = all(gate.passed(found[gate.figure]) for gate in GATES[kind])
-            precisions = precision if of_stages == FLOAT32 else f"{STAGES} {of_stages}"
             yield Judged(name, precisions, what, found, passed)
 
 
@@ -350,11 +374,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="separated by commas",
     )
     parser.add_argument("--catalogue", type=Path, help="an operator's own catalogue")
+    parser.add_argument("--gpu", action="store_true", help="float16 and bfloat16 as a GPU computes them")
     parser.add_argument("--page", type=Path, help="a page with the marks of the table")
     asked = parser.parse_args(arguments)
     names = asked.models.split(",")
     rows = []
-    for row in judge(names, asked.data, asked.catalogue):
+    for row in judge(names, asked.data, asked.catalogue, gpu=asked.gpu):
         print(table([row]).splitlines()[-1], file=sys.stderr, flush=True)
         rows.append(row)
     print(table(rows))
@@ -365,6 +390,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         entry.name: {*entry.precisions, *(f"{STAGES} {name}" for name in entry.stage_precisions)}
         for entry in entries
     }
+    if asked.gpu:  # bfloat16 of a CPU's passes other gates than that of a GPU's, which none is served at
+        rows = [row for row in rows if not row.precision.endswith("bfloat16")]
     return int(any(not row.passed and row.precision in served[row.model] for row in rows))
 
 

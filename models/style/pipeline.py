@@ -60,6 +60,7 @@ class StylePipeline(Pipeline):
     """
 
     dynamic_size = True
+    channels_last = False  # instance norms and mirrored edges would be converted back, at every layer
 
     def __init__(
         self,

@@ -9,6 +9,7 @@ enlarging by resizing before a convolution. The weights are made by `models/trai
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 
@@ -62,11 +63,21 @@ class ResizeConv(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Tensor[N, inputs, h, w] -> Tensor[N, outputs, 2h, 2w]."""
-        # [outputs, inputs, k, k] -> [outputs, row's parity, column's parity, inputs, small, small]
-        kernels = torch.einsum("yak,xbl,oikl->oyxiab", self.fold, self.fold, self.weight).flatten(0, 2)
-        bias = self.bias.repeat_interleave(4)
+        kernels, bias = self._kernels()
         padded = F.pad(inputs, (self.reach,) * 4, mode="reflect")
         return F.pixel_shuffle(F.conv2d(padded, kernels, bias), 2)
+
+    def fixed(self) -> nn.Sequential:
+        """The same function for good: its kernels are made once, not at each call."""
+        kernels, bias = (one.detach() for one in self._kernels())
+        convolution = ReflectConv(kernels.shape[1], kernels.shape[0], kernels.shape[2])
+        convolution.load_state_dict({"weight": kernels, "bias": bias})
+        return nn.Sequential(convolution, nn.PixelShuffle(2))
+
+    def _kernels(self) -> tuple[Tensor, Tensor]:
+        # [outputs, inputs, k, k] -> [outputs, row's parity, column's parity, inputs, small, small]
+        kernels = torch.einsum("yak,xbl,oikl->oyxiab", self.fold, self.fold, self.weight).flatten(0, 2)
+        return kernels, self.bias.repeat_interleave(4)
 
 
 class ConditionalNorm(nn.Module):
@@ -91,6 +102,8 @@ class StyleNetwork(nn.Module):
             a row.
         widths: channels of the norms, in the order of the network; D is twice their sum and three.
     """
+
+    whole = ("styles",)
 
     def __init__(self, config: StyleConfig) -> None:
         super().__init__()
@@ -117,7 +130,10 @@ class StyleNetwork(nn.Module):
         Returns:
             Tensor[N, 3, H, W], 0..255.
         """
-        *vectors, through = codes.split([*[width for width in self.widths for _ in range(2)], 3], dim=1)
+        affine_codes, through = codes.split([codes.shape[1] - 3, 3], dim=1)
+        vectors = affine_codes.to(self.stem.weight.dtype).split(
+            [w for w in self.widths for _ in range(2)], dim=1
+        )
         affine = list(zip(self.norms, vectors[::2], vectors[1::2], strict=True))
 
         def normalised(index: int, hidden: Tensor) -> Tensor:
@@ -127,7 +143,7 @@ class StyleNetwork(nn.Module):
 
         inputs = (images - MEAN) / SCALE
         # the first layer takes squares of 2 x 2 pixels as 12 channels
-        hidden = self.stem(F.pixel_unshuffle(inputs, 2))
+        hidden = self.stem(F.pixel_unshuffle(inputs, 2).to(self.stem.weight.dtype))
         hidden = F.relu(normalised(0, hidden))
         hidden = F.relu(normalised(1, self.down(hidden)))
         for index in range(0, len(self.blocks), 2):
@@ -142,7 +158,10 @@ class ServedStyleNetwork(nn.Module):
 
     def __init__(self, network: StyleNetwork) -> None:
         super().__init__()
-        self.network = network
+        self.network = copy.deepcopy(network)
+        for name, layer in self.network.named_children():
+            if isinstance(layer, ResizeConv):
+                setattr(self.network, name, layer.fixed())
 
     def forward(self, batch: Tensor) -> Tensor:
         """uint8 Tensor[N, H + 1, W, 3] -> uint8 Tensor[N, H, W, 3], RGB.

@@ -221,7 +221,9 @@ class Engine:
     async def start(self) -> None:
         """Warms every model."""
         for runner in self.runners.values():
-            await runner.start()
+            await runner.warm()
+        for runner in self.runners.values():
+            await runner.rehearse()
 
     async def drain(self, grace: float) -> bool:
         """Finishes what was admitted; whether all of it was within `grace` seconds."""

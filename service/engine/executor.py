@@ -119,9 +119,7 @@ def _executor(
     # of its file: what another runtime runs, and an exported network that no gate of ours has seen
     if pipeline.runtime != "torch" or (precision is Precision.AUTO and pipeline.convert is not None):
         precision = Precision.FLOAT32
-    executor = TorchExecutor(
-        pipeline.module, device, precision, capture=pipeline.exportable, stages=pipeline.stages
-    )
+    executor = TorchExecutor(pipeline, device, precision, compiled=settings.compile)
     executor.name = pipeline.runtime
     return executor
 

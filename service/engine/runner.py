@@ -7,6 +7,7 @@ no decoding.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import time
@@ -14,8 +15,6 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
 from typing import Any
-
-import numpy as np
 
 from models.image import Image
 from models.pipeline import Card, Inputs, Pipeline, Prepared
@@ -30,6 +29,8 @@ from service.telemetry.metrics import BatchTimes, Metrics
 from service.telemetry.tracing import Tracing
 
 logger = logging.getLogger(__name__)
+
+TOO_LARGE = "%s: a batch of %d does not fit into memory; %d is the most from now on"
 
 
 Job = Prepared | Callable[[], Prepared]
@@ -89,7 +90,9 @@ class Runner:
         self.pipeline = pipeline.with_stages(executor.stages)
         self.executor = executor
         self.state = State.STARTING
-        self._max_batch = max_batch
+        self._max_batch = self._wanted = max_batch
+        self._slots = slots
+        self._warmed_in = 0.0
         self._window = min(max_queue, 4 * max_batch)
         self._max_wait = max_wait
         self.sharing: Callable[[], int] = lambda: 1
@@ -146,8 +149,13 @@ class Runner:
         return self._batcher.longest(now)
 
     async def start(self) -> None:
-        """Warms every batch size up to the largest (powers of two) for every shape, then is ready; where the
-        device process computes, as soon as that is.
+        """`warm` and `rehearse`, of a model that is the only one of its worker."""
+        await self.warm()
+        await self.rehearse()
+
+    async def warm(self) -> None:
+        """Warms every batch size up to the largest (powers of two) for every shape; where the device process
+        computes, waits until it has.
 
         Raises:
             Exception: whatever the warm-up raised; the runner is then `FAILED` permanently.
@@ -155,22 +163,36 @@ class Runner:
         if isinstance(self.executor, Remote):
             await self.executor.start()
             return
-        wanted = self._max_batch
         began = time.monotonic()
-        try:
-            for example, shape in zip(self.pipeline.examples, self.pipeline.shapes, strict=True):
+        with self._failing():
+            for example in self.pipeline.examples:
                 await self._threads.run(self._warm, example)
-                await self._threads.run(self._rehearse, shape)
-        except BaseException:
-            self.state = State.FAILED
-            raise
-        if self._max_batch < wanted:
+        self._warmed_in = time.monotonic() - began
+
+    async def rehearse(self) -> None:
+        """Runs images end to end, so that the libraries' first-call costs fall on no request; then is ready.
+
+        On a GPU it runs the largest batches in all slots at once, and only after the warm-up of every model:
+        the capture of a graph gives back the pinned memory that earlier batches left.
+
+        Raises:
+            Exception: whatever was raised; the runner is then `FAILED` permanently.
+        """
+        if isinstance(self.executor, Remote):
+            return
+        began = time.monotonic()
+        with self._failing():
+            for shape in self.pipeline.shapes:
+                image = self.pipeline.rehearsal(shape)
+                once = 1 if self.executor.device == "cpu" else self._slots
+                await asyncio.gather(*(self._threads.run(self._rehearse, image) for _ in range(once)))
+        if self._max_batch < self._wanted:
             self._batcher = self._make_batcher(self._max_batch)
         self.state = State.READY
         logger.info(
             "%s ready in %.1f s: %s on %s, %s, sha256 %s",
             self.card.name,
-            time.monotonic() - began,
+            self._warmed_in + time.monotonic() - began,
             self.executor.name,
             self.executor.device,
             self.executor.precision,
@@ -257,13 +279,28 @@ class Runner:
                 if size == 1 or not is_out_of_memory(exc):
                     raise
                 self._max_batch = max(below for below in sizes if below < size)
-                what = "%s: a batch of %d does not fit into memory; %d is the most from now on"
-                logger.warning(what, self.card.name, size, self._max_batch)
+                logger.warning(TOO_LARGE, self.card.name, size, self._max_batch)
 
-    def _rehearse(self, shape: tuple[int, int, int]) -> None:
-        """Runs one blank image end to end, so that the libraries' first-call costs fall on no request."""
-        blank = np.zeros(shape, np.uint8)
-        self._execute([self.pipeline.preprocess(Image(blank, shape[1], shape[0]))])
+    def _rehearse(self, image: Image) -> None:
+        count = 1 if self.executor.device == "cpu" else self._max_batch
+        try:
+            self._execute([self.pipeline.preprocess(image)] * count)
+        except Exception as exc:
+            if count == 1 or not is_out_of_memory(exc):
+                raise
+            self._max_batch = count // 2
+            logger.warning(TOO_LARGE, self.card.name, count, self._max_batch)
+        else:
+            return
+        self._rehearse(image)  # behind the error, whose frames hold memory
+
+    @contextlib.contextmanager
+    def _failing(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            self.state = State.FAILED
+            raise
 
     async def _run_batch(self, jobs: Sequence[Job]) -> Sequence[Any]:
         try:

@@ -2,195 +2,234 @@
 
 from __future__ import annotations
 
-import threading
+import logging
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from types import MappingProxyType
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from models.pipeline import Inputs, RunStage, Stage
+from models.inference import prepare_for_gpu
+from models.pipeline import Inputs, Pipeline, RunStage
+from service.engine.cuda import CudaRuntime, Forward, Graph, Lanes, Runtime
 from service.engine.executor import Shapes, shapes_of
 from service.settings import Precision
+
+logger = logging.getLogger(__name__)
+
+STAGE_SIZES: Final = (512, 256, 128, 64, 32)
+"""Batches of a stage on a GPU, which others are padded to: cuDNN keeps a plan of every size that it meets,
+for every thread and for good."""
 
 
 class TorchExecutor:
     """PyTorch as it is, on a CPU or a GPU.
 
-    On a GPU: channels_last, autocast to bfloat16 or float16, and a CUDA graph per batch size that was warmed;
-    a batch is padded up to the next such size, and larger ones run eagerly. Inputs go up, and outputs come
-    back, through pinned memory on streams of their own, so that with two slots the next batch crosses the
-    bus while one computes.
+    On a GPU the module is changed in place: batch norms are folded, weights are of 16 bits where the
+    precision is, layouts are the GPU's. Each batch size that was warmed has a CUDA graph; a batch is padded
+    to the next such size, and larger ones run eagerly, as do those whose capture failed.
 
     Args:
-        module: the network, in eval mode.
+        pipeline: whose module and stages are run.
         device: ``cpu``, ``cuda`` or ``cuda:N``.
-        precision: of the arithmetic.
-        capture: whether the module can be captured, that is, does not branch on data.
-        stages: the networks that the pipeline calls directly; in float32.
+        precision: of the arithmetic; on a GPU ``auto`` is the one that `choose` takes.
+        compiled: on a GPU whether the graphs are of what `torch.compile` makes of the module.
+        runtime: of a GPU; None: CUDA.
+
+    Raises:
+        ValueError: the GPU does not compute in that precision.
     """
 
     name: str = "torch"
 
     def __init__(
         self,
-        module: nn.Module,
+        pipeline: Pipeline,
         device: str,
         precision: Precision = Precision.AUTO,
         *,
-        capture: bool = True,
-        stages: Mapping[str, Stage] = MappingProxyType({}),
+        compiled: bool = False,
+        runtime: Runtime | None = None,
     ) -> None:
-        self._device = torch.device(device)
-        self.device = str(self._device)
-        cuda = self._device.type == "cuda"
-        if precision in (Precision.AUTO, Precision.INT8):
-            precision = Precision.BFLOAT16 if cuda else Precision.FLOAT32
-        self.precision = precision.value
-        self._dtype: torch.dtype = getattr(torch, precision.value)
-        self._module = module.to(self._device).eval()
-        self._cuda = _Cuda(self._device) if cuda else None
-        self._capture = capture
-        self._graphs: dict[tuple[int, Shapes], _Graph] = {}
-        if cuda:
-            self._module.to(memory_format=torch.channels_last)
+        self.device = device
+        on = torch.device(device)
+        if on.type == "cuda" and runtime is None:
+            runtime = CudaRuntime(on)
+        self._lanes = None if runtime is None else Lanes(runtime)
+        whole = precision in (Precision.AUTO, Precision.INT8)
+        chosen = of_stages = "float32" if whole else precision.value
+        if on.type == "cuda":
+            capability = torch.cuda.get_device_capability(on)
+            chosen = choose(precision, pipeline.precisions, capability)
+            of_stages = choose(precision, pipeline.stage_precisions, capability)
+        one = not pipeline.stages or of_stages == chosen
+        self.precision = chosen if one else f"{chosen}, stages {of_stages}"
+        # exported networks have types of their own, and what branches on data cannot be looked through
+        ours = pipeline.exportable and pipeline.convert is None and pipeline.runtime == "torch"
+        self._network = _Network(
+            pipeline.module,
+            pipeline.examples[0],
+            on,
+            getattr(torch, chosen),
+            self._lanes,
+            name=pipeline.card.name,
+            ours=ours,
+            capture=pipeline.exportable,
+            channels_last=pipeline.channels_last,
+            compiled=compiled,
+        )
+        self._stages = {
+            name: _Network(
+                stage.module,
+                (np.zeros(stage.shape, np.float32),),
+                on,
+                getattr(torch, of_stages),
+                self._lanes,
+                name=f"{pipeline.card.name}, {name}",
+                compiled=compiled,
+            )
+            for name, stage in pipeline.stages.items()
+        }
         self.stages: Mapping[str, RunStage] = {
-            name: partial(self._stage, stage.module.to(self._device).eval()) for name, stage in stages.items()
+            name: network.run_stage for name, network in self._stages.items()
         }
 
     def warm(self, example: Inputs, batches: Sequence[int]) -> None:
-        for size in sorted(batches, reverse=True):  # the others reuse the largest one's memory
-            if self._cuda is None or not self._capture:
-                self.run([example] * size)
-            else:
-                with torch.inference_mode(), self._cuda.turn:
-                    self._graphs[size, shapes_of(example)] = _Graph(self._eager, size, example, self._cuda)
+        if self._lanes is not None:
+            for network in self._stages.values():
+                network.warm(network.example, STAGE_SIZES)
+        self._network.warm(example, batches)
 
     def run(self, items: Sequence[Inputs]) -> tuple[NDArray[Any], ...]:
-        columns: list[Sequence[NDArray[Any]]] = list(zip(*items, strict=True))
-        shapes = shapes_of(items[0])
-        sizes = [size for size, known in self._graphs if known == shapes and size >= len(items)]
-        if sizes:
-            return self._run(self._graphs[min(sizes), shapes].replay, columns)
-        return self._run(self._eager, columns)
-
-    def _stage(self, module: nn.Module, items: NDArray[Any]) -> tuple[NDArray[Any], ...]:
-        return self._run(lambda batch: _as_tuple(module(*batch)), [items])
-
-    def _run(
-        self, forward: Callable[[Sequence[Tensor]], tuple[Tensor, ...]], columns: Sequence[Any]
-    ) -> tuple[NDArray[Any], ...]:
-        """`columns`: each input of the batch, as an array [N, ...] or N arrays."""
-        with torch.inference_mode():
-            if self._cuda is not None:
-                return self._cuda.run(forward, columns)
-            outputs = forward([torch.from_numpy(np.ascontiguousarray(column)) for column in columns])
-            return tuple(_widened(one).numpy() for one in outputs)
-
-    def _eager(self, batch: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        with torch.autocast(
-            self._device.type, self._dtype, enabled=self._dtype != torch.float32, cache_enabled=False
-        ):
-            return _as_tuple(self._module(*batch))
+        return self._network.run(list(zip(*items, strict=True)))
 
 
-class _Cuda:
-    """A GPU's streams, and the memory that an executor's graphs share.
+class _Network:
+    """A module on a device, with the batches that it is prepared for.
 
-    Attributes:
-        compute_stream: where batches run, one after the other.
-        pool: the graphs' memory.
-        turn: held while a batch is put on the streams: the graphs share their memory and their inputs.
+    Args:
+        module: float32.
+        example: an item's inputs.
+        device, dtype: of the arithmetic.
+        lanes: of the GPU; None: a CPU.
+        name: for the log.
+        ours: a module whose weights may change their type, see `models.inference.narrow`; others are left to
+            autocast.
+        capture: whether it can be captured.
+        channels_last: whether its convolutions are given their inputs so.
+        compiled: by `torch.compile`, where it can be captured.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self.compute_stream = torch.cuda.Stream(device)
-        self._up_stream = torch.cuda.Stream(device)
-        self._down_stream = torch.cuda.Stream(device)
-        self.pool = torch.cuda.graph_pool_handle()
-        self.turn = threading.Lock()
-        self._inputs: dict[Shapes, list[Tensor]] = {}
+    def __init__(
+        self,
+        module: nn.Module,
+        example: Inputs,
+        device: torch.device,
+        dtype: torch.dtype,
+        lanes: Lanes | None,
+        *,
+        name: str,
+        ours: bool = True,
+        capture: bool = True,
+        channels_last: bool = True,
+        compiled: bool = False,
+    ) -> None:
+        self.example = example
+        self._name = name
+        self._device, self._dtype, self._lanes = device, dtype, lanes
+        self._cast = dtype != torch.float32 and not (ours and lanes is not None)
+        self._capture = capture
+        self._graphs: dict[tuple[int, Shapes], Graph | None] = {}
+        module = module.eval()
+        if lanes is not None and ours:
+            inputs = [torch.from_numpy(one[None]) for one in example]
+            prepare_for_gpu(module, inputs, dtype, channels_last=channels_last)
+        elif lanes is not None:
+            module.to(memory_format=torch.channels_last)
+        self._module = module = module.to(device if lanes is None else lanes.runtime.device)
+        self._captured: Callable[..., Any] = module
+        if compiled and lanes is not None and capture:
+            # one program for each size; "reduce-overhead" has graphs of its own, which belong to one thread
+            torch._dynamo.config.recompile_limit = 64
+            self._captured = torch.compile(module, fullgraph=True, dynamic=False)
 
-    def inputs(self, size: int, example: Inputs) -> list[Tensor]:
-        """Where graphs of one shape of item read: Tensors [size, ...], the same memory for all sizes."""
+    def warm(self, example: Inputs, batches: Sequence[int]) -> None:
+        """Prepares for batches of these sizes and runs each as it will be run; the largest first."""
         shapes = shapes_of(example)
-        held = self._inputs.get(shapes)
-        if held is None or len(held[0]) < size:
-            held = self._inputs[shapes] = [
-                torch.zeros((size, *one.shape), dtype=_dtype(one), device=self._device) for one in example
-            ]
-        return [one[:size] for one in held]
+        for size in sorted(batches, reverse=True):  # the others reuse the largest one's memory
+            if (size, shapes) in self._graphs:
+                continue
+            if self._lanes is not None and self._capture:
+                with torch.inference_mode(), self._lanes.turn:
+                    self._graphs[size, shapes] = self._prepared(self._lanes, size, example)
+            self.run([[one] * size for one in example])
 
-    def run(
-        self, forward: Callable[[Sequence[Tensor]], tuple[Tensor, ...]], columns: Sequence[Any]
-    ) -> tuple[NDArray[Any], ...]:
-        """Takes a batch up, runs it, and waits for its outputs on the host."""
-        batch = self._upload(columns)
-        with self.turn:
-            with torch.cuda.stream(self.compute_stream):
-                outputs = forward(batch)
-                done = self.compute_stream.record_event()
-            with torch.cuda.stream(self._down_stream):
-                self._down_stream.wait_event(done)
-                host = [self._download(output) for output in outputs]
-                arrived = self._down_stream.record_event()
-        arrived.synchronize()  # outside the turn, so that the next batch queues up behind this one
-        return tuple(one.numpy() for one in host)
+    def run(self, columns: Sequence[Any]) -> tuple[NDArray[Any], ...]:
+        """The outputs of a batch; `columns`: each input, as an array [N, ...] or N arrays."""
+        with torch.inference_mode():
+            if self._lanes is None:
+                outputs = self._eager([torch.from_numpy(np.ascontiguousarray(one)) for one in columns])
+                return tuple(_widened(one).numpy() for one in outputs)
+            return self._lanes.submit(self._forward(columns), columns).wait()
 
-    def _upload(self, columns: Sequence[Any]) -> list[Tensor]:
-        """The inputs, each [N, ...]; what `compute_stream` runs next waits for the copy, the host does not.
+    def run_stage(self, items: NDArray[Any]) -> tuple[NDArray[Any], ...]:
+        """As `run`, of a module with one input."""
+        return self.run([items])
 
-        PyTorch's allocator keeps pinned memory, and gives it out again only when the copy is done.
-        """
-        batch = []
-        for column in columns:
-            staging = torch.empty((len(column), *column[0].shape), dtype=_dtype(column[0]), pin_memory=True)
-            np.stack(column, out=staging.numpy())
-            with torch.cuda.stream(self._up_stream):
-                batch.append(staging.to(self._device, non_blocking=True))
-            batch[-1].record_stream(self.compute_stream)
-        self.compute_stream.wait_event(self._up_stream.record_event())
-        return batch
+    def _forward(self, columns: Sequence[Any]) -> Forward:
+        count, shapes = len(columns[0]), tuple([one[0].shape for one in columns])
+        sizes = [size for size, known in self._graphs if known == shapes and size >= count]
+        if not sizes:
+            return self._eager
+        graph = self._graphs[min(sizes), shapes]
+        return graph.replay if graph is not None else lambda batch: self._padded(batch, min(sizes))
 
-    def _download(self, output: Tensor) -> Tensor:
-        """The output on its way to pinned memory, which lives as long as the array that is made of it."""
-        output.record_stream(self._down_stream)
-        output = _widened(output)
-        return torch.empty(output.shape, dtype=output.dtype, pin_memory=True).copy_(output, non_blocking=True)
+    def _padded(self, batch: Sequence[Tensor], size: int) -> tuple[Tensor, ...]:
+        count = len(batch[0])
+        full = [torch.cat((one, one.new_zeros((size - count, *one.shape[1:])))) for one in batch]
+        return tuple(output[:count] for output in self._eager(full))
 
-
-class _Graph:
-    """A captured forward pass for one shape of batch.
-
-    Graphs of one pool share their memory (the later ones take what the first and largest left), so each
-    replay's outputs are copied before the next.
-    """
-
-    def __init__(self, forward: Any, size: int, example: Inputs, cuda: _Cuda) -> None:
-        self._inputs = cuda.inputs(size, example)
-        torch.cuda.synchronize(self._inputs[0].device)  # they were zeroed on another stream
-        with torch.cuda.stream(cuda.compute_stream):
+    def _prepared(self, lanes: Lanes, size: int, example: Inputs) -> Graph | None:
+        """The graph for a size; None where it cannot be captured and is run without."""
+        inputs = lanes.inputs(size, example)
+        with lanes.runtime.tuned(), lanes.runtime.on(lanes.compute):
             for _ in range(2):  # the allocator and cuDNN's choices settle before the capture
-                forward(self._inputs)
-        cuda.compute_stream.synchronize()
-        self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph, pool=cuda.pool, stream=cuda.compute_stream):
-            self._outputs = forward(self._inputs)
+                self._eager(inputs, self._captured)
+        try:
+            return Graph(lambda batch: self._eager(batch, self._captured), inputs, lanes)
+        except Exception as error:  # whatever a capture makes of it: it ran a moment ago
+            what = "%s: a batch of %d could not be captured and runs without a CUDA graph: %s"
+            logger.warning(what, self._name, size, " ".join(str(error).split())[:300])
+        lanes.runtime.release()
+        return None
 
-    def replay(self, batch: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        for held, given in zip(self._inputs, batch, strict=True):
-            held[: len(given)].copy_(given)
-        self._graph.replay()
-        return tuple(output[: len(batch[0])].clone() for output in self._outputs)
+    def _eager(self, batch: Sequence[Tensor], module: Any = None) -> tuple[Tensor, ...]:
+        with torch.autocast(self._device.type, self._dtype, enabled=self._cast, cache_enabled=False):
+            return _as_tuple((self._module if module is None else module)(*batch))
 
 
-def _dtype(array: NDArray[Any]) -> torch.dtype:
-    return torch.from_numpy(array[:0]).dtype
+def choose(asked: Precision, passed: Sequence[str], capability: tuple[int, int]) -> str:
+    """The precision that a network is run at on a GPU: ``float32``, ``float16`` or ``bfloat16``.
+
+    Args:
+        asked: a setting. ``auto``: float16 where its answers have passed the model's gates, else float32;
+            ``int8`` is no precision of a GPU's here, and is as ``auto``.
+        passed: precisions whose answers have passed.
+        capability: of the GPU, major and minor.
+
+    Raises:
+        ValueError: bfloat16 on a GPU that has no convolutions of it; its library says that it has.
+    """
+    if asked is Precision.BFLOAT16 and capability < (8, 0):
+        raise ValueError(
+            "LYNCEUS_PRECISION=bfloat16 takes a GPU of compute capability 8.0 or later, this one has "
+            f"{capability[0]}.{capability[1]}: use auto or float16"
+        )
+    if asked in (Precision.AUTO, Precision.INT8):
+        return "float16" if "float16" in passed and capability >= (5, 3) else "float32"
+    return asked.value
 
 
 def _as_tuple(outputs: Tensor | Sequence[Tensor]) -> tuple[Tensor, ...]:

@@ -96,11 +96,11 @@ def test_the_slice_takes_the_place_of_the_whole_gpu() -> None:
     limits = document(KUBERNETES / "overlays" / "gpu" / "resources.yaml")
     limits = limits["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]
     assert limits["nvidia.com/gpu"] == 1
-    removed, added = document(KUBERNETES / "overlays" / "gpu-mig" / "slice.yaml")
+    removed, added, *_ = document(KUBERNETES / "overlays" / "gpu-mig" / "slice.yaml")
     stem = "/spec/template/spec/containers/0/resources/limits/"
     assert removed == {"op": "remove", "path": f"{stem}nvidia.com~1gpu"}
     assert added == {"op": "add", "path": f"{stem}nvidia.com~1mig-1g.10gb", "value": 1}
-    (patch,) = document(KUBERNETES / "overlays" / "gpu-mig" / "kustomization.yaml")["patches"]
+    patch, _ = document(KUBERNETES / "overlays" / "gpu-mig" / "kustomization.yaml")["patches"]
     assert patch["target"] == {"kind": "Deployment", "name": deployment()["metadata"]["name"]}
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ast
+import copy
 import re
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -250,3 +253,97 @@ def test_an_overlay_bounds_what_a_pod_takes(overlay: str) -> None:
         assert int(limits["memory"][:-2]) >= int(limits["cpu"]) + 1
     else:
         assert environment(container)["LYNCEUS_DEVICE"] == "cuda"
+
+
+def gpu_overlay(name: str) -> Any:
+    return document(KUBERNETES / "overlays" / "gpu" / name)
+
+
+def patched(value: Any, operations: list[Any]) -> Any:
+    """What a JSON patch makes of it (RFC 6902: add, replace and remove, as the overlays have them)."""
+    value = copy.deepcopy(value)
+    for operation in operations:
+        *way, last = [part.replace("~1", "/").replace("~0", "~") for part in operation["path"].split("/")[1:]]
+        part = value
+        for name in way:
+            part = part[int(name)] if isinstance(part, list) else part[name]
+        if last == "-":
+            part.append(operation["value"])
+        elif operation["op"] == "remove":
+            del part[last]
+        else:
+            assert operation["op"] == "add" or last in part, operation
+            part[last] = operation["value"]
+    return value
+
+
+def test_a_gpu_has_targets_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two batches in the hands of every worker, and nothing about the CPU."""
+    whole = patched(document(BASE / "autoscaler.yaml"), gpu_overlay("scaling.yaml"))
+    mig = KUBERNETES / "overlays" / "gpu-mig"
+    part = patched(whole, document(mig / "scaling.yaml"))
+    pod = gpu_overlay("resources.yaml")
+    sliced = patched(pod, document(mig / "slice.yaml"))
+    for autoscaler, deployed, gibibytes in ((whole, pod, 80), (part, sliced, 10)):
+        (container,) = deployed["spec"]["template"]["spec"]["containers"]
+        for name, value in environment(container).items():
+            monkeypatch.setenv(name, value)
+        cores = int(container["resources"]["limits"]["cpu"])
+        monkeypatch.setattr("service.settings.core_count", lambda cores=cores: cores)
+        settings = Settings()
+        workers = settings.worker_count(1, gibibytes << 30)
+        (metric,) = autoscaler["spec"]["metrics"]
+        assert metric["type"] == "Pods"
+        assert int(metric["pods"]["target"]["averageValue"]) == 2 * settings.batch_limit(True) * workers
+        # 1.6 GB of the host for torch and every model, and decoded images besides
+        memory = int(container["resources"]["limits"]["memory"].removesuffix("Gi"))
+        assert memory >= 2.5 * workers
+        assert container["resources"]["requests"]["cpu"] == container["resources"]["limits"]["cpu"]
+    limits = sliced["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]
+    assert "nvidia.com/gpu" not in limits
+
+
+def test_a_node_has_a_driver_and_a_gpu_that_the_image_can_use() -> None:
+    affinity = gpu_overlay("resources.yaml")["spec"]["template"]["spec"]["affinity"]["nodeAffinity"]
+    terms = affinity["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+
+    def fits(driver: int, capability: tuple[int, int]) -> bool:
+        labels = {
+            "nvidia.com/cuda.driver-version.major": driver,
+            "nvidia.com/gpu.compute.major": capability[0],
+            "nvidia.com/gpu.compute.minor": capability[1],
+        }
+
+        def holds(wanted: Any) -> bool:
+            values, label = [int(value) for value in wanted["values"]], labels[wanted["key"]]
+            return label > values[0] if wanted["operator"] == "Gt" else label in values
+
+        return any(all(map(holds, term["matchExpressions"])) for term in terms)
+
+    assert all(fits(580, capability) for capability in ((7, 5), (8, 0), (8, 9), (9, 0), (12, 0)))
+    assert not any(fits(*node) for node in ((570, (9, 0)), (580, (7, 0)), (580, (6, 1))))
+
+
+def test_the_command_of_a_gpu_is_the_images_behind_mps(tmp_path: Path) -> None:
+    (container,) = gpu_overlay("resources.yaml")["spec"]["template"]["spec"]["containers"]
+    shell, option, script = container["command"]
+    assert (shell, option) == ("sh", "-c")
+    (command,) = re.findall(r"^CMD (\[.*\])$", (DOCKER / "Dockerfile").read_text(), re.MULTILINE)[-1:]
+    assert script.endswith("exec " + " ".join(ast.literal_eval(command)))
+    assert "compute" in (DOCKER / "Dockerfile").read_text().partition("NVIDIA_DRIVER_CAPABILITIES=")[2][:20]
+    (tmp_path / "bentoml").write_text('#!/bin/sh\necho "$@"; env\n')
+    (tmp_path / "bentoml").chmod(0o755)
+    script = script.replace("=/tmp/", f"={tmp_path}/")
+    for there in (False, True):
+        if there:
+            (tmp_path / "nvidia-cuda-mps-control").symlink_to("/bin/true")
+        told = subprocess.run(
+            [shell, option, script],
+            env={"PATH": f"{tmp_path}:/usr/bin:/bin"},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert told.stdout.startswith("serve service.bento:Lynceus")
+        assert ("no MPS" in told.stderr) is not there
+        assert (f"CUDA_MPS_PIPE_DIRECTORY={tmp_path}/nvidia-mps\n" in told.stdout) is there

@@ -11,7 +11,7 @@ from models.pipeline import Inputs
 from models.weights import Catalogue, Store
 from service.engine.torch_executor import TorchExecutor
 from service.settings import Precision
-from tests.service.doubles import SHAPE, Mean
+from tests.service.doubles import SHAPE, MeanPipeline
 
 pytestmark = [
     pytest.mark.gpu,
@@ -26,7 +26,9 @@ def pictures(count: int, shape: tuple[int, int, int]) -> list[Inputs]:
 
 @pytest.mark.parametrize("capture", [True, False])
 def test_graphs_pad_to_their_size_and_results_outlive_the_next_replay(capture: bool) -> None:
-    executor = TorchExecutor(Mean(), "cuda", Precision.FLOAT32, capture=capture)
+    pipeline = MeanPipeline()
+    pipeline.exportable = capture
+    executor = TorchExecutor(pipeline, "cuda", Precision.FLOAT32)
     executor.warm(pictures(1, SHAPE)[0], [1, 2, 4])
     some = pictures(3, SHAPE)
     first = executor.run(some)[0]
@@ -41,7 +43,7 @@ def test_graphs_pad_to_their_size_and_results_outlive_the_next_replay(capture: b
 def test_probabilities_agree_with_the_cpu(precision: Precision, tolerance: float) -> None:
     lite = registry.build("efficientnet-lite0", Catalogue(), Store())
     some = pictures(5, lite.shapes[0])
-    expected = TorchExecutor(lite.module, "cpu").run(some)[0]
-    executor = TorchExecutor(lite.module, "cuda", precision)
+    expected = TorchExecutor(lite, "cpu").run(some)[0]
+    executor = TorchExecutor(lite, "cuda", precision)
     executor.warm(lite.examples[0], [8])
     assert np.abs(executor.run(some)[0] - expected).max() < tolerance

@@ -41,7 +41,7 @@ def pictures(count: int, seed: int) -> list[Inputs]:
 
 
 def test_graphs_that_share_their_memory_do_not_disturb_each_other() -> None:
-    executor = TorchExecutor(Mean(), "cuda", Precision.FLOAT32)
+    executor = TorchExecutor(MeanPipeline(), "cuda", Precision.FLOAT32)
     executor.warm(pictures(1, 0)[0], [1, 2, 4, 8])
 
     def check(seed: int) -> bool:
@@ -58,7 +58,7 @@ def test_graphs_that_share_their_memory_do_not_disturb_each_other() -> None:
 def test_a_runner_gives_each_picture_its_own_result(slots: int) -> None:
     async def go() -> None:
         pipeline = MeanPipeline()
-        executor = TorchExecutor(pipeline.module, "cuda", Precision.FLOAT32)
+        executor = TorchExecutor(pipeline, "cuda", Precision.FLOAT32)
         runner = Runner(pipeline, executor, Metrics(), max_batch=8, max_queue=1000, slots=slots)
         await runner.start()
         done = await asyncio.gather(*(runner.run(item(value % 256, value)) for value in range(500)))
@@ -94,7 +94,8 @@ def test_a_batch_that_does_not_fit_into_the_device_is_done_in_parts() -> None:
     async def go() -> None:
         pipeline = MeanPipeline()
         pipeline.module = Hungry().eval()
-        executor = TorchExecutor(pipeline.module, "cuda", Precision.FLOAT32, capture=False)
+        pipeline.exportable = False
+        executor = TorchExecutor(pipeline, "cuda", Precision.FLOAT32)
         runner = Runner(pipeline, executor, Metrics(), max_batch=16, max_queue=100)
         await runner.start()  # finds that 16 and 8 do not fit
         ballast = torch.zeros(640 * MIB, dtype=torch.uint8, device="cuda")  # now 4 do not either
@@ -124,7 +125,7 @@ def test_boxes_found_and_sifted_on_a_device_are_those_of_the_cpu() -> None:
         found = []
         for device in ("cpu", "cuda"):
             pipeline = registry.build("yolo-person", Catalogue(), Store())
-            executor = TorchExecutor(pipeline.module, device, Precision.FLOAT32)
+            executor = TorchExecutor(pipeline, device, Precision.FLOAT32)
             found.append(results(pipeline, executor, picture)[2].items)
         on_cpu, on_gpu = found
         sure = [one for one in on_cpu if one.score > 0.3]

@@ -58,7 +58,7 @@ def test_workers_and_threads_share_the_cores(monkeypatch: pytest.MonkeyPatch) ->
     assert Settings().worker_count(cuda=False) == 8
     assert Settings().thread_count(cuda=False) == 1
     assert Settings(workers=2).thread_count(cuda=False) == 4
-    assert Settings().worker_count(cuda=True) == 1
+    assert Settings().worker_count(cuda=True) == 4
     assert Settings(workers=16).thread_count(cuda=False) == 1
     assert Settings(threads=3).decoder_count(cuda=False) == 3
     assert Settings().decoder_count(cuda=False) == 0

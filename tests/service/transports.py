@@ -115,7 +115,7 @@ class Transports:
 
 
 def in_torch(pipeline: Pipeline) -> Executor:
-    return TorchExecutor(pipeline.module, "cpu")
+    return TorchExecutor(pipeline, "cpu")
 
 
 @contextmanager

@@ -44,6 +44,7 @@ class Head(nn.Module):
         WeightsError: the channels that come in are not those of the anchors and classes.
     """
 
+    whole = ("anchors",)
     cells: Tensor
     anchors: Tensor
 
@@ -82,7 +83,7 @@ class Head(nn.Module):
             scores = objectness.sigmoid() * (classes.softmax(-1) if self.softmax else classes.sigmoid())
         centre = centre * self.scale - (self.scale - 1) / 2 + self.cells
         x, y = centre[..., 0] * self.stride[0], centre[..., 1] * self.stride[1]
-        half_width, half_height = (size * self.anchors.float() / 2).unbind(-1)
+        half_width, half_height = (size * self.anchors / 2).unbind(-1)
         boxes = torch.stack((x - half_width, y - half_height, x + half_width, y + half_height), dim=-1)
         return boxes.reshape(n, -1, 4), scores.reshape(n, -1, self.classes)
 

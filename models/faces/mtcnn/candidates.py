@@ -52,9 +52,6 @@ class Candidates:
 _CELL = np.dtype((np.void, 16))  # what is gathered at once: four sums
 
 
-_CELL = np.dtype((np.void, 16))  # what is gathered at once: four sums
-
-
 class Crops:
     """Cuts candidates out of the canvases of a batch, each pixel of a crop the mean of the pixels under it.
 

@@ -43,7 +43,7 @@ class Network(nn.Module):
     @staticmethod
     def normalise(images: Tensor, like: Tensor) -> Tensor:
         """Tensor[N, H, W, 3], 0 to 255 -> Tensor[N, 3, H, W], about -1 to 1, in the weights' precision."""
-        return (images.permute(0, 3, 1, 2).to(like.dtype) - 127.5) / 128.0
+        return ((images.permute(0, 3, 1, 2).float() - 127.5) / 128.0).to(like.dtype)
 
 
 def _merge(state: dict[str, Tensor], classes: str, *others: str) -> dict[str, Tensor]:
@@ -90,7 +90,7 @@ class PNet(Network):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         x = F.max_pool2d(self.prelu1(self.conv1(self.normalise(images, self.head.weight))), 2)
         x = self.prelu3(self.conv3(self.prelu2(self.conv2(x))))
-        x = self.head(x).flatten(2)
+        x = self.head(x).float().flatten(2)  # near 1 a score of 16 bits has ties
         return x[:, 0].sigmoid(), x[:, 1:]
 
 
@@ -120,7 +120,7 @@ class RNet(Network):
         )
         x = F.max_pool2d(self.prelu2(self.conv2(x)), 3, 2, ceil_mode=True)
         x = self.prelu3(self.conv3(x)).flatten(1)
-        x = self.head(self.prelu4(self.dense(x)))
+        x = self.head(self.prelu4(self.dense(x))).float()
         return x[:, 0].sigmoid(), x[:, 1:]
 
 
@@ -154,5 +154,5 @@ class ONet(Network):
         x = F.max_pool2d(self.prelu2(self.conv2(x)), 3, 2, ceil_mode=True)
         x = F.max_pool2d(self.prelu3(self.conv3(x)), 2, ceil_mode=True)
         x = self.prelu4(self.conv4(x)).flatten(1)
-        x = self.head(self.prelu5(self.dense(x)))
+        x = self.head(self.prelu5(self.dense(x))).float()
         return x[:, 0].sigmoid(), x[:, 1:5], x[:, 5:].view(-1, 2, 5).transpose(1, 2)

@@ -17,6 +17,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, cast
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -43,7 +44,17 @@ if TYPE_CHECKING:
 
 _REACH = 0.68  # of the proposal network's window: faces of this size are still found, smaller ones less often
 _SIDES = (24, 48)  # of the crops that the second and the third network take, pixels
-_CHUNK = 1024  # most crops that a small network takes at once: bounds the memory of its activations
+_DRAWING = (  # ellipses on a canvas of 640: centre, half axes, colour
+    (320, 300, 150, 200, (60, 40, 30)),
+    (320, 340, 120, 160, (220, 180, 150)),
+    *((x, 310, 24, 12, (250, 250, 250)) for x in (270, 370)),
+    *((x, 310, 11, 11, (40, 30, 30)) for x in (270, 370)),
+    *((x, 284, 30, 6, (70, 45, 35)) for x in (270, 370)),
+    (320, 370, 12, 34, (200, 155, 130)),
+    (320, 392, 22, 9, (170, 120, 100)),
+    (320, 430, 42, 14, (170, 70, 70)),
+)
+_CHUNK = 512  # most crops that a small network takes at once: bounds the memory of its activations
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +95,7 @@ class MtcnnPipeline(Pipeline):
 
     Attributes:
         stages: the networks ``rnet`` (crops of 24 x 24) and ``onet`` (48 x 48): float32 [M, S, S, 3],
-            RGB, 0 to 255, M from 1 to 1024 -> scores [M], regressions [M, 4] and, of the last
+            RGB, 0 to 255, M from 1 to 512 -> scores [M], regressions [M, 4] and, of the last
             one, landmarks [M, 5, 2].
 
     A request's faces do not depend on the other requests of its batch.
@@ -112,6 +123,16 @@ class MtcnnPipeline(Pipeline):
         other = copy.copy(self)
         other._run_stage = {**self._run_stage, **compiled}
         return other
+
+    def rehearsal(self, shape: tuple[int, int, int]) -> Image:
+        """A drawing that all three networks take for a face: a blank image has no candidates."""
+        height, width = self.options.height, self.options.width  # the shape is the mosaic's
+        pixels: NDArray[np.uint8] = np.full((height, width, 3), 90, np.uint8)
+        unit = min(height, width) / 640
+        for x, y, across, down, colour in _DRAWING:
+            centre, axes = (round(x * unit), round(y * unit)), (round(across * unit), round(down * unit))
+            cv2.ellipse(pixels, centre, axes, 0, 0, 360, colour, -1, cv2.LINE_AA)
+        return Image(cv2.GaussianBlur(pixels, (0, 0), 4 * unit).astype(np.uint8), width, height)
 
     def preprocess(self, image: Image, options: FaceOptions | None = None) -> Prepared:
         """The image at all sizes of the pyramid, in one mosaic."""

@@ -40,7 +40,7 @@ def test_good_and_bad_pictures_together(decoders: int) -> None:
     async def go() -> None:
         pipeline = MeanPipeline()
         metrics = Metrics()
-        runner = Runner(pipeline, TorchExecutor(pipeline.module, "cpu"), metrics, max_batch=8, max_queue=64)
+        runner = Runner(pipeline, TorchExecutor(pipeline, "cpu"), metrics, max_batch=8, max_queue=64)
         engine = Engine([runner], metrics, Limits(), decoders, MemoryBudget(1 << 20))
         assert not engine.ready
         with pytest.raises(NotReady, match="starting"):
@@ -70,7 +70,7 @@ def test_good_and_bad_pictures_together(decoders: int) -> None:
 def test_large_images_are_decoded_apart_with_their_memory_reserved() -> None:
     async def go() -> None:
         pipeline = MeanPipeline()
-        runner = Runner(pipeline, TorchExecutor(pipeline.module, "cpu"), Metrics(), max_batch=2, max_queue=8)
+        runner = Runner(pipeline, TorchExecutor(pipeline, "cpu"), Metrics(), max_batch=2, max_queue=8)
         memory = MemoryBudget(200 << 20)
         engine = Engine([runner], Metrics(), Limits(), 0, memory)
         await runner.start()
@@ -100,7 +100,7 @@ def test_the_images_of_one_request_may_take_only_so_long_to_decode_together() ->
 
     async def go() -> None:
         pipeline = MeanPipeline()
-        runner = Runner(pipeline, TorchExecutor(pipeline.module, "cpu"), Metrics(), max_batch=4, max_queue=64)
+        runner = Runner(pipeline, TorchExecutor(pipeline, "cpu"), Metrics(), max_batch=4, max_queue=64)
         large = bytes(cv2.imencode(".png", np.full((1000, 1000, 3), 7, np.uint8))[1])
         engine = Engine([runner], Metrics(), Limits(max_pixels=1_000_000), 0, MemoryBudget(200 << 20))
         await runner.start()
@@ -124,7 +124,7 @@ def test_the_images_of_one_request_may_take_only_so_long_to_decode_together() ->
 def test_a_model_whose_call_hangs_is_not_ready_and_much_longer_not_alive() -> None:
     async def go() -> None:
         pipeline = MeanPipeline()
-        runner = Runner(pipeline, TorchExecutor(pipeline.module, "cpu"), Metrics(), max_batch=2, max_queue=8)
+        runner = Runner(pipeline, TorchExecutor(pipeline, "cpu"), Metrics(), max_batch=2, max_queue=8)
         engine = Engine([runner], Metrics(), Limits(), 0, MemoryBudget(1 << 20))
         await runner.start()
         held, began = threading.Event(), threading.Event()

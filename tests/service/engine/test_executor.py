@@ -27,7 +27,7 @@ from service.engine.openvino_executor import OpenVINOExecutor, choose
 from service.engine.torch_executor import TorchExecutor
 from service.settings import Precision, Settings
 from tests.paths import ROOT, SHARED, needs_shared
-from tests.service.doubles import SHAPE, Mean, MeanPipeline
+from tests.service.doubles import SHAPE, MeanPipeline
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def probabilities(executor: Executor, pictures: list[NDArray[np.uint8]], size: i
 @needs_shared
 def test_torch_and_openvino_agree_on_200_pictures(lite: Pipeline, pictures: list[NDArray[np.uint8]]) -> None:
     assert len(pictures) == 200
-    eager = probabilities(TorchExecutor(lite.module, "cpu"), pictures, 8)
+    eager = probabilities(TorchExecutor(lite, "cpu"), pictures, 8)
     compiled = probabilities(OpenVINOExecutor(lite, 2, Precision.FLOAT32), pictures, 8)
     assert (eager.argmax(1) == compiled.argmax(1)).all()
     assert np.abs(eager - compiled).max() < 1e-3
@@ -71,7 +71,7 @@ def test_an_answer_does_not_depend_on_its_batch(
     kind: str, precision: Precision, tolerance: float, lite: Pipeline, pictures: list[NDArray[np.uint8]]
 ) -> None:
     executor: Executor = (
-        TorchExecutor(lite.module, "cpu") if kind == "torch" else OpenVINOExecutor(lite, 2, precision)
+        TorchExecutor(lite, "cpu") if kind == "torch" else OpenVINOExecutor(lite, 2, precision)
     )
     some = pictures[:11]
     alone = probabilities(executor, some, 1)
@@ -91,7 +91,7 @@ def test_results_of_one_run_outlive_the_next() -> None:
 
 
 def test_several_outputs_keep_their_order() -> None:
-    for executor in (TorchExecutor(Mean(), "cpu"), OpenVINOExecutor(MeanPipeline(), threads=1)):
+    for executor in (TorchExecutor(MeanPipeline(), "cpu"), OpenVINOExecutor(MeanPipeline(), threads=1)):
         executor.warm(filled(0), [1, 2])
         mean, zero = executor.run([filled(value) for value in (1, 2, 3)])
         assert mean[:, 0].tolist() == [1, 2, 3]
@@ -108,7 +108,7 @@ class Weighted(nn.Module):
 @pytest.mark.parametrize("kind", ["torch", "openvino"])
 def test_a_module_may_take_two_inputs(kind: str) -> None:
     executor: Executor = (
-        TorchExecutor(Weighted(), "cpu")
+        TorchExecutor(MeanPipeline(module=Weighted()), "cpu")
         if kind == "torch"
         else OpenVINOExecutor(MeanPipeline(module=Weighted()), threads=1)
     )

@@ -34,7 +34,7 @@ class Tight(TorchExecutor):
     """
 
     def __init__(self, fits: int, warmable: int = 99, *, stays: str = "CUDA out of memory") -> None:
-        super().__init__(MeanPipeline().module, "cpu")
+        super().__init__(MeanPipeline(), "cpu")
         self.fits, self.warmable, self.stays = fits, warmable, stays
         self.sizes: list[int] = []
         self.activations: list[weakref.ref[Tensor]] = []

@@ -22,7 +22,7 @@ def with_runner(test: Callable[[Runner], Coroutine[Any, Any, None]], **limits: i
 
     async def go() -> None:
         pipeline = MeanPipeline()
-        executor = TorchExecutor(pipeline.module, "cpu")
+        executor = TorchExecutor(pipeline, "cpu")
         runner = Runner(pipeline, executor, metrics, **({"max_batch": 8, "max_queue": 100} | limits))
         await runner.start()
         try:
@@ -79,7 +79,7 @@ def test_admission_refuses_before_any_work() -> None:
 def test_not_ready_before_the_start_and_after_the_drain() -> None:
     async def go() -> None:
         pipeline = MeanPipeline()
-        runner = Runner(pipeline, TorchExecutor(pipeline.module, "cpu"), Metrics(), max_batch=2, max_queue=2)
+        runner = Runner(pipeline, TorchExecutor(pipeline, "cpu"), Metrics(), max_batch=2, max_queue=2)
         with pytest.raises(NotReady, match="starting"), runner.admit():
             pass
         await runner.start()
@@ -101,7 +101,7 @@ def test_a_lost_device_ends_the_runner_not_the_process() -> None:
 
     async def go() -> None:
         pipeline = MeanPipeline()
-        executor = Lost(pipeline.module, "cpu")
+        executor = Lost(pipeline, "cpu")
         runner = Runner(pipeline, executor, Metrics(), max_batch=2, max_queue=2)
         await runner.start()
         executor.lost = True
@@ -120,7 +120,7 @@ def test_a_warm_up_that_fails_is_said_and_the_runner_never_ready() -> None:
 
     async def go() -> None:
         pipeline = MeanPipeline()
-        runner = Runner(pipeline, Broken(pipeline.module, "cpu"), Metrics(), max_batch=2, max_queue=2)
+        runner = Runner(pipeline, Broken(pipeline, "cpu"), Metrics(), max_batch=2, max_queue=2)
         with pytest.raises(RuntimeError, match="no such device"):
             await runner.start()
         assert runner.state is State.FAILED

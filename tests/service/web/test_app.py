@@ -29,7 +29,7 @@ def with_client(test: Callable[[httpx.AsyncClient], Awaitable[None]]) -> Metrics
 
     async def go() -> None:
         pipeline = MeanPipeline()
-        runner = Runner(pipeline, TorchExecutor(pipeline.module, "cpu"), metrics, max_batch=2, max_queue=8)
+        runner = Runner(pipeline, TorchExecutor(pipeline, "cpu"), metrics, max_batch=2, max_queue=8)
         service = Service(Settings(), [runner], metrics)
         await service.start()
         app = Application(service)

@@ -1,0 +1,164 @@
+"""The parts of the report, in their order; each is a function that returns what it found."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from loadtests.gpu_report import served
+
+ROOT = Path(__file__).resolve().parents[2]
+Found = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What every part is given.
+
+    Attributes:
+        device: ``cuda`` or ``cpu``.
+        seconds: of each measurement under load.
+        images: a folder for each kind.
+        ends: when the report has to, on the monotonic clock.
+    """
+
+    device: str
+    seconds: float
+    images: Mapping[str, Path]
+    ends: float
+
+    def left(self, most: float) -> float:
+        """Seconds that something may take."""
+        most *= 10 if self.device == "cpu" else 1  # a trial's machine may be busy
+        return max(1.0, min(most, self.ends - time.monotonic()))
+
+
+def machine(setting: Setting) -> Found:
+    """What it is measured on: versions, GPU, driver."""
+    script = (
+        "import json, torch; there = torch.cuda.is_available()\n"
+        "p = torch.cuda.get_device_properties(0) if there else None\n"
+        "print(json.dumps({'torch': torch.__version__, 'cuda': torch.version.cuda,"
+        " 'cudnn': torch.backends.cudnn.version() if there else None,"
+        " 'gpu': p.name if p else None, 'capability': [p.major, p.minor] if p else None,"
+        " 'multiprocessors': p.multi_processor_count if p else None,"
+        " 'memory_gib': round(p.total_memory / 2**30, 1) if p else None}))"
+    )
+    found = _json_of([sys.executable, "-c", script], setting.left(90))
+    locked = re.search(r"^torch==([^\s;]+)", (ROOT / "requirements-gpu.lock").read_text(), re.MULTILINE)
+    smi = shutil.which("nvidia-smi")
+    told = (
+        _run([smi, "--query-gpu=driver_version,clocks.max.sm,power.limit", "--format=csv"], 30) if smi else ""
+    )
+    return {
+        **found,
+        "locked torch": locked[1] if locked else None,
+        "nvidia-smi": told.strip(),
+        "python": platform.python_version(),
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)),
+    }
+
+
+def checks(setting: Setting) -> Found:
+    """The tests that need a GPU, and the same of the executor under a checker of streams."""
+    found: Found = {"tests": _tests(["tests/gpu"], setting.left(150), {})}
+    if setting.device == "cpu":
+        return found
+    graphs = ["tests/gpu/test_cuda_executor.py"]
+    found["torch's sanitizer"] = _tests(graphs, setting.left(60), {"TORCH_CUDA_SANITIZER": "1"})
+    if sanitizer := shutil.which("compute-sanitizer"):
+        command = [sanitizer, "--error-exitcode=9", "--tool=memcheck"]
+        found["compute-sanitizer"] = _tests(graphs[:1], setting.left(60), {}, command)
+    return found
+
+
+def networks(setting: Setting) -> Found:
+    """Each network alone, decoding alone, and how threads wait; see `alone.py`."""
+    command = [sys.executable, "-m", "loadtests.gpu_report.alone", "--device", setting.device]
+    command += ["--seconds", str(setting.seconds / 4), "--images", str(setting.images["classify"])]
+    command += ["--until", str(setting.left(170))]
+    return _json_of(command, setting.left(190))
+
+
+def service(setting: Setting) -> Found:
+    """The service by workers and by images a request, and what it takes."""
+    return served.by_workers(setting.device, setting.images["classify"], setting.seconds, setting.ends)
+
+
+def mps(setting: Setting) -> Found:
+    """The same with several workers, whose kernels run at once."""
+    return served.with_mps(setting.device, setting.images["classify"], setting.seconds)
+
+
+def faces(setting: Setting) -> Found:
+    """Faces: crops of every number; the memory must not grow with them."""
+    return served.faces(setting.device, setting.images["faces"], setting.seconds)
+
+
+def detect(setting: Setting) -> Found:
+    """Detection, whose network limits."""
+    return served.detect(setting.device, setting.images["detect"], setting.seconds)
+
+
+PARTS: Final[dict[str, Callable[[Setting], Found]]] = {
+    "machine": machine,
+    "checks": checks,
+    "networks": networks,
+    "service": service,
+    "mps": mps,
+    "faces": faces,
+    "detect": detect,
+}
+
+
+def _tests(
+    paths: list[str], seconds: float, more: Mapping[str, str], before: list[str] | None = None
+) -> Found:
+    command = [*(before or []), sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *paths]
+    try:
+        ended = subprocess.run(
+            command,
+            cwd=ROOT,
+            env={**os.environ, **more},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=seconds,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return {"status": "timeout", "said": f"not done in {seconds:.0f} s"}
+    lines = ended.stdout.strip().splitlines()
+    counts = {
+        word: int(number) for number, word in re.findall(r"(\d+) (passed|failed|skipped|error)", lines[-1])
+    }
+    return {"status": ended.returncode, **counts, "said": "\n".join(lines[-15:]) if ended.returncode else ""}
+
+
+def _json_of(command: list[str], seconds: float) -> Found:
+    """What a program prints last, read as JSON."""
+    found: Found = json.loads(_run(command, seconds).strip().splitlines()[-1])
+    return found
+
+
+def _run(command: list[str], seconds: float) -> str:
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=seconds, check=False)
+    if ended.returncode:
+        raise RuntimeError(f"{' '.join(command[:4])} ended with {ended.returncode}: {ended.stderr[-1500:]}")
+    return ended.stdout
+
+
+def _processor() -> str:
+    found = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    return found[1] if found else platform.machine()
