@@ -164,8 +164,8 @@ INSIDE = (
     "simulate.py",
 )
 """Load tests that use what is behind the API: networks alone on a GPU; the in-process limit that served
-figures are compared with; decoding in child processes, which may die, and its times; workers of which parts are
-left out; a simulation of the batcher itself."""
+figures are compared with; decoding in child processes, which may die, and its times; workers of which parts
+are left out; a simulation of the batcher itself."""
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,8 @@ MODELS = (
     "dlib-resnet",
 )
 """In the order in which they are packed, while there is room."""
-COUNTS = {"classify": 24, "detect": 10, "faces": 16}
+COUNTS = {"classify": 24, "detect": 10, "faces": 12}
+LARGEST = 100 * 1024  # bytes of an image
 THERE = (
     *("aiohappyeyeballs", "aiohttp", "aiosignal", "certifi", "charset-normalizer", "frozenlist", "fsspec"),
     *("grpcio", "httpcore", "httpx", "jinja2", "markupsafe", "multidict", "numpy", "opencv-python-headless"),
@@ -69,7 +70,8 @@ def pack(folder: Path, limit: float) -> str:
     generator = loadgen.build()
     shutil.copy2(generator, cache / generator.name)
     for kind, source in images(None).items():
-        _copy(spread(sorted(source.rglob("*.jpg")), COUNTS[kind]), folder / "images" / kind)
+        small = [path for path in sorted(source.rglob("*.jpg")) if path.stat().st_size <= LARGEST]
+        _copy(spread(small, COUNTS[kind]), folder / "images" / kind)
     _wheels(folder / "wheels")
     room -= size(folder.rglob("*"))
     if room < 0:
@@ -116,7 +118,7 @@ def weights(model: str) -> list[Path]:
     listed = subprocess.run(
         [sys.executable, "-c", script, model], cwd=ROOT, check=True, capture_output=True, text=True
     )
-    return [Path(line) for line in listed.stdout.splitlines()]
+    return [Path(line) for line in listed.stdout.splitlines() if line]
 
 
 def _copy(paths: Iterable[Path], into: Path) -> None:

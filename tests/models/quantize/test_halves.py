@@ -91,7 +91,6 @@ def people(folder: Path) -> None:
 def test_what_is_served_at_16_bits_on_a_gpu() -> None:
     assert {name for name, _ in FLOAT16} == {
         "efficientnet-lite0",
-        "efficientdet-lite0",
         "yolo-person",
         "mtcnn",
         "dlib-resnet",
