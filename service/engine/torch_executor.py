@@ -153,7 +153,7 @@ class _Network:
         if compiled and lanes is not None and capture:
             # one program for each size; "reduce-overhead" has graphs of its own, which belong to one thread
             torch._dynamo.config.recompile_limit = 64
-            self._captured = torch.compile(module, fullgraph=True, dynamic=False)
+            self._captured = torch.compile(module, dynamic=False)
 
     def warm(self, example: Inputs, batches: Sequence[int]) -> None:
         """Prepares for batches of these sizes and runs each as it will be run; the largest first."""
@@ -198,7 +198,8 @@ class _Network:
             for _ in range(2):  # the allocator and cuDNN's choices settle before the capture
                 self._eager(inputs, self._captured)
         try:
-            return Graph(lambda batch: self._eager(batch, self._captured), inputs, lanes)
+            with lanes.runtime.tuned():  # or the choices would be made anew, by heuristics
+                return Graph(lambda batch: self._eager(batch, self._captured), inputs, lanes)
         except Exception as error:  # whatever a capture makes of it: it ran a moment ago
             what = "%s: a batch of %d could not be captured and runs without a CUDA graph: %s"
             logger.warning(what, self._name, size, " ".join(str(error).split())[:300])

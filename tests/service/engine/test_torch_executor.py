@@ -185,3 +185,23 @@ def test_the_precision_of_a_gpu(
 def test_a_gpu_without_convolutions_in_bfloat16_refuses_it() -> None:
     with pytest.raises(ValueError, match=r"compute capability 8.0 or later, this one has 7.5: use auto"):
         choose(Precision.BFLOAT16, (), T4)
+
+
+def test_graphs_may_be_of_what_a_compiler_makes(monkeypatch: pytest.MonkeyPatch) -> None:
+    options: dict[str, Any] = {}
+
+    def compiler(module: nn.Module, **given: Any) -> Any:
+        options.update(given)
+        return lambda images: module(images) + 1
+
+    monkeypatch.setattr(torch, "compile", compiler)
+    with Machine() as machine:
+        executor = TorchExecutor(
+            MeanPipeline(module=Counted()), "cpu", Precision.FLOAT32, compiled=True, runtime=machine
+        )
+        executor.warm(items(1)[0], [2])
+        for count, more in ((1, 1), (2, 1), (3, 0)):  # a batch that no graph holds is not compiled for
+            some = items(count)
+            np.testing.assert_allclose(executor.run(some)[0], means(some) + more, rtol=1e-6)
+    # a mode with graphs of its own, which belong to one thread, would answer others wrongly
+    assert options == {"dynamic": False}
