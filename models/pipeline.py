@@ -203,10 +203,11 @@ class Stage:
 
 
 class Explainer(Protocol):
-    """Explains an answer; both methods run outside of a batch, in a thread.
+    """Explains an answer; its methods run outside of a batch, in a thread.
 
     Raises:
-        ParameterInvalid: an unknown label, a parameter out of its range, or a network that this does not fit.
+        ParameterInvalid: an unknown label or layer, a parameter out of its range, or a network that this does
+            not fit.
     """
 
     def heat_map(self, image: Image, label: str | None = None) -> Any:
@@ -215,6 +216,14 @@ class Explainer(Protocol):
 
     def windows(self, image: Image, label: str | None = None, **parameters: Any) -> Any:
         """The scores of a label, or of the likeliest one, over all windows of an image."""
+        ...
+
+    def saliency(self, image: Image, label: str | None = None) -> Any:
+        """What raises the score of a label, or of the likeliest one, by gradients along a path."""
+        ...
+
+    def activations(self, image: Image, label: str | None = None, **parameters: Any) -> Any:
+        """The strongest channels of a layer."""
         ...
 
 
@@ -233,6 +242,7 @@ class Pipeline(ABC):
         dynamic_size: whether a trace made with one size of image is right for every other.
         stages: small networks by name that `postprocess` calls itself; see `with_stages`.
         explainable: whether it has an `explainer`.
+        layered: whether `module` consists of layers that can be looked at, as no exported graph does.
         takes_pixels: whether the network's input is a plain image of one fixed size, so that `prepare_tensor`
             may be called.
         smallest_face: of a face detector: the smallest face that it finds, as a share of the longer side of
@@ -263,6 +273,7 @@ class Pipeline(ABC):
     dynamic_size: bool = False
     stages: Mapping[str, Stage] = MappingProxyType({})
     explainable: bool = False
+    layered: bool = True
     takes_pixels: bool = False
     smallest_face: float = 0.0
     face_tiles: int = 1
@@ -294,10 +305,17 @@ class Pipeline(ABC):
         except WeightsError as error:
             raise WeightsError(f"model {self.card.name!r}: {error}") from error
 
-    @property
-    def explainer(self) -> Explainer | None:
-        """Explains its answers, by torch; None: they cannot be explained."""
-        return None
+    def region(self, image: Image) -> tuple[float, float, float, float]:
+        """What the network sees, xyxy in pixels of the upright original; may reach beyond it."""
+        return 0.0, 0.0, float(image.width), float(image.height)
+
+    def explainer(self, check: Callable[[], None] = lambda: None) -> Explainer:
+        """Explains its answers, by torch, where it is `explainable`.
+
+        Args:
+            check: called before every pass of the network; raises what ends the work.
+        """
+        raise NotImplementedError(f"{self.card.name} cannot be explained")
 
     @property
     def examples(self) -> Sequence[Inputs]:

@@ -10,10 +10,12 @@ from pydantic_core import to_jsonable_python
 
 from models.errors import StyleUnknown, echoed
 from models.image import encode
+from models.parameters import Parameters
 from models.pipeline import Kind, Style
 from service.engine.engine import Engine
 from service.engine.installed import require_torch
 from service.engine.offload import Call
+from service.tasks.layers import layers as layers_of
 from service.tasks.task import AnswerModel, Size
 
 
@@ -58,6 +60,30 @@ class StylesAnswer(AnswerModel):
     """Every style of the default network; the first is what a request means that names none."""
 
     styles: list[StyleAnswer]
+
+
+class LayerAnswer(AnswerModel):
+    """One layer of a network that gives feature maps."""
+
+    name: str = Field(description="as the parameter `layer` takes it")
+    kind: str = Field(description="class of the module")
+    shape: tuple[int, int, int] = Field(description="channels, height, width, for an input of the usual size")
+    receptive_field: tuple[int, int] | None = Field(
+        description="height and width in pixels of the input on which one place depends, were the input large"
+        " enough; null: all of it, or not known"
+    )
+    stride: tuple[int, int] | None = Field(description="y and x distance of neighbouring places, likewise")
+    filters: tuple[int, int, int, int] | None = Field(
+        description="of a convolution: how many, over how many channels each, height, width"
+    )
+    multiply_adds: int = Field(description="of the network up to here, on one image")
+
+
+class LayersAnswer(AnswerModel):
+    """A model's layers, in the order in which they run."""
+
+    model: str
+    layers: list[LayerAnswer]
 
 
 def model_detail(engine: Engine, name: str) -> ModelDetailAnswer:
@@ -122,22 +148,47 @@ def thumbnail(engine: Engine, name: str) -> bytes:
     raise StyleUnknown(f"no style named {echoed(name)} has a thumbnail; there are: {names}")
 
 
-async def filters(engine: Engine, name: str) -> bytes:
-    """A PNG of the first layer's filters of any served model.
+class FiltersParams(Parameters):
+    layer: str | None = Field(
+        None, description="a convolution, as `/v1/models/{name}/layers` names it; the first one if left out"
+    )
+
+
+async def filters(
+    engine: Engine, name: str, layer: str | None = None, deadline: float | None = None
+) -> bytes:
+    """A PNG of a layer's filters, of any served model.
 
     Raises:
         ModelUnknown: it is not served.
-        ParameterInvalid: it has no convolution.
+        ParameterInvalid: it has no such layer, or no convolution.
         NotSupported: torch is not installed.
+        DeadlineExceeded: it was not done in time.
     """
     require_torch("a sheet of filters")
     pipeline = engine.named(name).pipeline
 
     def work(call: Call) -> bytes:
         if engine.torch_process is not None:
-            return encode(engine.torch_process.ask(name, "filters", call), "png")
-        from models.classification.explain import filter_sheet  # torch
+            sheet = engine.torch_process.ask(name, "filters", call, layer)
+        else:
+            from models.classification.explain.filters import filter_sheet  # torch
 
-        return encode(filter_sheet(pipeline.module), "png")
+            sheet = filter_sheet(pipeline, layer)
+        call.check()
+        return encode(sheet, "png")
 
-    return await engine.offload.run(work)
+    return await engine.offload.run(work, deadline)
+
+
+async def layers(engine: Engine, name: str, deadline: float | None = None) -> LayersAnswer:
+    """The layers of any served model; see `models.classification.explain.layers`.
+
+    Raises:
+        ModelUnknown: it is not served.
+        ParameterInvalid: it is an exported graph.
+        NotSupported: torch is not installed.
+        DeadlineExceeded: it was not done in time.
+    """
+    found = await layers_of(engine, engine.named(name), deadline)
+    return LayersAnswer(model=name, layers=[LayerAnswer.model_validate(layer) for layer in found])

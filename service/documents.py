@@ -9,9 +9,12 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
+from models.classification.explain.result import VisualizeOptions
+from models.parameters import Parameters
 from models.style.result import OptimiseOptions
 from models.weights import COMMITTED, Entry, File, standard_catalogue
 from service import errors, settings
@@ -51,10 +54,9 @@ def transports() -> None:
         print(f"| `{task.name}` | `/v1/{task.path}` | {method} | {images} | {tensors} | {drawn} |")
 
 
-def job_parameters() -> None:
-    """Prints the parameters of a style job, as a Markdown table."""
+def _options(kind: type[Parameters]) -> None:
     print("| parameter | values | default | meaning |\n| --- | --- | --- | --- |")
-    for row in rows(OptimiseOptions):
+    for row in rows(kind):
         print(row)
 
 
@@ -90,7 +92,8 @@ PARTS: Final[dict[str, dict[str, Callable[[], None]]]] = {
     "docs/parameters.md": {
         "transports": transports,
         "parameters": parameters,
-        "job-parameters": job_parameters,
+        "job-parameters": partial(_options, OptimiseOptions),
+        "visualize-parameters": partial(_options, VisualizeOptions),
     },
 }
 """What prints a part, by page and name."""

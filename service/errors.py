@@ -110,7 +110,7 @@ class Unauthenticated(ServiceError):
 
 
 class NotSupported(ServiceError):
-    """This installation lacks torch, which explanations, sheets of filters and style jobs of its own take."""
+    """This installation lacks torch, which jobs, layers, filters and most explanations take."""
 
     kind = ErrorKind("not_supported", "Not supported here", 501, "UNIMPLEMENTED")
 

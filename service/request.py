@@ -38,6 +38,7 @@ class RequestContext:
         key: the digest of its API key, while it counts as one of that key's requests.
         span: its OpenTelemetry span, where traces are on.
         body: the memory of its body, until the request ends.
+        headers: of the good answer, besides those of every one; over gRPC trailing metadata.
     """
 
     transport: Literal["http", "grpc"]
@@ -50,6 +51,7 @@ class RequestContext:
     key: bytes | None = None
     span: RequestSpan | None = None
     body: BodyReservation | None = None
+    headers: dict[str, str] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
 
     @property

@@ -61,7 +61,8 @@ class TorchProcess:
         """The answer of `ANSWERS[what]` for a model of the catalogue.
 
         Raises:
-            DeadlineExceeded: there was none in time; what has been begun goes on.
+            DeadlineExceeded: there was none in time; what has been begun ends with its next pass of the
+                network.
             ModelError: what the question raised.
             OutOfMemory: it took more memory than there is.
             RuntimeError: the process ended, twice, or the question raised another error.
@@ -71,7 +72,7 @@ class TorchProcess:
         try:
             for again in (True, False):
                 try:
-                    return self._ask((model, what, arguments, named), call)
+                    return self._ask((model, what, call.deadline, arguments, named), call)
                 except (EOFError, OSError):  # it ended: it was idle, or the kernel needed its memory
                     self._end()
                     if not again:
@@ -143,26 +144,31 @@ class TorchProcess:
             self._process = None
 
 
-def _heat_map(pipeline: Any, *arguments: Any) -> Any:
-    return pipeline.explainer.heat_map(*arguments)
+def _explained(what: str) -> Callable[..., Any]:
+    def answer(pipeline: Any, call: Call, *arguments: Any, **named: Any) -> Any:
+        return getattr(pipeline.explainer(call.check), what)(*arguments, **named)
+
+    return answer
 
 
-def _windows(pipeline: Any, *arguments: Any, **named: Any) -> Any:
-    return pipeline.explainer.windows(*arguments, **named)
+def _filters(pipeline: Any, call: Call, layer: str | None) -> Any:
+    from models.classification.explain.filters import filter_sheet
+
+    return filter_sheet(pipeline, layer)
 
 
-def _filters(pipeline: Any) -> Any:
-    from models.classification.explain import filter_sheet
+def _layers(pipeline: Any, call: Call) -> Any:
+    from models.classification.explain.layers import layers_of
 
-    return filter_sheet(pipeline.module)
+    return layers_of(pipeline)
 
 
 ANSWERS: Final[dict[str, Callable[..., Any]]] = {
-    "heat_map": _heat_map,
-    "windows": _windows,
+    **{what: _explained(what) for what in ("heat_map", "windows", "saliency", "activations")},
     "filters": _filters,
+    "layers": _layers,
 }
-"""Called with the pipeline, and with what the question brings besides."""
+"""Called with the pipeline, the call, and with what the question brings besides."""
 
 
 def refusal(error: Exception) -> Answer:
@@ -185,16 +191,17 @@ def main() -> None:
     with Connection(int(sys.argv[1])) as connection:
         while connection.poll(IDLE):
             try:
-                model, what, arguments, named = connection.recv()
+                model, what, deadline, arguments, named = connection.recv()
             except EOFError:  # the worker has ended
                 return
             try:
                 if model not in pipelines:
                     pipelines[model] = registry.build(model, catalogue, store)
-                answer: Answer = None, ANSWERS[what](pipelines[model], *arguments, **named)
+                call = Call(deadline)  # the monotonic clock is the machine's
+                answer: Answer = None, ANSWERS[what](pipelines[model], call, *arguments, **named)
             except ParameterInvalid as error:
                 answer = ParameterInvalid, (error.parameter, str(error))
-            except ModelError as error:
+            except (ModelError, DeadlineExceeded) as error:
                 answer = type(error), (str(error),)
             except Exception as error:  # as a batch's: the process lives on
                 answer = refusal(error)

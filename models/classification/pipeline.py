@@ -57,11 +57,16 @@ class ClassifierPipeline(Pipeline):
         self.shapes = ((*card.input, channels),)
         self._crop = crop
 
-    @property
-    def explainer(self) -> Explainer | None:
-        from models.classification.explainer import ClassifierExplainer  # torch
+    def explainer(self, check: Callable[[], None] = lambda: None) -> Explainer:
+        from models.classification.explain.explainer import ClassifierExplainer  # torch
 
-        return ClassifierExplainer(self)
+        return ClassifierExplainer(self, check)
+
+    def region(self, image: Image) -> tuple[float, float, float, float]:
+        """What the network sees, xyxy in pixels of the upright original; may reach beyond it."""
+        side = min(image.width, image.height) * self.card.crop_fraction
+        left, top = (image.width - side) / 2, (image.height - side) / 2
+        return left, top, left + side, top + side
 
     def preprocess(self, image: Image, options: ClassifyOptions | None = None) -> Prepared:
         """Crops one image and checks its options.

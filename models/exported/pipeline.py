@@ -59,6 +59,7 @@ class ExportedClassifier(ClassifierPipeline):
 
     Args:
         reads: the outputs with the scores and, where there are any, the features.
+        resizing: how an image is made to fit.
         softmax: whether the scores are logits.
         options: as of every classifier.
     """
@@ -70,17 +71,24 @@ class ExportedClassifier(ClassifierPipeline):
         crop: Any,
         *,
         reads: Sequence[int],
+        resizing: InputOptions,
         softmax: bool,
         **options: Any,
     ) -> None:
         super().__init__(card, lambda: module, crop, **options)
-        self._reads, self._softmax = reads, softmax
+        self._reads, self._resizing, self._softmax = reads, resizing, softmax
 
-    explainable = False  # a graph has no layers to look at
+    explainable = False  # a graph has no layers to look at, and no gradients
 
-    @property
-    def explainer(self) -> None:
-        return None
+    def region(self, image: Image) -> tuple[float, float, float, float]:
+        """What the network sees, xyxy in pixels of the upright original; may reach beyond it."""
+        assert self.card.input is not None  # noqa: S101 (of every classifier)
+        height, width = self.card.input
+        corners = fit(image, height, width, self._resizing)[1].undo_points(
+            np.array([[0, 0], [width, height]], np.float64)
+        )
+        (left, top), (right, bottom) = corners.tolist()
+        return left, top, right, bottom
 
     def postprocess(
         self, outputs: tuple[NDArray[Any], ...], contexts: Sequence[ClassifyContext]
@@ -168,6 +176,7 @@ def build(
 def _finished(pipeline: E, network: Network, given: Input, module: ExportedModule) -> E:
     """What the executors are told."""
     pipeline.convert = module.openvino
+    pipeline.layered = False
     pipeline.batch = given.batch
     pipeline.exportable = network.capturable
     pipeline.runtime = "onnxruntime" if network.format == "ONNX" else "torch"
@@ -224,6 +233,7 @@ def _classifier(entry: Entry, files: Mapping[str, Path]) -> ExportedClassifier:
         channels=given.channels,
         features=length,
         reads=reads,
+        resizing=options,
         softmax=options.scores == "logits",
     )
     return _finished(pipeline, network, given, module)

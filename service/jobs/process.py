@@ -104,7 +104,45 @@ def paint(order: dict[str, Any], tell: Tell) -> None:
     _keep(done.pixels, folder / "result.png")
 
 
-WORK: Final[dict[JobKind, Callable[[dict[str, Any], Tell], None]]] = {JobKind.STYLIZE: paint}
+def visualize(order: dict[str, Any], tell: Tell) -> None:
+    """Runs a visualisation: result.png of the folder is what a channel or a label answers to.
+
+    Args:
+        order: its `options` are the fields of `VisualizeOptions`, and `model` and `sha256` of the classifier;
+            `catalogue` and `weights` say where that is.
+        tell: of each step.
+
+    Raises:
+        WeightsError: the network's file is missing, or has changed.
+        ParameterInvalid: it has no such layer, channel or label.
+    """
+    from models import registry
+    from models.classification.explain.result import VisualizeOptions
+    from models.classification.explain.visualize import VisualizeStep
+    from models.classification.explain.visualize import visualize as made
+    from models.errors import WeightsError
+    from models.weights import Store, standard_catalogue
+
+    folder, options = Path(order["folder"]), dict(order["options"])
+    name, sha256 = options.pop("model"), options.pop("sha256")
+    catalogue, weights = (Path(order[one]) if order[one] else None for one in ("catalogue", "weights"))
+    pipeline: Any = registry.build(name, standard_catalogue(catalogue), Store(weights))
+    if pipeline.card.sha256 != sha256:
+        raise WeightsError(f"the weights of {name} are not those of the service that took the job")
+
+    def progress(step: VisualizeStep) -> None:
+        if step.preview is not None:
+            _keep(step.preview, folder / "preview.png")
+        losses = {"activation": step.activation}
+        tell({"step": step.step, "losses": losses, "preview": step.preview is not None})
+
+    _keep(made(pipeline, VisualizeOptions.of(options), progress=progress), folder / "result.png")
+
+
+WORK: Final[dict[JobKind, Callable[[dict[str, Any], Tell], None]]] = {
+    JobKind.STYLIZE: paint,
+    JobKind.VISUALIZE: visualize,
+}
 """What runs a job of each kind."""
 
 

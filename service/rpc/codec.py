@@ -14,7 +14,7 @@ from functools import cache
 from typing import Any
 
 import grpc
-from google.protobuf.descriptor import Descriptor, FieldDescriptor, ServiceDescriptor
+from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor, ServiceDescriptor
 from google.protobuf.json_format import ParseDict
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
@@ -76,8 +76,13 @@ def _choice(field: FieldDescriptor, number: int) -> str:
     named = kind.values_by_number.get(number)
     if named is None:
         raise ParameterInvalid(field.name, f"{field.name} {echoed(number)} is none of the enum's")
+    return _value(kind, number)
+
+
+def _value(kind: EnumDescriptor, number: int) -> str:
+    """A value of an enum as parameters have it."""
     prefix = kind.values_by_number[0].name.removesuffix("UNSPECIFIED")
-    return str(named.name.removeprefix(prefix).lower())
+    return str(kind.values_by_number[number].name.removeprefix(prefix).lower())
 
 
 def message_of(kind: Descriptor, source: Any) -> Any:
@@ -97,7 +102,19 @@ def _values(kind: Descriptor, source: Any) -> dict[str, Any]:
         if name in found:
             value = found[name]
             found[name] = [_values(inner, one) for one in value] if repeated else _values(inner, value)
+    for name in found.keys() & _enums(kind).keys():
+        found[name] = _enums(kind)[name][str(found[name])]
     return found
+
+
+@cache
+def _enums(kind: Descriptor) -> dict[str, dict[str, int]]:
+    """Of the fields of a message that are enums, the numbers of their values as parameters have these."""
+    return {
+        field.name: {_value(field.enum_type, number): number for number in field.enum_type.values_by_number}
+        for field in kind.fields
+        if field.enum_type is not None
+    }
 
 
 @cache

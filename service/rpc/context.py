@@ -42,6 +42,7 @@ def trailers(context: RequestContext) -> list[tuple[str, str | bytes]]:
     found: list[tuple[str, str | bytes]] = [("x-request-id", context.request_id)]
     if (timing := context.timing) is not None:
         found += [("server-timing", timing.header), ("x-batch-size", str(timing.batch_size))]
+    found += [(name.lower(), value) for name, value in context.headers.items()]
     return found
 
 

@@ -76,6 +76,7 @@ class Vision:
         }
         methods |= {f"{task.method}Stream": partial(self._frames, task) for task in TASKS if task.stream}
         methods["ListStyles"] = self._styles  # with their thumbnails
+        methods["ListLayers"] = self._layers
         documents: dict[str, Callable[[Any], Any]] = {
             "ListModels": lambda request: cards.models_answer(engine),
             "GetModel": lambda request: cards.model_detail(engine, request.name),
@@ -86,6 +87,10 @@ class Vision:
         return message_of(
             SERVICE.methods_by_name["ListStyles"].output_type, {"styles": cards.styles(self._service.engine)}
         )
+
+    async def _layers(self, request: pb.ListLayersRequest, call: Call) -> Any:
+        answer = await cards.layers(self._service.engine, request.model, current.get().deadline)
+        return message_of(SERVICE.methods_by_name["ListLayers"].output_type, answer)
 
     async def _call(self, task: Task[Any, Any], request: Any, call: Call) -> Any:
         return await self._answer(task, request, current.get())
@@ -105,7 +110,8 @@ class Vision:
         if image_format is not None:
             drawn = await service.draw(task, images, params, image_format, context)
             size = {"width": drawn.result.width, "height": drawn.result.height}
-            return message_of(reply, {"model": drawn.model, "image": size, "picture": drawn.result.data})
+            shown = {"model": drawn.model, "image": size, "picture": drawn.result.data}
+            return message_of(reply, {**drawn.result.about, **shown})
         answer = await service.run(task, taken, params, context)
         return message_of(reply, (task.reply or task.presented)(answer, params))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from models.image import MAX_ENCODED_PIXELS, Pixels, decode, encode
@@ -22,11 +22,13 @@ class Rendered:
     Attributes:
         width, height: of the upright original, pixels.
         data: encoded.
+        about: fields of the answer in numbers that are told with the image, where a message holds both.
     """
 
     width: int
     height: int
     data: bytes
+    about: Mapping[str, Any] = field(default_factory=dict)
 
 
 Draw = Callable[[Engine, Mapping[str, bytes], Any, ImageFormat, RequestContext], Awaitable[Answer[Rendered]]]

@@ -162,6 +162,7 @@ class Task(Generic[P, R]):
         draw: the result as an image, where it has one.
         image_first: an image is what it answers if the client asks for nothing else.
         tensors: how it answers over the Open Inference Protocol, where it does.
+        gives: headers of its answer, as `RequestContext.headers` has them: description, JSON type, example.
         errors: besides those of every task.
         stream: whether it has a stream of frames over gRPC.
     """
@@ -184,6 +185,7 @@ class Task(Generic[P, R]):
     draw: Draw | None = None
     image_first: bool = False
     tensors: Tensors[P, R] | None = None
+    gives: Mapping[str, tuple[str, str, Any]] = field(default_factory=dict)
     errors: tuple[type[Exception], ...] = ()
     stream: bool = False
 

@@ -21,6 +21,7 @@ from models.errors import ECHO
 from service.app import Service
 from service.errors import INTERNAL, MethodNotAllowed, NotFound, problem_of
 from service.request import RequestContext, request_id
+from service.tasks import TASKS
 from service.web import jobs, models, pages, tasks
 from service.web.request import Request
 from service.web.responses import problem_response
@@ -52,6 +53,7 @@ RESPONSE_HEADERS = (
     "Server-Timing",
     "X-Batch-Size",
     "X-Request-ID",
+    *(name for task in TASKS for name in task.gives),
 )
 """Headers that it may read, besides those that browsers always show."""
 UNTRACED = ("/metrics", "/v2/health/")
@@ -183,4 +185,7 @@ def _headers(context: RequestContext) -> list[tuple[bytes, bytes]]:
     if timing is not None:
         headers.append((b"server-timing", timing.header.encode("ascii")))
         headers.append((b"x-batch-size", b"%d" % timing.batch_size))
+    headers += [
+        (name.lower().encode("ascii"), value.encode("ascii")) for name, value in context.headers.items()
+    ]
     return headers

@@ -1,4 +1,4 @@
-"""`/v1/stylize/jobs` and `/v1/jobs`: any painting's style, in seconds to minutes."""
+"""Jobs, in seconds to minutes: any painting's style, and what a network looks for."""
 
 from __future__ import annotations
 
@@ -11,11 +11,22 @@ from pydantic import Field
 from pydantic_core import to_json
 from starlette.responses import Response, StreamingResponse
 
+from models.classification.explain.result import VisualizeOptions
 from models.errors import ModelUnknown, ParameterInvalid
 from models.parameters import Parameters, properties
+from models.pipeline import Kind
 from models.style.result import OptimiseOptions
 from service.engine.installed import require_torch
-from service.errors import JobFinished, JobUnfinished, JobUnknown, NotSupported, Overloaded, StorageFailed
+from service.errors import (
+    DeadlineExceeded,
+    JobFinished,
+    JobUnfinished,
+    JobUnknown,
+    NotReady,
+    NotSupported,
+    Overloaded,
+    StorageFailed,
+)
 from service.jobs.service import Job, JobKind, JobService, State
 from service.tasks.task import AnswerModel
 from service.web.images import only, read_images
@@ -28,6 +39,7 @@ ROUTES = Routes()
 ERRORS = (JobUnknown, StorageFailed)
 IMAGE_ERRORS = (*ERRORS, JobUnfinished, JobFinished, Overloaded)
 LAST = "last-event-id"
+LOCATION = {"Location": ("the job", "string", "/v1/jobs/0f8fad5bd9cb469fa165708674f0bd3e")}
 
 
 class EventsHeaders(Parameters):
@@ -63,7 +75,12 @@ class JobAnswer(AnswerModel):
     step: int
     steps: int
     eta_seconds: float | None = Field(description="time it should take yet, while it runs")
-    losses: LossesAnswer | None
+    losses: LossesAnswer | None = Field(description="of a style job")
+    activation: float | None = Field(
+        None,
+        exclude_if=lambda activation: activation is None,
+        description="of a visualisation: what the channel or the label answered before the last step",
+    )
     reason: Literal["restarted", "timeout", "storage", "out_of_memory", "crashed", "version"] | None = Field(
         description="why it failed; `restarted`, `version`: what ran it has ended, or is of another version;"
         " submit it again"
@@ -126,7 +143,7 @@ async def _job(request: Request) -> Job:
     errors=(*IMAGE, StorageFailed, NotSupported),
     params=OptimiseOptions,
     body=images_body(OptimiseOptions, "content", "style"),
-    gives={"Location": ("the job", "string", "/v1/jobs/0f8fad5bd9cb469fa165708674f0bd3e")},
+    gives=LOCATION,
     tag="jobs",
 )
 async def submit(request: Request) -> Response:
@@ -135,7 +152,7 @@ async def submit(request: Request) -> Response:
     The job goes on if the client leaves. It is deterministic: the same request gives the same image.
     """
     jobs = request.service.jobs
-    if jobs is None:
+    if jobs is None or not jobs.stylizes:
         require_torch("a style job")
         raise ModelUnknown("style jobs need the network of efficientnet-lite0, which is not served here")
     options, client = request.parameters(OptimiseOptions), client_of(request)
@@ -145,9 +162,49 @@ async def submit(request: Request) -> Response:
         options = request.parameters(OptimiseOptions, form.parameters)
         await jobs.admit(options, client)
     job = await jobs.submit(only(form.images), options, client=client, deadline=request.context.deadline)
+    return _accepted(job)
+
+
+def _accepted(job: Job) -> Response:
     answer = json_response(_answer(job), 202)
     answer.headers["Location"] = f"/v1/jobs/{job.id}"
     return answer
+
+
+@ROUTES.add(
+    "POST",
+    "/v1/models/{name}/visualize/jobs",
+    task="visualize_jobs",
+    status=202,
+    answer=JobAnswer,
+    example=QUEUED | {"kind": "visualize", "steps": 128},
+    errors=(
+        ModelUnknown,
+        ParameterInvalid,
+        Overloaded,
+        NotReady,
+        StorageFailed,
+        NotSupported,
+        DeadlineExceeded,
+    ),
+    params=VisualizeOptions,
+    models={"name": Kind.CLASSIFY},
+    gives=LOCATION,
+    tag="jobs",
+)
+async def visualize(request: Request) -> Response:
+    """Begins to make an image to which a channel of a layer, or a label, answers most strongly.
+
+    The same seed gives the same image on one machine. The job goes on if the client leaves.
+    """
+    jobs, name = request.service.jobs, request.path_params["name"]
+    options, client = request.parameters(VisualizeOptions), client_of(request)
+    if jobs is None:
+        request.service.engine.find(Kind.CLASSIFY, name)
+        require_torch("a visualisation")
+        raise ParameterInvalid("model", f"the model {name!r} is an exported graph, without layers")
+    job = await jobs.visualize(name, options, client=client, deadline=request.context.deadline)
+    return _accepted(job)
 
 
 @ROUTES.add("GET", "/v1/jobs/{id}", tag="jobs", answer=JobAnswer, example=RUNNING, errors=ERRORS)
@@ -238,7 +295,8 @@ def _answer(found: Job) -> JobAnswer:
         step=found.step,
         steps=found.steps,
         eta_seconds=found.eta,
-        losses=found.losses,
+        losses=found.losses if found.kind is JobKind.STYLIZE else None,
+        activation=(found.losses or {}).get("activation"),
         reason=found.reason,
         preview=f"{here}/preview" if found.preview or done else None,
         result=f"{here}/result" if done else None,

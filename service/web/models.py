@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from starlette.responses import Response
 
-from models.errors import ModelUnknown, StyleUnknown
+from models.errors import ModelUnknown, ParameterInvalid, StyleUnknown
 from service import cards
-from service.cards import ModelDetailAnswer, ModelsAnswer, StylesAnswer
-from service.errors import NotSupported
+from service.cards import FiltersParams, LayersAnswer, ModelDetailAnswer, ModelsAnswer, StylesAnswer
+from service.errors import DeadlineExceeded, NotSupported, Overloaded
 from service.web.request import Request
 from service.web.responses import image_response, json_response
 from service.web.route import Routes
@@ -27,6 +27,20 @@ MODEL = {
     "input": {"width": 32, "height": 32},
 }
 DETAIL = MODEL | {"labels": [*"0123456789"], "details": {"architecture": "LeNet-5"}}
+LAYERS = {
+    "model": "lenet5",
+    "layers": [
+        {
+            "name": "features.0",
+            "kind": "Conv2d",
+            "shape": [6, 28, 28],
+            "receptive_field": [5, 5],
+            "stride": [1, 1],
+            "filters": [6, 1, 5, 5],
+            "multiply_adds": 117600,
+        }
+    ],
+}
 STYLE = {
     "name": "great_wave",
     "title": "The Great Wave off Kanagawa",
@@ -55,12 +69,33 @@ async def model(request: Request) -> Response:
 
 
 @ROUTES.add(
-    "GET", "/v1/models/{name}/filters", tag="models", media=["image/png"], errors=(ModelUnknown, NotSupported)
+    "GET",
+    "/v1/models/{name}/filters",
+    tag="models",
+    media=["image/png"],
+    errors=(ModelUnknown, ParameterInvalid, NotSupported, DeadlineExceeded, Overloaded),
+    params=FiltersParams,
 )
 async def filters(request: Request) -> Response:
-    """An image (PNG) of the first layer's filters."""
-    sheet = await cards.filters(request.service.engine, request.path_params["name"])
+    """An image (PNG) of a layer's filters, each over its own range; dead ones are crossed out."""
+    engine, name = request.service.engine, request.path_params["name"]
+    params = request.parameters(FiltersParams)
+    sheet = await cards.filters(engine, name, params.layer, request.context.deadline)
     return image_response(sheet, "png")
+
+
+@ROUTES.add(
+    "GET",
+    "/v1/models/{name}/layers",
+    tag="models",
+    answer=LayersAnswer,
+    example=LAYERS,
+    errors=(ModelUnknown, ParameterInvalid, NotSupported, DeadlineExceeded, Overloaded),
+)
+async def layers(request: Request) -> Response:
+    """A model's layers that give feature maps, with their shapes and receptive fields."""
+    engine, name = request.service.engine, request.path_params["name"]
+    return json_response(await cards.layers(engine, name, request.context.deadline))
 
 
 @ROUTES.add("GET", "/v1/styles", tag="style", answer=StylesAnswer, example={"styles": [STYLE]})

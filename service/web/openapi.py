@@ -217,6 +217,9 @@ def _parameters(route: Route) -> list[Node]:
 
     names = re.findall(r"{(\w+)}", route.path)
     found = [one(name, "path", PATHS[name], {"type": "string"}) for name in names]
+    for node in found:
+        if node["name"] in route.models:
+            node["x-model-kind"] = route.models[node["name"]].value
     for name, schema in ({} if route.params is None else properties(route.params)).items():
         found.append(one(name, "query", schema.pop("description"), schema))
         if name in route.models:

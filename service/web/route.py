@@ -36,7 +36,7 @@ class Route:
         media: types of other answers.
         errors: that it gives besides those of a missing key.
         params: of the query.
-        models: those of them that name a model -> its kind.
+        models: those of them, or of the path, that name a model -> its kind.
         image_first: of JSON and an image, the image is what it answers if not asked.
         body: OpenAPI's request body.
         takes, gives: headers of the request and of the good answer, besides those of every route.

@@ -152,6 +152,7 @@ ROUTES = [
         params=task.params,
         models=task.models,
         image_first=task.image_first,
+        gives=task.gives,
         body=images_body(task.params, *task.images, several=task.several)
         if task.body is None
         else task_body(task.body),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -69,6 +70,8 @@ def test_there_is_a_tab_for_every_task_that_takes_images(browser: Browser, serve
         for path, methods in document["paths"].items()
         if "multipart/form-data" in methods.get("post", {}).get("requestBody", {}).get("content", {})
     ]
+    paths += [f"/v1/models/{{name}}/{what}" for what in ("filters", "visualize/jobs")]
+    assert set(paths) <= document["paths"].keys()
     with opened(browser, server) as page:
         expect(page.get_by_role("tab")).to_have_count(len(paths))
 
@@ -150,6 +153,43 @@ def test_an_answer_that_is_an_image(browser: Browser, server: Server, name: str)
         image = page.locator("#answer img")
         expect(image).to_be_visible()
         assert image.evaluate("image => image.decode().then(() => image.naturalWidth)") > 100
+
+
+@pytest.mark.parametrize("kind", ["windows", "activations", "saliency", "occlusion"])
+def test_every_kind_of_explanation(browser: Browser, server: Server, kind: str) -> None:
+    with opened(browser, server) as page:
+        tab(page, "classify explain")
+        page.locator("#controls [name=kind]").select_option(kind)
+        page.get_by_role("button", name="sample: cat").click()
+        done(page)
+        image = page.locator("#answer img")
+        expect(image).to_have_attribute("alt", re.compile(rf"^{kind};index=\d+;label="))
+        assert image.evaluate("image => image.decode().then(() => image.naturalWidth)") > 100
+
+
+def test_a_layer_is_suggested_and_its_filters_are_shown(browser: Browser, server: Server) -> None:
+    with opened(browser, server) as page:
+        tab(page, "filters")
+        done(page)
+        expect(page.locator("#answer img")).to_be_visible()
+        page.locator("#controls [name=model]").select_option("lenet5")
+        page.locator("#controls [name=layer]").focus()
+        expect(page.locator("#layers option[value='features.3']")).to_be_attached(timeout=SLOW)
+        page.locator("#controls [name=layer]").fill("features.3")
+        done(page)
+        page.get_by_text("Command").click()
+        expect(page.locator("#curl")).to_contain_text("/v1/models/lenet5/filters?layer=features.3")
+
+
+def test_what_a_network_looks_for(browser: Browser, server: Server) -> None:
+    with opened(browser, server) as page:
+        tab(page, "visualize jobs")
+        page.locator("#controls [name=model]").select_option("lenet5")
+        page.locator("#controls [name=label]").fill("3")
+        page.locator("#controls [name=steps]").fill("10")
+        page.get_by_role("button", name="Run again").click()
+        expect(page.locator("#answer")).to_contain_text("succeeded: step 10 of 10", timeout=2 * SLOW)
+        expect(page.locator("#answer img")).to_be_visible()
 
 
 def test_styles_are_chosen_by_their_thumbnails(browser: Browser, server: Server) -> None:

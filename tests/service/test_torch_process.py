@@ -36,14 +36,17 @@ def digit() -> Image:
 
 def test_it_answers_as_the_pipeline_itself(torch_process: TorchProcess) -> None:
     pipeline = registry.build(MODEL, standard_catalogue(), Store())
-    assert pipeline.explainer is not None
-    expected = pipeline.explainer.heat_map(digit(), "1")
+    expected = pipeline.explainer().heat_map(digit(), "1")
     found = torch_process.ask(MODEL, "heat_map", Call(None), digit(), "1")
     assert (found.label, found.region) == (expected.label, expected.region)
     assert found.score == pytest.approx(expected.score, abs=1e-4)
     np.testing.assert_allclose(found.grid, expected.grid, atol=1e-3)
     assert torch_process.ask(MODEL, "windows", Call(None), digit(), None, fraction=1.0).label == "1"
-    assert torch_process.ask(MODEL, "filters", Call(None)).shape[2] == 3
+    assert torch_process.ask(MODEL, "filters", Call(None), "features.3").shape[2] == 3
+    assert torch_process.ask(MODEL, "layers", Call(None))[0].receptive_field == (5, 5)
+    found = torch_process.ask(MODEL, "activations", Call(None), digit(), None, layer="features.0", top=2)
+    assert (found.label, len(found.strongest)) == ("1", 2)
+    assert torch_process.ask(MODEL, "saliency", Call(None), digit(), "1").grid.max() == 1
 
 
 def test_its_refusals_name_the_parameter(torch_process: TorchProcess) -> None:
@@ -55,6 +58,18 @@ def test_its_refusals_name_the_parameter(torch_process: TorchProcess) -> None:
 def test_who_leaves_gets_nothing_and_the_next_one_his_own_answer(torch_process: TorchProcess) -> None:
     with pytest.raises(DeadlineExceeded):
         torch_process.ask(MODEL, "heat_map", Call(time.monotonic() - 1), digit(), "7")
+    assert torch_process.ask(MODEL, "heat_map", Call(None), digit(), "3").label == "3"
+
+
+def test_past_the_deadline_the_process_itself_ends_its_work(torch_process: TorchProcess) -> None:
+    """It is asked past the worker's own looks at the clock."""
+
+    class Patient(Call):
+        def check(self) -> None:
+            pass
+
+    with pytest.raises(DeadlineExceeded):
+        torch_process.ask(MODEL, "saliency", Patient(time.monotonic() - 1), digit(), "1")
     assert torch_process.ask(MODEL, "heat_map", Call(None), digit(), "3").label == "3"
 
 

@@ -49,12 +49,15 @@ async def main():
             "/v1/classify?model=lenet5": photo, "/v1/embed": photo,
             "/v1/stylize": photo, "/v1/faces/detect": photo, "/v1/faces/embed?aligned=true": chip,
             "/v1/analyze?tasks=classify,detect": photo, "/v1/classify/explain": photo,
+            "/v1/classify/explain?kind=occlusion&model=lenet5": photo,
+            "/v1/classify/explain?kind=activations&model=lenet5": photo,
         }
         for path, body in asked.items():
             answer = await client.post(path, content=body)
             assert answer.status_code == 200, (path, answer.text)
             light(path)
-        for path in ("/v1/models", "/v1/styles", "/v1/models/lenet5/filters", "/openapi.json"):
+        of_model = (f"/v1/models/lenet5/{what}" for what in ("filters", "layers"))
+        for path in ("/v1/models", "/v1/styles", *of_model, "/openapi.json"):
             assert (await client.get(path)).status_code == 200, path
             light(path)
     await served.stop()
@@ -96,9 +99,13 @@ async def main():
             await client.post("/v1/classify/explain", content=photo),
             await client.post("/v1/classify/explain?kind=windows", content=photo),
             await client.get("/v1/models/lenet5/filters"),
+            await client.get("/v1/models/lenet5/layers"),
+            await client.post("/v1/models/lenet5/visualize/jobs?label=3"),
             await client.post("/v1/stylize/jobs", files=files),
         ):
             assert (answer.status_code, answer.json()["code"]) == (501, "not_supported"), answer.text
+        answer = await client.post("/v1/classify/explain?kind=occlusion", content=photo)
+        assert answer.status_code == 200, answer.text
         assert (await client.get("/v1/jobs/" + 32 * "0")).json()["code"] == "job_unknown"
     await served.stop()
 

@@ -13,6 +13,9 @@ class ExplainKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     EXPLAIN_KIND_UNSPECIFIED: _ClassVar[ExplainKind]
     EXPLAIN_KIND_CAM: _ClassVar[ExplainKind]
     EXPLAIN_KIND_WINDOWS: _ClassVar[ExplainKind]
+    EXPLAIN_KIND_ACTIVATIONS: _ClassVar[ExplainKind]
+    EXPLAIN_KIND_SALIENCY: _ClassVar[ExplainKind]
+    EXPLAIN_KIND_OCCLUSION: _ClassVar[ExplainKind]
 
 class BoxFormat(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -42,6 +45,9 @@ class PictureFormat(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
 EXPLAIN_KIND_UNSPECIFIED: ExplainKind
 EXPLAIN_KIND_CAM: ExplainKind
 EXPLAIN_KIND_WINDOWS: ExplainKind
+EXPLAIN_KIND_ACTIVATIONS: ExplainKind
+EXPLAIN_KIND_SALIENCY: ExplainKind
+EXPLAIN_KIND_OCCLUSION: ExplainKind
 BOX_FORMAT_UNSPECIFIED: BoxFormat
 BOX_FORMAT_XYXY: BoxFormat
 BOX_FORMAT_XYWH: BoxFormat
@@ -136,7 +142,7 @@ class ClassifyFrame(_message.Message):
     def __init__(self, result: _Optional[_Union[ClassifyReply, _Mapping]] = ..., problem: _Optional[_Union[Problem, _Mapping]] = ...) -> None: ...
 
 class ExplainRequest(_message.Message):
-    __slots__ = ("image", "model", "label", "kind", "fraction", "score_threshold", "format")
+    __slots__ = ("image", "model", "label", "kind", "fraction", "score_threshold", "format", "layer", "top")
     IMAGE_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     LABEL_FIELD_NUMBER: _ClassVar[int]
@@ -144,6 +150,8 @@ class ExplainRequest(_message.Message):
     FRACTION_FIELD_NUMBER: _ClassVar[int]
     SCORE_THRESHOLD_FIELD_NUMBER: _ClassVar[int]
     FORMAT_FIELD_NUMBER: _ClassVar[int]
+    LAYER_FIELD_NUMBER: _ClassVar[int]
+    TOP_FIELD_NUMBER: _ClassVar[int]
     image: bytes
     model: str
     label: str
@@ -151,7 +159,9 @@ class ExplainRequest(_message.Message):
     fraction: float
     score_threshold: float
     format: PictureFormat
-    def __init__(self, image: _Optional[bytes] = ..., model: _Optional[str] = ..., label: _Optional[str] = ..., kind: _Optional[_Union[ExplainKind, str]] = ..., fraction: _Optional[float] = ..., score_threshold: _Optional[float] = ..., format: _Optional[_Union[PictureFormat, str]] = ...) -> None: ...
+    layer: str
+    top: int
+    def __init__(self, image: _Optional[bytes] = ..., model: _Optional[str] = ..., label: _Optional[str] = ..., kind: _Optional[_Union[ExplainKind, str]] = ..., fraction: _Optional[float] = ..., score_threshold: _Optional[float] = ..., format: _Optional[_Union[PictureFormat, str]] = ..., layer: _Optional[str] = ..., top: _Optional[int] = ...) -> None: ...
 
 class EmbedRequest(_message.Message):
     __slots__ = ("image", "model")
@@ -189,8 +199,20 @@ class ScoredBox(_message.Message):
     box: Box
     def __init__(self, score: _Optional[float] = ..., box: _Optional[_Union[Box, _Mapping]] = ...) -> None: ...
 
+class Activation(_message.Message):
+    __slots__ = ("channel", "mean", "peak", "map")
+    CHANNEL_FIELD_NUMBER: _ClassVar[int]
+    MEAN_FIELD_NUMBER: _ClassVar[int]
+    PEAK_FIELD_NUMBER: _ClassVar[int]
+    MAP_FIELD_NUMBER: _ClassVar[int]
+    channel: int
+    mean: float
+    peak: float
+    map: _containers.RepeatedCompositeFieldContainer[Row]
+    def __init__(self, channel: _Optional[int] = ..., mean: _Optional[float] = ..., peak: _Optional[float] = ..., map: _Optional[_Iterable[_Union[Row, _Mapping]]] = ...) -> None: ...
+
 class ExplainReply(_message.Message):
-    __slots__ = ("model", "image", "index", "label", "score", "region", "heat", "window", "step", "scores", "boxes", "picture")
+    __slots__ = ("model", "image", "index", "label", "score", "region", "heat", "window", "step", "scores", "boxes", "picture", "kind", "note", "layer", "channels", "rows", "columns", "activations")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     IMAGE_FIELD_NUMBER: _ClassVar[int]
     INDEX_FIELD_NUMBER: _ClassVar[int]
@@ -203,6 +225,13 @@ class ExplainReply(_message.Message):
     SCORES_FIELD_NUMBER: _ClassVar[int]
     BOXES_FIELD_NUMBER: _ClassVar[int]
     PICTURE_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    NOTE_FIELD_NUMBER: _ClassVar[int]
+    LAYER_FIELD_NUMBER: _ClassVar[int]
+    CHANNELS_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    COLUMNS_FIELD_NUMBER: _ClassVar[int]
+    ACTIVATIONS_FIELD_NUMBER: _ClassVar[int]
     model: str
     image: Size
     index: int
@@ -215,7 +244,14 @@ class ExplainReply(_message.Message):
     scores: _containers.RepeatedCompositeFieldContainer[Row]
     boxes: _containers.RepeatedCompositeFieldContainer[ScoredBox]
     picture: bytes
-    def __init__(self, model: _Optional[str] = ..., image: _Optional[_Union[Size, _Mapping]] = ..., index: _Optional[int] = ..., label: _Optional[str] = ..., score: _Optional[float] = ..., region: _Optional[_Union[Box, _Mapping]] = ..., heat: _Optional[_Iterable[_Union[Row, _Mapping]]] = ..., window: _Optional[_Iterable[float]] = ..., step: _Optional[_Iterable[float]] = ..., scores: _Optional[_Iterable[_Union[Row, _Mapping]]] = ..., boxes: _Optional[_Iterable[_Union[ScoredBox, _Mapping]]] = ..., picture: _Optional[bytes] = ...) -> None: ...
+    kind: ExplainKind
+    note: str
+    layer: str
+    channels: int
+    rows: int
+    columns: int
+    activations: _containers.RepeatedCompositeFieldContainer[Activation]
+    def __init__(self, model: _Optional[str] = ..., image: _Optional[_Union[Size, _Mapping]] = ..., index: _Optional[int] = ..., label: _Optional[str] = ..., score: _Optional[float] = ..., region: _Optional[_Union[Box, _Mapping]] = ..., heat: _Optional[_Iterable[_Union[Row, _Mapping]]] = ..., window: _Optional[_Iterable[float]] = ..., step: _Optional[_Iterable[float]] = ..., scores: _Optional[_Iterable[_Union[Row, _Mapping]]] = ..., boxes: _Optional[_Iterable[_Union[ScoredBox, _Mapping]]] = ..., picture: _Optional[bytes] = ..., kind: _Optional[_Union[ExplainKind, str]] = ..., note: _Optional[str] = ..., layer: _Optional[str] = ..., channels: _Optional[int] = ..., rows: _Optional[int] = ..., columns: _Optional[int] = ..., activations: _Optional[_Iterable[_Union[Activation, _Mapping]]] = ...) -> None: ...
 
 class DetectRequest(_message.Message):
     __slots__ = ("image", "model", "score_threshold", "iou_threshold", "max_detections", "classes", "box_format", "normalized", "format")
@@ -636,3 +672,35 @@ class ListModelsReply(_message.Message):
     MODELS_FIELD_NUMBER: _ClassVar[int]
     models: _containers.RepeatedCompositeFieldContainer[Model]
     def __init__(self, models: _Optional[_Iterable[_Union[Model, _Mapping]]] = ...) -> None: ...
+
+class ListLayersRequest(_message.Message):
+    __slots__ = ("model",)
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    def __init__(self, model: _Optional[str] = ...) -> None: ...
+
+class Layer(_message.Message):
+    __slots__ = ("name", "kind", "shape", "receptive_field", "stride", "filters", "multiply_adds")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    SHAPE_FIELD_NUMBER: _ClassVar[int]
+    RECEPTIVE_FIELD_FIELD_NUMBER: _ClassVar[int]
+    STRIDE_FIELD_NUMBER: _ClassVar[int]
+    FILTERS_FIELD_NUMBER: _ClassVar[int]
+    MULTIPLY_ADDS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    kind: str
+    shape: _containers.RepeatedScalarFieldContainer[int]
+    receptive_field: _containers.RepeatedScalarFieldContainer[int]
+    stride: _containers.RepeatedScalarFieldContainer[int]
+    filters: _containers.RepeatedScalarFieldContainer[int]
+    multiply_adds: int
+    def __init__(self, name: _Optional[str] = ..., kind: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., receptive_field: _Optional[_Iterable[int]] = ..., stride: _Optional[_Iterable[int]] = ..., filters: _Optional[_Iterable[int]] = ..., multiply_adds: _Optional[int] = ...) -> None: ...
+
+class ListLayersReply(_message.Message):
+    __slots__ = ("model", "layers")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    LAYERS_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    layers: _containers.RepeatedCompositeFieldContainer[Layer]
+    def __init__(self, model: _Optional[str] = ..., layers: _Optional[_Iterable[_Union[Layer, _Mapping]]] = ...) -> None: ...

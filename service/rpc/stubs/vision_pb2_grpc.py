@@ -99,6 +99,11 @@ class VisionStub:
                 request_serializer=service_dot_rpc_dot_stubs_dot_vision__pb2.ListModelsRequest.SerializeToString,
                 response_deserializer=service_dot_rpc_dot_stubs_dot_vision__pb2.ListModelsReply.FromString,
                 _registered_method=True)
+        self.ListLayers = channel.unary_unary(
+                '/lynceus.v1.Vision/ListLayers',
+                request_serializer=service_dot_rpc_dot_stubs_dot_vision__pb2.ListLayersRequest.SerializeToString,
+                response_deserializer=service_dot_rpc_dot_stubs_dot_vision__pb2.ListLayersReply.FromString,
+                _registered_method=True)
         self.GetModel = channel.unary_unary(
                 '/lynceus.v1.Vision/GetModel',
                 request_serializer=service_dot_rpc_dot_stubs_dot_vision__pb2.GetModelRequest.SerializeToString,
@@ -126,7 +131,7 @@ class VisionServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Explain(self, request, context):
-        """Where a classifier looks: Grad-CAM, or a label's score in every window of the image.
+        """Why a classifier says so: Grad-CAM, saliency, occlusion, windows of the image, channels of a layer.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -200,6 +205,13 @@ class VisionServicer:
 
     def ListModels(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListLayers(self, request, context):
+        """The layers of a model, with shapes and receptive fields.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -292,6 +304,11 @@ def add_VisionServicer_to_server(servicer, server):
                     servicer.ListModels,
                     request_deserializer=service_dot_rpc_dot_stubs_dot_vision__pb2.ListModelsRequest.FromString,
                     response_serializer=service_dot_rpc_dot_stubs_dot_vision__pb2.ListModelsReply.SerializeToString,
+            ),
+            'ListLayers': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListLayers,
+                    request_deserializer=service_dot_rpc_dot_stubs_dot_vision__pb2.ListLayersRequest.FromString,
+                    response_serializer=service_dot_rpc_dot_stubs_dot_vision__pb2.ListLayersReply.SerializeToString,
             ),
             'GetModel': grpc.unary_unary_rpc_method_handler(
                     servicer.GetModel,
@@ -660,6 +677,33 @@ class Vision:
             '/lynceus.v1.Vision/ListModels',
             service_dot_rpc_dot_stubs_dot_vision__pb2.ListModelsRequest.SerializeToString,
             service_dot_rpc_dot_stubs_dot_vision__pb2.ListModelsReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListLayers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lynceus.v1.Vision/ListLayers',
+            service_dot_rpc_dot_stubs_dot_vision__pb2.ListLayersRequest.SerializeToString,
+            service_dot_rpc_dot_stubs_dot_vision__pb2.ListLayersReply.FromString,
             options,
             channel_credentials,
             insecure,

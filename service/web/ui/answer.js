@@ -34,7 +34,7 @@ function lists(value, name = "") {
     else if (key === "embedding" && Array.isArray(inner)) parts.push(embedding(inner, name));
     else if (key === "problem" && inner !== null) parts.push(element("p", { textContent: `${name}: ${inner.detail}` }));
     else if (key === "label" && "heat" in value) parts.push(labels([value], name));
-    else if (!["box", "landmarks", "heat"].includes(key)) parts.push(...lists(inner, key === "results" ? name : key));
+    else if (!["box", "landmarks", "heat", "scores", "activations"].includes(key)) parts.push(...lists(inner, key === "results" ? name : key));
   }
   return parts;
 }

@@ -29,6 +29,7 @@ function control({ name, description, schema }, choices, changed) {
   const options = choices[name]?.names ?? kind.enum;
   const input =
     options !== undefined ? select(options, initial) : kind.type === "boolean" ? checkbox(initial) : field(kind, initial);
+  if (choices[name]?.suggestions) input.setAttribute("list", choices[name].suggestions);
   input.name = name;
   input.dataset.default = initial === null ? "" : String(initial);
   input.addEventListener("input", changed);

@@ -9,8 +9,10 @@ import { View } from "./view.js";
 
 const SAMPLES = ["cat", "coffee", "astronaut"];
 const DEBOUNCE_MS = 120;
+const OF_MODEL = "/v1/models/{name}/"; // paths of what shows a model itself, which is chosen as a parameter
+const MODEL = "model";
 
-const state = { key: "", tasks: [], task: null, files: new Map(), views: new Map(), choices: {}, running: null, timer: 0 };
+const state = { key: "", tasks: [], models: [], task: null, files: new Map(), views: new Map(), choices: {}, running: null, timer: 0 };
 const isFile = (schema) => (schema.items ?? schema).format === "binary";
 
 const api = {
@@ -27,27 +29,36 @@ const api = {
 
 const gallery = new Gallery(api, () => later());
 
-/** The tasks that take images and whose models are served. */
+/** The tasks that take images, and what shows a model itself, as far as their models are served. */
 function tasksOf(document, models) {
   const kinds = new Set(models.map((model) => model.task));
   const found = [];
-  for (const [path, { post }] of Object.entries(document.paths)) {
-    const form = post?.requestBody?.content["multipart/form-data"]?.schema;
-    const parameters = (post?.parameters ?? []).filter((one) => one.in === "query");
-    const missing = parameters.some((one) => one["x-model-kind"] && !kinds.has(one["x-model-kind"]));
-    if (!form || !path.startsWith("/v1/") || missing) continue;
-    const [status, good] = Object.entries(post.responses).find(([code]) => code.startsWith("2"));
+  for (const [path, methods] of Object.entries(document.paths)) {
+    const isOfModel = path.startsWith(OF_MODEL);
+    const method = methods.post ? "post" : isOfModel ? "get" : "";
+    const operation = methods[method];
+    const form = operation?.requestBody?.content["multipart/form-data"]?.schema;
+    const parameters = (operation?.parameters ?? []).filter((one) => one.in === "query");
+    if (isOfModel) {
+      const model = operation.parameters.find((one) => one.in === "path");
+      if (parameters.length > 0) parameters.unshift({ ...model, name: MODEL, "x-model-kind": model["x-model-kind"] ?? "any" });
+    }
+    const missing = parameters.some((one) => one["x-model-kind"] && one["x-model-kind"] !== "any" && !kinds.has(one["x-model-kind"]));
+    if (!(form || (isOfModel && parameters.length > 0)) || !path.startsWith("/v1/") || missing) continue;
+    const [status, good] = Object.entries(operation.responses).find(([code]) => code.startsWith("2"));
     const content = Object.keys(good.content ?? {});
+    const fields = form?.properties ?? {};
     found.push({
+      method: method.toUpperCase(),
       path: path.slice(1),
-      name: path.slice("/v1/".length),
-      summary: post.description ?? post.summary,
-      slots: Object.keys(form.properties).filter((name) => isFile(form.properties[name])),
-      hasGallery: "gallery" in form.properties,
+      name: path.slice((isOfModel ? OF_MODEL : "/v1/").length),
+      summary: operation.description ?? operation.summary,
+      slots: Object.keys(fields).filter((name) => isFile(fields[name])),
+      hasGallery: "gallery" in fields,
       parameters,
       isJob: status === "202",
       hasJson: content.includes("application/json"),
-      imageFirst: Boolean(post["x-image-first"]) || !content.includes("application/json"),
+      imageFirst: Boolean(operation["x-image-first"]) || !content.includes("application/json"),
     });
   }
   return found;
@@ -56,7 +67,8 @@ function tasksOf(document, models) {
 function choicesOf(task, models) {
   const choices = { ...state.choices };
   for (const { name, "x-model-kind": kind } of task.parameters) {
-    if (kind) choices[name] = { names: models.filter((model) => model.task === kind).map((model) => model.name) };
+    if (kind) choices[name] = { names: models.filter((model) => kind === "any" || model.task === kind).map((model) => model.name) };
+    if (name === "layer") choices[name] = { suggestions: "layers" };
   }
   return choices;
 }
@@ -74,9 +86,25 @@ function open(task, models) {
   byId("parameters").hidden = task.parameters.length === 0;
   byId("json-details").hidden = !task.hasJson;
   byId("slots").replaceChildren(...task.slots.map(slot), ...(task.hasGallery ? [gallery.element] : []));
+  byId("controls").querySelector("[name=layer]")?.addEventListener("focus", () => suggestLayers(task, models).catch(() => undefined));
   clear();
+  if (task.slots.length === 0) later(0);
   const last = [...state.files.values()].at(-1);
   if (task.slots.length === 1 && last) put(task.slots[0], last);
+}
+
+/** The model that is chosen, or the default one of its kind. */
+function modelOf(task, models = state.models) {
+  const kind = task.parameters.find((one) => one.name === MODEL)?.["x-model-kind"];
+  const served = models.filter((model) => kind === "any" || model.task === kind);
+  return values(byId("controls")).get(MODEL) ?? (served.find((model) => model.default) ?? served[0])?.name ?? "";
+}
+
+/** Names of the model's layers below the field for one. */
+async function suggestLayers(task, models) {
+  const { layers } = await (await api.request(`v1/models/${encodeURIComponent(modelOf(task, models))}/layers`)).json();
+  const options = layers.map(({ name, shape }) => element("option", { value: name, label: shape.join(" × ") }));
+  byId("layers").replaceChildren(...options);
 }
 
 function clear() {
@@ -113,6 +141,7 @@ const nextSlot = () => state.task.slots.find((name) => !state.views.has(name)) ?
 
 async function put(name, file) {
   const { task } = state;
+  if (name === undefined) return; // it takes no image
   state.files.set(name, file);
   const shown = [...byId("slots").children].find((box) => box.dataset.name === name).querySelector(".shown");
   const bitmap = await createImageBitmap(file).catch(() => null);
@@ -134,8 +163,13 @@ const complete = () =>
   state.task.slots.every((name) => state.views.has(name) && state.files.has(name)) && !(state.task.hasGallery && gallery.isEmpty);
 
 function address() {
-  const query = new URLSearchParams([...values(byId("controls"))]).toString();
-  return state.task.path + (query ? `?${query}` : "");
+  const { task } = state;
+  const chosen = values(byId("controls"));
+  const isOfModel = `/${task.path}`.startsWith(OF_MODEL);
+  const path = isOfModel ? task.path.replace("{name}", encodeURIComponent(modelOf(task))) : task.path;
+  if (isOfModel) chosen.delete(MODEL);
+  const query = new URLSearchParams([...chosen]).toString();
+  return path + (query ? `?${query}` : "");
 }
 
 /** Runs the task on the images that are there. */
@@ -162,16 +196,18 @@ async function run() {
 }
 
 async function send(accept, signal) {
+  const { method } = state.task;
+  if (state.task.slots.length === 0) return api.request(address(), { method, headers: { Accept: accept }, signal });
   const form = new FormData();
   if (state.task.hasGallery) form.append("gallery", JSON.stringify(await gallery.entries(values(byId("controls")), signal)));
   for (const name of state.task.slots) form.append(name, state.files.get(name), state.files.get(name).name || name);
-  return api.request(address(), { method: "POST", body: form, headers: { Accept: accept }, signal });
+  return api.request(address(), { method, body: form, headers: { Accept: accept }, signal });
 }
 
 async function show(task, response, whole, signal) {
   showTiming(byId("timing"), response.headers.get("Server-Timing"), whole);
   if (response.headers.get("Content-Type").startsWith("image/")) {
-    const image = element("img", { className: "drawn", alt: `the answer of ${task.name}` });
+    const image = element("img", { className: "drawn", alt: response.headers.get("X-Explanation") ?? `the answer of ${task.name}` });
     image.src = URL.createObjectURL(await response.blob());
     image.addEventListener("load", () => URL.revokeObjectURL(image.src));
     byId("answer").replaceChildren(image);
@@ -195,7 +231,7 @@ async function showJson() {
 /** The command that does the same. */
 function curl() {
   const { task } = state;
-  const parts = ["curl -sS"];
+  const parts = [task.slots.length === 0 && task.method === "POST" ? "curl -sS -X POST" : "curl -sS"];
   if (state.key) parts.push('-H "X-API-Key: $KEY"');
   if (task.imageFirst) parts.push("-H 'Accept: image/jpeg' -o answer.jpg");
   for (const name of task.slots) parts.push(`-F '${name}=@${(state.files.get(name)?.name ?? `${name}.jpg`).replaceAll("'", "")}'`);
@@ -242,6 +278,7 @@ async function start() {
       thumbnails: styles.map((one) => ({ value: one.name, title: one.title, image: one.thumbnail?.slice(1) ?? "" })),
     };
   }
+  state.models = models;
   state.tasks = tasksOf(document_, models);
   byId("tabs").replaceChildren(
     ...state.tasks.map((task, index) => {

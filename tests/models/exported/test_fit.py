@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,8 @@ from hypothesis import strategies as st
 from models.exported.fit import fit, min_side
 from models.exported.options import RESIZES, InputOptions
 from models.image import Image, center_crop, letterbox, resize
+from models.pipeline import Kind
+from tests.models.exported.files import Classifier, export, served
 from tests.models.image.test_decode import smooth
 
 SIDES = st.integers(4, 90)
@@ -79,3 +83,16 @@ def test_the_geometry_leads_back_to_the_original(
 def test_a_decoder_may_reduce_as_far_as_the_crop_allows() -> None:
     assert min_side(224, 224, InputOptions(resize="crop", fraction=0.875)) == 256
     assert min_side(480, 640, InputOptions(resize="letterbox", fraction=0.5)) == 640
+
+
+@pytest.mark.parametrize(
+    ("resizing", "region"),
+    [("stretch", (0, 0, 80, 40)), ("letterbox", (0, -20, 80, 60)), ("crop", (20, 0, 60, 40))],
+)
+def test_a_classifier_tells_what_its_network_sees(
+    tmp_path: Path, resizing: str, region: tuple[float, ...]
+) -> None:
+    path = export(Classifier(), tmp_path / "net.pt", (3, 32, 32))
+    options = {"labels": [*"abcde"], "scores": "logits", "size": [32, 32], "fraction": 1.0}
+    pipeline = served(Kind.CLASSIFY, path, **options, resize=resizing)
+    assert pipeline.region(Image(np.zeros((40, 80, 3), np.uint8), 80, 40)) == pytest.approx(region)

@@ -31,8 +31,8 @@ from models.boxes import batched_nms
 from models.classification.classifier import Classifier
 from models.classification.digits import light_ink
 from models.classification.efficientnet import EfficientNetLite
+from models.classification.explain.maps import WindowMap, find_label
 from models.classification.lenet import LeNet5
-from models.classification.maps import WindowMap, find_label
 from models.classification.pipeline import ClassifierPipeline
 from models.detection.result import Detection
 from models.errors import ParameterInvalid
@@ -221,4 +221,5 @@ def windows(
             Detection(index, name, score, (box[0], box[1], box[2], box[3]))
             for score, box in zip(found[kept].tolist(), boxes[kept].tolist(), strict=True)
         ),
+        score_threshold,
     )

@@ -18,9 +18,10 @@ from models.builders.lenet import LABELS
 from models.classification.classifier import Classifier
 from models.classification.digits import DigitPipeline, digit_crop, place
 from models.classification.efficientnet import EfficientNetLite
-from models.classification.explain import filter_sheet, grad_cam
-from models.classification.lenet import LeNet5, load
-from models.classification.maps import HeatMap, find_label, overlay
+from models.classification.explain.cam import grad_cam
+from models.classification.explain.drawing import overlay
+from models.classification.explain.maps import HeatMap, find_label
+from models.classification.lenet import load
 from models.classification.pipeline import ClassifierPipeline
 from models.errors import ParameterInvalid, WeightsError
 from models.image import Image, center_crop, decode
@@ -224,25 +225,6 @@ def test_overlay_in_bands_is_overlay_of_the_whole(height: int, width: int) -> No
     weight = (0.6 * warmth)[..., None]
     whole = (image.pixels * (1 - weight) + colours * weight + 0.5).astype(np.uint8)
     np.testing.assert_array_equal(overlay(image, heat), whole)
-
-
-def test_filters_in_colour_and_in_grey() -> None:
-    convolution = nn.Conv2d(3, 5, 4)
-    sheet = filter_sheet(nn.Sequential(nn.Identity(), convolution), cell=12, gap=1)
-    assert sheet.shape == (2 * 13 + 1, 3 * 13 + 1, 3)
-    weight = convolution.weight.detach()[4]
-    expected = ((weight - weight.min()) / (weight.max() - weight.min()) * 255).round().byte().permute(1, 2, 0)
-    np.testing.assert_array_equal(sheet[14:26:3, 14:26:3], expected.numpy())
-    np.testing.assert_array_equal(sheet[14:17, 14:17], np.broadcast_to(sheet[14, 14], (3, 3, 3)))
-    assert (sheet[14:, 27:] == 255).all()  # no sixth filter
-    grey = filter_sheet(LeNet5())
-    assert (grey[..., 0] == grey[..., 2]).all()
-    assert {0, 255} <= set(grey[2:37, 2:37].flatten().tolist())
-
-
-def test_a_network_without_filters() -> None:
-    with pytest.raises(ParameterInvalid, match="no convolution"):
-        filter_sheet(nn.Linear(2, 2))
 
 
 @needs_shared

@@ -1,4 +1,4 @@
-"""Explanations of a classifier: Grad-CAM heat maps, and its first layer's filters as an image.
+"""Grad-CAM heat maps.
 
 Selvaraju, Cogswell, Das, Vedantam, Parikh and Batra, "Grad-CAM: Visual Explanations from Deep Networks via
 Gradient-based Localization" (ICCV 2017, https://arxiv.org/abs/1610.02391), equations 1 and 2.
@@ -9,30 +9,18 @@ hooks, so that others may run it at the same time.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from models.classification.classifier import Classifier
-from models.classification.maps import Box, HeatMap, find_label
+from models.classification.explain.maps import HeatMap, find_label
 from models.classification.pipeline import ClassifierPipeline
 from models.errors import ParameterInvalid
-from models.image import Image, Pixels
-from models.pipeline import Card
-
-
-@runtime_checkable
-class Placed(Protocol):
-    """A pipeline that knows the region of an image that is its network's input; default: the centre crop."""
-
-    def region(self, image: Image) -> Box:
-        """xyxy in pixels of the upright original; may reach beyond it."""
-        ...
+from models.image import Image
 
 
 def grad_cam(pipeline: ClassifierPipeline, image: Image, label: str | None = None) -> HeatMap:
@@ -68,7 +56,7 @@ def grad_cam(pipeline: ClassifierPipeline, image: Image, label: str | None = Non
     weights = gradient[0].float().mean((1, 2))  # equation 1: the weight of each map
     heat = torch.einsum("c,chw->hw", weights, features).relu()  # equation 2
     grid = (heat / heat.max().clamp(min=torch.finfo(torch.float32).tiny)).cpu().numpy()
-    region = pipeline.region(image) if isinstance(pipeline, Placed) else _centre(pipeline.card, image)
+    region = pipeline.region(image)
     score = float(logits.detach().float().softmax(0)[index])
     return HeatMap(index, pipeline.card.labels[index], score, grid, region, image.width, image.height)
 
@@ -107,46 +95,3 @@ class _LastMap(TorchFunctionMode):
             elif self._features is not None and result.shape[2:] == self._features.shape[2:]:
                 self._features = result
         return result
-
-
-def _centre(card: Card, image: Image) -> Box:
-    side = min(image.width, image.height) * card.crop_fraction
-    left, top = (image.width - side) / 2, (image.height - side) / 2
-    return left, top, left + side, top + side
-
-
-def filter_sheet(module: nn.Module, *, cell: int = 32, gap: int = 2) -> Pixels:
-    """The first convolution's filters side by side -> uint8 RGB [height, width, 3].
-
-    Each filter is stretched to its own full range and enlarged without smoothing. Filters over three channels
-    are shown in colour, others as the mean over their channels in grey.
-
-    Args:
-        module: any network.
-        cell: least side of one filter in pixels.
-        gap: pixels between filters.
-
-    Raises:
-        ParameterInvalid: the network has no convolution.
-    """
-    first = next((layer for layer in module.modules() if isinstance(layer, nn.Conv2d)), None)
-    if first is None:
-        raise ParameterInvalid("model", "the model has no convolution whose filters could be shown")
-    filters = first.weight.detach().float().cpu()
-    if filters.shape[1] != 3:
-        filters = filters.mean(1, keepdim=True).expand(-1, 3, -1, -1)
-    low, high = filters.amin((1, 2, 3), keepdim=True), filters.amax((1, 2, 3), keepdim=True)
-    levels = (
-        ((filters - low) / (high - low).clamp(min=1e-12) * 255).round().byte().permute(0, 2, 3, 1).numpy()
-    )
-    count, height, width, _ = levels.shape
-    factor = max(1, math.ceil(cell / max(height, width)))
-    tiles = levels.repeat(factor, axis=1).repeat(factor, axis=2)
-    columns = math.ceil(math.sqrt(count))
-    rows = math.ceil(count / columns)
-    step_y, step_x = height * factor + gap, width * factor + gap
-    sheet = np.full((rows * step_y + gap, columns * step_x + gap, 3), 255, np.uint8)
-    for number, tile in enumerate(tiles):
-        y, x = gap + number // columns * step_y, gap + number % columns * step_x
-        sheet[y : y + tile.shape[0], x : x + tile.shape[1]] = tile
-    return sheet

@@ -15,12 +15,12 @@ from torchvision.models.resnet import BasicBlock
 
 from models.classification.classifier import Classifier
 from models.classification.efficientnet import EfficientNetLite
+from models.classification.explain.windows import Sliding, sliding, windows
 from models.classification.lenet import LeNet5, load
-from models.classification.windows import Sliding, sliding, windows
 from models.errors import ParameterInvalid, WeightsError
 from models.image import Image, decode, resize
 from models.weights import COMMITTED, Catalogue, Store
-from tests.models.classification.test_explain import digits, lively, pipeline_of
+from tests.models.classification.explain.test_cam import digits, lively, pipeline_of
 from tests.models.image.test_decode import smooth
 from tests.paths import SHARED, needs_shared
 
