@@ -121,7 +121,7 @@ class Lynceus:
         http = (given["host"], given["port"]) if "host" in given and "port" in given else None
         metrics = Path(BentoMLContainer.prometheus_multiproc_dir.get())
         try:
-            check(SETTINGS, http, metrics if metrics.is_dir() else None, WORKERS)
+            check(SETTINGS, http, metrics if metrics.is_dir() else None, WORKERS + DEVICES)
         except SettingsError as error:
             sys.exit(f"lynceus cannot start: {error}")
         catalogue = standard_catalogue(SETTINGS.catalogue)

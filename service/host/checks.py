@@ -33,7 +33,7 @@ def check(settings: Settings, http: tuple[str, int] | None, metrics: Path | None
         settings: the server's.
         http: address and port of HTTP, where they are known.
         metrics: folder of the workers' metrics.
-        workers: how many there will be.
+        workers: processes with metrics that there will be.
 
     Raises:
         SettingsError: what is wrong.

@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from service.host.checks import check
-from service.settings import ExecutorKind, Settings, SettingsError, _quota, load
+from service.settings import EngineKind, ExecutorKind, Settings, SettingsError, _quota, load
 from tests.server import free_port
 
 
@@ -60,6 +60,8 @@ def test_workers_and_threads_share_the_cores(monkeypatch: pytest.MonkeyPatch) ->
     assert Settings(workers=2).thread_count(cuda=False) == 4
     assert Settings().worker_count(cuda=True) == 4
     assert Settings(workers=16).thread_count(cuda=False) == 1
+    apart = Settings(engine=EngineKind.PROCESS)
+    assert [apart.worker_count(cuda) for cuda in (0, 1, 16)] == [8, 8, 16], "at least one for each GPU"
     assert Settings(threads=3).decoder_count(cuda=False) == 3
     assert Settings().decoder_count(cuda=False) == 0
     assert Settings(decoders=2).decoder_count(cuda=False) == 2

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -196,3 +198,83 @@ def test_a_signal_that_comes_while_a_worker_is_replaced_is_not_lost(tmp_path: Pa
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1]) == dict.fromkeys(DEADLY, 0)
+
+
+WITH_DEVICE = """
+import json, logging, sys
+from pathlib import Path
+from prometheus_client import CollectorRegistry
+from prometheus_client.multiprocess import MultiProcessCollector
+logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stdout)
+from bentoml._internal.utils.circus import create_standalone_arbiter  # as BentoML: before its hook is called
+from service.host.supervisor import add_device_processes, watch_workers
+folder, worker = sys.argv[1:]
+watch_workers(60.0, 6.0)
+add_device_processes(1, "device_double", Path(folder))
+from circus.watcher import Watcher
+watcher = Watcher("service", sys.executable, args=["-c", worker], numprocesses=1, copy_env=True,
+                  env={"PROMETHEUS_MULTIPROC_DIR": folder})
+create_standalone_arbiter([watcher], check_delay=0.5).start()
+registry = CollectorRegistry()
+MultiProcessCollector(registry, path=folder)
+samples = {(sample.name, *sample.labels.values()): sample.value
+           for family in registry.collect() for sample in family.samples}
+print(json.dumps([samples["lynceus_device_deaths_total", "SIGKILL"],
+                  samples["lynceus_device_starts_total",]]))
+"""
+
+ALIVE = """
+import os, time
+from pathlib import Path
+(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]) / "worker").write_text(str(os.getpid()))
+time.sleep(1000)
+"""
+
+
+def with_device(folder: Path, device: str) -> subprocess.CompletedProcess[str]:
+    """A supervisor of one worker and of a device process that runs these lines, with its number."""
+    (folder / "device_double.py").write_text(device)
+    command = [sys.executable, "-c", WITH_DEVICE, str(folder), ALIVE]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=100)
+
+
+DIES_ONCE = """
+import os, signal, sys, time
+from pathlib import Path
+from service.host.heartbeat import _BEAT, DEVICE, file_of
+folder = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])
+first = not (folder / "was_here").exists()
+(folder / "was_here").touch()
+file_of(folder, os.getpid(), DEVICE).write_bytes(_BEAT.pack(1.0))
+time.sleep(1)
+os.kill(os.getpid() if first else os.getppid(), signal.SIGKILL if first else signal.SIGTERM)
+time.sleep(1000)
+"""
+
+
+def test_a_device_process_that_dies_is_logged_counted_and_started_again(tmp_path: Path) -> None:
+    done = with_device(tmp_path, DIES_ONCE)
+    assert done.returncode == 0, done.stderr
+    said = [line for line in done.stdout.splitlines() if line.startswith("device process 1 (pid ")]
+    assert [line.partition(") ")[2] for line in said] == [
+        "is started",
+        "was ended by signal 9 (SIGKILL)",
+        "is started",
+    ]
+    assert json.loads(done.stdout.splitlines()[-1]) == [1, 2]
+
+
+def test_a_device_process_that_cannot_start_ends_the_server_and_its_workers(tmp_path: Path) -> None:
+    wait = "while not (folder / 'worker').exists(): time.sleep(0.1)\n"
+    device = (REASON % "os.EX_CONFIG").replace("reason_file(folder", f"{wait}reason_file(folder")
+    done = with_device(tmp_path, f"import time\n{device}")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == "lynceus cannot start: the device is not there"
+    worker = Path("/proc") / (tmp_path / "worker").read_text() / "cmdline"
+    for _ in range(100):
+        if not worker.exists() or not worker.read_bytes():
+            break
+        time.sleep(0.1)
+    else:
+        raise AssertionError("the worker lives")
