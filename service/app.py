@@ -17,7 +17,7 @@ from service.engine.aside import Aside
 from service.engine.cores import Cores
 from service.engine.engine import Answer, Engine, outcome, together
 from service.engine.executor import Executor, make_executor, pick_device
-from service.engine.memory import MemoryBudget
+from service.engine.memory import MemoryBudget, keep_freed
 from service.engine.process.front import DeviceProcess, Remote
 from service.engine.runner import Runner
 from service.host.auth import Auth
@@ -211,6 +211,8 @@ def build(settings: Settings, cores: Cores | None = None, device_process: Path |
             without any.
     """
     apart = device_process is not None
+    if apart:
+        keep_freed()
     device = "cpu" if apart else pick_device(settings.device)
     on_gpu = bool(gpus(settings.device, os.environ)) if apart else device.startswith("cuda")
     set_threads(settings, cuda=on_gpu and not apart)

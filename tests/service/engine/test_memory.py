@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import time
 
 import pytest
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 from models.errors import ImageTooLarge
 from service.engine.memory import MemoryBudget
 from service.errors import DeadlineExceeded, OutOfMemory
+from tests.paths import ROOT
 from tests.service.engine.reserve import reserve
 
 
@@ -136,3 +139,26 @@ def test_never_more_than_the_budget_and_all_of_it_comes_back(
         assert budget.used == 0
 
     asyncio.run(go())
+
+
+KEPT = """
+import resource, sys
+import numpy as np
+from service.engine.memory import keep_freed
+if sys.argv[1] == "kept":
+    keep_freed()
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(100):
+        image, resized = np.ones((600, 800, 3), np.uint8), np.ones((224, 224, 3), np.uint8)
+        del image, resized
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+faults()
+print(faults())
+"""
+
+
+def test_memory_of_one_image_is_kept_for_the_next() -> None:
+    command = [sys.executable, "-c", KEPT, "kept"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 100, "pages are taken anew for each image"
