@@ -239,7 +239,7 @@ def with_device(folder: Path, device: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=100)
 
 
-DIES_ONCE = """
+DEVICE_DIES_ONCE = """
 import os, signal, sys, time
 from pathlib import Path
 from service.host.heartbeat import _BEAT, DEVICE, file_of
@@ -254,7 +254,7 @@ time.sleep(1000)
 
 
 def test_a_device_process_that_dies_is_logged_counted_and_started_again(tmp_path: Path) -> None:
-    done = with_device(tmp_path, DIES_ONCE)
+    done = with_device(tmp_path, DEVICE_DIES_ONCE)
     assert done.returncode == 0, done.stderr
     said = [line for line in done.stdout.splitlines() if line.startswith("device process 1 (pid ")]
     assert [line.partition(") ")[2] for line in said] == [
