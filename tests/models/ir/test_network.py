@@ -10,8 +10,8 @@ from numpy.testing import assert_allclose
 from torch import Tensor, nn
 
 from models.ir.network import Networks, blocks
-from models.pipeline import Stage
-from tests.service.doubles import MeanPipeline
+from models.pipeline import Stage, eager
+from tests.service.doubles import SHAPE, MeanPipeline
 
 
 class Twice(nn.Module):
@@ -39,3 +39,14 @@ def test_a_stage_takes_any_number_of_items_in_their_order(count: int) -> None:
     twice, sums = stage(items)
     assert_allclose(twice, 2 * items, rtol=1e-6)
     assert_allclose(sums, items.sum((1, 2)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_module_of_several_shapes_gives_each_item_of_a_batch_its_outputs(count: int) -> None:
+    pipeline = MeanPipeline()
+    pipeline.shapes = (SHAPE, (2, *SHAPE[1:]))
+    networks = Networks(pipeline, "float32", 1)
+    for shape in pipeline.shapes:
+        batch = np.random.default_rng(count).integers(0, 256, (count, *shape), np.uint8)
+        for found, wanted in zip(networks.run([batch]), eager(pipeline.module, batch), strict=True):
+            assert_allclose(found, wanted, rtol=1e-6)
