@@ -37,7 +37,8 @@ class EfficientNetLite(nn.Module):
         return maps
 
     def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.classify(self.dropout(self.trunk(images).float().mean(dim=(2, 3))))
+        maps = self.trunk(images).to(self.classify.weight.dtype)  # which is no narrower
+        logits: Tensor = self.classify(self.dropout(maps.mean(dim=(2, 3))))
         return logits
 
     def trunk(self, images: Tensor) -> Tensor:

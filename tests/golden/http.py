@@ -110,9 +110,18 @@ def document(
     return Http(f"{path} JSON {note}", "POST", path, query, sent, content, needs)
 
 
-def get(path: str, *, method: str = "GET", headers: Mapping[str, str] | None = None, note: str = "") -> Http:
+def get(
+    path: str,
+    params: Mapping[str, Any] | None = None,
+    *,
+    method: str = "GET",
+    headers: Mapping[str, str] | None = None,
+    note: str = "",
+) -> Http:
     """A request without a body."""
-    return Http(" ".join(filter(None, (method, path, note))), method, path, (), headers or {})
+    query = [(key, str(value)) for key, value in (params or {}).items()]
+    asked = "&".join(f"{key}={value}" for key, value in query)
+    return Http(" ".join(filter(None, (method, path, asked, note))), method, path, query, headers or {})
 
 
 def multipart(parts: Sequence[Part]) -> bytes:

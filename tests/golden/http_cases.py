@@ -162,6 +162,11 @@ def _explain() -> Iterator[Http]:
     yield raw(EXPLAIN, "dog", {"label": "malamute"}, headers=JSON, note="JSON")
     yield raw(EXPLAIN, "dog", {"label": 235}, headers=JSON, note="JSON")
     yield raw(EXPLAIN, "digit-3", {"model": "lenet5"}, headers=JSON, note="JSON")
+    channels = {"kind": "activations", "model": "lenet5", "layer": "features.0", "top": 3}
+    yield raw(EXPLAIN, "digit-3", channels, headers=JSON, note="JSON")
+    yield raw(EXPLAIN, "digit-3", channels | {"layer": "feature.0"}, headers=JSON, note="JSON")
+    yield raw(EXPLAIN, "digit-3", {"kind": "saliency", "model": "lenet5"}, headers=JSON, note="JSON")
+    yield raw(EXPLAIN, "digit-3", {"kind": "occlusion", "model": "lenet5"}, headers=JSON, note="JSON")
     windows = {"kind": "windows", "fraction": 0.6, "score_threshold": 0.3, "label": 235}
     yield raw(EXPLAIN, "dog", windows, headers=JSON, note="JSON")
     yield raw(EXPLAIN, "dog", windows, headers=PNG, note="image/png")
@@ -353,7 +358,13 @@ def _others() -> Iterator[Http]:
     ):
         yield get(f"/v1/models/{name}")
         yield get(f"/v1/models/{name}/filters")
-    yield from (get(f"/v1/models/nothing{what}") for what in ("", "/filters"))
+    yield from (get(f"/v1/models/nothing{what}") for what in ("", "/filters", "/layers"))
+    yield get("/v1/models/lenet5/layers")
+    yield from (get("/v1/models/lenet5/filters", {"layer": layer}) for layer in ("features.0", "nothing"))
+    wrong: dict[str, object] = {"layer": "nothing", "label": "nothing", "channel": -1, "size": 1, "steps": 0}
+    wrong |= {"seed": -1, "preview_every": -1}
+    for name, value in wrong.items():
+        yield get("/v1/models/efficientnet-lite0/visualize/jobs", {name: value}, method="POST")
     for path in ("/livez", "/readyz", "/healthz", "/docs", "/nothing", "/v1/nothing", "/v1"):
         yield get(path)
     for path in (CLASSIFY, EXPLAIN, DETECT, FACES, EMBED, VERIFY, COMPARE, STYLIZE, JOBS):
