@@ -3,10 +3,10 @@
     python -m loadtests.predicted --task detect
 
 The same Poisson arrivals go to a server and to the simulator, at 50%, 80% and 120% of what the machine can do
-with batches of the largest size. A batch's time on one core while all cores work, and that of one image on
-all cores, are measured in process before and after each level, since machines drift; the load generator's CPU
-time for a request, which the same cores pay, at the level itself. Exits 1 where a prediction is further off
-than `--within`.
+with batches of the largest size, the load generator's time included. A batch's time on one core while all
+cores work, and that of one image on all cores, are measured in process before and after each level, since
+machines drift; the load generator's CPU time for a request, which the same cores pay, at the level itself.
+Exits 1 where a prediction is further off than `--within`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -121,9 +121,11 @@ def compare(work: Work, task: str, seconds: float, batch: int, overhead: float) 
         settings = {"LYNCEUS_MODELS": ",".join(work.models), "LYNCEUS_MAX_BATCH": str(batch)}
         with Server(settings) as server:
             warm = Opened(file, "steady", WARM, workers * curves.measure(SECONDS).rate(batch) / 2)
-            run(warm, slo, server.address, "", {})
+            spent = cpu_of_children()
+            warmed = run(warm, slo, server.address, "", {})
+            spent = (cpu_of_children() - spent) / len(warmed.requests)
             for seed, level in enumerate(LEVELS, 2):
-                before = curves.measure(SECONDS)
+                before = replace(curves.measure(SECONDS), overhead=overhead + spent)
                 rate, spent = level * workers * before.rate(batch), cpu_of_children()
                 record = run(Opened(file, "steady", seconds, rate, seed), slo, server.address, "", {})
                 spent = (cpu_of_children() - spent) / len(record.requests)
