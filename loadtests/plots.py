@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import io
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from loadtests.record import ERROR, OK, SHED, Record, Request, percentile
 from loadtests.scrape import by_model, mean_batches
+
+if TYPE_CHECKING:
+    from loadtests.simulate import Outcome
 
 mpl.rcParams["svg.fonttype"] = "none"  # text stays text
 mpl.rcParams["svg.hashsalt"] = "lynceus"  # the same figures give the same file
@@ -106,3 +110,34 @@ def _finish(axes: Any, label: str, bottom: float | None = 0.0) -> None:
         axes.set_ylim(bottom=bottom)
     if axes.get_legend_handles_labels()[0]:
         axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8)
+
+
+def of_simulation(outcome: Outcome, width: float) -> str:
+    """A simulated fleet over time: answers and losses per second, latencies, replicas; an SVG."""
+    figure = Figure(figsize=(9, 8))
+    flow, latency, replicas = figure.subplots(3, 1, sharex=True)
+    times = [width * number for number in range(math.ceil(outcome.length / width))]
+
+    def per_second(due: Iterable[float]) -> list[float]:
+        counts = [0] * len(times)
+        for at in due:
+            counts[min(len(counts) - 1, int(at / width))] += 1
+        return [count / width for count in counts]
+
+    flow.plot(times, per_second(at for at, _ in outcome.answered), label="answered")
+    flow.plot(times, per_second([*outcome.refused, *outcome.failed]), label="refused or failed")
+    flow.set_ylabel("requests per second")
+    flow.legend()
+    slices: list[list[float]] = [[] for _ in times]
+    for at, seconds in outcome.answered:
+        slices[min(len(times) - 1, int(at / width))].append(seconds)
+    for percent in (50, 99):
+        shown = [1000 * percentile(part, percent) if part else math.nan for part in slices]
+        latency.plot(times, shown, label=f"p{percent}")
+    latency.set_ylabel("milliseconds")
+    latency.legend()
+    changes = [*outcome.replicas, (outcome.length, outcome.replicas[-1][1])]
+    replicas.step([at for at, _ in changes], [count for _, count in changes], where="post")
+    replicas.set_ylabel("replicas")
+    replicas.set_xlabel("seconds")
+    return svg(figure)

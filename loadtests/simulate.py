@@ -25,11 +25,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure
-
 from loadtests.arrivals import departures, gaps
-from loadtests.plots import svg
-from loadtests.virtual import VirtualClock, run
+from loadtests.plots import of_simulation
+from loadtests.virtual import Machine, VirtualClock, run
 from service.engine.batcher import Batcher
 from service.engine.cores import Cores
 from service.errors import Overloaded, ServiceError
@@ -170,54 +168,6 @@ class Outcome:
     def cost(self, price: float) -> float:
         """Of a million answers, at a price of a replica's hour."""
         return self.replica_seconds / 3600 * price / max(1, len(self.answered)) * 1e6
-
-
-class Machine:
-    """Cores that are shared in equal parts by the threads that compute: processor sharing.
-
-    Args:
-        cores: their number.
-    """
-
-    def __init__(self, cores: int) -> None:
-        self._cores, self._at = cores, 0.0
-        self._work: dict[asyncio.Future[None], tuple[float, int]] = {}
-        self._timer: asyncio.TimerHandle | None = None
-
-    async def compute(self, seconds: float, threads: int = 1) -> None:
-        """Ends when so many threads have had a core for so many seconds each."""
-        future = asyncio.get_running_loop().create_future()
-        self._advance()
-        self._work[future] = seconds, threads
-        self._wait()
-        await future
-
-    def _speed(self) -> float:
-        return min(1.0, self._cores / sum(threads for _, threads in self._work.values()))
-
-    def _advance(self) -> None:
-        now = asyncio.get_running_loop().time()
-        if self._work:
-            passed = (now - self._at) * self._speed()
-            for future, (seconds, threads) in list(self._work.items()):
-                if seconds - passed > 1e-9:
-                    self._work[future] = seconds - passed, threads
-                    continue
-                del self._work[future]
-                if not future.done():
-                    future.set_result(None)
-        self._at = now
-
-    def _wait(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        if self._work:
-            shortest = min(seconds for seconds, _ in self._work.values()) / self._speed()
-            self._timer = asyncio.get_running_loop().call_later(shortest, self._tick)
-
-    def _tick(self) -> None:
-        self._advance()
-        self._wait()
 
 
 class Worker:
@@ -458,37 +408,6 @@ def row(plan: Plan, outcome: Outcome, price: float) -> str:
     )
 
 
-def plot(outcome: Outcome, width: float) -> str:
-    """An SVG over time: answers and losses per second, latencies, replicas."""
-    figure = Figure(figsize=(9, 8))
-    flow, latency, replicas = figure.subplots(3, 1, sharex=True)
-    times = [width * number for number in range(math.ceil(outcome.length / width))]
-
-    def per_second(due: Iterable[float]) -> list[float]:
-        counts = [0] * len(times)
-        for at in due:
-            counts[min(len(counts) - 1, int(at / width))] += 1
-        return [count / width for count in counts]
-
-    flow.plot(times, per_second(at for at, _ in outcome.answered), label="answered")
-    flow.plot(times, per_second([*outcome.refused, *outcome.failed]), label="refused or failed")
-    flow.set_ylabel("requests per second")
-    flow.legend()
-    slices: list[list[float]] = [[] for _ in times]
-    for at, seconds in outcome.answered:
-        slices[min(len(times) - 1, int(at / width))].append(seconds)
-    for share in (0.5, 0.99):
-        shown = [1000 * Outcome([(0.0, one) for one in part]).percentile(share) for part in slices]
-        latency.plot(times, shown, label=f"p{100 * share:.0f}")
-    latency.set_ylabel("milliseconds")
-    latency.legend()
-    changes = [*outcome.replicas, (outcome.length, outcome.replicas[-1][1])]
-    replicas.step([at for at, _ in changes], [count for _, count in changes], where="post")
-    replicas.set_ylabel("replicas")
-    replicas.set_xlabel("seconds")
-    return svg(figure)
-
-
 def pairs(text: str, scale: float = 1.0) -> Iterator[tuple[float, float]]:
     """`a:b,c:d`, the second of each divided by `scale`."""
     for part in text.split(","):
@@ -561,7 +480,7 @@ def main() -> None:
         print(row(plan, outcome, options.price), flush=True)
     if options.plot:
         options.plot.parent.mkdir(parents=True, exist_ok=True)
-        options.plot.write_text(plot(outcome, max(1.0, outcome.length / 120)), encoding="utf-8")
+        options.plot.write_text(of_simulation(outcome, max(1.0, outcome.length / 120)), encoding="utf-8")
 
 
 if __name__ == "__main__":

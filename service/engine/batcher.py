@@ -23,7 +23,7 @@ from typing import Generic, Literal, TypeVar
 from service.engine.capacity import BatchLimit, DrainRate
 from service.engine.clock import Clock, Handle, LoopClock
 from service.engine.queue import Entry, KeyedQueue, Lane, head
-from service.errors import DeadlineExceeded, NotReady, Overloaded
+from service.errors import DeadlineExceeded, NotReady, Overloaded, ServiceError
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -74,6 +74,34 @@ class Running(Generic[T, R]):
     task: asyncio.Task[None]
     batch: list[Entry[T, BatchResult[R]]]
     began: float
+
+
+def longest_wait(most: float, batch: float) -> float:
+    """Seconds that an item may wait: `most`, but never less than two batches of so many seconds take."""
+    return max(most, 2 * batch)
+
+
+def refusal(wait: float, batch: float, most: float, left: float | None) -> ServiceError | None:
+    """Why an item cannot be answered in time; None if it can.
+
+    Args:
+        wait: seconds until its batch begins.
+        batch: seconds that a batch takes.
+        most: seconds that an item may wait, see `longest_wait`.
+        left: seconds until its deadline.
+
+    Returns:
+        Overloaded, with the seconds until another one could be answered, or DeadlineExceeded: it could not
+        with nothing before it either.
+    """
+    late = wait - longest_wait(most, batch)
+    if left is not None:
+        late = max(late, wait + batch - left)
+    if late <= 0:
+        return None
+    if left is not None and batch > left:
+        return DeadlineExceeded(f"the deadline is sooner than a batch takes, {batch:.3f} s")
+    return Overloaded(f"the images before it take {wait:.1f} s", min(60.0, late))
 
 
 class Batcher(Generic[T, R]):
@@ -176,7 +204,7 @@ class Batcher(Generic[T, R]):
     def longest_wait(self) -> float:
         """Seconds that an item may wait: `max_wait`, but never less than two batches take, or a slow model
         would idle between them."""
-        return max(self._max_wait, 2 * self.batch_seconds)
+        return longest_wait(self._max_wait, self.batch_seconds)
 
     def longest(self, now: float) -> float:
         """Seconds that the longest batch under way has taken by the clock's `now`; from any thread."""
@@ -201,14 +229,10 @@ class Batcher(Generic[T, R]):
         batch = self._rate.batch_seconds(sharing)
         began = min((running.began for running in self._running.values()), default=now)
         wait = max(0.0, self._rate.seconds_for(ahead, sharing) - min(batch, now - began))
-        late = wait - self.longest_wait
-        if deadline is not None:
-            late = max(late, now + wait + batch - deadline)
-        if late > 0:
+        refused = refusal(wait, batch, self._max_wait, None if deadline is None else deadline - now)
+        if refused is not None:
             self._observer.on_drop("hopeless")
-            if deadline is not None and now + batch > deadline:
-                raise DeadlineExceeded(f"the deadline is sooner than a batch takes, {batch:.3f} s")
-            raise Overloaded(f"{ahead} images are before it, which take {wait:.1f} s", min(60.0, late))
+            raise refused
 
     async def submit(self, item: T, *, key: Hashable = None, deadline: float | None = None) -> BatchResult[R]:
         """Queues one item and waits for its result. Cancelling the caller removes the item.

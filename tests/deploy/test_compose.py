@@ -74,7 +74,7 @@ def test_the_profile_of_jobs_has_what_the_service_is_told_of() -> None:
 def test_the_end_is_waited_for(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for variable, value in OURS[name]["environment"].items():
         assert variable.removeprefix("LYNCEUS_").lower() in Settings.model_fields
-        if not value.startswith("${"):  # of whoever starts it
+        if not value.startswith("${"):  # of the user who starts it
             monkeypatch.setenv(variable, value)
     settings = Settings()
     grace = float(OURS[name]["stop_grace_period"].removesuffix("s"))

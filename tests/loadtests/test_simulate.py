@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loadtests.simulate import Curve, Outcome, Plan, Scaling, needed, plot, row, simulate
+from loadtests.plots import of_simulation
+from loadtests.simulate import Curve, Outcome, Plan, Scaling, needed, row, simulate
 
 CURVE = Curve(((1, 0.010), (2, 0.018)), 0.001)
 
@@ -144,5 +145,5 @@ def test_what_is_told() -> None:
     outcome = simulate(plan)
     assert outcome.cost(1.0) == pytest.approx(60 / 3600 / len(outcome.answered) * 1e6)
     assert row(plan, outcome, 1.0).count("|") == 10
-    assert plot(outcome, 1.0).startswith("<svg")
+    assert of_simulation(outcome, 1.0).startswith("<svg")
     assert math.isnan(Outcome().percentile(0.5))

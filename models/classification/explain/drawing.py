@@ -82,9 +82,9 @@ def captioned(pixels: Pixels, lines: Sequence[str]) -> Pixels:
     broken = [part for line in lines if line for part in _broken(line, size, width - size)]
     step = round(1.4 * size)
     strip = Canvas.new("RGB", (width, step * len(broken) + size // 2), PAPER)
-    brush = ImageDraw.Draw(strip)
+    draw = ImageDraw.Draw(strip)
     for number, line in enumerate(broken):
-        brush.text((size // 2, size // 4 + number * step), line, fill=INK, font=font(size))
+        draw.text((size // 2, size // 4 + number * step), line, fill=INK, font=font(size))
     return np.concatenate([pixels, np.asarray(strip)])
 
 
@@ -114,12 +114,12 @@ def sheet(tiles: Sequence[Pixels], names: Sequence[str], columns: int) -> Pixels
     rows = math.ceil(len(tiles) / columns)
     step_y, step_x = height + text + GAP, width + GAP
     canvas = Canvas.new("RGB", (columns * step_x + GAP, rows * step_y + GAP), PAPER)
-    brush = ImageDraw.Draw(canvas)
+    draw = ImageDraw.Draw(canvas)
     for number, (tile, name) in enumerate(zip(tiles, names, strict=True)):
         x, y = GAP + number % columns * step_x, GAP + number // columns * step_y
         canvas.paste(Canvas.fromarray(tile), (x, y))
         if name:
-            brush.text((x, y + height), _fitting(name, size, width), fill=INK, font=font(size))
+            draw.text((x, y + height), _fitting(name, size, width), fill=INK, font=font(size))
     return np.array(canvas)
 
 

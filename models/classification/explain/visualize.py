@@ -59,7 +59,7 @@ def visualize(
     """An image for a channel or a label; the same options give the same image on one machine.
 
     Args:
-        pipeline: a classifier with gradients; its network is used by nobody else meanwhile.
+        pipeline: a classifier with gradients; its network is used by nothing else meanwhile.
         options: what to make.
         progress: called after every step; raises what ends the work.
 

@@ -39,7 +39,7 @@ SMOOTH = 16.0
 """Pixels, standard deviation: shading that varies more slowly than this is no pattern."""
 
 FAINT = 4.0
-"""Levels, standard deviation: a tile that varies less is not judged, since nobody sees how."""
+"""Levels, standard deviation: a tile that varies less is not judged, since it is not visible."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,7 +62,7 @@ class DeviceRunner(Runner):
             self._ahead -= 1
 
     async def settled(self) -> None:
-        """Waits for the batches that are on the device now: they may hold an image that nobody waits for."""
+        """Waits for the batches that are on the device now: they may hold an image whose request has left."""
         if self._runs:
             await asyncio.wait(tuple(self._runs))
 
@@ -81,7 +81,7 @@ class _Image:
 
     Attributes:
         begun: its task has; one that is cancelled before would not even answer.
-        ends: nobody waits for its result.
+        ends: its request has left, or it is failing.
     """
 
     task: asyncio.Task[None]

@@ -22,7 +22,7 @@ import numpy as np
 
 from models.image import Image
 from models.pipeline import Pipeline, Prepared, RunStage
-from service.engine.batcher import BatchResult
+from service.engine.batcher import BatchResult, refusal
 from service.engine.process.slots import Claim, Layout, Region, Slots, load, share, size_of
 from service.engine.process.wire import Kind, Message, Messages, connect, hear, tell
 from service.engine.threads import Threads
@@ -202,16 +202,14 @@ class Remote:
             raise NotReady(ENDED)
         if not ahead:
             return  # only answers correct a measurement
-        now, batch = time.monotonic(), self._load.batch_seconds
+        left, batch = None if deadline is None else deadline - time.monotonic(), self._load.batch_seconds
+        if left is not None and left <= 0:
+            return  # `submit` says so
         wait = max(0.0, max(ahead, self._load.images) * self._load.item_seconds - batch)
-        late = wait - max(self._max_wait, 2 * batch)
-        if deadline is not None and deadline > now:
-            late = max(late, now + wait + batch - deadline)
-        if late > 0:
+        refused = refusal(wait, batch, self._max_wait, left)
+        if refused is not None:
             self._dropped["hopeless"].inc()
-            if deadline is not None and now + batch > deadline:
-                raise DeadlineExceeded(f"the deadline is sooner than a batch takes, {batch:.3f} s")
-            raise Overloaded(f"the images before it take {wait:.1f} s", min(60.0, late))
+            raise refused
 
     async def submit(
         self, job: Prepared | Callable[[], Prepared], *, key: Hashable = None, deadline: float | None = None
@@ -390,7 +388,7 @@ class DeviceProcess:
 
     def _made(self) -> _Connection:
         made = _Connection(self._path, self._layouts)
-        if self._closed:  # meanwhile: nobody would take it
+        if self._closed:  # meanwhile
             made.socket.close()
             raise ConnectionAbortedError("the service is stopping")
         for remote, described in zip(self._remotes, made.described, strict=True):

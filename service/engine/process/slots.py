@@ -1,9 +1,10 @@
 """Slots in shared memory: where a front end lays prepared images for the device process, and finds results.
 
 Each connection has memory of its own (`memfd_create`), which the front end makes and hands over with the
-connection. It has no name: nothing is left in /dev/shm whoever is killed, and the size of /dev/shm, 64 MiB in
-a container, is no limit. Both processes are of one server and trust each other: what is not an array crosses
-as a pickle. The memory is taken as it is touched, and free slots are used again last in, first out.
+connection. It has no name: nothing is left in /dev/shm when a process is killed, and the size of /dev/shm,
+64 MiB in a container, is no limit. Both processes are of one server and trust each other: what is not an
+array crosses as a pickle. The memory is taken as it is touched, and free slots are used again last in, first
+out.
 """
 
 from __future__ import annotations
@@ -151,9 +152,9 @@ class State(Enum):
 class Claim:
     """One slot while it belongs to one image. `fill` is called in a thread, the rest in the event loop.
 
-    claimed -> filling -> filled -> sent -> over. Whoever waits for the image may leave at any time; the slot
-    is free again once nobody can touch it any more: at once, when the thread has filled it, or, if the device
-    process knows of it, with its answer.
+    claimed -> filling -> filled -> sent -> over. The request may leave at any time; the slot is free again
+    once no process can touch it any more: at once, when the thread has filled it, or, if the device process
+    knows of it, with its answer.
 
     Attributes:
         slot: its number.
@@ -174,7 +175,7 @@ class Claim:
         """Prepares an image and lays it in the slot.
 
         Returns:
-            as `dump`; None: nobody waits for it any more.
+            as `dump`; None: its request has left.
 
         Raises:
             Exception: of the preparation; the slot is still this claim's.
@@ -204,7 +205,7 @@ class Claim:
         self._end()
 
     def leave(self) -> bool:
-        """Nobody waits for it any more; whether the device process has to be told."""
+        """Its request has left; whether the device process has to be told."""
         with self._lock:
             if self._left or self._state is State.OVER:
                 return False

@@ -174,7 +174,7 @@ def listen(path: Path) -> socket.socket:
     try:
         with address(path) as name:
             listening.bind(name)
-        path.chmod(0o600)  # before it listens: nobody else is connected
+        path.chmod(0o600)  # before it listens: no other user can connect
         listening.listen(256)
         listening.setblocking(False)
     except BaseException:

@@ -112,7 +112,7 @@ class GalleryEntry(BaseModel):
 
 
 class FacesIdentifyBody(Body):
-    """A face, as an image or as an embedding, and those whom it may show. Other fields are parameters."""
+    """A face, as an image or an embedding, and the faces to compare it with. Other fields are parameters."""
 
     files: ClassVar[tuple[str, ...]] = ("image",)
 

@@ -1,4 +1,4 @@
-"""Networks are converted once, whoever starts first; a damaged file is made again."""
+"""Networks are converted once, by the process that starts first; a damaged file is made again."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ class Ticket:
 class Event:
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
-        self.ticket = Ticket(done=True)  # one that was not recorded is waited for by nobody
+        self.ticket = Ticket(done=True)  # one that was not recorded has no waiter
 
     def synchronize(self) -> None:
         if self._machine.obeys("synchronize", site()):
@@ -258,7 +258,7 @@ class Machine(TorchDispatchMode):
         return whole[: count * like.dtype.itemsize].view(like.dtype).as_strided(like.shape, like.stride())
 
     def _inner(self, tensor: Tensor) -> Tensor:
-        """The same memory, held by nobody; a pinned one is in use by the stream."""
+        """The same memory, free; a pinned one is in use by the stream."""
         block = self._blocks.get(tensor.untyped_storage().data_ptr())
         if block is None:
             return tensor  # a weight

@@ -67,7 +67,7 @@ def test_what_is_cancelled_before_its_turn_is_not_done() -> None:
         second = asyncio.create_task(threads.run(done.append, 1))
         third = asyncio.create_task(threads.run(done.append, 2))
         await asyncio.to_thread(begun.wait, 60)
-        first.cancel()  # it has begun: it goes on, and nobody is told
+        first.cancel()  # it has begun: it goes on
         second.cancel()
         await asyncio.sleep(0)
         go_on.set()

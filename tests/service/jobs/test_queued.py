@@ -1,4 +1,4 @@
-"""Jobs over a real Redis, with two services and two workers: whoever dies, a job ends once, and tells why."""
+"""Jobs over a real Redis, with two services and two workers: if one dies, a job ends once, and says why."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ from service.errors import DeadlineExceeded, NotReady, Overloaded
 from service.telemetry.metrics import Metrics
 
 SHAPE = (32, 32, 3)  # more bytes than go with a message
-PATIENCE = 20.0
+LONGEST = 20.0
 
 
 class EchoPipeline(Pipeline):
@@ -69,7 +69,7 @@ class EchoExecutor:
     def run(self, items: Sequence[Inputs]) -> tuple[NDArray[Any], ...]:
         self.sizes.append(len(items))
         before = np.stack([item[0] for item in items])
-        assert self.go.wait(PATIENCE)
+        assert self.go.wait(LONGEST)
         after = np.stack([item[0] for item in items])
         assert (before == after).all(), "a slot was written to while a batch read it"
         if (after == 255).any():
@@ -133,9 +133,9 @@ class Site:
         process = DeviceProcess(self.path, metrics)
         self.processes.append(process)
         pipeline = EchoPipeline()
-        remote = process.serve(pipeline, room=self.room, threads=1, max_wait=PATIENCE)
+        remote = process.serve(pipeline, room=self.room, threads=1, max_wait=LONGEST)
         runner = Runner(pipeline, remote, metrics, max_batch=4, max_queue=self.room)
-        await asyncio.wait_for(runner.start(), PATIENCE)
+        await asyncio.wait_for(runner.start(), LONGEST)
         return Front(runner, remote, process, metrics)
 
     def crash(self) -> None:
@@ -152,7 +152,7 @@ def with_site(test: Callable[[Site], Coroutine[Any, Any, None]], **options: int)
         async def go() -> None:
             await site.serve()
             try:
-                await asyncio.wait_for(test(site), 3 * PATIENCE)
+                await asyncio.wait_for(test(site), 3 * LONGEST)
             finally:
                 site.executor.go.set()
                 for process in site.processes:
@@ -164,7 +164,7 @@ def with_site(test: Callable[[Site], Coroutine[Any, Any, None]], **options: int)
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + LONGEST
     while not condition():
         assert time.monotonic() < end
         await asyncio.sleep(0.001)
@@ -333,14 +333,14 @@ def test_a_drain_waits_for_what_was_admitted() -> None:
         task = asyncio.create_task(one.runner.run(image(1)))
         await until(lambda: one.remote.inflight == 1)
         assert not await one.runner.drain(0.01)
-        drained = asyncio.create_task(one.runner.drain(PATIENCE))
+        drained = asyncio.create_task(one.runner.drain(LONGEST))
         with pytest.raises(NotReady, match="stopping"):
             await one.remote.submit(image(1))
         site.executor.go.set()
         assert await drained
         await task
         one.process.close()
-        await asyncio.wait_for(site.server.finish(), PATIENCE)
+        await asyncio.wait_for(site.server.finish(), LONGEST)
         assert not site.path.exists()
 
     with_site(test)

@@ -114,7 +114,7 @@ class Protocol(RuleBasedStateMachine):
         if owned is not None:
             assert not owned.claim.leave()
             del self.live[owned.claim.slot]
-            assert owned.claim.fill(lambda: pytest.fail("nobody waits for it")) is None
+            assert owned.claim.fill(lambda: pytest.fail("its request has left")) is None
 
     @rule(owned=consumes(filled))
     def leave_before_it_is_sent(self, owned: Owned | None) -> None:

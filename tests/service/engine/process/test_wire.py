@@ -61,7 +61,7 @@ def test_one_turn_of_the_loop_is_one_write_and_nonsense_ends_the_connection() ->
         theirs.send(Message(Kind.RESULT, 0, 9, 1).encode() + HEADER.pack(MOST + 1, 1, 0, 0, 0, 0, 0.0))
         await asyncio.wait_for(lost.wait(), 10)
         assert [one.slot for one in received] == [9]
-        messages.send(Message(Kind.RUN, 0, 0, 2))  # to nobody
+        messages.send(Message(Kind.RUN, 0, 0, 2))  # to a closed connection
         theirs.close()
 
     asyncio.run(go())
