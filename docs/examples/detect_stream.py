@@ -1,7 +1,7 @@
 """Detects objects in a video file or a camera over one gRPC stream, and draws them.
 
-python docs/examples/detect_stream.py street.mp4 drawn.avi [localhost:3001]
-python docs/examples/detect_stream.py 0     # the first camera, in a window of OpenCV; q ends it
+python -m docs.examples.detect_stream street.mp4 drawn.avi [localhost:3001]
+python -m docs.examples.detect_stream 0     # the first camera, in a window of OpenCV; q ends it
 """
 
 import sys

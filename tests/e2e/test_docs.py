@@ -19,6 +19,9 @@ from tests.server import Server
 
 pytestmark = pytest.mark.e2e
 PAGE = ROOT / "docs" / "clients.md"
+PAGES = sorted(
+    path for folder in ("", "docs", "loadtests", "models/weights") for path in (ROOT / folder).glob("*.md")
+)
 UI = ROOT / "service" / "web" / "ui"
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
 PYTHON = [block for language, block in BLOCKS if language == "python"]
@@ -123,10 +126,10 @@ def test_a_video_is_drawn_in(server: Server, dog: bytes, tmp_path: Path) -> None
     photo = cv2.resize(photo, (384, 288), interpolation=cv2.INTER_AREA)
     frames = [photo if index % 2 else np.full_like(photo, 128) for index in range(12)]
     film(tmp_path / "street.avi", frames)
-    example = ROOT / "docs" / "examples" / "detect_stream.py"
-    command = [sys.executable, example, "street.avi", "drawn.avi", server.grpc_address]
-    environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    files = [tmp_path / "street.avi", tmp_path / "drawn.avi"]
+    command = [sys.executable, "-m", "docs.examples.detect_stream", *files, server.grpc_address]
+    environment = {"PATH": "/usr/bin:/bin"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     drawn = cv2.VideoCapture(str(tmp_path / "drawn.avi"))
     for index in range(len(frames)):
@@ -137,8 +140,18 @@ def test_a_video_is_drawn_in(server: Server, dog: bytes, tmp_path: Path) -> None
     assert not drawn.read()[0]
 
 
-def test_pages_name_files_that_are_there() -> None:
-    for page in (*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md", ROOT / "loadtests" / "README.md"):
-        for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
-            if "://" not in target:
-                assert (page.parent / target).exists(), f"{page.name}: {target}"
+def sections(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_what_a_page_links_is_there(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        name, _, section = target.partition("#")
+        if "://" not in target:
+            other = page.parent / name if name else page
+            assert other.exists(), target
+            assert not section or section in sections(other), target
