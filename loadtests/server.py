@@ -128,11 +128,13 @@ class Server:
         parent = psutil.Process(self._process.pid)
         return [parent, *parent.children(recursive=True)]
 
-    def cpu_seconds(self) -> float:
-        """Computed so far by its processes that live."""
+    def cpu_seconds(self, module: str = "") -> float:
+        """Computed so far by its processes that live, or by those that were started as one module."""
         total = 0.0
         for process in self.processes():
-            with contextlib.suppress(psutil.NoSuchProcess):
+            with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+                if module and module not in process.cmdline():
+                    continue
                 times = process.cpu_times()
                 total += float(times.user + times.system)
         return total

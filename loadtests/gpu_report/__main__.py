@@ -31,6 +31,7 @@ def main() -> int:
     )
     parser.add_argument("--pack", type=Path, help="write what a bare machine needs to this folder, and end")
     parser.add_argument("--limit", type=float, default=64.0, help="MiB of the checkout and the pack")
+    parser.add_argument("--models", help="of the pack, in their order, separated by commas; default: all")
     parser.add_argument("--packed", type=Path, help="such a folder")
     parser.add_argument("--images", type=Path, help="a folder with those of a pack; default: the pack's")
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "gpu-report")
@@ -40,9 +41,9 @@ def main() -> int:
     parser.add_argument("--parts", help="separated by commas; default: all")
     asked = parser.parse_args()
     if asked.pack:
-        from loadtests.gpu_report.pack import pack
+        from loadtests.gpu_report.pack import MODELS, pack
 
-        print(pack(asked.pack, asked.limit))
+        print(pack(asked.pack, asked.limit, asked.models.split(",") if asked.models else MODELS))
         return 0
     if asked.packed and carried.MARK not in os.environ:
         carried.restart(asked.packed.resolve())

@@ -34,7 +34,7 @@ MODELS = (
     "efficientdet-lite0",
     "dlib-resnet",
 )
-"""In the order in which they are packed, while there is room."""
+"""In the order in which they are packed, each if there is room."""
 COUNTS = {"classify": 24, "detect": 10, "faces": 12}
 LARGEST = 100 * 1024  # bytes of an image
 THERE = (
@@ -57,11 +57,12 @@ THERE = (
 FOR_TESTS = ("pytest", "pluggy", "iniconfig")
 
 
-def pack(folder: Path, limit: float) -> str:
+def pack(folder: Path, limit: float, models: Sequence[str] = MODELS) -> str:
     """Writes the folder anew: at most `limit` MiB with the checkout's own files; what is in it, in a line.
 
     Raises:
         ValueError: without any weights that is too much already.
+        CalledProcessError: a model is not in the catalogue, or a file of it is missing.
     """
     shutil.rmtree(folder, ignore_errors=True)
     cache = folder / "cache" / "lynceus"
@@ -76,14 +77,15 @@ def pack(folder: Path, limit: float) -> str:
     room -= size(folder.rglob("*"))
     if room < 0:
         raise ValueError(f"{-room / MIB:.1f} MiB over {limit:.0f} MiB without any weights")
-    taken = []
-    for model in MODELS:
+    taken, left = [], []
+    for model in models:
         files = weights(model)
         if (needed := size(files)) <= room:
             _copy(files, cache)
             room -= needed
             taken.append(model)
-    left = sorted(set(MODELS) - set(taken))
+        else:
+            left.append(f"{model} ({needed / MIB:.1f} MiB)")
     return (
         f"{folder}: {', '.join(taken)}; left out: {', '.join(left) or 'none'}; {room / MIB:.1f} MiB to spare"
     )
@@ -108,11 +110,10 @@ def tracked() -> list[Path]:
 
 
 def weights(model: str) -> list[Path]:
-    """A model's files that are not in the checkout: as they are loaded, converted where that is done."""
+    """A model's files that are not in the checkout, as they were fetched; others are made of them there."""
     script = (
         "import sys; from models.weights import *\n"
-        "store, entry = Store(), standard_catalogue()[sys.argv[1]]\n"
-        "found = {**store.originals(entry), **{'converted ' + k: v for k, v in store.files(entry).items()}}\n"
+        "store = Store(); found = store.originals(standard_catalogue()[sys.argv[1]])\n"
         "print('\\n'.join(sorted({str(path) for path in found.values() if path.parent == store.cache})))"
     )
     listed = subprocess.run(

@@ -96,6 +96,13 @@ def service(setting: Setting) -> Found:
     return served.by_workers(setting.device, setting.images["classify"], setting.seconds, setting.ends)
 
 
+def front_ends(setting: Setting) -> Found:
+    """The same with front ends of one device process, which batches over all of them."""
+    return served.by_workers(
+        setting.device, setting.images["classify"], setting.seconds, setting.ends, apart=True
+    )
+
+
 def mps(setting: Setting) -> Found:
     """The same with several workers, whose kernels run at once."""
     return served.with_mps(setting.device, setting.images["classify"], setting.seconds)
@@ -116,6 +123,7 @@ PARTS: Final[dict[str, Callable[[Setting], Found]]] = {
     "checks": checks,
     "networks": networks,
     "service": service,
+    "front ends": front_ends,
     "mps": mps,
     "faces": faces,
     "detect": detect,

@@ -18,17 +18,31 @@ from loadtests.tasks import BOUNDARY, multipart
 
 SEVERAL = 8
 """Images of a request, where it has several."""
+DEVICE = "service.device"
+"""What a device process is started as."""
 
 
-def by_workers(device: str, images: Path, seconds: float, ends: float) -> dict[str, Any]:
-    """Classification by numbers of workers, for one and for several images a request."""
+def by_workers(
+    device: str, images: Path, seconds: float, ends: float, *, apart: bool = False
+) -> dict[str, Any]:
+    """Classification by numbers of workers, for one and for several images a request.
+
+    Args:
+        device: ``cuda`` or ``cpu``.
+        images: a folder.
+        seconds: of each measurement.
+        ends: after which none begins, on the monotonic clock.
+        apart: the workers are front ends of a device process.
+    """
     cores = len(os.sched_getaffinity(0))
-    counts = [1] if device == "cpu" else sorted({1, max(1, cores // 4), max(1, cores // 2)})
+    more = (cores // 2, cores) if apart else (cores // 4, cores // 2)  # the last is the default
     found: dict[str, Any] = {}
-    for workers in counts:
+    for workers in [1] if device == "cpu" else sorted({1, *(max(1, count) for count in more)}):
         if time.monotonic() > ends:
             break
-        found[f"{workers} workers"] = classified(device, workers, images, seconds)
+        name = f"{workers} {'front ends' if apart else 'workers'}"
+        engine = {"LYNCEUS_ENGINE": "process" if apart else "worker"}
+        found[name] = classified(device, workers, images, seconds, engine)
     return found
 
 
@@ -125,8 +139,8 @@ def load(
     images: int = 1,
     content_type: str = "image/jpeg",
 ) -> dict[str, Any]:
-    """Images per second, latencies, errors, and the cores that the server took."""
-    computed, began = server.cpu_seconds(), time.monotonic()
+    """Images per second, latencies, errors, and the cores that the server took, and its device process."""
+    computed, apart, began = server.cpu_seconds(), server.cpu_seconds(DEVICE), time.monotonic()
     told = loadgen.run(
         server.address,
         path,
@@ -136,8 +150,9 @@ def load(
         seconds=seconds,
         warmup=min(2.0, seconds / 2),
     )
-    cores = (server.cpu_seconds() - computed) / (time.monotonic() - began)
-    return {
+    took = time.monotonic() - began
+    cores, apart = ((server.cpu_seconds() - computed) / took, (server.cpu_seconds(DEVICE) - apart) / took)
+    row = {
         "images_per_s": round(images * told.rps, 1),
         "p50_ms": round(told.p50_ms, 1),
         "p99_ms": round(told.p99_ms, 1),
@@ -145,6 +160,7 @@ def load(
         "cores": round(cores, 2),
         "errors": sum(told.errors.values()),
     }
+    return row | ({"device_process_cores": round(apart, 2)} if apart else {})
 
 
 def memory(server: Server) -> dict[str, float]:

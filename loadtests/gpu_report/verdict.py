@@ -61,7 +61,7 @@ def _missed(report: Report) -> Iterator[str]:
     share = alone.get("waiting thread, share of a core")
     if share is not None and share > WAITING:
         yield f"a waiting thread takes {share:.0%} of a core, not {WAITING:.0%} at most"
-    for name in ("service", "mps", "faces", "detect"):
+    for name in ("service", "front ends", "mps", "faces", "detect"):
         for where, row in [(name, report.get(name, {})), *report.get(name, {}).items()]:
             if isinstance(row, Mapping) and row.get("ready_s", 0) > READY:
                 yield f"{name}, {where}: ready in {row['ready_s']} s, not in {READY:.0f} s"
@@ -121,10 +121,11 @@ def table(report: Report, reasons: list[str]) -> str:
             lines.append(f"| {name} | {row.get('skipped') or row.get('failed')} | | | | |")
     lines += ["", "| decoding alone | images/s |", "| --- | --- |"]
     lines += [f"| {name} | {rate} |" for name, rate in report.get("networks", {}).get("decoding", {}).items()]
-    lines += ["", "| served | images/s | p50 ms | p99 ms | batch | cores | errors |"]
-    lines += ["| --- | --- | --- | --- | --- | --- | --- |"]
+    lines += ["", "| served | images/s | p50 ms | p99 ms | batch | cores | of the device process | errors |"]
+    lines += ["| --- | --- | --- | --- | --- | --- | --- | --- |"]
+    keys = ("images_per_s", "p50_ms", "p99_ms", "batch", "cores", "device_process_cores", "errors")
     for where, row in _loads(report):
-        cells = (row[key] for key in ("images_per_s", "p50_ms", "p99_ms", "batch", "cores", "errors"))
+        cells = (row.get(key, "") for key in keys)
         lines.append(f"| {where} | " + " | ".join(str(cell) for cell in cells) + " |")
     lines += ["", "passed" if not reasons else "not passed:", *(f"- {reason}" for reason in reasons)]
     return "\n".join(lines) + "\n"

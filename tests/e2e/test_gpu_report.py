@@ -34,7 +34,7 @@ def test_a_report_of_a_cpu(tmp_path: Path) -> None:
         "60",
     ]
     command += ["--out", str(tmp_path / "out"), "--images", str(images)]
-    command += ["--parts", "machine,networks,service,mps,faces"]
+    command += ["--parts", "machine,networks,service,front ends,mps,faces"]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert ended.returncode == 0, (report["reasons"], ended.stderr[-2000:])
@@ -43,5 +43,8 @@ def test_a_report_of_a_cpu(tmp_path: Path) -> None:
     served = report["service"]["1 workers"]
     assert served["8 images a request"]["images_per_s"] > 0
     assert served["memory"]["resident_mib"] > 50
+    apart = report["front ends"]["1 front ends"]
+    assert apart["8 images a request"]["images_per_s"] > 0
+    assert 0 < apart["8 images a request"]["device_process_cores"] <= apart["8 images a request"]["cores"]
     assert report["mps"]["skipped"]
     assert report["faces"]["under load"]["errors"] == 0

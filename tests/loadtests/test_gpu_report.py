@@ -38,6 +38,13 @@ GOOD: dict[str, Any] = {
     "service": {
         "8 workers": {"ready_s": 30.0, "1 image a request": {**LOAD}, "8 images a request": {**LOAD}}
     },
+    "front ends": {
+        "8 front ends": {
+            "ready_s": 20.0,
+            "1 image a request": {**LOAD, "device_process_cores": 1.1},
+            "8 images a request": {**LOAD, "device_process_cores": 1.2},
+        }
+    },
     "mps": {"skipped": "there is no nvidia-cuda-mps-control"},
     "faces": {"ready_s": 20.0, "under load": {**LOAD}, "growth": 0.01},
 }
@@ -57,7 +64,10 @@ def test_a_good_report_passes_and_its_table_has_every_figure() -> None:
     assert judge(GOOD, "cuda") == []
     text = table(GOOD, [])
     assert "| efficientnet-lite0 | float16 | 32 | 20000.0 | 19500.0 | 9.0 |" in text
-    assert "| service, 8 workers, 8 images a request | 9500.0 | 5.0 | 9.0 | 12.0 | 14.0 | 0 |" in text
+    assert "| service, 8 workers, 8 images a request | 9500.0 | 5.0 | 9.0 | 12.0 | 14.0 |  | 0 |" in text
+    assert (
+        "| front ends, 8 front ends, 1 image a request | 9500.0 | 5.0 | 9.0 | 12.0 | 14.0 | 1.1 | 0 |" in text
+    )
     assert "| GPU, 16 at once | 7000.0 |" in text
     assert text.endswith("passed\n")
 
@@ -69,6 +79,8 @@ def test_a_good_report_passes_and_its_table_has_every_figure() -> None:
         ("checks/tests/passed", 0, "no test of tests/gpu ran"),
         ("service/8 workers/1 image a request/errors", 2, "service, 8 workers, 1 image a request: 2 errors"),
         ("service/8 workers/ready_s", 61.0, "service, 8 workers: ready in 61.0 s"),
+        ("front ends/8 front ends/ready_s", 61.0, "front ends, 8 front ends: ready in 61.0 s"),
+        ("front ends/8 front ends/8 images a request/errors", 1, "8 images a request: 1 errors"),
         ("networks/waiting thread, share of a core", 0.9, "takes 90% of a core"),
         ("networks/efficientnet-lite0/32/executor", 15_000.0, "reaches 75% of the graphs' rate"),
         ("networks/efficientnet-lite0, float32/32/device", 19_000.0, "float16 gains 1.05 times"),
@@ -104,6 +116,29 @@ def test_images_of_a_pack_are_spread_over_all() -> None:
     paths = [Path(f"{number}.jpg") for number in range(200)]
     assert [path.stem for path in pack.spread(paths, 4)] == ["0", "50", "100", "150"]
     assert pack.spread(paths[:3], 10) == paths[:3]
+
+
+def test_weights_are_taken_while_there_is_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = {"large": 40, "small": 10, "none": 0}
+    for name, mebibytes in sizes.items():
+        (tmp_path / name).write_bytes(bytes(mebibytes * pack.MIB))
+    generator = tmp_path / "loadgen"
+    generator.touch()
+    monkeypatch.setattr(pack.loadgen, "build", lambda: generator)
+    monkeypatch.setattr(pack, "images", lambda own: {})
+    monkeypatch.setattr(pack, "_wheels", lambda into: None)
+    monkeypatch.setattr(pack, "tracked", list)
+    monkeypatch.setattr(pack, "weights", lambda model: [tmp_path / model])
+    said = pack.pack(tmp_path / "pack", 45.0, ["large", "small", "none"])
+    assert "large, none; left out: small (10.0 MiB); 5.0 MiB to spare" in said
+    assert "small, none; left out: large (40.0 MiB)" in pack.pack(
+        tmp_path / "pack", 45.0, ["small", "large", "none"]
+    )
+    assert {path.name for path in (tmp_path / "pack").rglob("*") if path.is_file()} == {
+        "loadgen",
+        "small",
+        "none",
+    }
 
 
 def test_the_wheels_are_the_locks_and_leave_out_what_is_there() -> None:
