@@ -16,9 +16,9 @@ from models.weights import Store, standard_catalogue
 from service.engine.aside import Aside
 from service.engine.cores import Cores
 from service.engine.engine import Answer, Engine, outcome, together
-from service.engine.executor import Executor, make_executor, pick_device
+from service.engine.executor import make_executor, pick_device
 from service.engine.memory import MemoryBudget, keep_freed
-from service.engine.process.front import DeviceProcess, Remote
+from service.engine.process.front import DeviceProcess, RemoteRunner
 from service.engine.runner import Runner
 from service.host.auth import Auth
 from service.host.gpus import gpus
@@ -222,32 +222,43 @@ def build(settings: Settings, cores: Cores | None = None, device_process: Path |
     tracing = make_tracing(settings.tracing)
     models = list(loaded(settings, cuda=on_gpu))
     decoders = settings.decoder_count(on_gpu)
-    link = None if device_process is None else DeviceProcess(device_process, metrics)
-    executors: list[Executor | Remote] = []
-    for pipeline, max_batch, store in models:
-        if link is None:
-            executors.append(make_executor(pipeline, settings, store.networks, cores))
-        else:
-            room = settings.max_queue + max(1, settings.slots) * max_batch
-            wait = settings.max_wait_seconds
-            executors.append(link.serve(pipeline, room=room, threads=max(1, decoders), max_wait=wait))
-    if link is not None:
+    options: dict[str, Any] = {
+        "max_queue": settings.max_queue,
+        "slots": settings.slots,
+        "linger": settings.linger_ms / 1000,
+        "max_wait": settings.max_wait_seconds,
+        "tracing": tracing,
+        "cores": cores,
+    }
+    link = None
+    runners: list[Runner]
+    if device_process is None:
+        runners = [
+            Runner(
+                pipeline,
+                make_executor(pipeline, settings, store.networks, cores),
+                metrics,
+                max_batch=max_batch,
+                **options,
+            )
+            for pipeline, max_batch, store in models
+        ]
+    else:
+        link = DeviceProcess(device_process, metrics)
+        remotes = [
+            link.serve(
+                pipeline,
+                room=settings.max_queue + max(1, settings.slots) * max_batch,
+                threads=max(1, decoders),
+                max_wait=settings.max_wait_seconds,
+            )
+            for pipeline, max_batch, _ in models
+        ]
         link.wait()
-    runners = [
-        Runner(
-            pipeline,
-            executor,
-            metrics,
-            max_batch=max_batch,
-            max_queue=settings.max_queue,
-            slots=settings.slots,
-            linger=settings.linger_ms / 1000,
-            max_wait=settings.max_wait_seconds,
-            tracing=tracing,
-            cores=cores,
-        )
-        for (pipeline, max_batch, _), executor in zip(models, executors, strict=True)
-    ]
+        runners = [
+            RemoteRunner(pipeline, remote, metrics, max_batch=max_batch, **options)
+            for (pipeline, max_batch, _), remote in zip(models, remotes, strict=True)
+        ]
     decoders = 0 if apart else decoders  # they prepare in the threads that fill slots
     service = Service(settings, runners, metrics, decoders=decoders, tracing=tracing, meter=meter)
     service.device_process = link

@@ -28,7 +28,7 @@ from service.engine.cores import Cores
 from service.engine.engine import Engine
 from service.engine.executor import make_executor, pick_device
 from service.engine.memory import MemoryBudget
-from service.engine.process.device import DeviceRunner, DeviceServer
+from service.engine.process.device import DeviceRunner, DeviceServer, HostMemory
 from service.engine.process.wire import socket_of
 from service.host.gpus import claim, gpus
 from service.host.heartbeat import DEVICE, Heartbeat, Watchdog, end_within, reason_file
@@ -76,6 +76,17 @@ def make_engine(settings: Settings, metrics: Metrics, cores: Cores | None) -> En
     return Engine(runners, metrics, Limits(settings.max_image_bytes), 0, MemoryBudget(1))
 
 
+def host_memory(device: str) -> HostMemory | None:
+    """What lets a GPU read the front ends' slots; None: `device` is a CPU."""
+    if not device.startswith("cuda"):
+        return None
+    import torch
+
+    from service.engine.cuda import CudaRuntime
+
+    return CudaRuntime(torch.device(device))
+
+
 async def serve(settings: Settings, number: int) -> None:
     """Serves until SIGTERM and the end of the last worker.
 
@@ -100,8 +111,9 @@ async def serve(settings: Settings, number: int) -> None:
     engine = make_engine(settings, metrics, cores)
     await engine.start()
     runners = [runner for runner in engine.runners.values() if isinstance(runner, DeviceRunner)]
-    server = DeviceServer(runners, socket_of(folder, number))
-    meter = make_meter(runners[0].executor.device, metrics) if found else None
+    on = runners[0].executor.device
+    server = DeviceServer(runners, socket_of(folder, number), host_memory(on))
+    meter = make_meter(on, metrics) if found else None
     if meter is not None:
         meter.start()
     heartbeat = Heartbeat(folder, metrics, DEVICE)

@@ -12,12 +12,15 @@ import gc
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+PORTABLE: Final = 1
+"""`cudaHostRegisterPortable`: for every context of the process."""
 
 Forward = Callable[[Sequence[Tensor]], tuple[Tensor, ...]]
 
@@ -68,6 +71,26 @@ class Runtime(Protocol):
         """The tensor's memory is given to no other before what the stream was told by then is done."""
         ...
 
+    def register(self, memory: memoryview) -> None:
+        """Copies may read it where it lies from then on; whole pages.
+
+        Raises:
+            RuntimeError: CUDA refuses.
+        """
+        ...
+
+    def unregister(self, memory: memoryview) -> None:
+        """Ends that; to be called before the memory is unmapped, and when no copy reads it any more.
+
+        Raises:
+            RuntimeError: CUDA refuses.
+        """
+        ...
+
+    def is_direct(self, array: NDArray[Any]) -> bool:
+        """Whether copies may read the array where it lies."""
+        ...
+
     def pool(self) -> Any:
         """Memory that several graphs share."""
         ...
@@ -115,6 +138,17 @@ class CudaRuntime:
 
     def keep(self, tensor: Tensor, stream: Any) -> None:
         tensor.record_stream(stream)
+
+    def register(self, memory: memoryview) -> None:
+        cudart: Any = torch.cuda.cudart()
+        torch.cuda.check_error(int(cudart.cudaHostRegister(_address(memory), memory.nbytes, PORTABLE)))
+
+    def unregister(self, memory: memoryview) -> None:
+        cudart: Any = torch.cuda.cudart()
+        torch.cuda.check_error(int(cudart.cudaHostUnregister(_address(memory))))
+
+    def is_direct(self, array: NDArray[Any]) -> bool:
+        return torch.from_numpy(array).is_pinned()
 
     def pool(self) -> Any:
         return torch.cuda.graph_pool_handle()
@@ -191,34 +225,43 @@ class Lanes:
 
         Args:
             forward: of the batch's inputs on the device, each [N, ...].
-            columns: each input of the batch, as an array [N, ...] or N arrays.
+            columns: each input of the batch, as an array [N, ...] or N arrays. What is registered is read
+                where it lies until the batch's outputs are there, or this raises.
         """
         event, on = self.runtime.event, self.runtime.on
-        batch, uploaded = self._upload(columns)
-        with self.turn:
-            with on(self.compute):
-                self.compute.wait_event(uploaded)
-                outputs = forward(batch)
-                self.compute.record_event(done := event())
-            with on(self._down):
-                self._down.wait_event(done)
-                host = [self._download(output) for output in outputs]
-                self._down.record_event(arrived := event())
+        try:
+            batch, uploaded = self._upload(columns)
+            with self.turn:
+                with on(self.compute):
+                    self.compute.wait_event(uploaded)
+                    outputs = forward(batch)
+                    self.compute.record_event(done := event())
+                with on(self._down):
+                    self._down.wait_event(done)
+                    host = [self._download(output) for output in outputs]
+                    self._down.record_event(arrived := event())
+        except Exception:
+            # nobody will wait for outputs, and what the copies read is its owner's again
+            self._up.record_event(read := event())
+            read.synchronize()
+            raise
         return Pending(arrived, host)
 
     def _upload(self, columns: Sequence[Any]) -> tuple[list[Tensor], Event]:
-        """The inputs, each [N, ...], and when they are there.
-
-        PyTorch's allocator keeps pinned memory, and gives it out again only when the copy is done.
-        """
+        """The inputs, each [N, ...], and when they are there."""
         batch = []
         with self.runtime.on(self._up):
             for column in columns:
-                staging = self.runtime.pinned((len(column), *column[0].shape), dtype_of(column[0]))
-                np.stack(column, out=staging.numpy())
-                there = torch.empty(staging.shape, dtype=staging.dtype, device=self.runtime.device)
-                batch.append(there.copy_(staging, non_blocking=True))
-                self.runtime.keep(batch[-1], self.compute)
+                shape, dtype = (len(column), *column[0].shape), dtype_of(column[0])
+                batch.append(there := torch.empty(shape, dtype=dtype, device=self.runtime.device))
+                self.runtime.keep(there, self.compute)
+                if all(self.runtime.is_direct(one) for one in column):
+                    for row, one in zip(there, column, strict=True):
+                        row.copy_(torch.from_numpy(one), non_blocking=True)
+                else:  # PyTorch's allocator gives out the staging memory again when the copy is done
+                    staging = self.runtime.pinned(shape, dtype)
+                    np.stack(column, out=staging.numpy())
+                    there.copy_(staging, non_blocking=True)
             self._up.record_event(uploaded := self.runtime.event())
         return batch, uploaded
 
@@ -257,6 +300,10 @@ class Graph:
             held[: len(given)].copy_(given)
         self._graph.replay()
         return tuple(output[: len(batch[0])].clone() for output in self._outputs)
+
+
+def _address(memory: memoryview) -> int:
+    return torch.frombuffer(memory, dtype=torch.uint8).data_ptr()
 
 
 def dtype_of(array: NDArray[Any]) -> torch.dtype:

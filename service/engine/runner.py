@@ -12,9 +12,9 @@ import contextlib
 import logging
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from enum import Enum
-from typing import Any
+from typing import Any, Protocol
 
 from models.image import Image
 from models.pipeline import Card, Inputs, Pipeline, Prepared
@@ -22,7 +22,6 @@ from service.engine.batcher import Batcher, BatchResult
 from service.engine.cores import Cores
 from service.engine.executor import Executor, is_device_lost, is_out_of_memory
 from service.engine.observer import BatcherMetrics
-from service.engine.process.front import Remote
 from service.engine.threads import Threads
 from service.errors import DeadlineExceeded, NotReady, OutOfMemory, Overloaded
 from service.telemetry.metrics import BatchTimes, Metrics
@@ -46,12 +45,31 @@ class State(Enum):
     FAILED = "failed"
 
 
+class Batches(Protocol):
+    """What a runner wants of what batches its images: see `Batcher`."""
+
+    @property
+    def inflight(self) -> int: ...
+    @property
+    def retry_after(self) -> float: ...
+    @property
+    def batch_seconds(self) -> float: ...
+    @property
+    def seconds_per_item(self) -> float: ...
+    def longest(self, now: float) -> float: ...
+    def check(self, ahead: int, deadline: float | None) -> None: ...
+    async def submit(
+        self, job: Job, *, key: Hashable = None, deadline: float | None = None
+    ) -> BatchResult[Any]: ...
+    async def drain(self, grace: float) -> bool: ...
+
+
 class Runner:
     """Serves one pipeline on one executor.
 
     Args:
         pipeline: what to serve.
-        executor: how its module runs; or the device process, which batches it with the images of others.
+        executor: how its module runs.
         metrics: where it is counted.
         max_batch: largest batch; less if the warm-up finds that it does not fit into the device's memory.
         max_queue: images that may wait.
@@ -65,13 +83,10 @@ class Runner:
         sharing: how many runners compute on the same cores or device now.
     """
 
-    _local: Executor
-    """Where this process computes itself."""
-
     def __init__(
         self,
         pipeline: Pipeline,
-        executor: Executor | Remote,
+        executor: Executor,
         metrics: Metrics,
         *,
         max_batch: int,
@@ -104,7 +119,7 @@ class Runner:
         self._refused = metrics.dropped.labels(self.card.name, "full")
         self._failed_seconds = metrics.failed_seconds.labels(self.card.name)
         self._batch_times = BatchTimes(metrics, self.card.name)
-        self._make_batcher: Callable[[int], Batcher[Job, Any]] = lambda most: Batcher(
+        self._make_batcher: Callable[[int], Batches] = lambda most: Batcher(
             self._run_batch,
             max_batch=most,
             max_queue=max_queue,
@@ -115,13 +130,7 @@ class Runner:
             is_oom=is_out_of_memory,
             observer=BatcherMetrics(metrics, self.card.name),
         )
-        self._batcher: Batcher[Job, Any] | Remote
-        if isinstance(executor, Remote):
-            self._batcher = executor
-            executor.changed = self._has_device
-            return
-        self._batcher = self._make_batcher(max_batch)
-        self._local = executor
+        self._batcher: Batches = self._make_batcher(max_batch)
         metrics.model_info.labels(
             self.card.name, executor.name, executor.device, executor.precision, self.card.sha256
         ).set(1)
@@ -154,15 +163,11 @@ class Runner:
         await self.rehearse()
 
     async def warm(self) -> None:
-        """Warms every batch size up to the largest (powers of two) for every shape; where the device process
-        computes, waits until it has.
+        """Warms every batch size up to the largest (powers of two) for every shape.
 
         Raises:
             Exception: whatever the warm-up raised; the runner is then `FAILED` permanently.
         """
-        if isinstance(self.executor, Remote):
-            await self.executor.start()
-            return
         began = time.monotonic()
         with self._failing():
             for example in self.pipeline.examples:
@@ -178,8 +183,6 @@ class Runner:
         Raises:
             Exception: whatever was raised; the runner is then `FAILED` permanently.
         """
-        if isinstance(self.executor, Remote):
-            return
         began = time.monotonic()
         with self._failing():
             for shape in self.pipeline.shapes:
@@ -265,16 +268,12 @@ class Runner:
         self._threads.close()
         return complete
 
-    def _has_device(self, there: bool) -> None:
-        if self.state in (State.STARTING, State.READY):
-            self.state = State.READY if there else State.STARTING
-
     def _warm(self, example: Inputs) -> None:
         """Prepares for all batch sizes, the largest first; leaves out those that do not fit into memory."""
         sizes = [size for size in (1 << power for power in range(9)) if size < self._max_batch]
         for size in (self._max_batch, *reversed(sizes)):
             try:
-                self._local.warm(example, [size])
+                self.executor.warm(example, [size])
             except Exception as exc:
                 if size == 1 or not is_out_of_memory(exc):
                     raise
@@ -341,7 +340,7 @@ class Runner:
     def _compute(self, items: Sequence[Prepared], preparing: float) -> tuple[list[Any], float]:
         """The results of a batch, and how many seconds of it the network took."""
         began = time.perf_counter()
-        outputs = self._local.run([item.inputs for item in items])
+        outputs = self.executor.run([item.inputs for item in items])
         computed = time.perf_counter()
         results = self.pipeline.postprocess(outputs, [item.context for item in items])
         ended = time.perf_counter()

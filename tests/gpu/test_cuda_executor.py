@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import mmap
+
 import numpy as np
 import pytest
 import torch
@@ -47,3 +49,25 @@ def test_probabilities_agree_with_the_cpu(precision: Precision, tolerance: float
     executor = TorchExecutor(lite, "cuda", precision)
     executor.warm(lite.examples[0], [8])
     assert np.abs(executor.run(some)[0] - expected).max() < tolerance
+
+
+def test_registered_memory_is_read_where_it_lies() -> None:
+    executor = TorchExecutor(MeanPipeline(), "cuda", Precision.FLOAT32)
+    executor.warm(pictures(1, SHAPE)[0], [1, 2, 4])
+    runtime = executor._lanes.runtime  # type: ignore[union-attr]
+    memory = memoryview(mmap.mmap(-1, 4 * mmap.PAGESIZE))
+    rooms = [memory[start : start + mmap.PAGESIZE] for start in range(0, len(memory), mmap.PAGESIZE)]
+    rows = [np.frombuffer(room, np.uint8, int(np.prod(SHAPE))).reshape(SHAPE) for room in rooms]
+    assert not runtime.is_direct(rows[0])
+    for room in rooms:
+        runtime.register(room)
+    assert all(runtime.is_direct(row) for row in rows)
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        for row in rows:
+            row[:] = rng.integers(0, 256, SHAPE, dtype=np.uint8)
+        wanted = np.stack(rows).astype(np.float32).mean(axis=(1, 2))
+        np.testing.assert_allclose(executor.run([(row,) for row in rows])[0], wanted, atol=1e-3)
+    for room in rooms:
+        runtime.unregister(room)
+    assert not runtime.is_direct(rows[0])

@@ -13,9 +13,10 @@ import logging
 import os
 import socket
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from models.pipeline import Prepared
 from service.engine.batcher import BatchResult
@@ -29,6 +30,9 @@ logger = logging.getLogger(__name__)
 
 PAUSE: Final = 0.1
 """Seconds until the next try where no connection can be taken."""
+
+Slot = tuple[int, int]
+"""A model's number and a slot's."""
 
 
 class DeviceRunner(Runner):
@@ -76,6 +80,57 @@ class DeviceRunner(Runner):
             run.set_result(None)
 
 
+class HostMemory(Protocol):
+    """What a GPU's runtime does with memory of the host; see `service.engine.cuda.Runtime`."""
+
+    def register(self, memory: memoryview) -> None: ...
+    def unregister(self, memory: memoryview) -> None: ...
+
+
+class Registrar:
+    """Registers slots with CUDA, which reads images where they lie then, without a copy in between.
+
+    A slot is registered when its first image comes, in a thread, and remains so as long as its front end. All
+    at once would be locked in memory from the start: 0.8 GB of every front end with the default models. Once
+    CUDA has refused one, no more are tried; their images are copied once more.
+
+    Args:
+        runtime: of the GPU.
+    """
+
+    def __init__(self, runtime: HostMemory) -> None:
+        self._runtime = runtime
+        self._thread = ThreadPoolExecutor(1, "register")
+        self._refused = False
+
+    async def register(self, slots: dict[Slot, memoryview], slot: Slot, room: memoryview) -> None:
+        """Registers a slot, unless it is among those that are; there it is then."""
+        if slot not in slots and not self._refused:
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._register, slots, slot, room)
+
+    def unregister(self, slots: dict[Slot, memoryview]) -> None:
+        """Ends it for all of a front end, which has gone; does not wait for that."""
+        self._thread.submit(self._unregister, slots)
+
+    def _register(self, slots: dict[Slot, memoryview], slot: Slot, room: memoryview) -> None:
+        if self._refused:  # meanwhile
+            return
+        try:
+            self._runtime.register(room)
+        except RuntimeError as error:
+            self._refused = True
+            logger.warning("images are copied once more before they go to the GPU: %s", error)
+        else:
+            slots[slot] = room
+
+    def _unregister(self, slots: dict[Slot, memoryview]) -> None:
+        try:
+            for room in slots.values():
+                self._runtime.unregister(room)
+        except RuntimeError as error:
+            logger.warning("the slots of a front end that has gone remain locked in memory: %s", error)
+
+
 class _Image:
     """One image that is under way; it is cancelled once at most, and not while it ends anyway.
 
@@ -101,10 +156,12 @@ class _FrontEnd:
 
     messages: Messages
 
-    def __init__(self, runners: Sequence[DeviceRunner], region: Region) -> None:
-        self._runners, self._region = runners, region
+    def __init__(self, runners: Sequence[DeviceRunner], region: Region, registrar: Registrar | None) -> None:
+        self._runners, self._region, self._registrar = runners, region, registrar
         self._loop = asyncio.get_running_loop()
-        self._under_way: dict[tuple[int, int], _Image] = {}
+        self._under_way: dict[Slot, _Image] = {}
+        self._registered: dict[Slot, memoryview] = {}
+        self._lost = False
 
     def received(self, message: Message) -> None:
         """A message of the front end.
@@ -126,16 +183,25 @@ class _FrontEnd:
 
     def lost(self) -> None:
         """The front end has ended."""
+        self._lost = True
         for image in self._under_way.values():
             image.cancel()
+        self._forget()
+
+    def _forget(self) -> None:
+        """Once nothing reads its slots any more."""
+        if self._lost and not self._under_way and self._registrar is not None:
+            self._registrar.unregister(self._registered)
 
     async def _answer(self, image: _Image, message: Message, room: memoryview) -> None:
         """Computes one image and answers it, exactly once and when nothing reads its slot any more."""
-        runner = self._runners[message.model]
+        runner, slot = self._runners[message.model], (message.model, message.slot)
         kind, image.begun = Kind.RESULT, True
         try:
             if image.ends:
                 raise asyncio.CancelledError
+            if self._registrar is not None:
+                await self._registrar.register(self._registered, slot, room)
             prepared = load(message.sizes, message.pickled, room)
             deadline = None if message.deadline == float("inf") else message.deadline
             done = await runner.compute(prepared, deadline)
@@ -146,10 +212,9 @@ class _FrontEnd:
                 await runner.settled()
             kind = Kind.ERROR
             sizes, pickled = dump((_told(error), runner.load), room)
-        del self._under_way[message.model, message.slot]
-        self.messages.send(
-            Message(kind, message.model, message.slot, message.sequence, sizes=sizes, pickled=pickled)
-        )
+        del self._under_way[slot]
+        self.messages.send(Message(kind, *slot, message.sequence, sizes=sizes, pickled=pickled))
+        self._forget()
 
 
 def _told(error: BaseException) -> Exception:
@@ -168,13 +233,15 @@ class DeviceServer:
     Args:
         runners: of the models, in the order of the settings.
         path: of the socket.
+        memory: of the host, as the GPU reads it; None: there is no GPU.
 
     Attributes:
         connections: of front ends.
     """
 
-    def __init__(self, runners: Sequence[DeviceRunner], path: Path) -> None:
+    def __init__(self, runners: Sequence[DeviceRunner], path: Path, memory: HostMemory | None = None) -> None:
         self._runners, self._path = list(runners), path
+        self._registrar = None if memory is None else Registrar(memory)
         self.connections: set[Messages] = set()
         self._idle = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -227,7 +294,8 @@ class DeviceServer:
 
     async def _take(self, connection: socket.socket) -> None:
         try:
-            front_end = _FrontEnd(self._runners, await asyncio.to_thread(self._greet, connection))
+            region = await asyncio.to_thread(self._greet, connection)
+            front_end = _FrontEnd(self._runners, region, self._registrar)
         except (OSError, ValueError, TypeError) as error:
             self._greeted.discard(connection)
             connection.close()

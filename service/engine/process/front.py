@@ -16,15 +16,17 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 
 from models.image import Image
 from models.pipeline import Pipeline, Prepared, RunStage
 from service.engine.batcher import BatchResult, refusal
+from service.engine.executor import Executor
 from service.engine.process.slots import Claim, Layout, Region, Slots, load, share, size_of
 from service.engine.process.wire import Kind, Message, Messages, connect, hear, tell
+from service.engine.runner import Runner, State
 from service.engine.threads import Threads
 from service.errors import DeadlineExceeded, NotReady, Overloaded
 from service.telemetry.metrics import Metrics
@@ -114,7 +116,7 @@ class _Connection:
 
 
 class Remote:
-    """One model in the device process: describes what runs there, and stands for the batcher of a `Runner`.
+    """One model in the device process: describes what runs there, and is what batches for a `RemoteRunner`.
 
     Attributes:
         name, device, precision, stages: see `Executor`; the stages run there too.
@@ -302,6 +304,35 @@ class Remote:
             Message(Kind.RUN, self._number, claim.slot, claim.sequence, until, sizes, pickled)
         )
         return await future
+
+
+class RemoteRunner(Runner):
+    """A runner of images that the device process batches, with those of other front ends, and computes.
+
+    It is ready while there is a device process.
+
+    Args:
+        pipeline: prepares the images.
+        remote: the model there.
+        metrics, options: as of `Runner`.
+    """
+
+    def __init__(self, pipeline: Pipeline, remote: Remote, metrics: Metrics, **options: Any) -> None:
+        # only its description is looked at: what would run it is overridden
+        super().__init__(pipeline, cast(Executor, remote), metrics, **options)
+        self._batcher = self._remote = remote
+        remote.changed = self._has_device
+
+    async def warm(self) -> None:
+        """Waits for the device process, which has warmed the model."""
+        await self._remote.start()
+
+    async def rehearse(self) -> None:
+        """Nothing: the device process has."""
+
+    def _has_device(self, there: bool) -> None:
+        if self.state in (State.STARTING, State.READY):
+            self.state = State.READY if there else State.STARTING
 
 
 class DeviceProcess:

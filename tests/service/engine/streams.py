@@ -8,8 +8,10 @@ some seed.
 from __future__ import annotations
 
 import contextlib
+import mmap
 import random
 import sys
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -46,6 +48,7 @@ class Event:
         self.ticket = Ticket(done=True)  # one that was not recorded has no waiter
 
     def synchronize(self) -> None:
+        self._machine.go.wait()
         if self._machine.obeys("synchronize", site()):
             self._machine.work_until(self.ticket)
 
@@ -114,6 +117,9 @@ class Machine(TorchDispatchMode):
     Attributes:
         current: the stream that work goes to.
         sites: of the calls that keep work in order.
+        registered: memory of the host that copies read where it lies: address -> bytes.
+        spoilt: what became of registered memory while a copy from it had not been done.
+        go: the host waits for no event before it is set.
     """
 
     device = torch.device("cpu")
@@ -129,6 +135,11 @@ class Machine(TorchDispatchMode):
         self._ahead: Any = None  # a stream that runs ahead of the others for a while
         self._blocks: dict[int, Block] = {}
         self._memory: list[NDArray[np.uint8]] = []  # never given back: an address is one block's
+        self.registered: dict[int, int] = {}
+        self._reads: list[tuple[int, Ticket]] = []
+        self.spoilt: list[str] = []
+        self.go = threading.Event()
+        self.go.set()
 
     # --- the runtime
 
@@ -154,6 +165,22 @@ class Machine(TorchDispatchMode):
     def keep(self, tensor: Tensor, stream: Stream) -> None:
         if self.obeys("keep", site()):
             self._blocks[tensor.untyped_storage().data_ptr()].used_by.add(stream)
+
+    def register(self, memory: memoryview) -> None:
+        address = np.frombuffer(memory, np.uint8).ctypes.data
+        if address % mmap.PAGESIZE or memory.nbytes % mmap.PAGESIZE or address in self.registered:
+            raise RuntimeError("invalid argument")
+        self.registered[address] = memory.nbytes
+
+    def unregister(self, memory: memoryview) -> None:
+        address = np.frombuffer(memory, np.uint8).ctypes.data
+        if self.registered.pop(address, None) is None:
+            raise RuntimeError("pointer does not correspond to a registered memory region")
+        if any(start == address and not read.done for start, read in self._reads):
+            self.spoilt.append("unregistered")
+
+    def is_direct(self, array: NDArray[Any]) -> bool:
+        return self._lies_in(array.ctypes.data) is not None
 
     def pool(self) -> list[Block]:
         return []
@@ -218,6 +245,9 @@ class Machine(TorchDispatchMode):
         inner_args, inner_kwargs = tree_map_only(Tensor, self._inner, (args, kwargs))
         if any(alias.is_write for alias in aliases):
             self._put(lambda: func(*inner_args, **inner_kwargs))
+            for one in args[1:]:
+                if isinstance(one, Tensor) and (start := self._lies_in(one.data_ptr())) is not None:
+                    self._watch(start, one)
             return args[0]
         meta_args, meta_kwargs = tree_map_only(Tensor, lambda one: one.to("meta"), (args, kwargs))
         if "device" in meta_kwargs:
@@ -237,6 +267,25 @@ class Machine(TorchDispatchMode):
 
         self._put(work)
         return outputs
+
+    def _lies_in(self, address: int) -> int | None:
+        """Where the registered memory begins that an address is in."""
+        found = (start for start, size in tuple(self.registered.items()) if start <= address < start + size)
+        return next(found, None)
+
+    def _watch(self, start: int, source: Tensor) -> None:
+        """A copy from registered memory has been put on the stream: nobody writes there before it is done."""
+        assert self.current is not None
+        held = source.numpy()
+        before = held.copy()
+
+        def compare() -> None:
+            if not np.array_equal(before, held):
+                self.spoilt.append("written")
+
+        self.current.queue.append(compare)
+        self._reads = [(where, read) for where, read in self._reads if not read.done]
+        self._reads.append((start, self.current.mark()))
 
     def _put(self, work: Work) -> None:
         assert self.current is not None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import mmap
 import random
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from service.engine.cuda import Forward, Graph, Lanes
+from service.engine.cuda import CudaRuntime, Forward, Graph, Lanes, Pending
 from tests.service.engine.streams import Machine
 
 SHAPE = (4, 4, 3)
@@ -40,10 +42,40 @@ def batch(rng: np.random.Generator, size: int) -> list[NDArray[Any]]:
     ]
 
 
+class Slots:
+    """Registered memory, in which rows of batches lie; one that is given back is written to at once."""
+
+    def __init__(self, machine: Machine) -> None:
+        memory = memoryview(mmap.mmap(-1, 24 * mmap.PAGESIZE))
+        self._free = [memory[start : start + mmap.PAGESIZE] for start in range(0, len(memory), mmap.PAGESIZE)]
+        for room in self._free:
+            machine.register(room)
+
+    def lay(self, column: NDArray[Any]) -> tuple[list[NDArray[Any]], list[memoryview]]:
+        rooms = [self._free.pop() for _ in column]
+        rows = [
+            np.frombuffer(room, row.dtype, row.size).reshape(row.shape)
+            for room, row in zip(rooms, column, strict=True)
+        ]
+        for place, row in zip(rows, column, strict=True):
+            place[...] = row
+        return rows, rooms
+
+    def give_back(self, rooms: list[memoryview]) -> None:
+        for room in rooms:
+            room[:] = b"\xff" * len(room)
+        self._free += rooms
+
+
+def broken(batch: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    raise ZeroDivisionError
+
+
 def served(machine: Machine, seed: int) -> bool:
-    """Whether 10 batches under way together get their answers: in graphs of three sizes, and without."""
+    """Whether 10 batches under way together get their answers: in graphs of three sizes, and without; from
+    registered memory and from other. Between them some fail."""
     rng, order = np.random.default_rng(seed), random.Random(seed)
-    lanes = Lanes(machine)
+    lanes, slots = Lanes(machine), Slots(machine)
     with machine, torch.inference_mode():
         graphs: dict[int, Graph] = {}
         for size in (4, 2, 1):
@@ -52,20 +84,33 @@ def served(machine: Machine, seed: int) -> bool:
                 forward(inputs)
             with lanes.turn:
                 graphs[size] = Graph(forward, inputs, lanes)
-        under_way = []
+        under_way: list[tuple[Pending, list[NDArray[Any]], list[memoryview]]] = []
         right = True
+
+        def end(number: int) -> bool:
+            pending, wanted, rooms = under_way.pop(number)
+            got = pending.wait()
+            slots.give_back(rooms)
+            return all(np.array_equal(a, b) for a, b in zip(got, wanted, strict=True))
+
         for number in range(10):
-            columns = batch(rng, 1 + number % 6)
+            columns: list[Any] = batch(rng, 1 + number % 6)
+            wanted, rooms = expected(columns), []
+            if number % 2:  # one of the inputs
+                columns[0], rooms = slots.lay(columns[0])
             fitting = [size for size in graphs if size >= len(columns[0])]
             run: Forward = graphs[min(fitting)].replay if fitting else forward
-            under_way.append((lanes.submit(run, columns), expected(columns)))
+            under_way.append((lanes.submit(run, columns), wanted, rooms))
+            if number % 3 == 0:
+                columns[0], rooms = slots.lay(columns[0])
+                with contextlib.suppress(ZeroDivisionError):
+                    lanes.submit(broken, columns)
+                slots.give_back(rooms)
             while len(under_way) > order.randrange(4):
-                pending, wanted = under_way.pop(order.randrange(len(under_way)))
-                got = pending.wait()
-                right &= all(np.array_equal(a, b) for a, b in zip(got, wanted, strict=True))
-        for pending, wanted in under_way:
-            right &= all(np.array_equal(a, b) for a, b in zip(pending.wait(), wanted, strict=True))
-    return right
+                right &= end(order.randrange(len(under_way)))
+        while under_way:
+            right &= end(0)
+    return right and not machine.spoilt
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -88,8 +133,8 @@ def test_each_kind_of_call_is_tried() -> None:
     found = [site.partition(" in ")[0] for site in sites()]
     assert {name: found.count(name) for name in found} == {
         "keep": 2,
-        "record_event": 3,
-        "synchronize": 1,
+        "record_event": 4,
+        "synchronize": 2,
         "wait_event": 2,
     }
 
@@ -99,3 +144,39 @@ def test_outputs_of_a_graph_are_copied_before_its_memory_is_written_again(
 ) -> None:
     monkeypatch.setattr(Tensor, "clone", lambda tensor: tensor)
     assert not all(served(Machine(seed), seed) for seed in range(10))
+
+
+@pytest.mark.skipif(not hasattr(torch._C, "_cudart"), reason="this torch has no CUDA runtime")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA would not refuse")
+def test_what_the_cuda_runtime_refuses_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "cudart", lambda: torch._C._cudart)  # without a device, too
+    runtime = object.__new__(CudaRuntime)  # its settings are the whole process's
+    memory = memoryview(mmap.mmap(-1, mmap.PAGESIZE))
+    for refused in (runtime.register, runtime.unregister):
+        with pytest.raises(RuntimeError, match=r"driver.*\(\d+\)"):
+            refused(memory)
+
+
+def test_cuda_is_asked_for_what_torch_does_not_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads that wait sleep, other threads may allocate while a graph is captured, float32 is IEEE's."""
+    asked: dict[str, Any] = {}
+
+    def capture(graph: Any, **options: Any) -> contextlib.AbstractContextManager[None]:
+        asked.update(options)
+        return contextlib.nullcontext()
+
+    monkeypatch.setattr(torch.cuda, "Event", asked.update)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", object)
+    monkeypatch.setattr(torch.cuda, "graph", capture)
+    arithmetic: tuple[Any, ...] = (torch.backends.cudnn.conv, torch.backends.cuda.matmul)
+    before = [one.fp32_precision for one in arithmetic]
+    try:
+        runtime = CudaRuntime(torch.device("cuda"))
+        assert [one.fp32_precision for one in arithmetic] == ["ieee", "ieee"]
+    finally:
+        for one, precision in zip(arithmetic, before, strict=True):
+            one.fp32_precision = precision
+    runtime.event()
+    with runtime.capture(None, None):
+        pass
+    assert (asked["blocking"], asked["capture_error_mode"]) == (True, "thread_local")

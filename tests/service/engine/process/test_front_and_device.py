@@ -26,10 +26,10 @@ from models.errors import ImageInvalid
 from models.image import Image
 from models.pipeline import Card, Inputs, Kind, Pipeline, Prepared, RunStage
 from service.engine.process import front
-from service.engine.process.device import DeviceRunner, DeviceServer
-from service.engine.process.front import DeviceProcess, Remote
+from service.engine.process.device import DeviceRunner, DeviceServer, HostMemory
+from service.engine.process.front import DeviceProcess, Remote, RemoteRunner
 from service.engine.process.wire import socket_of
-from service.engine.runner import Runner, State
+from service.engine.runner import State
 from service.errors import DeadlineExceeded, NotReady, Overloaded
 from service.telemetry.metrics import Metrics
 
@@ -85,7 +85,7 @@ def image(value: int, context: Any = None) -> Prepared:
 class Front:
     """A front end: its runner and its connection."""
 
-    runner: Runner
+    runner: RemoteRunner
     remote: Remote
     process: DeviceProcess
     metrics: Metrics
@@ -108,6 +108,7 @@ class Site:
         self.room, self.max_queue = room, max_queue
         self.processes: list[DeviceProcess] = []
         self.executor = EchoExecutor()
+        self.memory: HostMemory | None = None
         self.metrics = Metrics()
 
     async def serve(self) -> DeviceServer:
@@ -124,7 +125,7 @@ class Site:
         if holds:
             self.executor.go.clear()
         self.executor.sizes.clear()  # of its warm-up
-        self.server = DeviceServer([self.runner], self.path)
+        self.server = DeviceServer([self.runner], self.path, self.memory)
         self.server.start()
         return self.server
 
@@ -134,7 +135,7 @@ class Site:
         self.processes.append(process)
         pipeline = EchoPipeline()
         remote = process.serve(pipeline, room=self.room, threads=1, max_wait=LONGEST)
-        runner = Runner(pipeline, remote, metrics, max_batch=4, max_queue=self.room)
+        runner = RemoteRunner(pipeline, remote, metrics, max_batch=4, max_queue=self.room)
         await asyncio.wait_for(runner.start(), LONGEST)
         return Front(runner, remote, process, metrics)
 
