@@ -30,7 +30,9 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--pack", type=Path, help="write what a bare machine needs to this folder, and end")
-    parser.add_argument("--limit", type=float, default=64.0, help="MiB of the checkout and the pack")
+    parser.add_argument(
+        "--limit", type=float, default=64.0, help="MiB of the checkout, without docs/, and the pack"
+    )
     parser.add_argument("--models", help="of the pack, in their order, separated by commas; default: all")
     parser.add_argument("--packed", type=Path, help="such a folder")
     parser.add_argument("--images", type=Path, help="a folder with those of a pack; default: the pack's")

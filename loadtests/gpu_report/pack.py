@@ -58,7 +58,7 @@ FOR_TESTS = ("pytest", "pluggy", "iniconfig")
 
 
 def pack(folder: Path, limit: float, models: Sequence[str] = MODELS) -> str:
-    """Writes the folder anew: at most `limit` MiB with the checkout's own files; what is in it, in a line.
+    """Writes the folder anew: at most `limit` MiB with the checkout but its `docs`; what is in it, in a line.
 
     Raises:
         ValueError: without any weights that is too much already.
@@ -87,7 +87,8 @@ def pack(folder: Path, limit: float, models: Sequence[str] = MODELS) -> str:
         else:
             left.append(f"{model} ({needed / MIB:.1f} MiB)")
     return (
-        f"{folder}: {', '.join(taken)}; left out: {', '.join(left) or 'none'}; {room / MIB:.1f} MiB to spare"
+        f"{folder}: {', '.join(taken)}; left out: {', '.join(left) or 'none'}; {room / MIB:.1f} MiB to "
+        "spare, where docs/ is left behind"
     )
 
 
@@ -103,10 +104,10 @@ def size(paths: Iterable[Path]) -> int:
 
 
 def tracked() -> list[Path]:
-    """The checkout's own files."""
+    """The checkout's own files, without those that only people read."""
     command = [shutil.which("git") or "git", "ls-files", "-z"]
     listed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
-    return [ROOT / name for name in listed.stdout.split("\0") if name]
+    return [ROOT / name for name in listed.stdout.split("\0") if name and not name.startswith("docs/")]
 
 
 def weights(model: str) -> list[Path]:

@@ -96,13 +96,6 @@ def service(setting: Setting) -> Found:
     return served.by_workers(setting.device, setting.images["classify"], setting.seconds, setting.ends)
 
 
-def front_ends(setting: Setting) -> Found:
-    """The same with front ends of one device process, which batches over all of them."""
-    return served.by_workers(
-        setting.device, setting.images["classify"], setting.seconds, setting.ends, apart=True
-    )
-
-
 def mps(setting: Setting) -> Found:
     """The same with several workers, whose kernels run at once."""
     return served.with_mps(setting.device, setting.images["classify"], setting.seconds)
@@ -118,15 +111,22 @@ def detect(setting: Setting) -> Found:
     return served.detect(setting.device, setting.images["detect"], setting.seconds)
 
 
+def front_ends(setting: Setting) -> Found:
+    """Classification with front ends of one device process, which batches over all of them."""
+    return served.by_workers(
+        setting.device, setting.images["classify"], setting.seconds, setting.ends, apart=True
+    )
+
+
 PARTS: Final[dict[str, Callable[[Setting], Found]]] = {
     "machine": machine,
     "checks": checks,
     "networks": networks,
     "service": service,
-    "front ends": front_ends,
     "mps": mps,
     "faces": faces,
     "detect": detect,
+    "front ends": front_ends,  # the last: as many as there is time for
 }
 
 

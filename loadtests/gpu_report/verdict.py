@@ -17,6 +17,8 @@ WAITING: Final = 0.2
 """Most of a core that a thread takes while it waits."""
 GROWTH: Final = 0.05
 """Most that the memory grows with faces of every number."""
+MAY_BE_SKIPPED: Final = ("mps", "front ends")
+"""Parts that compare: what is served is judged without them."""
 GAIN: Final = 1.2
 """Least that 16 bits gain over float32, at the largest batch."""
 
@@ -29,7 +31,7 @@ def judge(report: Report, device: str) -> list[str]:
 def _failures(report: Report) -> Iterator[str]:
     for name, part in report.items():
         for key in ("failed", "skipped"):
-            if key in part and (key == "failed" or name != "mps"):
+            if key in part and (key == "failed" or name not in MAY_BE_SKIPPED):
                 yield f"{name} {key}: {part[key]}"
     for what, told in report.get("checks", {}).items():
         if isinstance(told, Mapping) and told["status"] not in (0, 5):

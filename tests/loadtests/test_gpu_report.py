@@ -72,6 +72,12 @@ def test_a_good_report_passes_and_its_table_has_every_figure() -> None:
     assert text.endswith("passed\n")
 
 
+@pytest.mark.parametrize("part", ["mps", "front ends"])
+def test_what_only_compares_may_be_skipped_but_not_fail(part: str) -> None:
+    assert judge(changed(part, {"skipped": "there was no time left"}), "cuda") == []
+    assert judge(changed(part, {"failed": "boom"}), "cuda") == [f"{part} failed: boom"]
+
+
 @pytest.mark.parametrize(
     ("path", "value", "reason"),
     [

@@ -1,4 +1,4 @@
-"""What a worker with a GPU does outside of batches: nothing on the GPU."""
+"""What processes beside a GPU's batches do: nothing on the GPU; and what a device process asks of it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from service import app, torch_process
+from service.device import host_memory
+from service.engine import cuda
 from service.errors import OutOfMemory, problem_of
 from service.settings import Settings
 from service.torch_process import TorchProcess
@@ -52,3 +54,9 @@ def test_another_error_is_told_and_is_no_refusal() -> None:
     kind, arguments = torch_process.refusal(ZeroDivisionError("by nothing"))
     assert kind is RuntimeError
     assert arguments == ("ZeroDivisionError: by nothing",)
+
+
+def test_a_device_process_registers_memory_with_its_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda, "CudaRuntime", lambda device: device)
+    assert host_memory("cpu") is None
+    assert host_memory("cuda:0") == torch.device("cuda:0")
