@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import cast
+from typing import Final, cast
 
 from safetensors import safe_open
 
@@ -78,7 +79,8 @@ def build_entry(entry: Entry, files: Mapping[str, Path]) -> Pipeline:
 def identity(entry: Entry) -> str:
     """Digest of everything that an entry's networks depend on; see `Pipeline.identity`."""
     files = sorted((role, file.sha256) for role, file in entry.files.items())
-    return hashlib.sha256(repr((_code(), entry.builder, entry.options, files)).encode()).hexdigest()
+    of_code = _code(BUILDERS[entry.builder].partition(":")[0])
+    return hashlib.sha256(repr((of_code, entry.builder, entry.options, files)).encode()).hexdigest()
 
 
 def unmade(names: Iterable[str], catalogue: Catalogue, store: Store, precision: str) -> list[str]:
@@ -94,13 +96,42 @@ def unmade(names: Iterable[str], catalogue: Catalogue, store: Store, precision: 
 
 
 @cache
-def _code() -> str:
-    """Digest of the code of the networks."""
+def _code(builder: str) -> str:
+    """Digest of the code that the networks of a builder's models depend on."""
     digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.rglob("*.py")):
-        if not {"training", "quantize", "headers", "codecs", "explain"} & set(path.parts):
-            digest.update(path.read_bytes())
+    for name, source in sorted(sources(builder, "models.ir.network").items()):
+        digest.update(f"{name} {len(source)}\n".encode() + source)
     return digest.hexdigest()
+
+
+APART: Final = re.compile(
+    r"models\.(errors|image|ir\.cache|parameters|registry|resample|weights|classification\.explain)(\.|$)"
+)
+"""Modules that pipelines import and no network depends on."""
+_IMPORT: Final = re.compile(rb"^ *(?:from|import) (models[\w.]*)(?: import (\([^)]*|.*))?", re.MULTILINE)
+_NAME: Final = re.compile(rb"\w+")
+_ROOT: Final = Path(__file__).parent.parent
+
+
+def sources(*modules: str) -> dict[str, bytes]:
+    """The source of modules of `models` and of what they import from it, also within functions, by name;
+    without those that are `APART`."""
+    found: dict[str, bytes] = {}
+    left = list(modules)
+    while left:
+        name = left.pop()
+        if name in found or APART.match(name):
+            continue
+        path = _ROOT.joinpath(*name.split("."))
+        for file in (path.with_suffix(".py"), path / "__init__.py"):
+            if file.is_file():
+                found[name] = file.read_bytes()
+                for module, names in _IMPORT.findall(found[name]):
+                    left += [
+                        (module + suffix).decode()
+                        for suffix in (b"", *(b"." + n for n in _NAME.findall(names)))
+                    ]
+    return found
 
 
 def _check_source(path: Path, entry: Entry) -> None:
