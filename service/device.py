@@ -118,8 +118,14 @@ async def serve(settings: Settings, number: int) -> None:
         meter.start()
     heartbeat = Heartbeat(folder, metrics, DEVICE)
     heartbeat.start()
+    # a lost GPU, for one: nothing helps but the supervisor, which begins anew
     watchdog = Watchdog(
-        folder, metrics, lambda: engine.alive, lambda: engine.longest, settings.timeout_seconds
+        folder,
+        metrics,
+        lambda: engine.alive,
+        lambda: engine.longest,
+        settings.timeout_seconds,
+        given_up=1,
     )
     watchdog.start()
     stop = asyncio.Event()

@@ -58,7 +58,7 @@ NOT_ALIVE: Final = 40
 """Looks without a beat after which its peers are not alive either."""
 
 GIVEN_UP: Final = 30
-"""Looks in a row at which a worker was not alive, until it ends itself."""
+"""Looks in a row at which a worker was not alive, until it ends itself: by then its container is replaced."""
 
 WORKER: Final = "beat"
 DEVICE: Final = "device"
@@ -171,6 +171,7 @@ class Watchdog:
         metrics: take what hangs.
         timeout: seconds that a request may take.
         end: ends the process; another one in tests.
+        given_up: looks in a row without `alive` until it does.
 
     Attributes:
         peer_hangs: a peer has not beaten for `NOT_ALIVE` looks.
@@ -184,7 +185,9 @@ class Watchdog:
         longest: Callable[[], float],
         timeout: float,
         end: Callable[[str], None] = lambda why: abort(why),
+        given_up: int = GIVEN_UP,
     ) -> None:
+        self._given_up = given_up
         self._folder, self._alive, self._longest, self._end = folder, alive, longest, end
         self._model, self._worker = (metrics.hang_seconds.labels(what) for what in ("model", "worker"))
         self._looks = Looks()
@@ -211,8 +214,9 @@ class Watchdog:
             self._end(f"its event loop has not turned for {self._stuck * LOOK:g} s")
         self.peer_hangs = max(counts.values(), default=0) >= NOT_ALIVE
         self._dead = 0 if self._alive() else self._dead + 1
-        if self._dead >= GIVEN_UP:
-            self._end(f"a model has failed or hangs, and only a new process helps ({GIVEN_UP * LOOK:g} s)")
+        if self._dead >= self._given_up:
+            took = self._given_up * LOOK
+            self._end(f"a model has failed or hangs, and only a new process helps ({took:g} s)")
         if os.getppid() != self._parent:
             self._parent = os.getppid()  # once
             logger.error("the supervisor is gone: this worker ends")

@@ -123,6 +123,12 @@ def test_the_watchdog_ends_a_worker_whose_model_hangs(tmp_path: Path) -> None:
     assert "only a new process helps" in told[0]
 
 
+def test_one_that_only_its_supervisor_begins_anew_is_not_kept(tmp_path: Path) -> None:
+    told: list[str] = []
+    watchdog(tmp_path, alive=lambda: False, end=told.append, given_up=1).look()
+    assert "only a new process helps (1 s)" in told[0]
+
+
 def test_a_peer_that_goes_on_hanging_is_told_until_it_beats(tmp_path: Path) -> None:
     dog = watchdog(tmp_path)
     beat_of(tmp_path, os.getppid(), 1.0)

@@ -53,7 +53,7 @@ class EchoPipeline(Pipeline):
 
 
 class EchoExecutor:
-    """Gives its inputs back once `go` is set; a batch with 255 in it fails."""
+    """Gives its inputs back once `go` is set; a batch with 255 in it fails, one with 254 loses the device."""
 
     name, device, precision = "echo", "cpu", "float32"
     stages: Mapping[str, RunStage] = {}
@@ -74,6 +74,8 @@ class EchoExecutor:
         assert (before == after).all(), "a slot was written to while a batch read it"
         if (after == 255).any():
             raise ValueError("poison")
+        if (after == 254).any():
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
         return (after,)
 
 
@@ -312,6 +314,23 @@ def test_the_end_of_the_device_process_is_told_and_healed() -> None:
         assert (await one.runner.run(image(4))).result[1].max() == 4
         assert one.free == 8
         assert one.metrics.registry.get_sample_value("lynceus_device_up", up) == 1
+
+    with_site(test)
+
+
+def test_a_lost_device_answers_nothing_more_until_a_new_process_does() -> None:
+    async def test(site: Site) -> None:
+        one = await site.front()
+        with pytest.raises(RuntimeError, match="illegal memory access"):
+            await one.runner.run(image(254))
+        assert site.runner.state is State.FAILED  # its watchdog ends it
+        with pytest.raises(NotReady, match="failed"):
+            await one.runner.run(image(1))
+        assert one.free == 8
+        site.crash()
+        await site.serve()
+        await until(lambda: one.runner.state is State.READY)
+        assert (await one.runner.run(image(4))).result[1].max() == 4
 
     with_site(test)
 
