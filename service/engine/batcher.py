@@ -234,15 +234,18 @@ class Batcher(Generic[T, R]):
             self._observer.on_drop("hopeless")
             raise refused
 
-    async def submit(self, item: T, *, key: Hashable = None, deadline: float | None = None) -> BatchResult[R]:
+    async def submit(
+        self, item: T, *, key: Hashable = None, deadline: float | None = None, waited: float = 0.0
+    ) -> BatchResult[R]:
         """Queues one item and waits for its result. Cancelling the caller removes the item.
 
         Args:
             key: items share a batch with equal keys only (the shape of a tensor, say).
             deadline: clock time after which the result is of no use.
+            waited: seconds that its request has waited elsewhere, which count among those that it may wait.
 
         Raises:
-            Overloaded: the queue is full.
+            Overloaded: the queue is full, or it has waited for as long as it may.
             NotReady: the batcher is draining, or was closed before the result was there.
             DeadlineExceeded: at the deadline exactly, whether the item waits or is on the device by then.
             Exception: whatever `run` raised for this item alone.
@@ -261,7 +264,9 @@ class Batcher(Generic[T, R]):
         entry = Entry(self._number, item, key, now, deadline, future)
         length = self._room.add(entry)
         self._observer.on_depth(self._room.depth)
-        latest = min(now + self.longest_wait, float("inf") if deadline is None else deadline)
+        latest = now + max(0.0, self.longest_wait - waited)
+        if deadline is not None:
+            latest = min(latest, deadline)
         if latest < float("inf"):
             entry.timer = self._clock.call_later(latest - now, self._due, entry, latest)
         if self._inflight < self._slots:

@@ -323,6 +323,7 @@ class Engine:
             return prepared
 
         with runner.admit(deadline):
+            admitted = time.monotonic()
             if keep is not None:
                 keep.plan = await self.plan(data, min_side=keep.min_side, max_pixels=keep.max_pixels)
                 if keep.only_large and not keep.plan.large:
@@ -339,16 +340,18 @@ class Engine:
                 )
                 if keep is not None:
                     keep.take(kept)
-                done = await runner.run((lambda: prepared) if self.inline else prepared, deadline)
+                job: Prepared | Callable[[], Prepared] = (lambda: prepared) if self.inline else prepared
             else:
                 if keep is not None:
                     await self.memory.acquire(kept, deadline)
                     keep.take(kept)
                 work = partial(prepare, Call(deadline).check)
-                done = await runner.run(work if self.inline else await self.in_decoder(work), deadline)
+                job = work if self.inline else await self.in_decoder(work)
+            waited = max(0.0, time.monotonic() - admitted - decoded)
+            done = await runner.run(job, deadline, waited)
         if self._tracing is not None:
             self._tracing.stage("decode", began, decoded, runner.labels)
-        timing = Timing(decoded, done.queue_s, done.compute_s, done.batch_size)
+        timing = Timing(decoded, waited + done.queue_s, done.compute_s, done.batch_size)
         return Answer(runner.card.name, done.result, timing, plan.header.frames)
 
     async def decode(self, data: bytes, kept: KeptImage, deadline: float | None) -> Timing:
@@ -375,12 +378,19 @@ class Engine:
         return Timing(decode=took)
 
     async def infer_prepared(
-        self, runner: Runner, prepare: Callable[[], Prepared], deadline: float | None
+        self, runner: Runner, prepare: Callable[[], Prepared], deadline: float | None, waited: float = 0.0
     ) -> Answer[Any]:
-        """The same for what needs no decoding: a crop of a decoded image, or the network's own input."""
+        """The same for what needs no decoding: a crop of a decoded image, or the network's own input.
+
+        Args:
+            waited: seconds that its image has waited for other models; they count among those that it may
+                wait, see `Batcher.submit`.
+        """
         with runner.admit(deadline):
+            admitted = time.monotonic()
             # where images are prepared late, this one is too, or it would share no batch with them
-            done = await runner.run(prepare if self.inline else await self.in_decoder(prepare), deadline)
+            job = prepare if self.inline else await self.in_decoder(prepare)
+            done = await runner.run(job, deadline, waited + time.monotonic() - admitted)
         return Answer(
             runner.card.name, done.result, Timing(0.0, done.queue_s, done.compute_s, done.batch_size)
         )

@@ -238,7 +238,7 @@ class Runner:
             if self._cores is not None:
                 self._cores.leave()
 
-    async def run(self, job: Job, deadline: float | None = None) -> BatchResult[Any]:
+    async def run(self, job: Job, deadline: float | None = None, waited: float = 0.0) -> BatchResult[Any]:
         """Gives one image's result, computed in a batch.
 
         Args:
@@ -246,6 +246,7 @@ class Runner:
                 runner's own thread just before the batch: on a single core another thread gains nothing, and
                 the way to it and back costs time.
             deadline: on the monotonic clock, in seconds.
+            waited: seconds that its request has waited before, see `Batcher.submit`.
 
         Raises:
             Overloaded, DeadlineExceeded, NotReady: from the batcher.
@@ -253,7 +254,7 @@ class Runner:
         """
         key = job.shapes if isinstance(job, Prepared) else None
         submitted = 0.0 if self._tracing is None else time.perf_counter()
-        done = await self._batcher.submit(job, key=key, deadline=deadline)
+        done = await self._batcher.submit(job, key=key, deadline=deadline, waited=waited)
         result, began, computed, seconds, size = done.result
         if self._tracing is not None:
             self._tracing.stage("queue", submitted, done.queue_s, self.labels)

@@ -214,7 +214,12 @@ class Remote:
             raise refused
 
     async def submit(
-        self, job: Prepared | Callable[[], Prepared], *, key: Hashable = None, deadline: float | None = None
+        self,
+        job: Prepared | Callable[[], Prepared],
+        *,
+        key: Hashable = None,
+        deadline: float | None = None,
+        waited: float = 0.0,
     ) -> BatchResult[Any]:
         """Prepares an image in a thread, in a slot, and waits for its answer.
 
@@ -222,6 +227,7 @@ class Remote:
             job: as of `Runner.run`.
             key: not used; the device process finds it.
             deadline: on the monotonic clock.
+            waited: not used: an image's wait counts from its arrival at the device process.
 
         Raises:
             Overloaded: every slot is taken, or the device process refuses it.

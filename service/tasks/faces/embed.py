@@ -79,7 +79,9 @@ async def run(
         detector = engine.find(Kind.FACES, params.model)
         asked = params.model_copy(update={"max_faces": min(params.max_faces, MOST)})
         found = await find_faces(engine, detector, images["image"], asked, context, kept)
-        vectors, timing = await embed_faces(engine, kept.image, found.result.items, embedder, context)
+        vectors, timing = await embed_faces(
+            engine, kept.image, found.result.items, embedder, context, found.timing.queue
+        )
     result = Embedded(found.result, tuple(vectors), embedder.card.name, embedder.card.sha256)
     return Answer(found.model, result, found.timing + timing, found.frames)
 

@@ -72,6 +72,7 @@ async def find_faces(
                     detector,
                     partial(_part, pipeline, image, view, options),
                     context.deadline,
+                    timing.queue,
                 )
                 for view in views
             ],
@@ -81,7 +82,8 @@ async def find_faces(
         return [answer.result for answer in answers]
 
     if options.rotate is FaceRotation.AUTO and search.surest(found) < search.SURE:
-        answer = await engine.infer_prepared(detector, partial(_sheet, pipeline, image), context.deadline)
+        sheet = partial(_sheet, pipeline, image)
+        answer = await engine.infer_prepared(detector, sheet, context.deadline, timing.queue)
         timing += answer.timing
         if turn := search.direction(answer.result.items, found):
             view = search.whole(image.width, image.height, turn)

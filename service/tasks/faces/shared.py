@@ -94,9 +94,15 @@ class Embedded:
 
 
 async def embed_faces(
-    engine: Engine, image: Image, faces: Sequence[Face], embedder: Runner, context: RequestContext
+    engine: Engine,
+    image: Image,
+    faces: Sequence[Face],
+    embedder: Runner,
+    context: RequestContext,
+    waited: float = 0.0,
 ) -> tuple[list[Embedding], Timing]:
-    """The embedding of each face of a decoded image, and the timing of the slowest."""
+    """The embedding of each face of a decoded image, and the timing of the slowest; `waited` as of
+    `Engine.infer_prepared`."""
     if not faces:
         return [], Timing()
 
@@ -104,7 +110,10 @@ async def embed_faces(
         return embedder.pipeline.preprocess(cut_faces(image, [face], embedder.card.space.template)[0])
 
     answers = await together(
-        [partial(engine.infer_prepared, embedder, partial(cut, face), context.deadline) for face in faces],
+        [
+            partial(engine.infer_prepared, embedder, partial(cut, face), context.deadline, waited)
+            for face in faces
+        ],
         embedder.window,
     )
     return [answer.result for answer in answers], Timing.slowest(answer.timing for answer in answers)
@@ -146,5 +155,5 @@ async def embed_selected(
     with engine.kept(min_side=max(CHIP_SIDE, await min_side(engine, data, asked))) as kept:
         found = await find_faces(engine, detector, data, asked, context, kept, largest=largest)
         face = select_face(found.result, face_select.value, name)
-        vectors, timing = await embed_faces(engine, kept.image, [face], embedder, context)
+        vectors, timing = await embed_faces(engine, kept.image, [face], embedder, context, found.timing.queue)
     return Selected(face, found.result, vectors[0], found.timing + timing)

@@ -128,6 +128,26 @@ def test_no_item_waits_longer_even_when_the_device_hangs() -> None:
     run_clean(main())
 
 
+def test_what_an_item_has_waited_elsewhere_counts() -> None:
+    async def main() -> None:
+        bench = Bench(max_batch=1, max_wait=2.0)
+        on_device, later, new = (
+            await bench.send("a", waited=5.0)  # the device is free: nothing more to wait for
+            + await bench.send("b", waited=1.5)
+            + await bench.send("c")
+        )
+        await bench.clock.advance(0.5)
+        assert isinstance(outcome(later), Overloaded)
+        assert not new.done()
+        await bench.clock.advance(1.5)
+        assert isinstance(outcome(new), Overloaded)
+        await bench.device.finish()
+        assert outcome(on_device) == "<a>"
+        bench.check_idle()
+
+    run_clean(main())
+
+
 def test_on_the_device_the_deadline_holds() -> None:
     async def main() -> None:
         bench = Bench(max_batch=1, max_wait=2.0)
