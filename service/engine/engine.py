@@ -347,7 +347,8 @@ class Engine:
                     keep.take(kept)
                 work = partial(prepare, Call(deadline).check)
                 job = work if self.inline else await self.in_decoder(work)
-            waited = max(0.0, time.monotonic() - admitted - decoded)
+            # a large one waits for others of its kind, bounded by their number and its deadline
+            waited = 0.0 if plan.large else max(0.0, time.monotonic() - admitted - decoded)
             done = await runner.run(job, deadline, waited)
         if self._tracing is not None:
             self._tracing.stage("decode", began, decoded, runner.labels)
