@@ -7,8 +7,8 @@ is measured first: right answers a second where more is asked for. `--share` is 
 work meanwhile. Judged, and exits 1 with the reasons in a line:
 
 - no answer but a right one or a refusal (429), and hardly a refusal at 60%; no worker ends;
-- at 200% as many right answers as 0.9 of capacity; the p99 of those within the bound of a wait
-  (`LYNCEUS_MAX_WAIT_SECONDS`) and twice the time that the batches of its models then take;
+- at 200% as many right answers as 0.9 of capacity; the p99 of those, from their sending, within the bound of
+  a wait (`LYNCEUS_MAX_WAIT_SECONDS`) and twice the time that the batches of its models then take;
 - memory, open files and threads do not grow: the slope over the first part, per 10,000 requests, and the
   level after the overload;
 - latencies after the overload as before.
@@ -115,10 +115,10 @@ class Part:
     def count(self, outcome: str) -> int:
         return sum(1 for each in self.record.requests if each.outcome == outcome)
 
-    def latency(self, task: str, percent: float) -> float:
-        """Of right answers."""
-        requests = self.record.requests
-        return percentile([r.seconds for r in requests if r.task == task and r.outcome == OK], percent)
+    def latency(self, task: str, percent: float, *, sent: bool = False) -> float:
+        """Of right answers, from when they were due, or from when they were sent."""
+        right = [r for r in self.record.requests if r.task == task and r.outcome == OK]
+        return percentile([r.seconds - (r.late if sent else 0.0) for r in right], percent)
 
     @property
     def goodput(self) -> float:
@@ -142,7 +142,8 @@ def judge(parts: Sequence[Part], capacity: float, paces: dict[str, Pace]) -> lis
     for task in paces:
         # the models of a worker share its core: a batch takes longer than alone
         bound = WAIT + 2 * sum(batches.get(model, 0.0) for model in work_of(task).models)
-        if (p99 := over.latency(task, 99)) > bound:
+        # from their sending: the generator has no cores of its own, and no server answers before that
+        if (p99 := over.latency(task, 99, sent=True)) > bound:
             reasons.append(f"{over.name}: {task} has a p99 of {p99:.2f} s, bound {bound:.2f} s")
         if (now := after.latency(task, 50)) > SAME * (then := before.latency(task, 50)):
             reasons.append(f"{after.name}: {task} has a p50 of {now:.3f} s, {then:.3f} before")
