@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import io
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Generator
 from functools import lru_cache
 from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl
@@ -156,19 +156,23 @@ class Request(requests.Request):
         declared = self.headers.get("content-length", "")
         if declared.isdigit() and int(declared) > most:
             raise ImageTooLarge(f"the body has {declared} bytes; at most {most} are accepted")
-        whole, more = io.BytesIO(), True
-        while more:
+        whole, size = None, 0
+        while True:
             message = await self._next()
             if message["type"] == "http.disconnect":
                 raise ClientDisconnect
             chunk, more = message.get("body", b""), message.get("more_body", False)
-            if whole.tell() + len(chunk) > most:
+            size += len(chunk)
+            if size > most:
                 raise ImageTooLarge(f"the body has more than {most} bytes, which is the most accepted")
             self.reserve(len(chunk))
-            if not more and not whole.tell():
-                return bytes(chunk)
+            if whole is None:
+                if not more:
+                    return bytes(chunk)
+                whole = io.BytesIO()
             whole.write(chunk)
-        return whole.getvalue()  # without a copy: the buffer itself
+            if not more:
+                return whole.getvalue()  # without a copy: the buffer itself
 
     async def content(self, most: int, inflated: int | None = None, advice: str = "") -> bytes:
         """The body, inflated where it is compressed.
@@ -230,14 +234,36 @@ class Request(requests.Request):
 
     async def _next(self) -> Any:
         """What comes next of the request, within the deadline and the longest pause."""
+        receiving = self.receive().__await__()
+        try:  # mostly it is there already, which needs no timer
+            awaited = next(receiving)
+        except StopIteration as there:
+            return there.value
         left, pause = self.context.deadline - time.monotonic(), self.service.settings.body_timeout_seconds
         try:
             async with asyncio.timeout(min(left, pause)):
-                return await self.receive()
+                return await _Rest(receiving, awaited)
         except TimeoutError:
             if pause < left:
                 raise RequestTimeout(f"nothing more of the body came in {pause:g} s") from None
             raise DeadlineExceeded("the deadline passed before the request was complete") from None
+
+
+class _Rest:
+    """What is left to wait for of what has been begun, and now waits for `awaited`."""
+
+    __slots__ = ("_awaited", "_begun")
+
+    def __init__(self, begun: Generator[Any, Any, Any], awaited: Any) -> None:
+        self._begun, self._awaited = begun, awaited
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        try:
+            yield self._awaited
+        except BaseException:
+            self._begun.close()
+            raise
+        return (yield from self._begun)
 
 
 class Watch:
