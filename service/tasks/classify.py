@@ -10,7 +10,17 @@ from pydantic import Field
 from models.classification.result import Classification, ClassifyOptions
 from models.pipeline import Card, Kind
 from service.engine.engine import Answer
-from service.tasks.task import AnswerModel, Arrays, ImageAnswer, Task, Tensors, TensorSpec, one_inference
+from service.tasks.task import (
+    AnswerModel,
+    Arrays,
+    Document,
+    ImageAnswer,
+    Size,
+    Task,
+    Tensors,
+    TensorSpec,
+    one_inference,
+)
 
 
 class ClassifyParams(ClassifyOptions):
@@ -31,8 +41,15 @@ class ClassifyAnswer(ImageAnswer):
     labels: list[LabelAnswer]
 
 
-def present(answer: Answer[Classification], params: ClassifyParams) -> ClassifyAnswer:
-    return ClassifyAnswer.of(answer, labels=answer.result.labels)
+def present(answer: Answer[Classification], params: ClassifyParams) -> Document:
+    """As `ClassifyAnswer` has it; to make one takes thrice the time, a tenth of all that a request takes."""
+    labels = [{"index": one.index, "label": one.label, "score": one.score} for one in answer.result.labels]
+    return {"model": answer.model, "image": Size.document(answer), "labels": labels}
+
+
+def reply(answer: Answer[Classification], params: ClassifyParams) -> Document:
+    size = {"width": answer.result.width, "height": answer.result.height, "frames": answer.frames}
+    return {"model": answer.model, "image": size, "labels": answer.result.labels}
 
 
 def outputs(card: Card) -> tuple[TensorSpec, ...]:
@@ -70,6 +87,7 @@ CLASSIFY = Task(
     },
     run=one_inference(Kind.CLASSIFY),
     present=present,
+    reply=reply,
     tensors=Tensors(outputs, collect, fixed={"top_k": 1}),
     stream=True,
 )

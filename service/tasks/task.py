@@ -87,6 +87,12 @@ class Size(AnswerModel):
         """Of a result that has the image's size."""
         return cls(width=answer.result.width, height=answer.result.height, frames=answer.frames)
 
+    @staticmethod
+    def document(answer: Answer[Any]) -> Document:
+        """The same as plain data, as JSON has it."""
+        size = {"width": answer.result.width, "height": answer.result.height}
+        return size if answer.frames == 1 else {**size, "frames": answer.frames}
+
 
 class ImageAnswer(AnswerModel):
     """Base of a model's answer on one image."""
@@ -157,7 +163,7 @@ class Task(Generic[P, R]):
         rows: the long list in that body, where there is one.
         several: whether a request may hold several images, each answered by itself.
         run: engine, images (or body), parameters, context -> the result.
-        present: the result, the parameters -> the answer.
+        present: the result, the parameters -> the answer, or what is the same as plain data.
         reply: the same as the fields of the gRPC reply, where they are laid out otherwise.
         draw: the result as an image, where it has one.
         image_first: an image is what it answers if the client asks for nothing else.
@@ -180,7 +186,7 @@ class Task(Generic[P, R]):
     rows: Rows | None = None
     several: bool = True
     run: Callable[[Engine, Any, P, RequestContext], Awaitable[Answer[R]]] | None = None
-    present: Callable[[Answer[R], P], AnswerModel] | None = None
+    present: Callable[[Answer[R], P], AnswerModel | Document] | None = None
     reply: Callable[[Answer[R], P], Document] | None = None
     draw: Draw | None = None
     image_first: bool = False
@@ -189,7 +195,7 @@ class Task(Generic[P, R]):
     errors: tuple[type[Exception], ...] = ()
     stream: bool = False
 
-    def presented(self, answer: Answer[R], params: P) -> AnswerModel:
+    def presented(self, answer: Answer[R], params: P) -> AnswerModel | Document:
         """The answer to a request; of a task that is run."""
         assert self.present is not None  # noqa: S101
         return self.present(answer, params)
