@@ -10,7 +10,7 @@ stands for one that is left out.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import grpc
@@ -92,35 +92,34 @@ def message_of(kind: Descriptor, source: Any) -> Any:
 
 def _values(kind: Descriptor, source: Any) -> dict[str, Any]:
     """What the constructor of a message is given."""
-    names, messages, row = _fields(kind)
+    fields, row = _fields(kind)
     if isinstance(source, list | tuple):
-        return {row: source} if row else dict(zip(names, source, strict=True))
-    if not isinstance(source, dict):
-        source = {name: getattr(source, name, None) for name in names}
-    found = {name: value for name, value in source.items() if value is not None and name in names}
-    for name, (inner, repeated) in messages.items():
-        if name in found:
-            value = found[name]
-            found[name] = [_values(inner, one) for one in value] if repeated else _values(inner, value)
-    for name in found.keys() & _enums(kind).keys():
-        found[name] = _enums(kind)[name][str(found[name])]
+        return {row: source} if row else dict(zip(fields, source, strict=True))
+    is_dict = isinstance(source, dict)
+    found = {}
+    for name, convert in fields.items():
+        value = source.get(name) if is_dict else getattr(source, name, None)
+        if value is not None:
+            found[name] = value if convert is None else convert(value)
     return found
 
 
 @cache
-def _enums(kind: Descriptor) -> dict[str, dict[str, int]]:
-    """Of the fields of a message that are enums, the numbers of their values as parameters have these."""
-    return {
-        field.name: {_value(field.enum_type, number): number for number in field.enum_type.values_by_number}
-        for field in kind.fields
-        if field.enum_type is not None
-    }
+def _fields(kind: Descriptor) -> tuple[dict[str, Callable[[Any], Any] | None], str]:
+    """What makes the constructor's value of each field's, None where that is the same; the name of the only
+    field, where that is a row of numbers."""
+    fields = {field.name: _convert(field) for field in kind.fields}
+    return fields, next(iter(fields)) if len(fields) == 1 and kind.fields[0].is_repeated else ""
 
 
-@cache
-def _fields(kind: Descriptor) -> tuple[list[str], dict[str, tuple[Descriptor, bool]], str]:
-    """Names of a message's fields; types of those that are messages, and whether there are several; the name
-    of the only field, where that is a row of numbers."""
-    names = [field.name for field in kind.fields]
-    messages = {one.name: (one.message_type, one.is_repeated) for one in kind.fields if one.message_type}
-    return names, messages, names[0] if len(names) == 1 and kind.fields[0].is_repeated else ""
+def _convert(field: FieldDescriptor) -> Callable[[Any], Any] | None:
+    inner = field.message_type
+    if field.enum_type is not None:  # the numbers of their values as parameters have these
+        names = field.enum_type.values_by_number
+        numbers = {_value(field.enum_type, number): number for number in names}
+        return lambda value: numbers[str(value)]
+    if inner is None:
+        return None
+    if field.is_repeated:
+        return lambda values: [_values(inner, one) for one in values]
+    return partial(_values, inner)

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from asyncio import Semaphore
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, Final, TypeAlias
 
 import grpc
@@ -119,8 +119,8 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
                     with method.memory.body() as body:
                         message = await method.single(call, body)
                         reply = await behaviour(message, call)
-                held = self._held(reply)
-                call.add_done_callback(lambda _: held.__exit__())  # type: ignore[arg-type]
+                if (held := self._held(reply)) is not None:
+                    call.add_done_callback(lambda _: held.__exit__())  # type: ignore[arg-type]
                 return reply
 
         return answer
@@ -131,7 +131,7 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
                 async with _place(places):
                     self._authorize(name, context, call)
                     async for reply in replies(call):
-                        with self._held(reply):
+                        with self._held(reply) or nullcontext():
                             yield reply
 
         return answer
@@ -162,15 +162,17 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
                 context.span.end_rpc(status, context.code, context.request_id)
             self._service.log.finish(context, name, status, logged=not is_open)
 
-    def _held(self, reply: Any) -> BodyReservation:
-        """The memory of a large reply, which gRPC keeps until its client has read it.
+    def _held(self, reply: Any) -> BodyReservation | None:
+        """The memory of a large reply, which gRPC keeps until its client has read it; None of a small one.
 
         Raises:
             OutOfMemory: too much of it has not been read.
         """
-        body, size = self._service.engine.memory.body(), reply.ByteSize()
-        if size > UNCOUNTED:
-            body.grow(COPIES * size)
+        size = reply.ByteSize()
+        if size <= UNCOUNTED:
+            return None
+        body = self._service.engine.memory.body()
+        body.grow(COPIES * size)
         return body
 
     def _authorize(self, name: str, context: RequestContext, call: Call) -> None:
