@@ -71,7 +71,6 @@ class BatchResult(Generic[R]):
 class Running(Generic[T, R]):
     """A batch on the device since `began`."""
 
-    task: asyncio.Task[None]
     batch: list[Entry[T, BatchResult[R]]]
     began: float
 
@@ -164,6 +163,7 @@ class Batcher(Generic[T, R]):
         self._lingering: Handle | None = None
         self._closed = False
         self._running: dict[int, Running[T, R]] = {}
+        self._serving: set[asyncio.Task[None]] = set()
         self._cut = False
         self._idle = asyncio.Event()  # set once closed with nothing left to do
         # Batches run in this context, not in that of the request that started them.
@@ -358,7 +358,15 @@ class Batcher(Generic[T, R]):
     def _dispatch(self) -> None:
         """Fills the free slots."""
         self._scheduled = False
-        while self._inflight < self._slots and self._room.depth:
+        while self._inflight < self._slots and (batch := self._next()):
+            task = asyncio.get_running_loop().create_task(self._serve(batch), context=self._context)
+            self._serving.add(task)
+            task.add_done_callback(self._serving.discard)
+        self._settle()
+
+    def _next(self) -> list[Entry[T, BatchResult[R]]]:
+        """The batch that leaves for the device now; empty where none does."""
+        while self._room.depth:
             now = self._clock.now()
             lingered = now if self._closed else now - self._linger
             lane = self._room.oldest(self._cap.size, lingered)
@@ -372,9 +380,9 @@ class Batcher(Generic[T, R]):
             if batch:
                 self._inflight += 1
                 self._observer.on_inflight(self._inflight)
-                task = asyncio.get_running_loop().create_task(self._serve(batch), context=self._context)
-                self._running[batch[0].number] = Running(task, batch, now)
-        self._settle()
+                self._running[batch[0].number] = Running(batch, now)
+                return batch
+        return []
 
     def _gather(self, lane: Lane[T, BatchResult[R]], now: float) -> list[Entry[T, BatchResult[R]]]:
         """Takes the next batch off a lane, leaving out items that have expired or were cancelled."""
@@ -389,26 +397,34 @@ class Batcher(Generic[T, R]):
         return batch
 
     async def _serve(self, batch: list[Entry[T, BatchResult[R]]]) -> None:
-        """Takes one batch through the device, its failed parts by halves, and frees the slot."""
-        started = self._clock.now()
-        parts = [batch]  # a stack
-        try:
-            while parts:
-                now = self._clock.now()
-                part = [entry for entry in parts.pop() if self._is_wanted(entry, now)]
-                if part:
-                    parts += await self._attempt(part)
-        except BaseException as error:  # not the run's, which `_attempt` answers: a bug, or the loop ends
-            for entry in batch:
-                cancelled = isinstance(error, asyncio.CancelledError)
-                entry.fail(NotReady("the run was cancelled") if cancelled else RuntimeError(repr(error)))
-            raise
-        finally:
-            del self._running[batch[0].number]
-            self._inflight -= 1
-            self._observer.on_inflight(self._inflight)
-            self._rate.ended(len(batch), started, self._clock.now(), self._sharing())
-            self._dispatch()
+        """Takes batches through the device, one after the other as long as any leaves, their failed parts by
+        halves; then frees the slot."""
+        while batch:
+            started = self._clock.now()
+            parts = [batch]  # a stack
+            try:
+                while parts:
+                    now = self._clock.now()
+                    part = [entry for entry in parts.pop() if self._is_wanted(entry, now)]
+                    if part:
+                        parts += await self._attempt(part)
+            except BaseException as error:  # not the run's, which `_attempt` answers: a bug, or the loop ends
+                for entry in batch:
+                    cancelled = isinstance(error, asyncio.CancelledError)
+                    entry.fail(NotReady("the run was cancelled") if cancelled else RuntimeError(repr(error)))
+                self._ended(batch, started)
+                self._dispatch()
+                raise
+            self._ended(batch, started)
+            batch = self._next()
+        self._settle()
+
+    def _ended(self, batch: list[Entry[T, BatchResult[R]]], started: float) -> None:
+        """A batch has left the device."""
+        del self._running[batch[0].number]
+        self._inflight -= 1
+        self._observer.on_inflight(self._inflight)
+        self._rate.ended(len(batch), started, self._clock.now(), self._sharing())
 
     async def _attempt(self, part: list[Entry[T, BatchResult[R]]]) -> list[list[Entry[T, BatchResult[R]]]]:
         """One run. Answers its items, or gives back its halves to try next, the first of them last."""
