@@ -16,7 +16,7 @@ import pstats
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final
 
 import grpc
@@ -25,10 +25,14 @@ import uvloop
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from models import registry
+from models.classification.result import ClassifyOptions
+from models.image import decode
+from models.pipeline import Prepared
 from models.weights import Store, standard_catalogue
 from service.app import Service
 from service.engine.executor import make_executor
 from service.engine.runner import Runner
+from service.engine.threads import Threads
 from service.host.connections import ConnectionGuard
 from service.rpc import server as rpc
 from service.rpc.stubs import vision_pb2 as pb
@@ -37,7 +41,7 @@ from service.telemetry.log import write_in_threads
 from service.telemetry.metrics import Metrics
 from service.web.app import Application
 
-STAGES: Final = ("floor", "transport", "service")
+STAGES: Final = ("floor", "network", "transport", "service")
 MODEL: Final = "lenet5"
 JSON: Final = b"x" * 400
 """As long as the answer of five labels."""
@@ -50,21 +54,64 @@ SHOWN: Final = 30
 """Functions of a profile."""
 
 
-async def echo(scope: Scope, receive: Receive, send: Send) -> None:
-    """The least that an application may do: takes the body in, sends bytes."""
-    more = True
-    while more:
-        more = (await receive()).get("more_body", False)
-    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(JSON))]
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
-    await send({"type": "http.response.body", "body": JSON})
+class Network:
+    """The least that batches may cost: a list, and the model's thread, which prepares and computes as ever.
+
+    Args:
+        runner: whose model computes.
+        most: images of a batch.
+    """
+
+    def __init__(self, runner: Runner, most: int) -> None:
+        self._runner, self._most = runner, most
+        self._threads = Threads(1, "network")
+        self._waiting: list[tuple[Callable[[], Prepared], asyncio.Future[None]]] = []
+        self._serving: asyncio.Task[None] | None = None
+
+    async def compute(self, body: bytes) -> None:
+        """Decodes an image and computes its result, of which nothing is told."""
+        pipeline, loop = self._runner.pipeline, asyncio.get_running_loop()
+        done: asyncio.Future[None] = loop.create_future()
+        self._waiting.append((lambda: pipeline.preprocess(decode(body), ClassifyOptions()), done))
+        if self._serving is None:
+            self._serving = loop.create_task(self._serve())
+        await done
+
+    async def _serve(self) -> None:
+        while batch := self._waiting[: self._most]:
+            del self._waiting[: self._most]
+            await self._threads.run(self._runner._execute, [job for job, _ in batch])
+            for _, done in batch:
+                done.set_result(None)
+        self._serving = None
 
 
-def echo_rpc() -> grpc.GenericRpcHandler:
+async def nothing(body: bytes) -> None:
+    """Computes nothing."""
+
+
+def echo(compute: Callable[[bytes], Awaitable[None]]) -> ASGIApp:
+    """The least that an application may do: takes the body in, computes, sends bytes."""
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        body, more = b"", True
+        while more:
+            message = await receive()
+            body, more = body + message.get("body", b""), message.get("more_body", False)
+        if scope["method"] == "POST":
+            await compute(body)
+        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(JSON))]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": JSON})
+
+    return answer
+
+
+def echo_rpc(compute: Callable[[bytes], Awaitable[None]]) -> grpc.GenericRpcHandler:
     """The same over gRPC, of the kind that every method of the service is registered as."""
 
     async def answer(_: object, call: Any) -> bytes:
-        await call.read()
+        await compute(pb.ClassifyRequest.FromString(await call.read()).image)
         return REPLY
 
     handler: Any = grpc.stream_unary_rpc_method_handler(answer, None, None)
@@ -74,14 +121,6 @@ def echo_rpc() -> grpc.GenericRpcHandler:
 @contextlib.asynccontextmanager
 async def served(stage: str, settings: Settings) -> AsyncIterator[ASGIApp]:
     """The application of a stage, and its gRPC server beside it."""
-    if stage == "floor":
-        server = grpc.aio.server()
-        server.add_insecure_port(f"{settings.grpc_host}:{settings.grpc_port}")
-        server.add_generic_rpc_handlers((echo_rpc(),))
-        await server.start()
-        yield echo
-        await server.stop(1)
-        return
     metrics = Metrics()
     pipeline = registry.build(MODEL, standard_catalogue(), Store(None))
     executor = make_executor(pipeline, settings)
@@ -89,6 +128,16 @@ async def served(stage: str, settings: Settings) -> AsyncIterator[ASGIApp]:
     runner = Runner(pipeline, executor, metrics, max_batch=batch, max_queue=settings.max_queue)
     service = Service(settings, [runner], metrics)
     await service.start()
+    if stage in ("floor", "network"):
+        compute = nothing if stage == "floor" else Network(runner, batch).compute
+        server = grpc.aio.server()
+        server.add_insecure_port(f"{settings.grpc_host}:{settings.grpc_port}")
+        server.add_generic_rpc_handlers((echo_rpc(compute),))
+        await server.start()
+        yield echo(compute)
+        await server.stop(1)
+        await service.stop()
+        return
     if stage == "transport":
         kept: list[Any] = []
         run = service.run
