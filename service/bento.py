@@ -190,7 +190,7 @@ class Lynceus:
         folder = Path(os.environ.get(DIRECTORY) or tempfile.gettempdir())
         service = build(
             SETTINGS.model_copy(update={**layout, "max_connections": connections}),
-            self._cores(),
+            self._cores(folder),
             socket_of(folder, (number - 1) % DEVICES + 1) if DEVICES else None,
         )
         app = Application(service)
@@ -244,11 +244,10 @@ class Lynceus:
     async def __is_ready__(self) -> bool:
         return self.service is not None and self.service.engine.ready
 
-    def _cores(self) -> Cores | None:
+    def _cores(self, folder: Path) -> Cores | None:
         """All cores, where the workers share them out among themselves."""
         if GPUS or (WORKERS == 1 and not DEVICES) or SETTINGS.threads:
             return None
-        folder = Path(os.environ.get(DIRECTORY) or tempfile.gettempdir())
         with contextlib.suppress(OSError):
             return Cores(folder / "cores", bentoml.server_context.worker_index or 1, core_count())
         return None

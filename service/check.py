@@ -11,13 +11,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from pydantic import ValidationError
-
 from models import registry
 from models.errors import ModelError
 from models.weights import Catalogue, Store, standard_catalogue
 from service.engine.executor import make_executor, openvino_runs, pick_device
-from service.settings import Settings
+from service.settings import Settings, SettingsError, load
 
 
 def check(name: str, catalogue: Catalogue, store: Store, settings: Settings) -> None:
@@ -41,7 +39,7 @@ def check(name: str, catalogue: Catalogue, store: Store, settings: Settings) -> 
 def main(arguments: Sequence[str] | None = None) -> int:
     """A failure is one line on the standard output (libraries write to the other) and status 1."""
     try:
-        settings = Settings()
+        settings = load()
         catalogue, store = standard_catalogue(settings.catalogue), Store(settings.weights_dir)
         given = list(sys.argv[1:] if arguments is None else arguments)
         names = [name for name in given if name != "--unmade"] or settings.models
@@ -59,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 remedy = "; `make weights` with requirements-gpu.lock makes its networks" if lacking else ""
                 print(f"model {name!r}: {type(error).__name__}: {reason}{remedy}")
                 return 1
-    except (ModelError, ValidationError) as error:
+    except (ModelError, SettingsError) as error:
         print(" ".join(str(error).split()))
         return 1
     return 0

@@ -24,7 +24,7 @@ from models.image import Image, decode, encode
 from models.pipeline import Kind
 from models.registry import build
 from models.weights import Catalogue, Store, sha256_of
-from service.settings import Settings
+from service.settings import Settings, SettingsError, load
 
 TASKS = (Kind.CLASSIFY, Kind.DETECT, Kind.EMBED)
 
@@ -187,8 +187,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(text)
         if asked.image is not None:
             drawn = asked.draw or Path(f"{asked.file.stem}-detections.jpg")
-            print("\n".join(show(text, name, asked.image, drawn, Settings())))
-    except (ModelError, ValueError, OSError) as error:
+            print("\n".join(show(text, name, asked.image, drawn, load())))
+    except (ModelError, SettingsError, ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0

@@ -387,20 +387,20 @@ def _said(error: ValidationError, environment: Mapping[str, str]) -> str:
     name, known = f"{PREFIX}{field.upper()}", Settings.model_fields[field]
     given = next((value for key, value in environment.items() if key.upper() == name), "")
     value = "" if field in ("api_keys", "jobs") else f"={given[:100]!r}"
-    default = known.get_default()
-    shown = ",".join(default) if isinstance(default, tuple) else "" if default is None else str(default)
-    return f"{name}{value}: {said}. It is: {known.description} (default: {shown or 'none'})"
+    return f"{name}{value}: {said}. It is: {known.description} (default: {_shown(known.default) or 'none'})"
+
+
+def _shown(default: Any) -> str:
+    """A default as the variable would be written; empty where there is none."""
+    return ",".join(default) if isinstance(default, tuple) else "" if default is None else str(default)
 
 
 def main() -> None:
     """Prints the settings as a Markdown table."""
     print("| variable | default | meaning |\n| --- | --- | --- |")
     for name, field in Settings.model_fields.items():
-        default = field.default
-        if isinstance(default, tuple):
-            default = ",".join(default)
-        shown = "" if default is None else f"`{default}`"
-        print(f"| `LYNCEUS_{name.upper()}` | {shown} | {field.description} |")
+        shown = "" if field.default is None else f"`{_shown(field.default)}`"
+        print(f"| `{PREFIX}{name.upper()}` | {shown} | {field.description} |")
 
 
 if __name__ == "__main__":

@@ -86,7 +86,6 @@ class Heartbeat:
         self._path = file_of(folder, os.getpid(), what)
         self._lag = metrics.loop_lag
         self._timer: asyncio.TimerHandle | None = None
-        self.last = 0.0
 
     def start(self) -> None:
         """Beats from now on, in the running loop.
@@ -109,8 +108,7 @@ class Heartbeat:
 
     def _beat(self) -> None:
         self._lag.observe(max(0.0, self._loop.time() - self._due))
-        self.last = time.monotonic()
-        _BEAT.pack_into(self._mapped, 0, self.last)
+        _BEAT.pack_into(self._mapped, 0, time.monotonic())
         self._due = self._loop.time() + BEAT
         self._timer = self._loop.call_at(self._due, self._beat)
 

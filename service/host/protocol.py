@@ -95,7 +95,7 @@ class BoundedProtocol(HttpToolsProtocol):
     - At most `PIPELINED` requests wait for their turn, else the connection is aborted.
     - A client that shuts its sending side after a whole request is answered. Whether it is still connected is
       found by sending it the first bytes of every answer: if it has closed the connection, its system
-      answers that with a reset, and the request is cancelled as before.
+      answers that with a reset, and the request is cancelled.
     - What is no HTTP is answered 400 and logged for debugging only.
     - A connection may be idle for `IDLE` seconds. It ends with an answer (`Connection: close`) once it is
       `KEPT` seconds old, or the server is `leaving`: no client finds it closed by its next request.
@@ -113,12 +113,12 @@ class BoundedProtocol(HttpToolsProtocol):
     _tiny = 0
     """Parts of this body so far, less one for every whole 64 bytes of each."""
 
+    _replayed = False
+    """The parser is given headers that have been seen."""
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(cast(asyncio.Transport, transport))
         self._began = self.loop.time()
-
-    _replayed = False
-    """The parser is given headers that have been seen."""
 
     def data_received(self, data: bytes) -> None:
         room = HEAD_BYTES - self._loose

@@ -27,10 +27,8 @@ def use_own() -> Path:
         if not _in_use(path):
             shutil.rmtree(path, ignore_errors=True)
     folder = Path(tempfile.mkdtemp(prefix=PREFIX))
-    lock = os.open(
-        folder / "lock", os.O_CREAT | os.O_RDWR, 0o600
-    )  # kept open: the lock ends with the process
-    fcntl.flock(lock, fcntl.LOCK_EX)
+    lock = os.open(folder / "lock", os.O_CREAT | os.O_RDWR, 0o600)
+    fcntl.flock(lock, fcntl.LOCK_EX)  # kept open: the lock ends with the process
     os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder

@@ -214,10 +214,8 @@ class _Watcher(circus.watcher.Watcher):
     def _stopping(self, **_: Any) -> bool:
         for standby in self._standbys:
             standby.stop()
-        for (
-            listener
-        ) in self.sockets.values():  # the workers have it too: the last one refuses what still waits
-            listener.close()
+        for listener in self.sockets.values():
+            listener.close()  # the workers have it too: the last one refuses what still waits
         return True
 
     def _reaped(self, watcher: Any, process_pid: int, exit_code: int | None, **_: Any) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Final, Protocol
 
 from service.jobs.job import Job, NewJob
+
+LONGEST: Final = 3600.0
+"""Longest `retry_after` of a refused client, seconds."""
 
 
 class BackendError(Exception):

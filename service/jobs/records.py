@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 
 from service import __version__
 from service.errors import JobFinished, JobUnknown, Overloaded
-from service.jobs.backend import BackendError
+from service.jobs.backend import LONGEST, BackendError
 from service.jobs.job import IMAGES, Job, JobKind, NewJob, Reason, State
 
 FORMAT: Final = "2"
@@ -32,9 +32,6 @@ UNCLAIMED: Final = 600
 
 LIFE: Final = 1_209_600
 """Seconds after which even a job that never ended is forgotten: nothing is kept for ever."""
-
-LONGEST: Final = 3600.0
-"""Longest `retry_after` of a refused client, seconds."""
 
 SCRIPT: Final = """
 local prefix, life, format, version, id = '@PREFIX', @LIFE, ARGV[1], ARGV[2], ARGV[3]

@@ -22,14 +22,12 @@ from service.engine.installed import has_torch
 from service.engine.offload import Call
 from service.errors import JobFinished, JobUnfinished, JobUnknown, NotReady, Overloaded, StorageFailed
 from service.jobs.backend import Backend, BackendError
-from service.jobs.job import Files, Job, JobKind, NewJob, Reason, State
+from service.jobs.job import Files, Job, JobKind, NewJob, State
 from service.jobs.local import make_local
 from service.settings import Settings
 from service.tasks.layers import layers
 from service.tasks.render import ImageFormat
 from service.telemetry.metrics import Metrics
-
-__all__ = ["Job", "JobKind", "JobService", "Reason", "State"]
 
 logger = logging.getLogger(__name__)
 
@@ -310,7 +308,10 @@ class JobService:
             raise StorageFailed("jobs cannot be stored at the moment") from exc
 
     def _refuse(self, wanted: OptimiseOptions) -> None:
-        most = bisect(range(1, wanted.steps), self._budget, key=lambda steps: self._cost(wanted, steps))
+        def cost(steps: int) -> float:
+            return cost_of(wanted.model_copy(update={"steps": steps}))
+
+        most = bisect(range(1, wanted.steps), self._budget, key=cost)
         limit = f"a job may take {self._budget:g} s of a free core"
         if not most:
             raise ParameterInvalid("size", f"{limit}: too little for any step at a size of {wanted.size}")
@@ -319,10 +320,6 @@ class JobService:
             f"{limit}: at a size of {wanted.size}, with {wanted.level_count} levels, "
             f"steps must be {most} at most",
         )
-
-    @staticmethod
-    def _cost(wanted: OptimiseOptions, steps: int) -> float:
-        return cost_of(wanted.model_copy(update={"steps": steps}))
 
 
 @contextmanager

@@ -12,10 +12,8 @@ import heapq
 import sqlite3
 
 from service.errors import Overloaded
+from service.jobs.backend import LONGEST
 from service.jobs.job import State
-
-LONGEST = 3600.0
-"""Longest `retry_after` of a refused client, seconds."""
 
 RECENT = 8
 """Finished jobs that the speed of jobs is measured over."""

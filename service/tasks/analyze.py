@@ -122,12 +122,10 @@ def present(answer: Answer[Analyzed], params: AnalyzeParams) -> AnalyzeAnswer:
     result = answer.result
     results: dict[str, Any] = {}
     for name, part in result.parts.items():
-        show = PARTS[name].present
-        assert show is not None  # noqa: S101 (each of them has one)
         if isinstance(part, Problem):
             results[name] = {"problem": part.body()}
         else:
-            results[name] = show(part, getattr(params, name))
+            results[name] = PARTS[name].presented(part, getattr(params, name))
     return AnalyzeAnswer(image=Size.of(answer), results=results)
 
 
@@ -140,8 +138,7 @@ def reply(answer: Answer[Analyzed], params: AnalyzeParams) -> Mapping[str, Any]:
             problem = {"code": part.kind.code, "detail": part.detail, "parameter": part.parameter}
             fields["problems"].append({"task": name, "problem": problem})
             continue
-        show = PARTS[name].reply or PARTS[name].present
-        assert show is not None  # noqa: S101 (each of them has one)
+        show = PARTS[name].reply or PARTS[name].presented
         fields[name] = show(part, getattr(params, name))
     return fields
 

@@ -48,9 +48,8 @@ class LogWriter(io.TextIOBase):
         super().__init__()
         self._file, self._waiting = file, waiting
         self.dropped = dropped
-        self._lines: queue.SimpleQueue[str] = (
-            queue.SimpleQueue()
-        )  # a signal handler may log: it takes no lock
+        # a signal handler may log: it takes no lock
+        self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._writing = False
         threading.Thread(target=self._write_on, name="log", daemon=True).start()
 

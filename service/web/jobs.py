@@ -27,7 +27,8 @@ from service.errors import (
     Overloaded,
     StorageFailed,
 )
-from service.jobs.service import Job, JobKind, JobService, State
+from service.jobs.job import Job, JobKind, State
+from service.jobs.service import JobService
 from service.tasks.task import AnswerModel
 from service.web.images import only, read_images
 from service.web.openapi import FORMATS, IMAGE, images_body

@@ -37,7 +37,7 @@ async def find_faces(
     engine: Engine,
     detector: Runner,
     data: bytes | KeptImage,
-    params: FaceSearchOptions,
+    options: FaceOptions,
     context: RequestContext,
     keep: KeptImage,
     *,
@@ -48,14 +48,13 @@ async def find_faces(
     Args:
         detector: a model that finds faces.
         data: the image, encoded, or as `Engine.decode` keeps it.
-        params: what to look for.
+        options: what to look for.
         keep: takes the decoded image, see `Engine.infer`.
         largest: only the largest face is wanted: small ones are looked for where there is no other.
 
     Raises:
         As `Engine.infer`.
     """
-    options = params if isinstance(params, FaceOptions) else FaceOptions(**dict(params))
     first = await engine.infer(detector, data, options, context.deadline, keep=keep)
     image, pipeline = keep.image, detector.pipeline
     found: Faces = first.result
