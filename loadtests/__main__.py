@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +20,7 @@ from loadtests.opened import Opened, run
 from loadtests.record import Record, ceiling_of
 from loadtests.reference import Reference, refreshed
 from loadtests.report import page
-from loadtests.server import SERVICE, Server
+from loadtests.server import Server, exit_on_sigterm
 from loadtests.shapes import SHAPES
 from loadtests.verdict import SLO, Slo, judge, lateness, read_slo, sentence, table
 
@@ -36,7 +35,7 @@ def measured(slo: Slo, file: Path, options: argparse.Namespace) -> Record:
             address, grpc_address = options.server_url.removeprefix("http://").rstrip("/"), options.grpc
         else:
             settings = {"LYNCEUS_MODELS": ",".join(models), "LYNCEUS_DRAIN_SECONDS": "0"}
-            server = stack.enter_context(Server(settings, service=options.service))
+            server = stack.enter_context(Server(settings))
             address, grpc_address = server.address, server.grpc_address
         reference = stack.enter_context(Reference(list(slo.mix), options.reference_seconds))
         print("measuring what the machine can do in process ...", file=sys.stderr, flush=True)
@@ -72,10 +71,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1, help="of the arrivals and of the mix")
     parser.add_argument("--server-url", help="a running server on this machine; default: start one")
     parser.add_argument("--grpc", default="127.0.0.1:3001", help="of a running server, its gRPC's host:port")
-    parser.add_argument("--service", default=SERVICE, help="what to start, as BentoML names it")
     options = parser.parse_args()
     slo = read_slo(options.slo)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # child processes are stopped, as by Ctrl-C
+    exit_on_sigterm()
     record = measured(slo, options.slo.resolve(), options)
     record.write(options.output / "record.json")
     (options.output / "report.html").write_text(page(record, slo), encoding="utf-8")

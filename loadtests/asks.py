@@ -57,19 +57,6 @@ class Ask:
         return self.name.endswith(GRPC)
 
 
-class Album:
-    """Images by size: most clients send a common one, some a small or a large one (6 : 2 : 2)."""
-
-    def __init__(self, images: Sequence[Path]) -> None:
-        contents = sorted((path.read_bytes() for path in images), key=len)
-        third = max(1, len(contents) // 3)
-        self._classes = [contents[third:-third] or contents, contents[:third], contents[-third:]]
-
-    def pick(self) -> bytes:
-        """One encoded image."""
-        return random.choice(random.choices(self._classes, weights=(6, 2, 2))[0])
-
-
 def work_of(name: str) -> Work:
     """The task of a name, with or without its transport.
 
@@ -92,15 +79,22 @@ def images_of(work: Work) -> list[Path]:
 
 
 @lru_cache
-def album_of(name: str) -> Album:
-    """A task's, read once; tasks that share a folder pay twice, which is little."""
-    return Album(images_of(work_of(name)))
+def _by_size(name: str) -> tuple[Sequence[bytes], ...]:
+    """A task's encoded images of common, small and large size; read once."""
+    contents = sorted((path.read_bytes() for path in images_of(work_of(name))), key=len)
+    third = max(1, len(contents) // 3)
+    return contents[third:-third] or contents, contents[:third], contents[-third:]
+
+
+def image_of(name: str) -> bytes:
+    """One of a task's images: most often one of common size, else a small or a large one (6 : 2 : 2)."""
+    return random.choice(random.choices(_by_size(name), weights=(6, 2, 2))[0])
 
 
 def ask(name: str) -> Ask:
     """The next request of a task."""
     work = work_of(name)
-    images = [album_of(name).pick() for _ in work.fields]
+    images = [image_of(name) for _ in work.fields]
     check = CHECKS[name.removesuffix(GRPC)]
     if name.endswith(GRPC):
         return Ask(name, work.method, message_to(work, images), check, {})

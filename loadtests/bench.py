@@ -15,7 +15,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 from loadtests.opened import machine
 from loadtests.server import ROOT
@@ -93,17 +92,16 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--only", help=f"of {', '.join(COMMANDS)}; default: all that the page has marks for")
-    parser.add_argument("--page", type=Path, default=PAGE)
     options = parser.parse_args()
-    names = options.only.split(",") if options.only else names_in(options.page.read_text(encoding="utf-8"))
+    names = options.only.split(",") if options.only else names_in(PAGE.read_text(encoding="utf-8"))
     if unknown := set(names) - set(COMMANDS):
         parser.error(f"nothing measures {', '.join(sorted(unknown))}")
     for name in names:
-        fill(options.page.read_text(encoding="utf-8"), name, "")  # before hours of measuring
+        fill(PAGE.read_text(encoding="utf-8"), name, "")  # before hours of measuring
     for name in names:
         content = measured(COMMANDS[name], time.strftime("%Y-%m-%d"), machine())
-        text = options.page.read_text(encoding="utf-8")
-        options.page.write_text(fill(text, name, content), encoding="utf-8")
+        text = PAGE.read_text(encoding="utf-8")
+        PAGE.write_text(fill(text, name, content), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -131,14 +131,9 @@ def shares(counts: Mapping[int, int]) -> str:
 
 
 def batches_of(metrics: str, model: str) -> Counter[int]:
-    """A model's batches by size, from the text of `/metrics`: each bucket's upper bound to its own count."""
-    found = re.findall(rf'^lynceus_batch_size_bucket{{le="([\d.]+)",model="{model}"}} (\S+)$', metrics, re.M)
-    counts: Counter[int] = Counter()
-    below = 0
-    for bound, total in sorted((float(bound), int(float(total))) for bound, total in found):
-        counts[int(bound)] = total - below
-        below = total
-    return +counts
+    """A model's batches by size, from the text of `/metrics`."""
+    found = re.findall(rf'^lynceus_batches_total{{model="{model}",size="(\d+)"}} (\S+)$', metrics, re.M)
+    return Counter({int(size): int(float(total)) for size, total in found})
 
 
 def _metrics(address: str) -> str:
@@ -152,29 +147,25 @@ def _ends(values: Sequence[float]) -> tuple[float, float]:
 
 @contextlib.contextmanager
 def endpoints_of(
-    work: Work, images: Sequence[Path], transports: Sequence[str], url: str | None
+    work: Work, images: Sequence[Path], transports: Sequence[str]
 ) -> Iterator[tuple[str, list[Endpoint]]]:
-    """A running server (HTTP alone), or a new one that loads only what the task needs.
+    """A new server that loads only what the task needs.
 
     Yields:
         the address of its HTTP, and its endpoints.
     """
     with contextlib.ExitStack() as stack:
-        if url is None:
-            models = os.environ.get("LYNCEUS_MODELS", ",".join(work.models))
-            server = stack.enter_context(Server({"LYNCEUS_MODELS": models}))
-            address, grpc_address = server.address, server.grpc_address
-        else:
-            address = url.removeprefix("http://").rstrip("/")
+        models = os.environ.get("LYNCEUS_MODELS", ",".join(work.models))
+        server = stack.enter_context(Server({"LYNCEUS_MODELS": models}))
         endpoints = []
         if "http" in transports:
             bodies = stack.enter_context(bodies_of(work, images))
-            endpoints.append(Endpoint("http", address, work.path, bodies, work.content_type))
-            check_answer(address, work, bodies[0])
+            endpoints.append(Endpoint("http", server.address, work.path, bodies, work.content_type))
+            check_answer(server.address, work, bodies[0])
         if "grpc" in transports:
             messages = stack.enter_context(messages_of(work, images))
-            endpoints.append(Endpoint("grpc", grpc_address, work.method, messages))
-        yield address, endpoints
+            endpoints.append(Endpoint("grpc", server.grpc_address, work.method, messages))
+        yield server.address, endpoints
 
 
 def main() -> None:
@@ -188,19 +179,18 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="for each number of connections")
     parser.add_argument("--connections", default="1,16,64")
     parser.add_argument("--transports", default="http", help="http, grpc or both, separated by commas")
-    parser.add_argument("--server-url", help="a running server on this machine; default: start one")
     options = parser.parse_args()
     work = LIMITED[options.task]
     images = images_in(options.images or work.images)
     transports = options.transports.split(",")
-    if not set(transports) <= {"http", "grpc"} or (options.server_url and transports != ["http"]):
-        parser.error("--transports: http, grpc or both; of a running server http alone")
+    if not set(transports) <= {"http", "grpc"}:
+        parser.error("--transports: http, grpc or both")
     connections = [int(count) for count in options.connections.split(",")]
 
     rates = sweep(work, images, min(2.0, options.seconds))
     (layout, batch), _ = max(rates.items(), key=lambda item: item[1])
     with (
-        endpoints_of(work, images, transports, options.server_url) as (address, endpoints),
+        endpoints_of(work, images, transports) as (address, endpoints),
         Limit([(work, images)], layout) as limit,
     ):
         before = _metrics(address)

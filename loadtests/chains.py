@@ -1,6 +1,6 @@
 """One request's work without a server: the service's own steps in its own order, on a whole batch at once.
 
-The only file of the load tests that uses the service's internals; `limit.py` measures its speed.
+`limit.py` measures its speed.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Painted(OneModel):
 
 
 class FacesEmbedded:
-    """Decode, find the faces, cut them out, embed them: `service.faces` in a straight line.
+    """Decode, find the faces at the first look (see `service.tasks.faces.find`), cut them out, embed them.
 
     Args:
         detector, embedder: the two models.

@@ -56,6 +56,7 @@ def _milliseconds(work: Callable[[], object], repeats: int) -> str:
 
 
 def main() -> None:
+    """Prints the table."""
     parser = argparse.ArgumentParser(prog="python -m loadtests.decode_times", description=__doc__)
     parser.add_argument("--image", type=Path, required=True, help="a photograph")
     parser.add_argument("--repeats", type=int, default=5)
@@ -92,4 +93,5 @@ def main() -> None:
             print(f"| {kind} | {megapixels} | {len(data) / 1000:.0f} | {row} |", flush=True)
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -5,7 +5,6 @@ python -m loadtests.loadgen 127.0.0.1:3000 /v1/classify -c 16 -s 10 -T image/jpe
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 import os
@@ -132,17 +131,6 @@ def run(target: str, path: str, bodies: Sequence[Path] = (), **options: Any) -> 
     """
     command = [str(build()), *arguments(target, path, bodies, **options)]
     return Load.parse(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
-
-
-async def run_async(target: str, path: str, bodies: Sequence[Path] = (), **options: Any) -> Load:
-    """As `run`, from an event loop that must go on."""
-    process = await asyncio.create_subprocess_exec(
-        build(), *arguments(target, path, bodies, **options), stdout=subprocess.PIPE
-    )
-    output, _ = await process.communicate()
-    if process.returncode:
-        raise RuntimeError(f"the load generator ended with {process.returncode}")
-    return Load.parse(output.decode())
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from locust import User, between, task
 from locust.exception import StopUser
 
 from loadtests import answers
-from loadtests.asks import GRPC, Ask, album_of, ask
+from loadtests.asks import GRPC, Ask, ask, image_of
 from loadtests.client import Client
 from loadtests.grpc_client import VisionClient
 from loadtests.tasks import TASKS
@@ -30,11 +30,6 @@ from loadtests.verdict import SLO, read_slo
 MIX = read_slo(Path(os.environ.get("LOADTEST_SLO") or SLO)).mix
 JPEG = {"Content-Type": "image/jpeg"}
 PAUSE = between(0.0, 0.2)
-
-
-def _ask(name: str, path: str, check: answers.Check, headers: dict[str, str] = JPEG) -> Ask:
-    """A request with an image whose route is no task of the mix."""
-    return Ask(name, path, album_of("classify").pick(), check, headers)
 
 
 class Classifier(Client):
@@ -49,7 +44,8 @@ class Classifier(Client):
 
     @task(2)
     def classify_best(self) -> None:
-        self.ask(_ask("classify, best", f"{TASKS['classify'].path}?top_k=1", answers.labels(1)))
+        path = f"{TASKS['classify'].path}?top_k=1"
+        self.ask(Ask("classify, best", path, image_of("classify"), answers.labels(1), JPEG))
 
 
 class Explainer(Client):
@@ -136,9 +132,9 @@ class Stylizer(Client):
     @task
     def stylize(self) -> None:
         path = f"{TASKS['stylize'].path}?style={random.choice(self._styles)}"
-        body = album_of("classify").pick()
+        headers, body = JPEG | {"Accept": "image/jpeg"}, image_of("classify")
         with self.client.post(
-            path, name="stylize", data=body, headers=JPEG | {"Accept": "image/jpeg"}, catch_response=True
+            path, name="stylize", data=body, headers=headers, catch_response=True
         ) as response:
             if response.status_code == 200 and (response.content or b"").startswith(b"\xff\xd8"):
                 response.success()

@@ -12,9 +12,15 @@ def message(images: Sequence[bytes], model: str = "") -> bytes:
 
 
 def field(number: int, content: bytes) -> bytes:
-    """A field of bytes on the wire (https://protobuf.dev/programming-guides/encoding)."""
-    length, varint = len(content), bytearray()
-    while length > 127:
-        varint.append(length & 127 | 128)
-        length >>= 7
-    return bytes([number << 3 | 2, *varint, length]) + content
+    """A length-delimited field (https://protobuf.dev/programming-guides/encoding)."""
+    return varint(number << 3 | 2) + varint(len(content)) + content
+
+
+def varint(value: int) -> bytes:
+    """A base-128 integer."""
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)

@@ -29,7 +29,6 @@ from loadtests.verdict import read_slo
 def _options(parser: Any) -> None:
     group = parser.add_argument_group("Lynceus, open loop")
     group.add_argument("--ceiling", type=float, default=10.0, help="requests per second at a level of 1")
-    group.add_argument("--load", type=float, default=0.0, help="the shape's level; 0: as slo.toml says")
     group.add_argument("--seed", type=int, default=1, help="of the arrivals and of the mix")
 
 
@@ -55,7 +54,7 @@ class Dispatcher(Client):
         options = self.environment.parsed_options
         slo = read_slo(options.slo)
         shape = SHAPES[options.shape or "steady"]
-        levels = shape.timed(options.seconds or shape.seconds, options.load or slo.load)
+        levels = shape.timed(options.seconds or shape.seconds, slo.load)
         rates = [(seconds, level * options.ceiling) for seconds, level in levels]
         draw = drawer(slo.mix, options.seed)
         called = any(name.endswith(GRPC) for name in slo.mix)

@@ -19,11 +19,9 @@ import argparse
 import os
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
@@ -31,7 +29,7 @@ from pathlib import Path
 from loadtests.asks import ask, work_of
 from loadtests.opened import Opened, run
 from loadtests.record import ERROR, OK, SHED, Pace, Record, percentile
-from loadtests.reference import Reference, accelerated
+from loadtests.reference import Reference, accelerated, every
 from loadtests.server import Server
 from loadtests.shapes import SHAPES
 from loadtests.tasks import TASKS, check_answer
@@ -197,24 +195,6 @@ def measured(task: str, seconds: float, ceiling: float | None = None) -> Burst:
         with every(0.5, lambda: computed.append((time.time(), server.cpu_seconds()))):
             record = run(load, read_slo(file), server.address, server.grpc_address, paces)
     return Burst(record, wait, workers * slots * batch, computed)
-
-
-@contextmanager
-def every(seconds: float, look: Callable[[], None]) -> Iterator[None]:
-    """Looks so often meanwhile."""
-    ended = threading.Event()
-
-    def work() -> None:
-        while not ended.wait(seconds):
-            look()
-
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
 
 
 def main() -> int:

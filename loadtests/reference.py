@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import statistics
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import cycle
 from pathlib import Path
@@ -18,6 +18,24 @@ from typing import Self
 from loadtests.asks import GRPC, images_of, work_of
 from loadtests.limit import Layout, Limit, layouts
 from loadtests.record import Pace
+
+
+@contextmanager
+def every(seconds: float, look: Callable[[], None]) -> Iterator[None]:
+    """Calls `look` once in so many seconds meanwhile, in a thread."""
+    ended = threading.Event()
+
+    def work() -> None:
+        while not ended.wait(seconds):
+            look()
+
+    thread = threading.Thread(target=work, name="every", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def accelerated() -> bool:
@@ -63,21 +81,14 @@ class Reference:
     def probing(self, period: float) -> Iterator[dict[str, list[float]]]:
         """Once in so many seconds, while it is entered, one request alone: seconds of each, by name."""
         found: dict[str, list[float]] = {task: [] for task in self._tasks}
-        ended = threading.Event()
+        turns = cycle(enumerate(self._tasks))
 
         def probe() -> None:
-            for number, task in cycle(list(enumerate(self._tasks))):
-                if ended.wait(period):
-                    return
-                found[task].append(self._limit.alone(number))
+            number, task = next(turns)
+            found[task].append(self._limit.alone(number))
 
-        thread = threading.Thread(target=probe, name="probe", daemon=True)
-        thread.start()
-        try:
+        with every(period, probe):
             yield {name: found[name.removesuffix(GRPC)] for name in self._names}
-        finally:
-            ended.set()
-            thread.join()
 
 
 def refreshed(paces: Mapping[str, Pace], probes: Mapping[str, Sequence[float]]) -> dict[str, Pace]:

@@ -47,9 +47,9 @@ class Sampler:
         samples: so far.
     """
 
-    def __init__(self, address: str, period: float = 1.0) -> None:
+    def __init__(self, address: str) -> None:
         self.samples: list[Sample] = []
-        self._address, self._period = address, period
+        self._address = address
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._work, name="metrics", daemon=True)
 
@@ -71,7 +71,7 @@ class Sampler:
                     self.samples.append(Sample(now, read(str(answer.read(), "utf-8"))))
             except (OSError, ValueError):  # an overloaded server may be too late, a stopped one is gone
                 pass
-            if self._ended.wait(max(0.0, now + self._period - time.time())):
+            if self._ended.wait(max(0.0, now + 1.0 - time.time())):
                 return
 
 

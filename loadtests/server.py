@@ -45,7 +45,6 @@ class Server:
     Args:
         environment: settings on top of this process's environment, such as `LYNCEUS_WORKERS`.
         timeout: seconds until it must be ready, weights verified and every model warm.
-        service: BentoML's name of it.
         root: the checkout that is served.
 
     Attributes:
@@ -59,13 +58,12 @@ class Server:
         environment: Mapping[str, str] | None = None,
         *,
         timeout: float = 300.0,
-        service: str = SERVICE,
         root: Path = ROOT,
     ) -> None:
         self.address = f"127.0.0.1:{free_port()}"
         self.grpc_address = f"127.0.0.1:{free_port()}"
         self.timeout = timeout
-        self._service, self._root = service, root
+        self._root = root
         self._environment = dict(environment or {})
         self._process: subprocess.Popen[bytes] | None = None
         self._home: tempfile.TemporaryDirectory[str] | None = None
@@ -75,7 +73,7 @@ class Server:
         exit_on_sigterm()
         host, _, port = self.address.partition(":")
         grpc_host, _, grpc_port = self.grpc_address.partition(":")
-        command = [sys.executable, "-m", "bentoml", "serve", self._service, "--host", host, "--port", port]
+        command = [sys.executable, "-m", "bentoml", "serve", SERVICE, "--host", host, "--port", port]
         # of its own: it has the workers' metrics, and a server empties it when it starts
         self._home = tempfile.TemporaryDirectory(prefix="lynceus-bentoml-")
         with self.log.open("wb") as log:

@@ -27,6 +27,7 @@ from typing import Any
 
 from loadtests.arrivals import departures, gaps
 from loadtests.plots import of_simulation
+from loadtests.record import percentile
 from loadtests.virtual import Machine, VirtualClock, run
 from service.engine.batcher import Batcher
 from service.engine.cores import Cores
@@ -34,6 +35,7 @@ from service.errors import Overloaded, ServiceError
 
 LOOK = 15.0  # seconds between two decisions of the autoscaler, and between two points of the plot's replicas
 TOLERANCE = 0.1  # of the target: a Horizontal Pod Autoscaler leaves the number as it is within
+LOST = 0.001  # of the requests may be refused or fail
 UP_SECONDS, DOWN_SECONDS = 30.0, 300.0  # stabilization, as docker/kubernetes/base/autoscaler.yaml
 DOUBLE_SECONDS, REMOVE_SECONDS = 60.0, 120.0  # at most twice as many in one, at most one less in the other
 
@@ -57,11 +59,9 @@ class Curve:
         sizes = [known for known, _ in self.points]
         at = min(max(1, bisect_left(sizes, size)), len(sizes) - 1)
         if len(sizes) == 1:
-            computed = self.points[0][1] * size / sizes[0]
-        else:
-            (low, before), (high, after) = self.points[at - 1 : at + 1]
-            computed = before + (after - before) * (size - low) / (high - low)
-        return computed
+            return self.points[0][1] * size / sizes[0]
+        (low, before), (high, after) = self.points[at - 1 : at + 1]
+        return before + (after - before) * (size - low) / (high - low)
 
     def rate(self, max_batch: int) -> float:
         """Requests per second that one core does at most."""
@@ -162,8 +162,9 @@ class Outcome:
 
     def percentile(self, share: float) -> float:
         """Latency that this share of the answers does not exceed; not a number without answers."""
-        ordered = sorted(latency for _, latency in self.answered)
-        return ordered[min(len(ordered) - 1, math.ceil(share * len(ordered)) - 1)] if ordered else math.nan
+        return (
+            percentile((seconds for _, seconds in self.answered), 100 * share) if self.answered else math.nan
+        )
 
     def cost(self, price: float) -> float:
         """Of a million answers, at a price of a replica's hour."""
@@ -372,8 +373,8 @@ def simulate(plan: Plan) -> Outcome:
     return run(Fleet(plan).simulate())
 
 
-def needed(plan: Plan, below: float, lost: float = 0.001) -> int:
-    """The fewest replicas whose p99 is below so many seconds, and which lose no larger share.
+def needed(plan: Plan, below: float) -> int:
+    """The fewest replicas whose p99 is below so many seconds, and which lose no more than `LOST`.
 
     Raises:
         ValueError: not even an idle replica answers so fast.
@@ -384,7 +385,7 @@ def needed(plan: Plan, below: float, lost: float = 0.001) -> int:
     fewest = max(1, math.ceil(most / (plan.workers * plan.curve.rate(plan.max_batch))))
     for replicas in itertools.count(fewest):
         outcome = simulate(replace(plan, replicas=replicas))
-        if outcome.percentile(0.99) < below and outcome.lost <= lost:
+        if outcome.percentile(0.99) < below and outcome.lost <= LOST:
             return replicas
     raise AssertionError
 

@@ -20,10 +20,9 @@ import argparse
 import contextlib
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,12 +31,12 @@ import psutil  # type: ignore[import-untyped]
 from loadtests.asks import work_of
 from loadtests.opened import Opened, run
 from loadtests.record import ERROR, OK, SHED, Pace, Record, ceiling_of, percentile
-from loadtests.reference import Reference
+from loadtests.reference import Reference, every
 from loadtests.scrape import batch_seconds
 from loadtests.server import Server
-from loadtests.verdict import Slo, lateness, read_slo, sentence
+from loadtests.verdict import SLO, Slo, lateness, read_slo, sentence
 
-SLO = Path(__file__).with_name("slo.toml")
+LOOK = 2.0  # seconds between two looks at the processes
 WAIT = 2.0  # seconds: the default of LYNCEUS_MAX_WAIT_SECONDS
 GOODPUT = 0.9  # of capacity
 MEGABYTES = 20.0  # per 10,000 requests
@@ -57,39 +56,16 @@ class Usage:
     processes: frozenset[int] = frozenset()
 
 
-class Watch:
-    """Looks at a server's processes every two seconds."""
-
-    def __init__(self, server: Server) -> None:
-        self._server, self._stop = server, threading.Event()
-        self.seen: list[Usage] = []
-
-    @contextlib.contextmanager
-    def looking(self) -> Iterator[None]:
-        """Meanwhile."""
-        thread = threading.Thread(target=self._look, daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            self._stop.set()
-            thread.join()
-
-    def between(self, began: float, ended: float) -> list[Usage]:
-        """What was seen from a time to a time, seconds since 1970."""
-        return [usage for usage in self.seen if began <= usage.time <= ended]
-
-    def _look(self) -> None:
-        while not self._stop.wait(2.0):
-            memory = files = threads = 0
-            processes = self._server.processes()
-            for process in processes:
-                with contextlib.suppress(psutil.Error):
-                    memory += process.memory_full_info().pss
-                    files += process.num_fds()
-                    threads += process.num_threads()
-            pids = frozenset(process.pid for process in processes)
-            self.seen.append(Usage(time.time(), memory, files, threads, pids))
+def usage_of(server: Server) -> Usage:
+    """What a server's processes have now."""
+    memory = files = threads = 0
+    processes = server.processes()
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            memory += process.memory_full_info().pss
+            files += process.num_fds()
+            threads += process.num_threads()
+    return Usage(time.time(), memory, files, threads, frozenset(process.pid for process in processes))
 
 
 def slope(usages: Sequence[Usage], name: str) -> float:
@@ -209,17 +185,17 @@ def soak(
         with Reference(list(slo.mix), 1.5) as reference:
             paces = dict(reference.measure())
         with Server(settings) as server:
-            watch = Watch(server)
+            seen: list[Usage] = []
 
             def part(name: str, seconds: float, rate: float, seed: int) -> Part:
                 began = time.time()
                 load = Opened(file, "steady", seconds, rate / slo.load, seed)
                 record = run(load, slo, server.address, server.grpc_address, paces)
-                done = Part(name, seconds, rate, record, watch.between(began, time.time()))
+                done = Part(name, seconds, rate, record, [usage for usage in seen if usage.time >= began])
                 print(table([done], paces), lateness(record), sep="\n\n", file=sys.stderr, flush=True)
                 return done
 
-            with watch.looking():
+            with every(LOOK, lambda: seen.append(usage_of(server))):
                 rate, full = ceiling_of(slo.mix, paces), False
                 while not full:  # other work may have slowed the reference
                     rate *= 1.4

@@ -26,12 +26,7 @@ LOADS = ("classify:1,16,64", "detect:16", "verify:16", "stylize:4")
 
 def pss(server: Server) -> float:
     """Memory of a server's processes in GB, what they share counted once."""
-    kilobytes = 0
-    for process in server.processes():
-        for line in Path(f"/proc/{process.pid}/smaps_rollup").read_text(encoding="ascii").splitlines():
-            if line.startswith("Pss:"):
-                kilobytes += int(line.split()[1])
-    return kilobytes * 1024 / 1e9
+    return float(sum(process.memory_full_info().pss for process in server.processes())) / 1e9
 
 
 def main() -> None:

@@ -16,6 +16,14 @@ Fault = Callable[[Row, Site, Clients], None]
 """What is done to a server of two workers that clients ask meanwhile."""
 
 
+def finish(row: Row, site: Site) -> None:
+    """Ends a server that is well."""
+    site.signal(signal.SIGTERM)
+    code, row.ended = site.end()
+    row.expect(code == 0, f"status {code}")
+    row.left = site.left_behind()
+
+
 def beside(faults: Mapping[str, Fault], *, slow: bool = False) -> Case:
     """One fault after the other on one server; then SIGTERM, while the clients go on.
 

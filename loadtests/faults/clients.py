@@ -40,19 +40,20 @@ class Clients:
     Args:
         site: the server; ready.
         image: encoded.
+        kept: how many keep their connections.
 
     Attributes:
         lost: what counts as reset or wrong, in words.
     """
 
-    def __init__(self, site: Site, image: bytes, *, kept: int = 3, fresh: int = 2, rpc: int = 2) -> None:
+    def __init__(self, site: Site, image: bytes, *, kept: int = 3) -> None:
         self._site, self._image = site, image
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self._counts: Counter[str] = Counter()
         self.lost: Counter[str] = Counter()
         self.expected = json.loads(self._post(None)[1])["labels"]
-        kinds = [(self._keep, kept), (self._renew, fresh), (self._call, rpc)]
+        kinds = [(self._keep, kept), (self._renew, 2), (self._call, 2)]
         self._threads = [
             threading.Thread(target=kind, daemon=True) for kind, number in kinds for _ in range(number)
         ]

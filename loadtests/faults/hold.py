@@ -72,10 +72,10 @@ def held(threads: Sequence[int]) -> Iterator[None]:
             holder.kill()  # the kernel lets them go
 
 
-def busiest(process: psutil.Process, seconds: float = 1.0) -> int:
+def busiest(process: psutil.Process) -> int:
     """The thread besides the first that computes most: under load of one model, that model's."""
     before: dict[int, float] = {thread.id: thread.user_time for thread in process.threads()}
-    time.sleep(seconds)
+    time.sleep(1.0)
     spent = {one.id: one.user_time - before.get(one.id, 0.0) for one in process.threads()}
     spent.pop(process.pid)
     return int(max(spent, key=lambda thread: spent[thread]))

@@ -16,12 +16,10 @@ import http.client
 import io
 import json
 import random
-import re
 import signal
 import sys
 import threading
 import time
-import urllib.request
 from collections import Counter
 from pathlib import Path
 from typing import Any, Final
@@ -162,13 +160,6 @@ def kill(site: Site, what: str, chance: random.Random) -> None:
             victim.kill()
 
 
-def metric(site: Site, name: str) -> float:
-    """The sum of a metric's values; `name` is a pattern of name and labels."""
-    with urllib.request.urlopen(f"http://{site.address}/metrics", timeout=HUNG) as answer:
-        text = answer.read().decode()
-    return sum(float(value) for value in re.findall(rf"^{name} (\S+)$", text, re.MULTILINE))
-
-
 def run(
     *, requests: int, seconds: float, front_ends: int, clients: int, kills: int, pause: float, seed: int
 ) -> dict[str, Any]:
@@ -213,9 +204,9 @@ def run(
         device = device_process(site)
         maps = Path(f"/proc/{device.pid}/maps").read_text() if device else ""
         mapped = maps.count("memfd:lynceus-slots")
-        owed = metric(site, r'lynceus_hang_seconds{what="model"}')
-        deaths = metric(site, r'lynceus_device_deaths_total{signal="SIGKILL"}')
-        lost = metric(site, r'lynceus_dropped_total{model="lenet5",reason="lost"}')
+        owed = site.metric(r'lynceus_hang_seconds{what="model"}')
+        deaths = site.metric(r'lynceus_device_deaths_total{signal="SIGKILL"}')
+        lost = site.metric(r'lynceus_dropped_total{model="lenet5",reason="lost"}')
         log = site.said()
         site.signal(signal.SIGTERM)
         code, ended = site.end()

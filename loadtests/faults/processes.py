@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import psutil  # type: ignore[import-untyped]
 
-from loadtests.faults.beside import Fault
+from loadtests.faults.beside import Fault, finish
 from loadtests.faults.case import Case, Row, digit
 from loadtests.faults.clients import Clients, drip
 from loadtests.faults.hold import busiest, held
@@ -19,14 +19,6 @@ from loadtests.server import status
 
 ALL = 7
 """Clients: each has one request under way at most."""
-
-
-def _finish(row: Row, site: Site) -> None:
-    """Ends a server that is well."""
-    site.signal(signal.SIGTERM)
-    code, row.ended = site.end()
-    row.expect(code == 0, f"status {code}")
-    row.left = site.left_behind()
 
 
 def killed(workers: int) -> Case:
@@ -43,7 +35,7 @@ def killed(workers: int) -> Case:
                 clients.until("ok", 30)
             row.counts = clients.counts()
             row.expect("was ended by signal 9" in site.said(), "the log does not tell")
-            _finish(row, site)
+            finish(row, site)
         row.judge(reset=ALL, hung=0 if workers > 1 else 3 * ALL)  # of one worker, no other answers
 
     return case
@@ -81,7 +73,7 @@ def hangs(what: Callable[[psutil.Process], Sequence[int]], said: str) -> Case:
                 clients.until("ok", 30)
             row.counts = clients.counts()
             row.expect(said in site.said(), "the log does not tell")
-            _finish(row, site)
+            finish(row, site)
         row.judge(reset=ALL)
 
     return case
@@ -102,7 +94,7 @@ def model_hangs(row: Row) -> None:
             row.healthy = site.until_ready()
             clients.until("ok", 30)
         row.counts = clients.counts()
-        _finish(row, site)
+        finish(row, site)
     row.judge(late=4 * ALL)
 
 
@@ -183,7 +175,7 @@ def orphaned(row: Row) -> None:
         site.process.wait()
         with Site(folder=site.folder, port=site.port, grpc_port=site.grpc_port) as again:
             row.healthy = again.until_ready()
-            _finish(Row(""), again)
+            finish(Row(""), again)
         row.left = site.left_behind()  # the next start takes away what this one left
     row.judge()
 

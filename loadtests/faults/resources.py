@@ -8,7 +8,6 @@ import json
 import os
 import resource
 import shutil
-import signal
 import socket
 import sqlite3
 import time
@@ -17,20 +16,15 @@ from collections.abc import Callable, Iterator
 
 import psutil  # type: ignore[import-untyped]
 
-from loadtests.faults.beside import Fault
+from loadtests.faults.beside import Fault, finish
 from loadtests.faults.case import Case, Row, digit
 from loadtests.faults.clients import Clients, drip
 from loadtests.faults.site import Site, pipe
+from loadtests.hostile.documents import form, part
 from loadtests.server import status
 
 JOB = "/v1/stylize/jobs?size=64&steps=400"
-
-
-def _end(row: Row, site: Site) -> None:
-    site.signal(signal.SIGTERM)
-    code, row.ended = site.end()
-    row.expect(code == 0, f"status {code}")
-    row.left = site.left_behind()
+LONGEST = 40.0  # seconds that a change of a job is waited for
 
 
 def reader_stalls(row: Row) -> None:
@@ -44,9 +38,9 @@ def reader_stalls(row: Row) -> None:
             probes = [status(site.address, "/livez") for _ in range(8)]
         row.counts = clients.counts()
         row.expect(set(probes) == {200}, f"probes {probes}")
-        dropped = _metric(site, "lynceus_log_dropped_total")
+        dropped = site.metric("lynceus_log_dropped_total")
         row.note = f"{dropped:.0f} lines dropped and counted"
-        _end(row, site)
+        finish(row, site)
     row.judge(refused=False)
 
 
@@ -69,7 +63,7 @@ def no_files(row: Row) -> None:
         with Clients(site, digit()).asking() as clients:
             clients.until("ok", 60)
         row.counts = clients.counts()
-        _end(row, site)
+        finish(row, site)
     row.judge()
 
 
@@ -125,7 +119,7 @@ def jobs(damage: Callable[[Site, str], Iterator[None]], *, lost: bool) -> Case:
                     _until(lambda: _job(site, job).get("state", "failed") == "failed")
                     row.note = f"the job: {_job(site, job).get('reason') or 'unknown'}"
             row.counts = clients.counts()
-            _end(row, site)
+            finish(row, site)
         row.judge(refused=False)
 
     return case
@@ -185,7 +179,7 @@ def tree_killed(row: Row) -> None:
             with Clients(again, digit()).asking() as clients:
                 clients.until("ok", 30)
             row.counts = clients.counts()
-            _end(row, again)
+            finish(row, again)
     row.judge()
 
 
@@ -197,11 +191,11 @@ def _silent(site: Site, number: int) -> contextlib.ExitStack:
     return stack
 
 
-def _until(holds: Callable[[], bool], seconds: float = 40.0) -> None:
-    end = time.monotonic() + seconds
+def _until(holds: Callable[[], bool]) -> None:
+    end = time.monotonic() + LONGEST
     while not holds():
         if time.monotonic() > end:
-            raise AssertionError(f"it did not happen in {seconds} s")
+            raise AssertionError(f"it did not happen in {LONGEST:g} s")
         time.sleep(0.1)
 
 
@@ -210,15 +204,8 @@ def _ask(site: Site, method: str, path: str) -> tuple[int, dict[str, object]]:
     with contextlib.closing(connection):
         body, headers = None, {}
         if method == "POST":
-            mark = "x-part-x"
-            parts = b"".join(
-                f'--{mark}\r\ncontent-disposition: form-data; name="{name}"; filename="a"\r\n\r\n'.encode()
-                + digit()
-                + b"\r\n"
-                for name in ("content", "style")
-            )
-            body = parts + f"--{mark}--\r\n".encode()
-            headers = {"content-type": f"multipart/form-data; boundary={mark}"}
+            body = form(part(digit(), "content"), part(digit(), "style"))
+            headers = {"content-type": "multipart/form-data; boundary=b"}
         connection.request(method, urllib.parse.quote(path, safe="/?=&"), body, headers)
         answer = connection.getresponse()
         return answer.status, json.loads(answer.read())
@@ -233,16 +220,6 @@ def _submitted(site: Site) -> str:
 
 def _job(site: Site, job: str) -> dict[str, object]:
     return _ask(site, "GET", f"/v1/jobs/{job}")[1]
-
-
-def _metric(site: Site, name: str) -> float:
-    connection = http.client.HTTPConnection(site.address, timeout=15)
-    with contextlib.closing(connection):
-        connection.request("GET", "/metrics")
-        for text in connection.getresponse().read().decode().splitlines():
-            if text.startswith(f"{name} "):
-                return float(text.rpartition(" ")[2])
-    return 0.0
 
 
 CASES: dict[str, Case] = {

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any, Self
@@ -26,7 +28,6 @@ class Site:
         settings: by their fields' names.
         begin: called in the process before it becomes the server.
         stdout: takes its standard output in place of its log.
-        environment: more variables.
         port, grpc_port: else free ones.
 
     Attributes:
@@ -42,7 +43,6 @@ class Site:
         *,
         begin: Callable[[], None] | None = None,
         stdout: int | None = None,
-        environment: dict[str, str] | None = None,
         folder: Path | None = None,
         port: int = 0,
         grpc_port: int = 0,
@@ -69,7 +69,7 @@ class Site:
         full = {name: value for name, value in os.environ.items() if not name.startswith("LYNCEUS_")}
         full |= {f"LYNCEUS_{name.upper()}": str(value) for name, value in (chosen | settings).items()}
         full |= {"BENTOML_HOME": str(self.folder / f"home-{self.port}"), "BENTOML_DO_NOT_TRACK": "True"}
-        full |= {"TMPDIR": str(self.temporary)} | (environment or {})
+        full["TMPDIR"] = str(self.temporary)
         command = [sys.executable, "-m", "bentoml", "serve", SERVICE, "--host", "127.0.0.1"]
         self.began = time.monotonic()
         with self.log.open("wb") as log:
@@ -136,6 +136,12 @@ class Site:
     def said(self) -> str:
         """Its log."""
         return self.log.read_text(errors="replace")
+
+    def metric(self, name: str) -> float:
+        """The sum of a metric's values; `name` is a pattern of name and labels."""
+        with urllib.request.urlopen(f"http://{self.address}/metrics", timeout=15) as answer:
+            text = answer.read().decode()
+        return sum(float(value) for value in re.findall(rf"^{name} (\S+)$", text, re.MULTILINE))
 
     def signal(self, number: signal.Signals) -> None:
         """Sends its supervisor a signal."""

@@ -95,7 +95,7 @@ def late(row: Row) -> None:
         digest = hashlib.sha256(wrong.read_bytes()).hexdigest()
         own = folder / "own.toml"
         own.write_text(
-            '[mine]\ntask = "classify"\nbuilder = "lenet5"\nlicence = "MIT"\n[mine.files.weights]\n'
+            '[mine]\ntask = "classify"\nbuilder = "lenet5"\nlicense = "MIT"\n[mine.files.weights]\n'
             f'source = "file"\npath = "{wrong}"\nsha256 = "{digest}"\n'
         )
         began = time.monotonic()

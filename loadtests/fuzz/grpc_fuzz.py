@@ -12,8 +12,9 @@ import grpc
 from loadtests.fuzz.mutate import INTERESTING, mutated
 from loadtests.fuzz.wire import LONGEST, Kind, run
 from loadtests.hostile.images import small
-from loadtests.hostile.messages import classify, field, groups, infer, varint
+from loadtests.hostile.messages import classify, groups, infer
 from loadtests.hostile.png import uniform
+from loadtests.message import field, varint
 
 Request = tuple[str, bool, bool, list[bytes]]
 """Method, whether it streams, whether gzip is used, and the messages."""

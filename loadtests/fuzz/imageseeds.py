@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from loadtests.hostile.png import ADAM7, CHANNELS
 from loadtests.imagefiles import (
     COLOUR,
     PNG_MAGIC,
@@ -40,8 +41,6 @@ SAMPLINGS = (
     ((1, 1), (1, 1), (1, 1), (1, 1)),
     ((2, 2), (1, 1), (1, 1), (2, 2)),
 )
-ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
-"""Left, top, and steps to the right and down of an interlaced PNG's passes."""
 
 
 @cache
@@ -139,12 +138,11 @@ def png(
     random: Random, width: int, height: int, depth: int, colour: int, interlaced: int, extra: bytes = b""
 ) -> bytes:
     """A PNG of noise in rows of all filters."""
-    channels = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colour]
     passes = ADAM7 if interlaced else ((0, 0, 1, 1),)
     rows = []
     for left, top, step_x, step_y in passes:
         across, down = -(-(width - left) // step_x), -(-(height - top) // step_y)
-        size = (across * channels * depth + 7) // 8
+        size = (across * CHANNELS[colour] * depth + 7) // 8
         rows += [bytes([random.randrange(5)]) + random.randbytes(size) for _ in range(down) if across > 0]
     header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, interlaced)
     data = zlib.compress(b"".join(rows), 1)

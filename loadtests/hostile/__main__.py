@@ -35,15 +35,16 @@ from loadtests.hostile.neighbours import Neighbours
 from loadtests.hostile.run import Row, Runner, line, pod_limit, table
 from loadtests.hostile.send import Http, Target
 from loadtests.hostile.watch import Watch
-from loadtests.server import Server
+from loadtests.server import Server, exit_on_sigterm
 
 EXPLAIN = 120.0  # seconds
+WHOLE = 120.0  # seconds
 
 
 def main() -> int:
     """Prints the table; 1 where a case missed a bar."""
     options = _parser().parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # child processes are stopped, as by Ctrl-C
+    exit_on_sigterm()
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     wanted = re.compile(options.case)
@@ -83,13 +84,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--slack", type=float, default=1.0, help="what the bars of CPU seconds are multiplied by"
     )
-    parser.add_argument(
-        "--timeout", type=float, default=30.0, help="seconds after which a client disconnects"
-    )
     parser.add_argument("--workers", type=int, default=2, help="processes of the server")
-    parser.add_argument("--threads", type=int, default=1, help="model threads of each")
     parser.add_argument("--models", default="", help="models to serve, separated by commas; default: all")
-    parser.add_argument("--memory", type=float, default=0.0, help="limit in GiB; default: the pod's")
     parser.add_argument("--stop", type=float, default=10.0, help="GiB at which the server is ended")
     parser.add_argument("--json", type=Path, help="a file that takes the figures")
     return parser
@@ -101,7 +97,7 @@ def _serve(cases: list[Case], rows: list[Row], options: argparse.Namespace) -> l
         state = stack.enter_context(tempfile.TemporaryDirectory(prefix="lynceus-hostile-"))
         settings = {
             "LYNCEUS_WORKERS": str(options.workers),
-            "LYNCEUS_THREADS": str(options.threads),
+            "LYNCEUS_THREADS": "1",
             "LYNCEUS_DRAIN_SECONDS": "0",
             "LYNCEUS_STATE_DIR": state,
         }
@@ -111,22 +107,20 @@ def _serve(cases: list[Case], rows: list[Row], options: argparse.Namespace) -> l
         root = server.processes()[0]
         watch = stack.enter_context(Watch(root.pid, round(options.stop * 2**30), lambda: _end(root)))
         neighbours = None if options.alone else stack.enter_context(Neighbours(server.address, small()))
-        target = Target(server.address, server.grpc_address, options.timeout)
-        limit = round(options.memory * 2**30) or pod_limit()
+        target = Target(server.address, server.grpc_address)
         runner = Runner(
             watch,
             target,
             neighbours,
-            limit=limit,
+            limit=pod_limit(),
             judge_waits=options.waits,
             quick=options.quick,
             slack=options.slack,
         )
         whole, explained = 0, -math.inf
         for index, case in enumerate(cases):
-            if (
-                time.monotonic() - explained > EXPLAIN
-            ):  # each worker has a process for it, which ends when idle
+            # each worker has a process that explains, which ends when idle
+            if time.monotonic() - explained > EXPLAIN:
                 for _ in range(4 * options.workers):
                     Http("/v1/classify/explain", small)(target)
                 runner.settle()
@@ -152,9 +146,9 @@ def _end(root: psutil.Process) -> None:
         os.killpg(root.pid, signal.SIGKILL)
 
 
-def _until_whole(watch: Watch, workers: int, most: float = 120.0) -> None:
+def _until_whole(watch: Watch, workers: int) -> None:
     """Until every worker that died has been replaced and is ready: it computes nothing any more."""
-    end = time.monotonic() + most
+    end = time.monotonic() + WHOLE
     quiet = 0
     while quiet < 5 and time.monotonic() < end:
         took = watch.cpu()

@@ -15,8 +15,8 @@ from typing import Any
 import grpc
 
 from loadtests.hostile.documents import form, part
-from loadtests.hostile.messages import field
 from loadtests.hostile.send import Outcome, Target
+from loadtests.message import field
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes.fromhex("000000040000000000")
 """HTTP/2's preface and an empty SETTINGS frame (RFC 9113, 3.4)."""
@@ -68,7 +68,6 @@ class Streams:
 
     count: int
     seconds: float
-    method: str = "grpc.health.v1.Health/Watch"
 
     def size(self) -> int:
         return self.count
@@ -81,7 +80,7 @@ class Streams:
         calls: list[Any] = []
         for index in range(self.count):
             channel = channels[index % len(channels)]
-            watch: Any = channel.unary_stream(f"/{self.method}")
+            watch: Any = channel.unary_stream("/grpc.health.v1.Health/Watch")
             calls.append(watch(b""))
         time.sleep(self.seconds)
         status = probe(target)
@@ -239,7 +238,7 @@ class Jobs:
             others = _submit(target, "/v1/stylize/jobs?size=64&steps=1", body, places, source="127.0.0.2")
         finally:
             for place in places:
-                _asked(target, "DELETE", place)
+                _cancel(target, place)
         mine_seen = " ".join(f"{mine.count(one)}x{one}" for one in sorted(set(mine)))
         return Outcome(f"{mine_seen}, another's {others}")
 
@@ -249,11 +248,11 @@ def zeros(count: int) -> bytes:
     return field(1, b"efficientnet-lite0") + field(7, bytes(count))
 
 
-def probe(target: Target, path: str = "/livez") -> str:
-    """The status of a GET on a connection of its own."""
+def probe(target: Target) -> str:
+    """The status of `/livez` on a connection of its own."""
     connection = http.client.HTTPConnection(target.address, timeout=5)
     try:
-        connection.request("GET", path)
+        connection.request("GET", "/livez")
         return str(connection.getresponse().status)
     except (OSError, http.client.HTTPException) as error:
         return type(error).__name__
@@ -287,9 +286,9 @@ def _submit(target: Target, path: str, body: bytes, places: list[str], source: s
         connection.close()
 
 
-def _asked(target: Target, method: str, path: str) -> None:
+def _cancel(target: Target, job: str) -> None:
     connection = http.client.HTTPConnection(target.address, timeout=30)
     with contextlib.suppress(OSError, http.client.HTTPException):
-        connection.request(method, path)
+        connection.request("DELETE", job)
         connection.getresponse().read()
     connection.close()

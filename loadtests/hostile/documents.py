@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import gzip
-import json
 import zlib
 from collections.abc import Callable
 from functools import partial
@@ -14,25 +12,20 @@ Maker = Callable[[int], bytes]
 """Gives a body of about so many bytes."""
 
 
-def _repeated(head: str, item: str, tail: str, size: int) -> bytes:
-    """`item` again and again between `head` and `tail`; a comma at its end is dropped from the last."""
-    count = max(1, (size - len(head) - len(tail)) // len(item))
-    return head.encode() + (item.encode() * count).removesuffix(b",") + tail.encode()
-
-
 def _input(data: str) -> str:
     return '{"inputs":[{"name":"image","datatype":"BYTES","shape":[1],"data":' + data + "}]}"
 
 
 def _around(template: str, item: str, size: int) -> bytes:
-    """The template with the item repeated in place of `@`."""
+    """The template with the item repeated in place of `@`; a comma at its end is dropped from the last."""
     head, _, tail = template.partition("@")
-    return _repeated(head, item, tail, size)
+    count = max(1, (size - len(head) - len(tail)) // len(item))
+    return head.encode() + (item.encode() * count).removesuffix(b",") + tail.encode()
 
 
-def nested(size: int, opening: str = "[", closing: str = "]") -> bytes:
-    """A text of half as many levels."""
-    return (opening * (size // 2) + closing * (size // 2)).encode()
+def nested(size: int) -> bytes:
+    """Lists of half as many levels."""
+    return b"[" * (size // 2) + b"]" * (size // 2)
 
 
 def _deep_data(size: int) -> bytes:
@@ -150,11 +143,6 @@ def zipped(body: bytes) -> bytes:
 def deflated(body: bytes) -> bytes:
     """With zlib."""
     return zlib.compress(body, 9)
-
-
-def image_json(image: bytes, key: str = "image") -> bytes:
-    """An honest image in JSON."""
-    return json.dumps({key: base64.b64encode(image).decode()}).encode()
 
 
 def part(content: bytes, name: str = "image", head: bytes = b"") -> bytes:

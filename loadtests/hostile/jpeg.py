@@ -6,6 +6,9 @@ import struct
 from collections.abc import Sequence
 from enum import IntEnum
 
+from loadtests import imagefiles
+from loadtests.imagefiles import segment
+
 STANDARD_DC = (bytes([0, 1, 5, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0]), bytes(range(12)))
 """Annex K.3.1: numbers of codes by length, and their values."""
 STANDARD_AC = (
@@ -62,18 +65,15 @@ def empty(
     """
     parts = [b"\xff\xd8"]
     if adobe is not None:
-        parts.append(_segment(0xEE, b"Adobe\x00\x64\x00\x00\x00\x00" + bytes([adobe])))
-    parts.append(_segment(0xDB, b"\x00" + bytes([1] * 64)))
-    header = struct.pack(">BHHB", precision, height, width, len(sampling))
-    for number, (across, down) in enumerate(sampling, 1):
-        header += bytes([number, across << 4 | down, 0])
+        parts.append(segment(0xEE, b"Adobe\x00\x64\x00\x00\x00\x00" + bytes([adobe])))
+    parts.append(segment(0xDB, b"\x00" + bytes([1] * 64)))
     if hierarchical:
-        parts.append(_segment(0xDE, header))
-    parts.append(_segment(frame, header))
+        parts.append(imagefiles.frame(0xDE, height, width, sampling, precision))
+    parts.append(imagefiles.frame(frame, height, width, sampling, precision))
     if frame < Frame.ARITHMETIC:
         parts += [_table(0, STANDARD_DC), _table(0x10, STANDARD_AC)]
     if restart:
-        parts.append(_segment(0xDD, struct.pack(">H", restart)))
+        parts.append(segment(0xDD, struct.pack(">H", restart)))
     numbers = range(1, len(sampling) + 1)
     several = [scan(frame, numbers)] if interleaved else [scan(frame, [number]) for number in numbers]
     if frame in (Frame.PROGRESSIVE, Frame.ARITHMETIC_PROGRESSIVE):
@@ -91,15 +91,12 @@ def scan(frame: Frame, components: Sequence[int], *, first: int = 0) -> bytes:
         spectral = bytes([first, 63 if first else 0, 0])
     else:
         spectral = b"\x00\x3f\x00"
-    return _segment(0xDA, bytes([len(components)]) + selectors + spectral)
+    return segment(0xDA, bytes([len(components)]) + selectors + spectral)
 
 
 def lossless(width: int, height: int, *, components: int = 1) -> bytes:
     """A lossless JPEG (SOF3) that is valid: every difference is zero, a bit for each sample."""
-    parts = [b"\xff\xd8"]
-    header = struct.pack(">BHHB", 8, height, width, components)
-    header += b"".join(bytes([number, 0x11, 0]) for number in range(1, components + 1))
-    parts.append(_segment(Frame.LOSSLESS, header))
+    parts = [b"\xff\xd8", imagefiles.frame(Frame.LOSSLESS, height, width, ((1, 1),) * components)]
     parts.append(_table(0, (bytes([1, *[0] * 15]), b"\x00")))
     parts.append(scan(Frame.LOSSLESS, range(1, components + 1)))
     parts.append(bytes(-(-width * height * components // 8)))
@@ -117,10 +114,6 @@ def with_scans(image: bytes, count: int) -> bytes:
     return image[:-2] + scan(Frame.BASELINE, [1]) * count + END
 
 
-def _segment(marker: int, content: bytes) -> bytes:
-    return bytes([0xFF, marker]) + struct.pack(">H", len(content) + 2) + content
-
-
 def _table(kind: int, table: tuple[bytes, bytes]) -> bytes:
     counts, values = table
-    return _segment(0xC4, bytes([kind]) + counts + values)
+    return segment(0xC4, bytes([kind]) + counts + values)

@@ -6,23 +6,10 @@ import struct
 from collections.abc import Callable
 from functools import partial
 
+from loadtests.message import field, varint
+
 Maker = Callable[[int], bytes]
 """Gives a message of about so many bytes."""
-
-
-def varint(value: int) -> bytes:
-    """A base-128 integer."""
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
-def field(number: int, content: bytes) -> bytes:
-    """A length-delimited field."""
-    return varint(number << 3 | 2) + varint(len(content)) + content
 
 
 def repeated(

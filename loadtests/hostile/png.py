@@ -7,7 +7,8 @@ import zlib
 from collections.abc import Iterable
 from functools import cache
 
-MAGIC = b"\x89PNG\r\n\x1a\n"
+from loadtests.imagefiles import PNG_MAGIC, chunk
+
 CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 """Samples of a pixel by colour type."""
 ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
@@ -34,7 +35,10 @@ def uniform(
         transparent: with a tRNS chunk, for colour types that may have one.
         before: chunks between the header and the image data.
     """
-    parts = [MAGIC, chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, interlaced))]
+    parts = [
+        PNG_MAGIC,
+        chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, interlaced)),
+    ]
     if color == 3:
         parts.append(chunk(b"PLTE", bytes(3 * 2 ** min(depth, 8))))
     if transparent:
@@ -42,11 +46,6 @@ def uniform(
     parts += before
     parts.append(chunk(b"IDAT", _zeros(_raw_bytes(width, height, depth * CHANNELS[color], interlaced))))
     return b"".join((*parts, chunk(b"IEND", b"")))
-
-
-def chunk(kind: bytes, content: bytes) -> bytes:
-    """A chunk with its length and CRC."""
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
 def profiles(count: int, inflated: int = 2**20) -> list[bytes]:

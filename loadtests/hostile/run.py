@@ -7,15 +7,14 @@ import threading
 import time
 from collections import Counter
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from loadtests.hostile.case import Case
 from loadtests.hostile.neighbours import Neighbours, Waits
 from loadtests.hostile.send import Grpc, Http, Outcome, Target
 from loadtests.hostile.watch import Watch
+from loadtests.server import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 RESOURCES = ROOT / "docker" / "kubernetes" / "overlays" / "cpu" / "resources.yaml"
 CPU, AFTER, MODEL_WAIT, HEALTH_WAIT = 1.5, 1.5, 2.0, 0.25
 """Bars in seconds: CPU of a request; CPU after its answer or its end; waits of others."""
@@ -28,6 +27,8 @@ QUIET = 0.1
 """Cores that an idle server takes at most."""
 GRACE = 20.0
 """Seconds that what goes on after the answer is waited for."""
+SETTLED = 60.0
+"""Seconds that a server is waited for until it is idle."""
 REFUSED = re.compile(r"5(?!03|04)\d\d|UNKNOWN|INTERNAL|DATA_LOSS|RemoteDisconnected")
 """Statuses that no request may lead to."""
 
@@ -101,9 +102,9 @@ class Runner:
         self._cpu, self._after = CPU * slack, AFTER * slack
         self._idle = 0.0
 
-    def settle(self, most: float = 60.0) -> None:
+    def settle(self) -> None:
         """Measures what the idle server takes, cores; waits until that is next to nothing."""
-        end = time.monotonic() + most
+        end = time.monotonic() + SETTLED
         while True:
             self._watch.until_quiet(0.05, 30.0)
             before = self._watch.cpu()
@@ -209,17 +210,16 @@ class Runner:
         return found
 
 
-def pod_limit(file: Path = RESOURCES) -> int:
+def pod_limit() -> int:
     """The pod's memory limit in bytes, from the overlay for CPUs.
 
     Raises:
         ValueError: there is none in it.
     """
-    found = re.search(
-        r"limits:(?:\s+[\w./-]+: [^\n]+\n)*?\s+memory: (\d+)Gi", file.read_text(encoding="utf-8")
-    )
+    text = RESOURCES.read_text(encoding="utf-8")
+    found = re.search(r"limits:(?:\s+[\w./-]+: [^\n]+\n)*?\s+memory: (\d+)Gi", text)
     if found is None:
-        raise ValueError(f"{file} states no memory limit")
+        raise ValueError(f"{RESOURCES} states no memory limit")
     return int(found[1]) * 2**30
 
 

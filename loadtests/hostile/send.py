@@ -60,7 +60,6 @@ class Http:
     path: str
     body: Callable[[], bytes]
     headers: Mapping[str, str] = field(default_factory=dict)
-    method: str = "POST"
 
     def within(self, milliseconds: int) -> Http:
         """The same with a deadline."""
@@ -75,7 +74,7 @@ class Http:
         try:
             headers = {"Content-Type": "application/octet-stream", **self.headers}
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it may have answered already
-                connection.request(self.method, self.path, body, headers)
+                connection.request("POST", self.path, body, headers)
             answer = connection.getresponse()
             return Outcome(str(answer.status), _drained(answer))
         except TimeoutError:
@@ -170,9 +169,6 @@ class Raw:
                 return Outcome(type(error).__name__)
         words = first.split(b" ", 2)
         return Outcome(words[1].decode() if len(words) > 1 else "closed", len(first))
-
-
-Send = Http | Grpc | Raw | Callable[[Target], Outcome]
 
 
 def _drained(answer: http.client.HTTPResponse) -> int:

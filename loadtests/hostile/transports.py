@@ -8,6 +8,7 @@ from functools import partial
 from loadtests.hostile import connections, documents, images, messages
 from loadtests.hostile.case import CLASSIFY, FORM, LARGE, MIB, MODEL_INFER, VISION, Case, recent
 from loadtests.hostile.send import Grpc, Http, Raw
+from loadtests.message import field
 
 
 def transport_cases() -> Iterator[Case]:
@@ -74,7 +75,7 @@ def _of(message: Callable[[bytes], bytes], image: Callable[[], bytes]) -> bytes:
 
 
 def _zeros_image(count: int) -> bytes:
-    return messages.field(1, bytes(count))
+    return field(1, bytes(count))
 
 
 def _once(text: bytes) -> Iterator[bytes]:

@@ -117,11 +117,11 @@ class Watch:
             before = now
         return self.cpu() - begin
 
-    def is_quiet(self, idle: float, window: float = 0.5) -> bool:
+    def is_quiet(self, idle: float) -> bool:
         """Whether the processes take no more than `idle` cores and a little now."""
         before = self.cpu()
-        time.sleep(window)
-        return self.cpu() - before <= (idle + 0.08) * window + 1 / TICK
+        time.sleep(0.5)
+        return self.cpu() - before <= (idle + 0.08) * 0.5 + 1 / TICK
 
     def workers(self) -> list[int]:
         """Living processes of the server but its first one and its style jobs."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import struct
 
+from loadtests.imagefiles import bmp
+
 ALPHA, ANIMATION = 0x10, 0x02
 """Flags of an extended WebP."""
 
@@ -42,25 +44,19 @@ def cut_lossy(width: int, height: int) -> bytes:
     return _riff(_chunk(b"VP8 ", frame))
 
 
-def bitmap(
-    width: int, height: int, *, bits: int = 24, data: bool = True, compression: int = 0, colors: int = 0
-) -> bytes:
+def bitmap(width: int, height: int, *, bits: int, data: bool = True, colors: int = 0) -> bytes:
     """A Windows bitmap of zeros.
 
     Args:
         width, height: pixels; a negative height puts the first row on top.
         bits: of a pixel.
         data: whether the pixels are there.
-        compression: 0: none; 3: bit fields.
-        colors: entries that the palette claims.
+        colors: entries that the palette claims; 0: as many as it has.
     """
     row = (width * bits + 31) // 32 * 4
     palette = bytes(4 * (2**bits if bits <= 8 else 0))
-    masks = struct.pack("<III", 0xFF0000, 0xFF00, 0xFF) if compression == 3 else b""
-    start = 54 + len(masks) + len(palette)
-    pixels = bytes(row * abs(height)) if data else b""
-    info = struct.pack("<IiiHHIIiiII", 40, width, height, 1, bits, compression, 0, 2835, 2835, colors, 0)
-    return struct.pack("<2sIHHI", b"BM", start + len(pixels), 0, 0, start) + info + masks + palette + pixels
+    file = bmp(bits, 0, width, height, bytes(row * abs(height)) if data else b"", palette)
+    return file[:46] + struct.pack("<I", colors) + file[50:] if colors else file
 
 
 def _bitstream(width: int, height: int, alpha: bool) -> bytes:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from loadtests.loadgen import Load, build, run_async
+from loadtests.loadgen import Load, build, run
 
 pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
 
@@ -68,7 +68,8 @@ def load(server: Server, bodies: tuple[Path, ...] = (), **options: Any) -> Load:
     async def main() -> Load:
         async with server.listening() as address:
             server.address = address
-            return await run_async(address, "/path?q=1", bodies, **{"seconds": 20.0} | options)
+            given = {"seconds": 20.0} | options
+            return await asyncio.to_thread(run, address, "/path?q=1", bodies, **given)
 
     return asyncio.run(main())
 
@@ -202,7 +203,7 @@ def test_a_slow_answer_times_out() -> None:
 
 
 def test_a_closed_port_is_one_error_for_each_connection() -> None:
-    result = asyncio.run(run_async("127.0.0.1:1", "/", seconds=0.2))
+    result = run("127.0.0.1:1", "/", seconds=0.2)
     assert result.ok == 0
     assert 1 <= result.errors["connect"] <= 12
 
