@@ -75,7 +75,7 @@ def test_an_image_that_has_all_cores_to_itself_is_faster_and_two_share_them() ->
     failures=st.lists(st.floats(0.5, 4.0), max_size=2),
     seed=st.integers(0, 100),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 def test_every_request_is_answered_or_refused_or_failed_once(
     load: float, replicas: int, balancer: str, failures: list[float], seed: int
 ) -> None:

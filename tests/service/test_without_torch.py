@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from tests.paths import ROOT
 
 MODELS = "efficientnet-lite0,lenet5,yolo-person,efficientdet-lite0,mtcnn,dlib-resnet,paintings"
@@ -14,6 +16,7 @@ SETTINGS = {
     "LYNCEUS_MODELS": MODELS,
     "LYNCEUS_GRPC_PORT": "0",
     "LYNCEUS_WORKERS": "1",
+    "LYNCEUS_TIMEOUT_SECONDS": "600",  # of a request: the machine may be busy
 }
 
 SERVED = """
@@ -88,7 +91,7 @@ from service.web.app import Application
 
 async def main():
     assert check([]) == 0
-    served = build(Settings(workers=1, slots=1))
+    served = build(Settings(models=("efficientnet-lite0", "lenet5"), workers=1, slots=1))
     await served.start()
     photo = encode(np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8), "jpeg")
     transport = httpx.ASGITransport(Application(served))
@@ -120,7 +123,7 @@ def alone(*command: str) -> None:
     """Runs a fresh interpreter."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("LYNCEUS_")}
     done = subprocess.run(
-        [sys.executable, *command],
+        [sys.executable, "-X", "faulthandler", *command],
         cwd=ROOT,
         env=kept | SETTINGS | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -131,11 +134,15 @@ def alone(*command: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.fixture(scope="module", autouse=True)
+def networks() -> None:
+    """Converts what no one has yet, which takes torch."""
+    alone("-m", "service.check", "--unmade")
+
+
 def test_a_worker_serves_every_task_without_torch() -> None:
-    alone("-m", "service.check", "--unmade")  # converts what no one has yet, which takes torch
     alone("-c", SERVED)
 
 
 def test_where_torch_is_not_installed_only_what_takes_it_is_refused() -> None:
-    alone("-m", "service.check", "--unmade")
     alone("-c", HIDDEN)

@@ -166,17 +166,6 @@ def test_a_batch_gives_what_each_image_gives_alone(network: EfficientDet) -> Non
                 torch.testing.assert_close(whole[index], alone[0], rtol=1e-3, atol=1e-3)
 
 
-def test_exported_it_is_the_same_for_other_batches(network: EfficientDet) -> None:
-    detector = Detector(network)
-    dynamic = {"images": {0: torch.export.Dim("batch", min=1, max=8)}}
-    example = torch.zeros(2, 192, 192, 3, dtype=torch.uint8)
-    exported = torch.export.export(detector, (example,), dynamic_shapes=dynamic).module()
-    images = torch.cat([random_image(192, seed) for seed in range(3)])
-    with torch.no_grad():
-        for ours, theirs in zip(detector(images), exported(images), strict=True):
-            torch.testing.assert_close(ours, theirs)
-
-
 def test_one_conversion_to_openvino_serves_every_canvas(pipeline: DetectorPipeline) -> None:
     networks = Networks(pipeline, "float32", threads=1)
     for height, width, _ in pipeline.shapes:

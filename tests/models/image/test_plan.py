@@ -357,7 +357,7 @@ def test_the_first_orientation_of_a_png_counts() -> None:
     assert plan(data[:33] + blocks + data[33:]).header.orientation == 6
 
 
-@pytest.mark.parametrize("megapixels", [1, 12, 16])
+@pytest.mark.parametrize("megapixels", [1, 16])
 def test_a_lossless_webp_is_not_refused_for_tables_that_no_encoder_makes(megapixels: int) -> None:
     height, width = megapixels * 250, 4000
     noise = np.random.default_rng(0).integers(0, 3, (height, width, 3), np.uint8)

@@ -37,7 +37,7 @@ def lite() -> Pipeline:
 
 @pytest.fixture(scope="module")
 def pictures(lite: Pipeline) -> list[NDArray[np.uint8]]:
-    paths: list[Path] = sorted((SHARED / "data" / "imagenet-sample").glob("*.jpg"))
+    paths: list[Path] = sorted((SHARED / "data" / "imagenet-sample").glob("*.jpg"))[::4]
     return [lite.preprocess(decode(path.read_bytes(), min_side=lite.min_side)).inputs[0] for path in paths]
 
 
@@ -48,8 +48,8 @@ def probabilities(executor: Executor, pictures: list[NDArray[np.uint8]], size: i
 
 
 @needs_shared
-def test_torch_and_openvino_agree_on_200_pictures(lite: Pipeline, pictures: list[NDArray[np.uint8]]) -> None:
-    assert len(pictures) == 200
+def test_torch_and_openvino_agree_on_50_pictures(lite: Pipeline, pictures: list[NDArray[np.uint8]]) -> None:
+    assert len(pictures) == 50
     eager = probabilities(TorchExecutor(lite, "cpu"), pictures, 8)
     compiled = probabilities(OpenVINOExecutor(lite, 2, Precision.FLOAT32), pictures, 8)
     assert (eager.argmax(1) == compiled.argmax(1)).all()
@@ -75,7 +75,7 @@ def test_an_answer_does_not_depend_on_its_batch(
     )
     some = pictures[:11]
     alone = probabilities(executor, some, 1)
-    for size in (2, 3, 8, 11):
+    for size in (3, 8):  # and what is left over: 2 and 3
         assert np.abs(probabilities(executor, some, size) - alone).max() < tolerance
 
 
