@@ -8,8 +8,11 @@ The loop's thread limits a worker whose network is fast. Its CPU time is read fr
 after a load of the generator, and divided by the answers. Servers that each do more give a request's parts:
 
 - `floor`: the same web server, or gRPC's, with an application that takes the body in and sends as many bytes;
+- `network`: that, which also has the small network (lenet5) decode and compute in the model's thread, with
+  the least of batchers before it: what any application pays for sharing the interpreter's lock and the
+  processor's caches with a network;
 - `transport`: the whole application, whose task has its answer already;
-- `service`: all of it, with the batcher, the model's thread and a small network (lenet5);
+- `service`: all of it, with the batcher, the model's thread and the network;
 - `hosted`: the same as it is deployed, by BentoML with one worker.
 
 Their rounds take turns; the lowest of each is shown, since what else runs on a machine only ever adds.
@@ -34,7 +37,7 @@ from loadtests import loadgen
 from loadtests.server import ROOT, Server, free_port, status
 from loadtests.tasks import TASKS, bodies_of, images_in, messages_of
 
-STAGES: Final = ("floor", "transport", "service")
+STAGES: Final = ("floor", "network", "transport", "service")
 HOSTED: Final = "hosted"
 WORKER: Final = "worker"
 """Stands in the command line of BentoML's worker processes."""
