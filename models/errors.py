@@ -13,16 +13,16 @@ ECHO: Final = 100
 """Characters of a client's text that an answer repeats at most."""
 
 
-def echoed(value: object, most: int = ECHO) -> str:
-    """A client's value as an error text shows it: its `repr`, cut to about `most` characters.
+def echoed(value: object) -> str:
+    """A client's value as an error text shows it: its `repr`, cut to about `ECHO` characters.
 
     Of a text no more than that is looked at, so that the cost does not grow with it. A list is the caller's
     to bound first.
     """
     if isinstance(value, str | bytes):
-        return repr(value) if len(value) <= most else f"{value[:most]!r}..."
+        return repr(value) if len(value) <= ECHO else f"{value[:ECHO]!r}..."
     text = repr(value)
-    return text if len(text) <= most else f"{text[:most]}..."
+    return text if len(text) <= ECHO else f"{text[:ECHO]}..."
 
 
 class ModelError(Exception):

@@ -45,7 +45,6 @@ class FourierImage(nn.Module):
 
     Args:
         height, width: pixels.
-        decay: power of the frequency that a coefficient is divided by; 1 as in photographs.
         generator: of a random start; None: torch's own.
 
     Attributes:
@@ -55,24 +54,22 @@ class FourierImage(nn.Module):
     gains: Tensor
     colours: Tensor
 
-    def __init__(
-        self, height: int, width: int, *, decay: float = 1.0, generator: torch.Generator | None = None
-    ) -> None:
+    def __init__(self, height: int, width: int, *, generator: torch.Generator | None = None) -> None:
         super().__init__()
         self.height, self.width = height, width
         rates = frequencies(height, width).clamp_min(1 / max(height, width))
-        self.register_buffer("gains", rates**-decay)
+        self.register_buffer("gains", 1 / rates)
         self.register_buffer("colours", colour_matrix())
         start = DEVIATION * torch.randn(3, *rates.shape, 2, generator=generator)
         self.coefficients = nn.Parameter(start)
 
     @classmethod
-    def of(cls, image: Tensor, *, decay: float = 1.0) -> Self:
+    def of(cls, image: Tensor) -> Self:
         """An image that there is already, float Tensor[1, 3, H, W], RGB, 0..1.
 
         `forward` gives it back, but for levels nearer than `EDGE` to 0 or 1.
         """
-        made = cls(*image.shape[2:], decay=decay)
+        made = cls(*image.shape[2:])
         levels = image[0].detach().clamp(EDGE, 1 - EDGE).logit()
         inverse = torch.linalg.inv(made.colours)
         independent = torch.einsum("oc,chw->ohw", inverse, levels)

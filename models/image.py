@@ -68,7 +68,7 @@ class DecodePlan:
         header: the file's format, size and orientation.
         reduction: the image is decoded at 1/reduction of its size: 1, 2, 4 or 8 for a JPEG (a shorter inverse
             DCT), any whole number for other formats (the mean of so many pixels squared).
-        min_side, max_pixels: as they were asked for.
+        max_pixels: as it was asked for.
         memory: upper bound of the bytes that the decoding holds at its peak above the file itself, the result
             included.
         cpu_seconds: upper estimate of the time on one core.
@@ -77,7 +77,6 @@ class DecodePlan:
 
     header: Header
     reduction: int
-    min_side: int | None
     max_pixels: int | None
     memory: int
     cpu_seconds: float
@@ -89,7 +88,7 @@ class DecodePlan:
     @property
     def result(self) -> int:
         """Bytes of the decoded image, at most."""
-        pixels = -(-self.header.width // self.reduction) * -(-self.header.height // self.reduction)
+        pixels = self.header.pixels_at(self.reduction)
         return 3 * (pixels if self.max_pixels is None else min(pixels, self.max_pixels))
 
 
@@ -158,14 +157,14 @@ def plan(
             f"the {header.format} of {header.width} by {header.height} pixels and {len(data)} bytes "
             "would take too long to decode"
         )
-    reduced = -(-header.width // reduction) * -(-header.height // reduction)
+    reduced = header.pixels_at(reduction)
     if max_pixels is not None and reduced > max_pixels:  # after the decoder has given its own memory back
         memory = max(memory, 4 * reduced + 3 * max_pixels)
         reduced = max_pixels
     if header.orientation >= 5:
         memory = max(memory, 7 * reduced)
     memory += _ROWS * max(header.width, header.height) + _STATE
-    return DecodePlan(header, reduction, min_side, max_pixels, memory, seconds)
+    return DecodePlan(header, reduction, max_pixels, memory, seconds)
 
 
 class _Codec(Protocol):
@@ -311,23 +310,18 @@ class Letterbox:
         return undone
 
 
-def letterbox(
-    image: Image, height: int, width: int, *, fill: int = 114, upscale: bool = True
-) -> tuple[Pixels, Letterbox]:
+def letterbox(image: Image, height: int, width: int, *, fill: int = 114) -> tuple[Pixels, Letterbox]:
     """Fits the whole image, centred and in proportion, onto a canvas of `fill`.
 
     Args:
         image: any size, any proportions.
         height, width: of the canvas.
         fill: level of the padding in all three channels.
-        upscale: whether an image smaller than the canvas grows to it.
 
     Returns:
         uint8 [height, width, 3] and the geometry to come back.
     """
     scale = min(height / image.height, width / image.width)
-    if not upscale:
-        scale = min(scale, 1.0)
     inner_height = max(1, round(image.height * scale))
     inner_width = max(1, round(image.width * scale))
     top, left = (height - inner_height) // 2, (width - inner_width) // 2

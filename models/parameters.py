@@ -22,9 +22,7 @@ SEPARATOR = "."
 class Parameters(BaseModel):
     """Base of a task's parameters."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=(), use_enum_values=False
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Self:

@@ -6,12 +6,11 @@ See `models/backbones/efficientnet_lite.py` for the network and its source.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
 from torch import Tensor, nn
 
-from models.backbones.efficientnet_lite import PYRAMID, Backbone, ConvNorm
+from models.backbones.efficientnet_lite import Backbone, ConvNorm
 from models.checkpoint import load_state, read_state
 
 SCALES = {"lite0": (1.0, 1.0), "lite1": (1.0, 1.1), "lite2": (1.1, 1.2)}
@@ -31,11 +30,6 @@ class EfficientNetLite(nn.Module):
         self.dropout = nn.Dropout(0.2)
         self.classify = nn.Linear(1280, classes)
 
-    def features(self, images: Tensor, out_indices: Sequence[int] = PYRAMID) -> list[Tensor]:
-        """See `Backbone.forward`."""
-        maps: list[Tensor] = self.backbone(images, out_indices)
-        return maps
-
     def forward(self, images: Tensor) -> Tensor:
         maps = self.trunk(images).to(self.classify.weight.dtype)  # which is no narrower
         logits: Tensor = self.classify(self.dropout(maps.mean(dim=(2, 3))))
@@ -43,7 +37,7 @@ class EfficientNetLite(nn.Module):
 
     def trunk(self, images: Tensor) -> Tensor:
         """All but the pooling and the last layer -> Tensor[N, 1280, h, w]."""
-        hidden: Tensor = self.head(self.features(images, (len(self.backbone.blocks) - 1,))[0])
+        hidden: Tensor = self.head(self.backbone(images, (len(self.backbone.blocks) - 1,))[0])
         return hidden
 
 

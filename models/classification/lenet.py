@@ -29,7 +29,7 @@ class LeNet5(nn.Module):
     Nothing pads, so on a larger image their map holds exactly the logits of its windows.
     """
 
-    def __init__(self, classes: int = 10) -> None:
+    def __init__(self) -> None:
         super().__init__()
         self.features = nn.Sequential(
             nn.Conv2d(1, 6, 5),  # C1: 28 x 28
@@ -44,7 +44,7 @@ class LeNet5(nn.Module):
             nn.Tanh(),
             nn.Conv2d(120, 84, 1),  # F6
             nn.Tanh(),
-            nn.Conv2d(84, classes, 1),
+            nn.Conv2d(84, 10, 1),
         )
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d) and layer.bias is not None:

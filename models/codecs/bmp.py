@@ -15,15 +15,15 @@ from models.headers.header import Bitmap, Header
 def cost(header: Header, reduction: int, length: int) -> tuple[int, float]:
     """Bytes: the result, and of run lengths OpenCV's image, its copy and a new file; and seconds."""
     pixels = header.width * header.height
-    result = 3 * -(-header.width // reduction) * -(-header.height // reduction)
-    if _layout(header).run_lengths:
+    result = 3 * header.pixels_at(reduction)
+    if header.layout_as(Bitmap).run_lengths:
         return 6 * pixels + result + 2 * length, 6e-9 * pixels + 10e-9 * length
     return result, 8e-9 * pixels
 
 
 def decode(data: bytes, header: Header, reduction: int) -> Pixels:
     """uint8 RGB, divided by `reduction` and rounded up; over white where there is transparency."""
-    image = _layout(header)
+    image = header.layout_as(Bitmap)
     height, width = header.height, header.width
     rows = band_rows(width, reduction)
     if image.run_lengths:
@@ -41,11 +41,6 @@ def decode(data: bytes, header: Header, reduction: int) -> Pixels:
     opaque = not image.masks[3] or not _any(stored, image)
     bands = (_band(stored[top : top + rows], width, image, colours, opaque) for top in range(0, height, rows))
     return gather(bands, height, width, reduction)
-
-
-def _layout(header: Header) -> Bitmap:
-    assert isinstance(header.layout, Bitmap)  # noqa: S101 - by its format
-    return header.layout
 
 
 def _colours(data: bytes, image: Bitmap) -> Pixels:

@@ -16,16 +16,16 @@ from models.headers.header import GifImage, Header
 
 def cost(header: Header, reduction: int, length: int) -> tuple[int, float]:
     """Bytes: Pillow's image, the result, the new file; and seconds."""
-    image = _layout(header)
+    image = header.layout_as(GifImage)
     pixels, canvas = image.width * image.height, header.width * header.height
-    result = 3 * -(-header.width // reduction) * -(-header.height // reduction)
+    result = 3 * header.pixels_at(reduction)
     return pixels + result + 2 * length, 8e-9 * (pixels + canvas) + 10e-9 * length
 
 
 def decode(data: bytes, header: Header, reduction: int) -> Pixels:
     """uint8 RGB, divided by `reduction` and rounded up; white where the image is transparent or does not
     reach."""
-    image = _layout(header)
+    image = header.layout_as(GifImage)
     try:
         with GifImageFile(io.BytesIO(without_metadata(data, image))) as opened:
             if opened.size == (image.width, image.height):
@@ -39,11 +39,6 @@ def decode(data: bytes, header: Header, reduction: int) -> Pixels:
     except Exception as error:  # Pillow's plugins raise many kinds of errors
         raise ImageInvalid("the GIF is truncated or corrupt") from error
     raise ImageInvalid("the GIF tells its size in two ways")
-
-
-def _layout(header: Header) -> GifImage:
-    assert isinstance(header.layout, GifImage)  # noqa: S101 - by its format
-    return header.layout
 
 
 def _colours(data: bytes, image: GifImage) -> Pixels:

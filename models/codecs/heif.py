@@ -30,10 +30,10 @@ _OWN = {Format.AVIF: 9, Format.HEIC: 12}  # bytes for each decoded pixel, of pla
 
 def cost(header: Header, reduction: int, length: int) -> tuple[int, float]:
     """Bytes: the decoder's planes, its RGB copy, the result, the new file and its copies; and seconds."""
-    image = _layout(header)
+    image = header.layout_as(HeifImage)
     pixels = image.width * image.height
     channels = 3 if image.alpha is None else 4
-    result = 3 * -(-header.width // reduction) * -(-header.height // reduction)
+    result = 3 * header.pixels_at(reduction)
     memory = (_OWN[header.format] + channels) * pixels + result + 3 * image.coded
     by_pixel, by_byte, by_tile = _NS[header.format]
     return memory, 1e-9 * (by_pixel * image.decoded + by_byte * image.coded + by_tile * image.tiles)
@@ -41,7 +41,7 @@ def cost(header: Header, reduction: int, length: int) -> tuple[int, float]:
 
 def decode(data: bytes, header: Header, reduction: int) -> Pixels:
     """uint8 RGB, divided by `reduction` and rounded up."""
-    image = _layout(header)
+    image = header.layout_as(HeifImage)
     file = without_metadata(data, image)
     try:
         pixels, owner = _avif(file) if header.format is Format.AVIF else _heic(file)
@@ -58,11 +58,6 @@ def decode(data: bytes, header: Header, reduction: int) -> Pixels:
     result = gather(shown, header.height, header.width, reduction)
     del owner
     return result
-
-
-def _layout(header: Header) -> HeifImage:
-    assert isinstance(header.layout, HeifImage)  # noqa: S101 - by its format
-    return header.layout
 
 
 class _Avif(AvifImagePlugin.AvifImageFile):

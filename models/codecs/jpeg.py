@@ -55,8 +55,8 @@ def _of_sampling(sampling: tuple[tuple[int, int], ...]) -> tuple[bool, int, int]
 
 def cost(header: Header, reduction: int, length: int) -> tuple[int, float]:
     """Bytes: the result, and, where there are several scans, all coefficients; and seconds."""
-    frame = _layout(header)
-    result = -(-header.width // reduction) * -(-header.height // reduction)
+    frame = header.layout_as(Frame)
+    result = header.pixels_at(reduction)
     memory = 2 * frame.coefficients + max(3, header.components) * result
     turbo, samples, pixels = _of_sampling(frame.sampling)
     if not turbo:
@@ -68,7 +68,7 @@ def cost(header: Header, reduction: int, length: int) -> tuple[int, float]:
 
 def decode(data: bytes, header: Header, reduction: int) -> Pixels:
     """uint8 RGB, divided by `reduction` and rounded up."""
-    frame = _layout(header)
+    frame = header.layout_as(Frame)
     if not reducible(frame):
         return pillow.decode_with(_Jpeg, without_metadata(data, header.components), header, 1)
     height, width = -(-header.height // reduction), -(-header.width // reduction)
@@ -85,11 +85,6 @@ def decode(data: bytes, header: Header, reduction: int) -> Pixels:
                 if not _is_harmless(second):
                     raise ImageInvalid("the JPEG is truncated or corrupt") from second
     return pack(pixels, light) if header.components == 4 else pixels
-
-
-def _layout(header: Header) -> Frame:
-    assert isinstance(header.layout, Frame)  # noqa: S101 - by its format
-    return header.layout
 
 
 def _decompress(data: bytes, pixels: Pixels) -> None:

@@ -22,7 +22,7 @@ from models.headers.png import without_metadata
 def cost(header: Header, reduction: int, length: int) -> tuple[int, float]:
     """Bytes: Pillow's image, the result and a file without its metadata; and seconds."""
     pixels = header.width * header.height
-    result = -(-header.width // reduction) * -(-header.height // reduction)
+    result = header.pixels_at(reduction)
     memory = header.stored * pixels + 3 * result + length
     return memory, 6e-9 * header.raw + 10e-9 * pixels + 2e-9 * length
 

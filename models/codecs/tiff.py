@@ -39,9 +39,9 @@ _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 def cost(header: Header, reduction: int, length: int) -> tuple[int, float]:
     """Bytes: the rows, Pillow's copy of them, the result and a new file; and seconds."""
-    page = _layout(header)
+    page = header.layout_as(TiffPage)
     pixels = header.width * header.height
-    result = 3 * -(-header.width // reduction) * -(-header.height // reduction)
+    result = 3 * header.pixels_at(reduction)
     if page.compression == tiff.JPEG:
         most = page.tile[0] * page.tile[1]
         return 3 * pixels + 16 * most + result + 2 * length, 12e-9 * pixels + 13e-9 * length + 1e-4 * len(
@@ -57,18 +57,13 @@ def cost(header: Header, reduction: int, length: int) -> tuple[int, float]:
 
 def decode(data: bytes, header: Header, reduction: int) -> Pixels:
     """uint8 RGB, divided by `reduction` and rounded up; over white where there is transparency."""
-    page = _layout(header)
+    page = header.layout_as(TiffPage)
     height, width = header.height, header.width
     rows = band_rows(width, reduction)
     if page.compression == tiff.JPEG:
         whole = _jpegs(data, header, page)
         return gather((whole[top : top + rows] for top in range(0, height, rows)), height, width, reduction)
     return gather(_regrouped(_bands(data, header, page), rows), height, width, reduction)
-
-
-def _layout(header: Header) -> TiffPage:
-    assert isinstance(header.layout, TiffPage)  # noqa: S101 - by its format
-    return header.layout
 
 
 def _regrouped(bands: Iterator[Pixels], rows: int) -> Iterator[Pixels]:

@@ -29,7 +29,7 @@ _KEPT = 32 << 20  # bytes of a freed block that the C library may keep for itsel
 
 def cost(header: Header, reduction: int, length: int) -> tuple[int, float]:
     """Bytes: OpenCV's image and its copy, libwebp's own, its tables, a canvas, the new file; and seconds."""
-    image = _layout(header)
+    image = header.layout_as(WebpImage)
     pixels, canvas = image.width * image.height, header.width * header.height
     own = tables = usual = groups = 0
     if image.lossless or image.alpha:
@@ -41,7 +41,7 @@ def cost(header: Header, reduction: int, length: int) -> tuple[int, float]:
         usual = _GROUP_BYTES * min(groups, _ENCODED_GROUPS)
     decoded = (4 if image.alpha else 3) * pixels
     around = 3 * canvas if canvas != pixels else 0
-    reduced = 3 * -(-header.width // reduction) * -(-header.height // reduction) if reduction > 1 else 0
+    reduced = 3 * header.pixels_at(reduction) if reduction > 1 else 0
 
     def memory(own: int) -> int:
         peak = decoded + max(own, decoded) + min(own, _KEPT)
@@ -53,7 +53,7 @@ def cost(header: Header, reduction: int, length: int) -> tuple[int, float]:
 
 def decode(data: bytes, header: Header, reduction: int) -> Pixels:
     """uint8 RGB, divided by `reduction` and rounded up; over white, as is a canvas around a frame."""
-    image = _layout(header)
+    image = header.layout_as(WebpImage)
     pixels = _decode(data, image)
     width, height = header.width, header.height
     whole = (image.width, image.height) == (width, height)
@@ -76,11 +76,6 @@ def _laid(bgra: Pixels) -> Pixels:
     """uint8 BGRA -> RGB, over white."""
     rgb: Pixels = cv2.cvtColor(over_white(bgra), cv2.COLOR_BGR2RGB)
     return rgb
-
-
-def _layout(header: Header) -> WebpImage:
-    assert isinstance(header.layout, WebpImage)  # noqa: S101 - by its format
-    return header.layout
 
 
 def _decode(data: bytes, image: WebpImage) -> Pixels:

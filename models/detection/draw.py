@@ -14,8 +14,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from models.detection.result import Detections
 from models.faces.result import Faces
+from models.resample import Pixels
 
-Pixels = NDArray[np.uint8]
 Colour = tuple[int, int, int]
 Box = tuple[float, float, float, float]
 Rectangle = tuple[int, int, int, int]  # left, top, right, bottom; the last two are outside
@@ -196,8 +196,8 @@ class _Labels:
         for text in mark.texts[-1:] if few else mark.texts:
             for smaller in range(size, size - 1 if few else max(_SMALLEST_FONT, size // 2) - 1, -1):
                 self._tries += 1
-                font = _font(smaller)
-                left, _, right, _ = (round(edge) for edge in font.getbbox(text))
+                letters = font(smaller)
+                left, _, right, _ = (round(edge) for edge in letters.getbbox(text))
                 top, bottom = _heights(smaller)
                 pad = max(1, smaller // 6)
                 width, height = right - left + 2 * pad, bottom - top + 2 * pad
@@ -208,7 +208,7 @@ class _Labels:
                 # equal contrast with black and with white lies at a luminance of 0.179
                 ink = _DARK if luminance(mark.colour) > 0.179 else _LIGHT
                 image = Image.new("RGB", (width, height), mark.colour)
-                ImageDraw.Draw(image).text((pad - left, pad - top), text, fill=ink, font=font)
+                ImageDraw.Draw(image).text((pad - left, pad - top), text, fill=ink, font=letters)
                 self._pixels[plate[1] : plate[3], plate[0] : plate[2]] = np.asarray(image)
                 return
 
@@ -249,12 +249,13 @@ def _place(
 
 
 @lru_cache(maxsize=256)
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """Letters of a size in pixels."""
     return ImageFont.load_default(size=size)
 
 
 @lru_cache(maxsize=256)
 def _heights(size: int) -> tuple[int, int]:
     """Where the highest and the deepest letters end: every plate of a size is equally high."""
-    _, top, _, bottom = _font(size).getbbox("Hgj|")
+    _, top, _, bottom = font(size).getbbox("Hgj|")
     return round(top), round(bottom)

@@ -33,13 +33,11 @@ class Convolution:
     """An operator that has weights.
 
     Attributes:
-        depthwise: CONV_2D or DEPTHWISE_CONV_2D.
         weight: float32 [outputs, inputs, height, width], as PyTorch has it; [channels, 1, height, width] of a
             depthwise one.
         bias: float32 [outputs].
     """
 
-    depthwise: bool
     weight: NDArray[np.float32]
     bias: NDArray[np.float32]
 
@@ -80,10 +78,9 @@ def _convolutions(data: bytes) -> Iterator[Convolution]:
         if code not in (_CONV_2D, _DEPTHWISE_CONV_2D):
             continue
         _, weight, bias = operator.integers(_OPERATOR_INPUTS)
-        depthwise = code == _DEPTHWISE_CONV_2D
         # [outputs, height, width, inputs], or [1, height, width, channels]
-        order = (3, 0, 1, 2) if depthwise else (0, 3, 1, 2)
-        yield Convolution(depthwise, np.ascontiguousarray(values(weight).transpose(order)), values(bias))
+        order = (3, 0, 1, 2) if code == _DEPTHWISE_CONV_2D else (0, 3, 1, 2)
+        yield Convolution(np.ascontiguousarray(values(weight).transpose(order)), values(bias))
 
 
 class _Table:

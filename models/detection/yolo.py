@@ -36,8 +36,8 @@ class Conv(nn.Sequential):
 class Separable(nn.Sequential):
     """A depthwise 3 x 3 and a pointwise convolution."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
-        super().__init__(Conv(inputs, inputs, 3, stride, groups=inputs), Conv(inputs, outputs))
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(Conv(inputs, inputs, 3, groups=inputs), Conv(inputs, outputs))
 
 
 class Neck(nn.Module):

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal, cast
+from typing import cast
 
 import numpy as np
 
 from models.exported.options import InputOptions
-from models.image import Image, Letterbox, Pixels, center_square, resize
-
-Interpolation = Literal["bilinear", "bicubic"]
+from models.image import Image, Interpolation, Letterbox, Pixels, center_square, resize
 
 
 def fit(image: Image, height: int, width: int, options: InputOptions) -> tuple[Pixels, Letterbox]:

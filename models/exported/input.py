@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from models.errors import WeightsError
 from models.exported.network import Network, Shape
-from models.exported.options import CHANNELS, InputOptions
+from models.exported.options import CHANNELS, DTYPES, InputOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +65,7 @@ def resolve(network: Network, options: InputOptions) -> Input:
     dtype = options.dtype or info.dtype or "float32"
     if info.dtype not in ("", dtype):
         raise WeightsError(f"options.dtype is {dtype}, but the input {info.name!r} is {info.dtype}")
-    check = replace(options, dtype=dtype) if dtype in ("float32", "float16", "uint8") else None
-    if check is None:
+    if dtype not in DTYPES:
         raise WeightsError(f"the input {info.name!r} is {dtype}, not float32, float16 or uint8")
     if dtype == "uint8" and (options.scale, *options.mean, *options.std) != (255.0, 0.0, 1.0):
         raise WeightsError("options.scale, mean and std do not apply: the network takes uint8")

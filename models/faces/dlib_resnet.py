@@ -65,7 +65,7 @@ class FaceResNet(nn.Module):
     whole = ("mean", "embed", "head")
     mean: Tensor
 
-    def __init__(self, mean: Sequence[float] = (122.782, 117.001, 104.298)) -> None:
+    def __init__(self, mean: Sequence[float]) -> None:
         super().__init__()
         self.register_buffer(
             "mean", torch.tensor(mean, dtype=torch.float32).view(1, 3, 1, 1), persistent=False

@@ -25,6 +25,13 @@ class FaceRotation(StrEnum):
     NONE = "none"
 
 
+class FaceSelect(StrEnum):
+    """Which face of an image counts: the largest, or the only one there may be."""
+
+    LARGEST = "largest"
+    ONLY = "only"
+
+
 class FaceSearchOptions(Parameters):
     """How faces are looked for in an image; None means that it is chosen by the image."""
 

@@ -5,16 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import FaceNotFound, FacesMany, ParameterInvalid
-from models.faces.result import Embedding, Face, Faces
+from models.faces.result import Embedding, Face, Faces, FaceSelect
 from models.pipeline import Card
-
-FaceSelect = Literal["largest", "only"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,25 +54,22 @@ class Ranking:
     model: str
 
 
-def select_face(faces: Faces, how: FaceSelect = "largest", image: str | None = None) -> Face:
+def select_face(faces: Faces, how: FaceSelect = FaceSelect.LARGEST, image: str | None = None) -> Face:
     """Selects the face of an image.
 
     Args:
         faces: what the detector found.
-        how: ``largest`` by the area of its box, or ``only``: there must be just one.
+        how: the largest is that by the area of its box.
         image: the image's name (``a`` or ``b``) for the errors.
 
     Raises:
         FaceNotFound: there is none.
-        FacesMany: ``only``, and there are several.
-        ParameterInvalid: `how` is neither.
+        FacesMany: the only one is wanted, and there are several.
     """
-    if how not in ("largest", "only"):
-        raise ParameterInvalid("face_select", "face_select must be largest or only")
     named = f"image {image}" if image else "the image"
     if not faces.items:
         raise FaceNotFound(f"no face was found in {named}", image)
-    if how == "only" and len(faces.items) > 1:
+    if how is FaceSelect.ONLY and len(faces.items) > 1:
         raise FacesMany(f"{len(faces.items)} faces were found in {named}, face_select=only wants one", image)
     return max(faces.items, key=lambda face: face.area)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TypeVar
 
 
 class Format(StrEnum):
@@ -24,18 +25,14 @@ class Frame:
     """The frame header of a JPEG that can be decoded: baseline, extended or progressive Huffman, 8 bits.
 
     Attributes:
-        progressive: SOF2; otherwise SOF0 or SOF1.
         sampling: horizontal and vertical sampling factors of each component, 1 to 4.
         coefficients: that a decoder keeps for the whole image, 2 bytes each; 0 where it needs one pass only.
         scan_ns: upper estimate of the CPU time of all scans without their data, nanoseconds; 0 for one pass.
-        regular: nothing but segments lies before the first scan.
     """
 
-    progressive: bool
     sampling: tuple[tuple[int, int], ...]
     coefficients: int
     scan_ns: int
-    regular: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +184,7 @@ class HeifImage:
 
 
 Layout = Frame | WebpImage | GifImage | Bitmap | TiffPage | HeifImage
+L = TypeVar("L", bound=Layout)
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +214,15 @@ class Header:
     layout: Layout | None = None
     stored: int = 0
     raw: int = 0
+
+    def layout_as(self, kind: type[L]) -> L:
+        """The layout, of the kind that the format has."""
+        assert isinstance(self.layout, kind)  # noqa: S101 - by its format
+        return self.layout
+
+    def pixels_at(self, reduction: int) -> int:
+        """Of the image with both sides divided by `reduction` and rounded up."""
+        return -(-self.width // reduction) * -(-self.height // reduction)
 
 
 MAX_SEGMENTS = 1_000

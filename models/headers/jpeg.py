@@ -49,7 +49,6 @@ def read(data: bytes) -> Header:
     """ITU-T T.81, annex B: segments up to the first scan, as libjpeg walks them."""
     frame: tuple[int, int] | None = None  # the marker's code and where its segment begins
     orientation: int | None = None
-    regular = True
     at, code, stray = 2, 0, _MAX_STRAY
     whole = len(data) - _SEGMENT.size
     for _ in range(MAX_SEGMENTS):
@@ -61,14 +60,12 @@ def read(data: bytes) -> Header:
             if marker is None:
                 break
             stray -= marker.start() - at
-            regular = regular and marker.start() == at
             code, at = marker[1][0], marker.end()
             length = int.from_bytes(data[at : at + 2], "big")
         if code in _LOOKED_AT:
             if code in _ENDS:
                 break
             if code in _BARE:
-                regular = False
                 continue
             if code in _FRAMES:
                 if frame is not None:
@@ -87,11 +84,11 @@ def read(data: bytes) -> Header:
         orientation or 1,
         components,
         complete=code == 0xDA,
-        layout=_frame(data, *frame, at, regular),
+        layout=_frame(data, *frame, at),
     )
 
 
-def _frame(data: bytes, code: int, at: int, scan: int, regular: bool) -> Frame:
+def _frame(data: bytes, code: int, at: int, scan: int) -> Frame:
     """Checks a frame header and estimates the cost of the scans.
 
     Args:
@@ -99,7 +96,6 @@ def _frame(data: bytes, code: int, at: int, scan: int, regular: bool) -> Frame:
         code: of the frame's marker.
         at: where the frame's segment begins, behind the marker.
         scan: where the first scan's segment begins, behind the marker.
-        regular: of the result.
 
     Raises:
         ImageInvalid: it makes no sense, or is of a kind that is not supported, or its scans cost too much.
@@ -115,14 +111,14 @@ def _frame(data: bytes, code: int, at: int, scan: int, regular: bool) -> Frame:
     sampling = _sampling(bytes(data[at + 9 : at + 8 + 3 * count : 3]))
     progressive = code == 0xC2
     if not progressive and data[scan + 2 : scan + 3] == bytes([count]):
-        return Frame(False, sampling, 0, 0, regular)  # one pass holds all; what follows it is not read
+        return Frame(sampling, 0, 0)  # one pass holds all; what follows it is not read
     across = -(-width // (8 * max(h for h, _ in sampling)))
     down = -(-height // (8 * max(v for _, v in sampling)))
     blocks: dict[int, int] = {}  # of a component's number; a number that stands twice at the higher cost
     for number, (h, v) in zip(numbers, sampling, strict=True):
         blocks[number] = max(blocks.get(number, 0), across * h * down * v)
     coefficients = 64 * sum(across * h * down * v for h, v in sampling)
-    return Frame(progressive, sampling, coefficients, _scan_ns(data, scan - 2, progressive, blocks), regular)
+    return Frame(sampling, coefficients, _scan_ns(data, scan - 2, progressive, blocks))
 
 
 @lru_cache(maxsize=64)  # there are few

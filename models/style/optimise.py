@@ -17,7 +17,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.errors import ModelError
 from models.fourier import FourierImage
 from models.image import Image, Pixels, resize
 from models.style.losses import Perceptual, content_cost, style_cost, total_variation
@@ -56,34 +55,24 @@ class Step:
     preview: Pixels | None
 
 
-class Cancelled(ModelError):
-    """The job was cancelled between two steps."""
-
-
 def optimise(
     content: Image,
     style: Image,
     perceptual: Perceptual,
-    options: OptimiseOptions | None = None,
+    options: OptimiseOptions,
     *,
     progress: Callable[[Step], None] = lambda step: None,
-    cancelled: Callable[[], bool] = lambda: False,
 ) -> Stylized:
     """Paints the content in the manner of the style.
 
     Args:
         content, style: any sizes.
         perceptual: the network whose features the costs compare; may be shared by jobs of several threads.
-        progress: called after every step.
-        cancelled: called before every step.
+        progress: called after every step; raises what ends the work.
 
     Returns:
         An image of the content's proportions whose longest side is `options.size`.
-
-    Raises:
-        Cancelled: `cancelled` returned true.
     """
-    options = options or OptimiseOptions()
     image, done = _resized(content, SMALLEST), 0
     for level, steps in enumerate(steps_by_level(options.steps, options.level_count), 1):
         halvings = options.level_count - level
@@ -95,8 +84,6 @@ def optimise(
         start = noisy(recoloured(target, painting), options.seed) if done == 0 else _enlarged(image, target)
         descent = _Descent(start, target if options.preserve_color else None, costs, steps)
         for _ in range(steps):
-            if cancelled():
-                raise Cancelled("the job was cancelled")
             parts = descent.step(done)
             done += 1
             shown = options.preview_every > 0 and done % options.preview_every == 0

@@ -27,6 +27,9 @@ MARGIN = 8
 """Pixels, a multiple of `STRIDE`, that are painted beyond every edge and cut off: the outermost two or three
 come out discoloured, since what the network learnt from is padded with zeros."""
 
+EPS = 1e-5
+"""Added to a variance that is divided by."""
+
 
 class ReflectConv(nn.Conv2d):
     """A convolution that mirrors the image beyond its edge, so that it paints no frame."""
@@ -83,13 +86,9 @@ class ResizeConv(nn.Module):
 class ConditionalNorm(nn.Module):
     """Instance norm (Ulyanov et al., https://arxiv.org/abs/1607.08022); a scale and shift for each item."""
 
-    def __init__(self, eps: float = 1e-5) -> None:
-        super().__init__()
-        self.eps = eps
-
     def forward(self, inputs: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
         """Tensor[N, C, H, W], Tensor[N, C], Tensor[N, C] -> Tensor[N, C, H, W]."""
-        normal = F.instance_norm(inputs, eps=self.eps)
+        normal = F.instance_norm(inputs, eps=EPS)
         return normal * scale[:, :, None, None] + shift[:, :, None, None]
 
 

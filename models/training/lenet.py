@@ -26,6 +26,11 @@ from models.classification.lenet import LeNet5
 
 log = logging.getLogger(__name__)
 
+BATCH = 64
+"""Digits a step."""
+RATE = 4e-3
+"""The learning rate at its peak."""
+
 
 def read_idx(path: Path) -> Tensor:
     """A gzipped IDX file of bytes (http://yann.lecun.com/exdb/mnist, "the IDX file format") -> uint8 Tensor.
@@ -82,9 +87,7 @@ def to_input(images: Tensor) -> Tensor:
     return F.pad(images.float() / 255, (2, 2, 2, 2))[:, None].expand(-1, 3, -1, -1)
 
 
-def train(
-    images: Tensor, labels: Tensor, *, epochs: int, seed: int, batch: int = 64, rate: float = 4e-3
-) -> LeNet5:
+def train(images: Tensor, labels: Tensor, *, epochs: int, seed: int) -> LeNet5:
     """AdamW with one cycle of the learning rate; deterministic for a seed on one machine.
 
     Args:
@@ -92,20 +95,18 @@ def train(
         labels: int64 Tensor[N].
         epochs: passes over the digits.
         seed: of the initialisation, the order and the augmentation.
-        batch: digits per step.
-        rate: the learning rate at its peak.
     """
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     network = LeNet5()
-    optimiser = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=0.02)
-    steps = math.ceil(len(images) / batch)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=epochs * steps)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=RATE, weight_decay=0.02)
+    steps = math.ceil(len(images) / BATCH)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=epochs * steps)
     inputs = to_input(images)
     for epoch in range(epochs):
         network.train()
         total = torch.zeros(())
-        for chosen in torch.split(torch.randperm(len(images), generator=generator), batch):
+        for chosen in torch.split(torch.randperm(len(images), generator=generator), BATCH):
             loss = F.cross_entropy(network(augment(inputs[chosen], generator)), labels[chosen])
             optimiser.zero_grad()
             loss.backward()
@@ -137,7 +138,7 @@ LeNet-5 for handwritten digits (`models/classification/lenet.py`), trained by `m
 - Input: uint8 RGB 32 x 32, light ink on black (MNIST's 28 x 28 and a border of 2); other
   images of one digit are brought to that form.
 - Limits: one digit, ten classes, no "none of them"; letters and blank images get a digit's name too.
-- Licence: Apache-2.0, as the project's.
+- License: Apache-2.0, as the project's.
 
 Held-out digits by true class (rows) and answer (columns):
 

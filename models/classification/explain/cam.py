@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from models.classification.classifier import Classifier
+from models.classification.explain.activations import classifier_of
 from models.classification.explain.maps import HeatMap, find_label
 from models.classification.pipeline import ClassifierPipeline
 from models.errors import ParameterInvalid
@@ -33,18 +33,15 @@ def grad_cam(pipeline: ClassifierPipeline, image: Image, label: str | None = Non
             the likeliest class.
 
     Raises:
-        ParameterInvalid: no such label, or the network has no convolutional map to explain (a transformer).
+        ParameterInvalid: no such label, an exported graph, or no convolutional map (a transformer).
     """
-    module = pipeline.module
-    if not isinstance(module, Classifier):
-        raise ParameterInvalid("model", f"the model {pipeline.card.name!r} cannot be explained")
+    module = classifier_of(pipeline)
     prepared = pipeline.preprocess(image)
     index = None if label is None else find_label(pipeline.card, label)
     with torch.inference_mode(False), torch.enable_grad():
         batch = torch.from_numpy(prepared.inputs[0])[None].to(module.mean.device)
-        inputs = module.normalise(
-            batch
-        ).requires_grad_()  # the weights need no gradient: the graph begins here
+        # the weights need no gradient: the graph begins here
+        inputs = module.normalise(batch).requires_grad_()
         with _LastMap() as watch:
             logits = module.network(inputs)[0]
         if watch.features is None:

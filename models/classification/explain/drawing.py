@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Final
 
 import cv2
 import numpy as np
 from PIL import Image as Canvas
-from PIL import ImageDraw, ImageFont
+from PIL import ImageDraw
 
 from models.classification.explain.maps import ActivationMap, Explanation, HeatMap
-from models.detection.draw import draw_detections
+from models.detection.draw import Colour, draw_detections, font
 from models.detection.result import Detections
 from models.image import Image, Pixels, resize
-
-Colour = tuple[int, int, int]
 
 WIDTH: Final = 512
 """Least width of a sheet of tiles, pixels."""
@@ -147,9 +144,3 @@ def _tiles(found: ActivationMap) -> Pixels:
         tiles.append(mixed.clip(0, 255).astype(np.uint8))
         names.append(f"{one.channel}: {one.peak:.3g}")
     return sheet(tiles, names, columns)
-
-
-@lru_cache(maxsize=64)
-def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """Letters of a size in pixels."""
-    return ImageFont.load_default(size=size)

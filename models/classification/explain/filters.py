@@ -48,12 +48,12 @@ def filter_sheet(pipeline: Pipeline, layer: str | None = None) -> Pixels:
     name, weights = _convolution(pipeline, layer)
     filters = weights[:MOST].detach().float().cpu()
     dead = (filters.abs().amax((1, 2, 3)) <= DEAD * weights.abs().max().cpu()).tolist()
-    pictures = _pictures(filters)
-    count, height, width, _ = pictures.shape
+    images = _images(filters)
+    count, height, width, _ = images.shape
     columns = math.ceil(math.sqrt(count))
     side = max(CELL if count <= 64 else CELL // 2, math.ceil(WIDTH / columns))
     factor = max(1, math.ceil(side / max(height, width)))
-    tiles = [picture.repeat(factor, axis=0).repeat(factor, axis=1) for picture in pictures]
+    tiles = [image.repeat(factor, axis=0).repeat(factor, axis=1) for image in images]
     for tile, is_dead in zip(tiles, dead, strict=True):
         if is_dead:
             _cross(tile)
@@ -86,7 +86,7 @@ def _convolution(pipeline: Pipeline, layer: str | None) -> tuple[str, Tensor]:
     return name, convolutions[name].weight
 
 
-def _pictures(filters: Tensor) -> Pixels:
+def _images(filters: Tensor) -> Pixels:
     """float Tensor[count, inputs, h, w] -> uint8 [count, h, w, 3], each over its own range."""
     count, inputs, height, width = filters.shape
     if height * width == 1:  # the weights of the channels, in nearly a square
@@ -100,8 +100,8 @@ def _pictures(filters: Tensor) -> Pixels:
     known = filters.nan_to_num(float("inf")), filters.nan_to_num(float("-inf"))
     low, high = known[0].amin((1, 2, 3), keepdim=True), known[1].amax((1, 2, 3), keepdim=True)
     levels = ((filters - low) / (high - low).clamp(min=1e-12) * 255).nan_to_num(255).round().byte()
-    pictures: Pixels = levels.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).contiguous().numpy()
-    return pictures
+    images: Pixels = levels.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).contiguous().numpy()
+    return images
 
 
 def _cross(tile: Pixels) -> None:

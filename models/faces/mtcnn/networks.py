@@ -38,7 +38,7 @@ class Network(nn.Module):
 
     def convert(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """facenet-pytorch's names and layouts -> this network's."""
-        raise TypeError(f"{type(self).__name__} has no weights of its own")
+        raise NotImplementedError
 
     @staticmethod
     def normalise(images: Tensor, like: Tensor) -> Tensor:
@@ -57,9 +57,9 @@ def _merge(state: dict[str, Tensor], classes: str, *others: str) -> dict[str, Te
     return merged
 
 
-def _dense(weight: Tensor, channels: int, side: int) -> Tensor:
+def _dense(weight: Tensor, channels: int) -> Tensor:
     """The original flattens columns, rows, channels; torch flattens channels, rows, columns."""
-    return weight.view(-1, side, side, channels).permute(0, 3, 2, 1).flatten(1)
+    return weight.view(-1, 3, 3, channels).permute(0, 3, 2, 1).flatten(1)
 
 
 def _rest(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -100,8 +100,6 @@ class RNet(Network):
     Tensor[M, 24, 24, 3] -> scores Tensor[M] and regressions Tensor[M, 4].
     """
 
-    side = 24
-
     def __init__(self) -> None:
         super().__init__()
         self.conv1, self.prelu1 = nn.Conv2d(3, 28, 3), nn.PReLU(28)
@@ -111,7 +109,7 @@ class RNet(Network):
         self.head = nn.Linear(128, 5)
 
     def convert(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        dense = {"dense.weight": _dense(state["dense4.weight"], 64, 3), "dense.bias": state["dense4.bias"]}
+        dense = {"dense.weight": _dense(state["dense4.weight"], 64), "dense.bias": state["dense4.bias"]}
         return _rest(state) | dense | _merge(state, "dense5_1", "dense5_2")
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -131,8 +129,6 @@ class ONet(Network):
     (x, y) in units of the candidate's box from its upper left corner.
     """
 
-    side = 48
-
     def __init__(self) -> None:
         super().__init__()
         self.conv1, self.prelu1 = nn.Conv2d(3, 32, 3), nn.PReLU(32)
@@ -143,7 +139,7 @@ class ONet(Network):
         self.head = nn.Linear(256, 15)
 
     def convert(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        dense = {"dense.weight": _dense(state["dense5.weight"], 128, 3), "dense.bias": state["dense5.bias"]}
+        dense = {"dense.weight": _dense(state["dense5.weight"], 128), "dense.bias": state["dense5.bias"]}
         fourth = {key: value for key, value in state.items() if key.startswith("conv4")}
         return _rest(state) | fourth | dense | _merge(state, "dense6_1", "dense6_2", "dense6_3")
 

@@ -64,7 +64,7 @@ class Pyramid:
         ValueError: the canvas is smaller than the smallest face, or a setting is out of its range.
     """
 
-    def __init__(self, height: int, width: int, min_face: float, factor: float = 0.709) -> None:
+    def __init__(self, height: int, width: int, min_face: float, factor: float) -> None:
         if not (min_face >= WINDOW and 0 < factor < 1):
             raise ValueError(f"min_face must be at least {WINDOW} and factor between 0 and 1")
         sizes, scale = [], WINDOW / min_face

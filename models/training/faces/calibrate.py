@@ -26,7 +26,7 @@ from models.errors import FaceNotFound, ModelError, ParameterInvalid
 from models.image import decode
 from models.pipeline import Pipeline
 from models.training.faces.offline import embed, embed_people, people_of
-from models.weights import CATALOGUE, Catalogue, Store
+from models.weights import Store, standard_catalogue
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,14 +174,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--skip", action="append", default=[], help="a folder of SOURCE that is no person's")
     parser.add_argument("--detector", default="mtcnn")
     parser.add_argument("--embedder", default="dlib-resnet")
-    parser.add_argument(
-        "--catalogue", type=Path, action="append", default=[], help="an operator's own catalogue"
-    )
+    parser.add_argument("--catalogue", type=Path, help="an operator's own catalogue")
     parser.add_argument("--cache", type=Path, help="folder of fetched weights")
     args = parser.parse_args(argv)
     if not 0 <= args.fmr <= 1:
         parser.error("--fmr must be from 0 to 1")
-    catalogue, store = Catalogue((CATALOGUE, *args.catalogue)), Store(args.cache)
+    catalogue, store = standard_catalogue(args.catalogue), Store(args.cache)
     try:
         detector, embedder = (
             registry.build(name, catalogue, store) for name in (args.detector, args.embedder)

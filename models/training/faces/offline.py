@@ -12,7 +12,7 @@ from torch import Tensor
 from models.errors import FaceNotFound, WeightsError
 from models.faces.align import cut_faces
 from models.faces.result import Embedding, Faces
-from models.faces.verify import FaceSelect, select_face
+from models.faces.verify import select_face
 from models.image import Image, decode
 from models.pipeline import Pipeline, eager
 
@@ -26,18 +26,16 @@ def run(pipeline: Pipeline, images: Sequence[Image]) -> list[object]:
     return pipeline.postprocess(outputs, [item.context for item in prepared])
 
 
-def embed(
-    image: Image, detector: Pipeline, embedder: Pipeline, how: FaceSelect = "largest", *, mirror: bool = False
-) -> list[Embedding]:
-    """The embedding of an image's largest (or only) face; with `mirror`, that of its mirror image besides.
+def embed(image: Image, detector: Pipeline, embedder: Pipeline, *, mirror: bool = False) -> list[Embedding]:
+    """The embedding of an image's largest face; with `mirror`, that of its mirror image besides.
 
     Raises:
-        FaceNotFound, FacesMany: see `select_face`.
+        FaceNotFound: there is none.
     """
     (faces,) = run(detector, [image])
     if not isinstance(faces, Faces):
         raise WeightsError(f"{detector.card.name} does not detect faces")
-    chips = cut_faces(image, [select_face(faces, how)], embedder.card.space.template)
+    chips = cut_faces(image, [select_face(faces)], embedder.card.space.template)
     if mirror:
         chips.append(Image(chips[0].pixels[:, ::-1].copy(), chips[0].width, chips[0].height))
     found = [item for item in run(embedder, chips) if isinstance(item, Embedding)]
@@ -46,7 +44,7 @@ def embed(
     return found
 
 
-def people_of(folder: Path, skip: Iterable[str] = ()) -> dict[str, list[Path]]:
+def people_of(folder: Path, skip: Iterable[str]) -> dict[str, list[Path]]:
     """The images of each person in a folder that holds one folder a person, in the order of their names."""
     left_out = set(skip)
     people = {}

@@ -25,7 +25,7 @@ from models import registry
 from models.errors import ModelError, ParameterInvalid
 from models.training.faces.calibrate import pair_distances, roc
 from models.training.faces.offline import embed_people, people_of
-from models.weights import CATALOGUE, Catalogue, Store
+from models.weights import Store, standard_catalogue
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +119,7 @@ def train(vectors: Tensor, labels: Tensor, recipe: Recipe) -> Tensor:
 
 
 def save(path: Path, weight: Tensor, base: str, threshold: float, recipe: Recipe) -> None:
-    """Writes a head that `models.faces.dlib_resnet.read_head` reads; the same head gives the same bytes.
+    """Writes a head that `models.builders.dlib_resnet.read_head` reads; the same head gives the same bytes.
 
     Args:
         path: the safetensors file.
@@ -159,7 +159,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--cache", type=Path, help="folder of fetched weights")
     args = parser.parse_args(argv)
     recipe = Recipe(steps=args.steps, margin=args.margin, seed=args.seed)
-    catalogue, store = Catalogue((CATALOGUE,)), Store(args.cache)
+    catalogue, store = standard_catalogue(), Store(args.cache)
     try:
         detector, embedder = (registry.build(name, catalogue, store) for name in ("mtcnn", "dlib-resnet"))
         people = people_of(args.folder, args.skip)

@@ -81,7 +81,7 @@ def _step(
     images: Tensor,
     shift: tuple[int, int],
 ) -> Tensor:
-    """Puts the gradient into `code`; the costs, Tensor[4]."""
+    """Puts the gradient into `code`; the costs, Tensor[5]."""
     content = planes(images)
     painted = Trainer.paint(copied, content, code.expand(len(images), -1))
     parts = costs(painted, content, 0, shift)

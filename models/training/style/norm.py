@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from models.style.transfer import ConditionalNorm
+from models.style.transfer import EPS, ConditionalNorm
 
 PARTS = 64  # of a sum over an image
 
@@ -21,12 +21,12 @@ class _Normalise(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        context: torch.autograd.function.FunctionCtx, inputs: Tensor, scale: Tensor, shift: Tensor, eps: float
+        context: torch.autograd.function.FunctionCtx, inputs: Tensor, scale: Tensor, shift: Tensor
     ) -> Tensor:
         flat = _flat(inputs)
         mean = _sums(flat) / flat.shape[1]
         variance = (_sums(flat * flat) / flat.shape[1] - mean.square()).clamp_min(0)
-        rsqrt = torch.rsqrt(variance + eps)
+        rsqrt = torch.rsqrt(variance + EPS)
         gain = scale[:, None] * rsqrt
         offset = shift[:, None] - mean * gain
         context.save_for_backward(flat, mean, rsqrt, scale)
@@ -36,7 +36,7 @@ class _Normalise(torch.autograd.Function):
     @staticmethod
     def backward(
         context: torch.autograd.function.FunctionCtx, gradient: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, None]:
+    ) -> tuple[Tensor, Tensor, Tensor]:
         flat, mean, rsqrt, scale = context.saved_tensors  # type: ignore[attr-defined]
         upper = _flat(gradient)
         total = _sums(upper)
@@ -47,7 +47,7 @@ class _Normalise(torch.autograd.Function):
         offset = -gain * total / flat.shape[1] - by_input * mean
         result = torch.addcmul(offset.to(flat.dtype), upper, gain.to(flat.dtype))
         result.addcmul_(flat, by_input.to(flat.dtype))
-        return _unflat(result, gradient), for_scale[:, 0], total[:, 0], None
+        return _unflat(result, gradient), for_scale[:, 0], total[:, 0]
 
 
 def _flat(maps: Tensor) -> Tensor:
@@ -78,7 +78,7 @@ class QuickNorm(ConditionalNorm):
     def forward(self, inputs: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
         """See `ConditionalNorm.forward`; the sums are rounded to the precision of `inputs`."""
         with torch.autocast(inputs.device.type, enabled=False):
-            result: Tensor = _Normalise.apply(inputs, scale.float(), shift.float(), self.eps)
+            result: Tensor = _Normalise.apply(inputs, scale.float(), shift.float())
             return result
 
 

@@ -22,9 +22,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.image import Pixels, decode, resize
+from models.image import Pixels, decode
 from models.style.transfer import StyleNetwork, load
-from models.training.style.sheet import painted
+from models.training.style.sheet import painted, scaled
 
 TILE = 128
 """Pixels, side of the squares that are judged one by one: a pattern covers a part of an image, and drifts."""
@@ -158,9 +158,7 @@ def measure(
     """
     found = {}
     for name, pixels in images.items():
-        scale = side / max(pixels.shape[:2])
-        height, width = (max(1, round(edge * scale)) for edge in pixels.shape[:2])
-        image = resize(pixels, height, width)
+        image = scaled(pixels, side)
         for style in network.config.styles:
             found[name, style.name] = repetition(painted(network, image, style.name))
     return found

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from models.classification.efficientnet import load as load_classifier
-from models.image import Image, Pixels, decode, encode, resize
+from models.image import Image, Interpolation, Pixels, decode, encode, resize
 from models.pipeline import Card, Kind, eager
 from models.style.losses import Perceptual
 from models.style.optimise import optimise
@@ -25,27 +25,42 @@ from models.style.result import OptimiseOptions, StyleOptions
 from models.style.transfer import ServedStyleNetwork, StyleNetwork, load
 
 
-def painted(network: StyleNetwork, pixels: Pixels, style: str, side: int | None = None) -> Pixels:
+def painted(
+    network: StyleNetwork,
+    pixels: Pixels,
+    style: str,
+    *,
+    strength: float = 1.0,
+    canvases: Sequence[tuple[int, int]] = (),
+) -> Pixels:
     """Paints as the service does, bytes in and bytes out.
 
     Args:
         network: in eval mode.
         pixels: uint8 [h, w, 3].
         style: a name.
-        side: of a square canvas that holds the image, pixels; if left out, the smallest one.
+        strength: 0 to 1.
+        canvases: their heights and widths, pixels; if left out, the smallest square that holds the image.
 
     Returns:
         uint8 [h, w, 3].
     """
     height, width = pixels.shape[:2]
-    side = side or -(-max(height, width) // 4) * 4
+    side = -(-max(height, width) // 4) * 4
     card = Card("sheet", Kind.STYLE, "", "")
     pipeline = StylePipeline(
-        card, lambda: ServedStyleNetwork(network), network.config.styles, buckets=[(side, side)]
+        card, lambda: ServedStyleNetwork(network), network.config.styles, buckets=canvases or [(side, side)]
     )
-    item = pipeline.preprocess(Image(pixels, width, height), StyleOptions(style=style))
+    item = pipeline.preprocess(Image(pixels, width, height), StyleOptions(style=style, strength=strength))
     outputs = eager(pipeline.module, item.inputs[0][None])
-    return pipeline.postprocess(outputs, [item.context])[0].pixels
+    return pipeline.postprocess(outputs, [item.context])[0].render(original=pixels)
+
+
+def scaled(pixels: Pixels, longest: int, interpolation: Interpolation = "bilinear") -> Pixels:
+    """An image resized in proportion, so that its longest side has so many pixels."""
+    scale = longest / max(pixels.shape[:2])
+    height, width = (max(1, round(edge * scale)) for edge in pixels.shape[:2])
+    return resize(pixels, height, width, interpolation=interpolation)
 
 
 def sheet(network: StyleNetwork, images: Sequence[Pixels], longest: int) -> Pixels:
@@ -61,9 +76,7 @@ def sheet(network: StyleNetwork, images: Sequence[Pixels], longest: int) -> Pixe
     """
     rows = []
     for pixels in images:
-        scale = longest / max(pixels.shape[:2])
-        height, width = (max(1, round(edge * scale)) for edge in pixels.shape[:2])
-        image = resize(pixels, height, width)
+        image = scaled(pixels, longest)
         cells = [image, *(painted(network, image, style.name) for style in network.config.styles)]
         rows.append(np.concatenate([centred(cell, longest) for cell in cells], axis=1))
     return np.concatenate(rows)
@@ -71,12 +84,9 @@ def sheet(network: StyleNetwork, images: Sequence[Pixels], longest: int) -> Pixe
 
 def paintings_row(paintings: Sequence[Image], longest: int) -> Pixels:
     """uint8 [longest, (1 + N) * longest, 3]: nothing, then the paintings."""
-    cells = [np.full((longest, longest, 3), 255, np.uint8)]
-    for image in paintings:
-        scale = longest / max(image.height, image.width)
-        height, width = (max(1, round(edge * scale)) for edge in (image.height, image.width))
-        cells.append(centred(resize(image.pixels, height, width), longest))
-    return np.concatenate(cells, axis=1)
+    blank = np.full((longest, longest, 3), 255, np.uint8)
+    cells = (centred(scaled(image.pixels, longest), longest) for image in paintings)
+    return np.concatenate([blank, *cells], axis=1)
 
 
 def optimised_row(

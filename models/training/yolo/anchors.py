@@ -20,6 +20,8 @@ from models import boxes
 from models.training.yolo.folder import Folder
 
 Shapes = NDArray[np.float64]
+ROUNDS = 100
+"""The most of one run of k-means."""
 
 
 def shape_iou(shapes: Shapes, anchors: Shapes) -> Shapes:
@@ -33,14 +35,13 @@ def mean_best_iou(shapes: Shapes, anchors: Shapes) -> float:
     return float(shape_iou(shapes, anchors).max(axis=1).mean())
 
 
-def kmeans(shapes: Shapes, count: int, *, restarts: int = 8, rounds: int = 100, seed: int = 0) -> Shapes:
+def kmeans(shapes: Shapes, count: int, *, restarts: int = 8, seed: int = 0) -> Shapes:
     """The best of several runs of k-means with 1 - IoU for a distance.
 
     Args:
         shapes: float64 [N, 2], widths and heights, any unit, positive.
         count: how many anchors, 1 to the number of different shapes.
         restarts: runs, each from its own k-means++ seeds; the highest mean best IoU wins.
-        rounds: the most rounds of one run.
         seed: of the random generator; the same one gives the same anchors.
 
     Returns:
@@ -55,7 +56,7 @@ def kmeans(shapes: Shapes, count: int, *, restarts: int = 8, rounds: int = 100, 
     if not 1 <= count <= len(np.unique(shapes, axis=0)):
         raise ValueError("count must be from 1 to the number of different shapes")
     random = np.random.default_rng(seed)
-    runs = [_run(shapes, _seeds(shapes, count, random), rounds) for _ in range(restarts)]
+    runs = [_run(shapes, _seeds(shapes, count, random)) for _ in range(restarts)]
     best = max(runs, key=lambda anchors: mean_best_iou(shapes, anchors))
     ordered: Shapes = best[best.prod(axis=1).argsort(kind="stable")]
     return ordered
@@ -69,9 +70,9 @@ def _seeds(shapes: Shapes, count: int, random: np.random.Generator) -> Shapes:
     return chosen
 
 
-def _run(shapes: Shapes, anchors: Shapes, rounds: int) -> Shapes:
+def _run(shapes: Shapes, anchors: Shapes) -> Shapes:
     owner = None
-    for _ in range(rounds):
+    for _ in range(ROUNDS):
         nearest = shape_iou(shapes, anchors).argmax(axis=1)
         if owner is not None and (nearest == owner).all():
             break

@@ -8,25 +8,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Pixels = NDArray[np.uint8]
+from models.image import Pixels
+
 Boxes = NDArray[np.float32]
 FILL = 114
 
 
-class Labelled(Protocol):
-    """An image, uint8 [h, w, 3], with its boxes, float32 [K, 5]: class, x1, y1, x2, y2."""
+@dataclass(frozen=True)
+class LabelledImage:
+    """A decoded sample.
 
-    @property
-    def pixels(self) -> Pixels: ...
+    Attributes:
+        pixels: uint8 [h, w, 3], RGB.
+        boxes: float32 [K, 5]: class, x1, y1, x2, y2 in pixels of `pixels`.
+    """
 
-    @property
-    def boxes(self) -> Boxes: ...
+    pixels: Pixels
+    boxes: Boxes
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ class Augment:
     smallest: float = 2.0
 
     def __call__(
-        self, images: Sequence[Labelled], index: int, size: int, random: np.random.Generator
+        self, images: Sequence[LabelledImage], index: int, size: int, random: np.random.Generator
     ) -> tuple[Pixels, Boxes]:
         """A canvas, uint8 [size, size, 3], with image `index`, and its boxes, float32 [K, 5], in pixels."""
         canvas, boxes = self._canvas(images, index, size, random)
@@ -75,13 +78,13 @@ class Augment:
         return self._colour(canvas, random), boxes
 
     def _canvas(
-        self, images: Sequence[Labelled], index: int, size: int, random: np.random.Generator
+        self, images: Sequence[LabelledImage], index: int, size: int, random: np.random.Generator
     ) -> tuple[Pixels, Boxes]:
         if random.random() < self.mosaic:
             return self._mosaic(images, index, size, random)
         return self._single(images[index], size, random)
 
-    def _single(self, image: Labelled, size: int, random: np.random.Generator) -> tuple[Pixels, Boxes]:
+    def _single(self, image: LabelledImage, size: int, random: np.random.Generator) -> tuple[Pixels, Boxes]:
         canvas: Pixels = np.full((size, size, 3), FILL, np.uint8)
         scale = self._scale(image, size * random.uniform(*self.scale), random)
         height, width = image.pixels.shape[0] * scale[1], image.pixels.shape[1] * scale[0]
@@ -91,7 +94,7 @@ class Augment:
         return canvas, boxes
 
     def _mosaic(
-        self, images: Sequence[Labelled], index: int, size: int, random: np.random.Generator
+        self, images: Sequence[LabelledImage], index: int, size: int, random: np.random.Generator
     ) -> tuple[Pixels, Boxes]:
         canvas: Pixels = np.full((size, size, 3), FILL, np.uint8)
         x, y = (round(value) for value in random.uniform(0.25 * size, 0.75 * size, 2))
@@ -109,7 +112,7 @@ class Augment:
             found.append(self._paste(canvas, image, scale, x0, y0, (left, top, right, bottom)))
         return canvas, np.concatenate(found)
 
-    def _scale(self, image: Labelled, longer: float, random: np.random.Generator) -> tuple[float, float]:
+    def _scale(self, image: LabelledImage, longer: float, random: np.random.Generator) -> tuple[float, float]:
         """Factors of width and height that make the longer side about `longer` pixels."""
         scale = longer / max(image.pixels.shape[:2])
         stretch = float(np.exp(random.uniform(-self.stretch, self.stretch)))
@@ -118,7 +121,7 @@ class Augment:
     def _paste(
         self,
         canvas: Pixels,
-        image: Labelled,
+        image: LabelledImage,
         scale: tuple[float, float],
         left: float,
         top: float,

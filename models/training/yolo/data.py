@@ -10,11 +10,10 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from models.image import decode, resize
-from models.training.yolo.augment import Augment
+from models.training.yolo.augment import Augment, LabelledImage
 from models.training.yolo.folder import Folder, Sample
 
 HELD_OUT_IN = 9
@@ -34,19 +33,6 @@ def split(folder: Folder) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
     train = tuple(sample for sample in folder.samples if not held_out(sample.path.stem))
     held = tuple(sample for sample in folder.samples if held_out(sample.path.stem))
     return train, held
-
-
-@dataclass(frozen=True)
-class LabelledImage:
-    """A decoded sample.
-
-    Attributes:
-        pixels: uint8 [h, w, 3], RGB.
-        boxes: float32 [K, 5]: class, x1, y1, x2, y2 in pixels of `pixels`.
-    """
-
-    pixels: NDArray[np.uint8]
-    boxes: NDArray[np.float32]
 
 
 def load(samples: Sequence[Sample], longest: int) -> list[LabelledImage]:

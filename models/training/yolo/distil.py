@@ -29,7 +29,10 @@ from models.detection.darknet.network import Darknet
 from models.detection.yolo_config import STRIDES
 from models.pipeline import Kind
 from models.training.precision import autocast
-from models.weights import CATALOGUE, Catalogue, Store
+from models.weights import Store, standard_catalogue
+
+BESIDE = 0.1
+"""How much boxes and classes count beside objectness."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +142,7 @@ def load_teacher(name: str, catalogue: Path | None, size: int, labels: Sequence[
         ModelUnknown: it is not there.
         WeightsError: a file is not what it should be, or the teacher cannot have such a canvas.
     """
-    entry = Catalogue([CATALOGUE, catalogue] if catalogue else [CATALOGUE])[name]
+    entry = standard_catalogue(catalogue)[name]
     if entry.task != Kind.DETECT:
         raise ValueError(f"{name} is no detector")
     made_by = registry.builder(entry.builder)
@@ -190,12 +193,10 @@ class Mimic(nn.Module):
     Args:
         teacher: whose heads, one at least.
         channels: of the student's pyramid.
-        boxes, classes: how much their parts count beside objectness.
     """
 
-    def __init__(self, teacher: Teacher, channels: int, boxes: float = 0.1, classes: float = 0.1) -> None:
+    def __init__(self, teacher: Teacher, channels: int) -> None:
         super().__init__()
-        self.boxes, self.classes = boxes, classes
         self.places = [STRIDES.index(stride) for stride, _ in teacher.heads]
         self.heads = nn.ModuleList(
             nn.Conv2d(channels, count * teacher.outputs, 1) for _, count in teacher.heads
@@ -220,6 +221,6 @@ class Mimic(nn.Module):
             kinds = F.binary_cross_entropy_with_logits(
                 said[..., 5:], wanted[..., 5:].sigmoid(), reduction="none"
             )
-            rest = self.boxes * (centre.sum(-1) + size.sum(-1)) + self.classes * kinds.sum(-1)
+            rest = BESIDE * (centre.sum(-1) + size.sum(-1) + kinds.sum(-1))
             total = total + (rest * sure).sum() / sure.sum().clamp(min=1)
         return total / len(self.heads)

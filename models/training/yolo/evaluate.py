@@ -34,7 +34,7 @@ from models.image import decode
 from models.pipeline import Card, Kind, eager
 from models.training.yolo.data import split
 from models.training.yolo.folder import Folder, Sample
-from models.weights import CATALOGUE, Catalogue, Store
+from models.weights import Store, standard_catalogue
 
 OPTIONS = DetectOptions(score_threshold=0.001, iou_threshold=0.6, max_detections=100)
 """Low and lenient, as usual for average precision."""
@@ -101,14 +101,9 @@ def detect(
     return found
 
 
-def evaluate(
-    pipeline: DetectorPipeline,
-    samples: Sequence[Sample],
-    labels: Sequence[str],
-    options: DetectOptions = OPTIONS,
-) -> Precision:
+def evaluate(pipeline: DetectorPipeline, samples: Sequence[Sample], labels: Sequence[str]) -> Precision:
     """COCO's figures of a pipeline on samples whose classes are `labels`."""
-    return precision(samples, detect(pipeline, samples, labels, options), len(labels))
+    return precision(samples, detect(pipeline, samples, labels), len(labels))
 
 
 def detect_over_http(
@@ -255,8 +250,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _pipeline(parser: argparse.ArgumentParser, options: argparse.Namespace) -> DetectorPipeline:
     if options.weights is not None:
         return pipeline_of(load(options.weights), options.size)
-    paths = [CATALOGUE, options.catalogue] if options.catalogue else [CATALOGUE]
-    built = registry.build(options.model, Catalogue(paths), Store())
+    built = registry.build(options.model, standard_catalogue(options.catalogue), Store())
     if not isinstance(built, DetectorPipeline):
         parser.error(f"{options.model} is no detector")
     return built

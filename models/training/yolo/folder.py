@@ -41,31 +41,29 @@ class Folder:
     samples: tuple[Sample, ...]
 
     @classmethod
-    def read(
-        cls, root: Path, *, images: str = "images", labels: str = "labels", classes: int | None = None
-    ) -> Folder:
+    def read(cls, root: Path, *, labels: str = "labels", classes: int | None = None) -> Folder:
         """Reads every label file and finds its image; no pixel is decoded.
 
         An image without a label file is no sample; an empty label file is an image without objects.
 
         Args:
-            root: the folder that holds both.
-            images, labels: their names.
+            root: the folder that holds ``images`` and the labels' folder.
+            labels: its name.
             classes: how many there are; None takes any index.
 
         Raises:
             ValueError: a label file without an image, or a line that is no box; names the file and line.
         """
-        found = {path.stem: path for path in (root / images).iterdir() if path.suffix.lower() in SUFFIXES}
+        found = {path.stem: path for path in (root / "images").iterdir() if path.suffix.lower() in SUFFIXES}
         samples = []
         for path in sorted((root / labels).glob("*.txt")):
             if path.stem not in found:
-                raise ValueError(f"{path.name} has no image in {images}/")
+                raise ValueError(f"{path.name} has no image in images/")
             samples.append(Sample(found[path.stem], read_boxes(path, classes)))
         return cls(tuple(samples))
 
 
-def read_boxes(path: Path, classes: int | None = None) -> NDArray[np.float64]:
+def read_boxes(path: Path, classes: int | None) -> NDArray[np.float64]:
     """One label file -> float64 [K, 5]: class, cx, cy, w, h.
 
     Raises:

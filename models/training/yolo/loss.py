@@ -18,8 +18,13 @@ from torchvision.ops import box_convert
 
 from models.detection.yolo_config import STRIDES
 
+RATIO = 4.0
+"""The sides of a box and its anchor differ by less than this factor, up to which the decoder reaches."""
+EPS = 1e-7
+"""Keeps the loss finite for boxes without sides or all in one place."""
 
-def paired_ciou(a: Tensor, b: Tensor, eps: float = 1e-7) -> Tensor:
+
+def paired_ciou(a: Tensor, b: Tensor) -> Tensor:
     """Complete IoU, pair by pair: Tensor[..., 4] twice, xyxy, which broadcast -> Tensor[...], at most 1.
 
     Zheng et al., "Distance-IoU Loss" (AAAI 2020, https://arxiv.org/abs/1911.08287), equations 8 to 11: IoU,
@@ -33,12 +38,12 @@ def paired_ciou(a: Tensor, b: Tensor, eps: float = 1e-7) -> Tensor:
     overlap = shared / union.clamp(min=torch.finfo(union.dtype).tiny)
     enclosing = torch.maximum(a[..., 2:], b[..., 2:]) - torch.minimum(a[..., :2], b[..., :2])
     centres = (a[..., :2] + a[..., 2:] - b[..., :2] - b[..., 2:]) / 2
-    distance = centres.square().sum(-1) / (enclosing.square().sum(-1) + eps)
-    size_a, size_b = (a[..., 2:] - a[..., :2]).clamp(min=eps), (b[..., 2:] - b[..., :2]).clamp(min=eps)
+    distance = centres.square().sum(-1) / (enclosing.square().sum(-1) + EPS)
+    size_a, size_b = (a[..., 2:] - a[..., :2]).clamp(min=EPS), (b[..., 2:] - b[..., :2]).clamp(min=EPS)
     angle = torch.atan2(size_a[..., 0], size_a[..., 1]) - torch.atan2(size_b[..., 0], size_b[..., 1])
     aspect = 4 / math.pi**2 * angle.square()
     with torch.no_grad():
-        weight = aspect / (1 - overlap + aspect + eps)
+        weight = aspect / (1 - overlap + aspect + EPS)
     return overlap - distance - weight * aspect
 
 
@@ -67,9 +72,7 @@ class Matches:
     sure: Tensor
 
 
-def match(
-    targets: Tensor, anchors: Tensor, stride: int, height: int, width: int, ratio: float = 4.0
-) -> Matches:
+def match(targets: Tensor, anchors: Tensor, stride: int, height: int, width: int) -> Matches:
     """Assigns boxes to the cells and anchors of one scale.
 
     Args:
@@ -77,10 +80,9 @@ def match(
         anchors: Tensor[K, 2], widths and heights in pixels.
         stride: pixels a cell.
         height, width: of the map, cells.
-        ratio: sides may differ by less than this factor (the decoder reaches up to 4).
     """
     relative = targets[:, None, 4:6] / anchors  # [T, K, 2]
-    fits = torch.maximum(relative, 1 / relative).amax(dim=2) < ratio
+    fits = torch.maximum(relative, 1 / relative).amax(dim=2) < RATIO
     row, anchor = fits.nonzero(as_tuple=True)
     chosen = targets[row]
 

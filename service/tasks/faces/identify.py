@@ -12,7 +12,7 @@ from pydantic import BaseModel, BeforeValidator, Field, WithJsonSchema, field_va
 from pydantic_core import PydanticCustomError, core_schema
 
 from models.errors import FaceNotFound, FacesMany, ImageInvalid, ParameterInvalid, echoed
-from models.faces.result import FaceSearchOptions
+from models.faces.result import FaceSearchOptions, FaceSelect
 from models.faces.verify import Ranking, check_embedding, rank, stack
 from models.pipeline import Kind
 from service.encoded import from_base64
@@ -24,7 +24,6 @@ from service.tasks.faces.shared import (
     EmbedderName,
     FaceAnswer,
     FaceSearch,
-    FaceSelect,
     ModelVersion,
     Selected,
     Threshold,

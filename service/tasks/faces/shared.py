@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import partial
 from typing import Annotated, Self
 
 from pydantic import Field
 
 from models.faces.align import cut_faces
-from models.faces.result import Embedding, Face, FaceOptions, Faces, FaceSearchOptions
+from models.faces.result import Embedding, Face, FaceOptions, Faces, FaceSearchOptions, FaceSelect
 from models.faces.verify import select_face
 from models.image import Image
 from models.pipeline import Prepared
@@ -38,13 +37,6 @@ Threshold = Annotated[
     float | None,
     Field(ge=0, le=10, description="largest distance of one person's faces; the model's own if left out"),
 ]
-
-
-class FaceSelect(StrEnum):
-    """Which face of an image counts: the largest, or the only one there may be."""
-
-    LARGEST = "largest"
-    ONLY = "only"
 
 
 class ModelVersion(AnswerModel):
@@ -154,6 +146,6 @@ async def embed_selected(
     asked = FaceOptions(min_size=options.min_size, rotate=options.rotate)
     with engine.kept(min_side=max(CHIP_SIDE, await min_side(engine, data, asked))) as kept:
         found = await find_faces(engine, detector, data, asked, context, kept, largest=largest)
-        face = select_face(found.result, face_select.value, name)
+        face = select_face(found.result, face_select, name)
         vectors, timing = await embed_faces(engine, kept.image, [face], embedder, context, found.timing.queue)
     return Selected(face, found.result, vectors[0], found.timing + timing)

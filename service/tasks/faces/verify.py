@@ -10,7 +10,7 @@ from typing import Any, cast
 from pydantic import Field
 
 from models.errors import FaceNotFound, FacesMany, ModelError, ParameterInvalid
-from models.faces.result import FaceSearchOptions
+from models.faces.result import FaceSearchOptions, FaceSelect
 from models.faces.verify import Verdict, compare
 from models.pipeline import Kind
 from service.engine.engine import Answer, Engine, outcome, together
@@ -22,7 +22,6 @@ from service.tasks.faces.shared import (
     EmbedderName,
     FaceAnswer,
     FaceSearch,
-    FaceSelect,
     Selected,
     Threshold,
     embed_selected,

@@ -69,12 +69,12 @@ def test_padding_is_tensorflows(kernel: int, stride: int, size: int) -> None:
 def test_features_are_a_pyramid() -> None:
     network = EfficientNetLite(classes=10).eval()
     with torch.no_grad():
-        maps = network.features(torch.randn(2, 3, 64, 96))
+        maps = network.backbone(torch.randn(2, 3, 64, 96))
         assert [tuple(map_.shape) for map_ in maps] == [
             (2, channels, 64 // stride, 96 // stride)
             for channels, stride in zip(PYRAMID_CHANNELS, (8, 16, 32), strict=True)
         ]
-        early = network.features(torch.randn(1, 3, 33, 33), (-1, 0, 1))
+        early = network.backbone(torch.randn(1, 3, 33, 33), (-1, 0, 1))
         assert [map_.shape[1:] for map_ in early] == [(32, 17, 17), (16, 17, 17), (24, 9, 9)]
         assert network(torch.randn(2, 3, 64, 64)).shape == (2, 10)
 

@@ -22,11 +22,7 @@ def published() -> Path:
 def test_every_convolution_is_read_in_its_order(published: Path) -> None:
     found = read_convolutions(published)
     assert len(found) == 182
-    assert [(one.depthwise, one.weight.shape) for one in found[:3]] == [
-        (False, (32, 3, 3, 3)),
-        (True, (32, 1, 3, 3)),
-        (False, (16, 32, 1, 1)),
-    ]
+    assert [one.weight.shape for one in found[:3]] == [(32, 3, 3, 3), (32, 1, 3, 3), (16, 32, 1, 1)]
     for one in found:
         assert one.bias.shape == one.weight.shape[:1]
         assert one.weight.dtype == one.bias.dtype == np.float32

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.errors import FaceNotFound, FacesMany, ParameterInvalid
-from models.faces.result import Embedding, Face, Faces
+from models.faces.result import Embedding, Face, Faces, FaceSelect
 from models.faces.template import TEMPLATE
 from models.faces.verify import compare, rank, select_face, stack
 from models.pipeline import Card, FaceSpace, Kind
@@ -121,14 +121,12 @@ def test_the_face_that_is_meant() -> None:
     several = Faces(100, 100, (face(10, 0.99), face(40, 0.95), face(20, 0.97)))
     assert select_face(several) == several.items[1]
     with pytest.raises(FacesMany, match="3 faces were found in image b") as many:
-        select_face(several, "only", "b")
+        select_face(several, FaceSelect.ONLY, "b")
     assert many.value.image == "b"
     with pytest.raises(FaceNotFound, match="in image a") as none:
-        select_face(Faces(100, 100, ()), "largest", "a")
+        select_face(Faces(100, 100, ()), image="a")
     assert none.value.image == "a"
-    assert select_face(Faces(100, 100, several.items[:1]), "only") == several.items[0]
-    with pytest.raises(ParameterInvalid):
-        select_face(several, "any")  # type: ignore[arg-type]
+    assert select_face(Faces(100, 100, several.items[:1]), FaceSelect.ONLY) == several.items[0]
 
 
 @needs_shared

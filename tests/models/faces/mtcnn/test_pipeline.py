@@ -69,7 +69,7 @@ def test_tiles_lie_apart_and_windows_lie_on_the_canvas(
 
 def test_one_mosaic_gives_what_every_size_gives_alone() -> None:
     torch.manual_seed(0)
-    network, pyramid = PNet().eval(), Pyramid(90, 130, 15.0)
+    network, pyramid = PNet().eval(), Pyramid(90, 130, 15.0, 0.709)
     canvas = np.random.default_rng(0).integers(0, 256, (90, 130, 3), dtype=np.uint8)
     mosaic = pyramid.mosaic(canvas)
     with torch.inference_mode():
@@ -86,7 +86,7 @@ def test_one_mosaic_gives_what_every_size_gives_alone() -> None:
 def test_a_size_of_the_pyramid_is_the_picture() -> None:
     rows, columns = np.mgrid[0:128, 0:96]
     canvas = np.stack((rows * 1.5, columns * 2, rows + columns), -1).astype(np.uint8)
-    for tile in (pyramid := Pyramid(128, 96, 24.0)).tiles:
+    for tile in (pyramid := Pyramid(128, 96, 24.0, 0.709)).tiles:
         part = tile.of(pyramid.mosaic(canvas))
         area = F.adaptive_avg_pool2d(torch.from_numpy(canvas).permute(2, 0, 1).double(), part.shape[:2])
         assert np.abs(part - area.permute(1, 2, 0).numpy()).max() < 3

@@ -22,7 +22,7 @@ from models.pipeline import Card, Kind
 from models.training.fold import fold, unfolded
 from models.training.yolo import data
 from models.training.yolo.__main__ import main
-from models.training.yolo.augment import Augment
+from models.training.yolo.augment import Augment, LabelledImage
 from models.training.yolo.curve import main as draw
 from models.training.yolo.evaluate import apart, evaluate, precision
 from models.training.yolo.evaluate import main as measure
@@ -63,12 +63,12 @@ def test_the_people_are_split_as_the_card_says() -> None:
 # --- augmentation ---
 
 
-def marked(width: int, height: int) -> data.LabelledImage:
+def marked(width: int, height: int) -> LabelledImage:
     """A black picture with a white box, so that the box can be found again."""
     pixels = np.zeros((height, width, 3), np.uint8)
     x1, y1, x2, y2 = width // 4, height // 3, width // 2, height * 2 // 3
     pixels[y1:y2, x1:x2] = 255
-    return data.LabelledImage(pixels, np.array([[0, x1, y1, x2, y2]], np.float32))
+    return LabelledImage(pixels, np.array([[0, x1, y1, x2, y2]], np.float32))
 
 
 @pytest.mark.parametrize("mosaic", [0.0, 1.0])
@@ -91,7 +91,7 @@ def test_boxes_move_with_their_pixels(mosaic: float) -> None:
 
 def test_mixup_shows_both_pictures_and_keeps_their_boxes() -> None:
     dark, light = (
-        data.LabelledImage(np.full((64, 64, 3), level, np.uint8), np.array([[0, *box]], np.float32))
+        LabelledImage(np.full((64, 64, 3), level, np.uint8), np.array([[0, *box]], np.float32))
         for level, box in ((0, (0, 0, 32, 32)), (200, (32, 32, 64, 64)))
     )
     plain = {"stretch": 0.0, "mirror": 0.0, "hue": 0.0, "saturation": 0.0, "brightness": 0.0}
@@ -112,7 +112,7 @@ def test_colour_changes_no_place_and_hardly_a_grey() -> None:
 
 
 def test_grey_takes_the_colours_and_stretch_the_shape() -> None:
-    red = data.LabelledImage(
+    red = LabelledImage(
         np.full((64, 64, 3), (200, 30, 30), np.uint8), np.array([[0, 16, 16, 48, 48]], np.float32)
     )
     augment = Augment(mosaic=0, scale=(0.8, 0.8), grey=1.0, stretch=0.2)
