@@ -310,13 +310,23 @@ class Letterbox:
         return undone
 
 
-def letterbox(image: Image, height: int, width: int, *, fill: int = 114) -> tuple[Pixels, Letterbox]:
-    """Fits the whole image, centred and in proportion, onto a canvas of `fill`.
+def letterbox(
+    image: Image,
+    height: int,
+    width: int,
+    *,
+    fill: int = 114,
+    interpolation: Interpolation = "bilinear",
+    centred: bool = True,
+) -> tuple[Pixels, Letterbox]:
+    """Fits the whole image, in proportion, onto a canvas of `fill`.
 
     Args:
         image: any size, any proportions.
         height, width: of the canvas.
         fill: level of the padding in all three channels.
+        interpolation: of the resizing.
+        centred: the image lies in the middle; otherwise in the upper left corner.
 
     Returns:
         uint8 [height, width, 3] and the geometry to come back.
@@ -324,14 +334,22 @@ def letterbox(image: Image, height: int, width: int, *, fill: int = 114) -> tupl
     scale = min(height / image.height, width / image.width)
     inner_height = max(1, round(image.height * scale))
     inner_width = max(1, round(image.width * scale))
-    top, left = (height - inner_height) // 2, (width - inner_width) // 2
+    top, left = ((height - inner_height) // 2, (width - inner_width) // 2) if centred else (0, 0)
     canvas = np.full((height, width, 3), fill, np.uint8)
-    inner = resize(image.pixels, inner_height, inner_width)
+    inner = resize(image.pixels, inner_height, inner_width, interpolation=interpolation)
     canvas[top : top + inner_height, left : left + inner_width] = inner
     geometry = Letterbox(
         inner_width / image.width, inner_height / image.height, left, top, image.width, image.height
     )
     return canvas, geometry
+
+
+def stretch(
+    image: Image, height: int, width: int, *, interpolation: Interpolation = "bilinear"
+) -> tuple[Pixels, Letterbox]:
+    """As `letterbox`, but out of proportion: the image covers the canvas."""
+    geometry = Letterbox(width / image.width, height / image.height, 0, 0, image.width, image.height)
+    return resize(image.pixels, height, width, interpolation=interpolation), geometry
 
 
 def center_crop(

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import cast
 
-import numpy as np
-
 from models.exported.options import InputOptions
-from models.image import Image, Interpolation, Letterbox, Pixels, center_square, resize
+from models.image import Image, Interpolation, Letterbox, Pixels, center_square, letterbox, resize, stretch
 
 
 def fit(image: Image, height: int, width: int, options: InputOptions) -> tuple[Pixels, Letterbox]:
@@ -21,39 +19,29 @@ def fit(image: Image, height: int, width: int, options: InputOptions) -> tuple[P
     Returns:
         uint8 [height, width, 3], RGB, and where the original lies on it.
     """
-    if options.resize == "crop":
-        return _crop(image, height, width, options)
-    scale_x, scale_y = width / image.width, height / image.height
-    inner_height, inner_width, top, left = height, width, 0, 0
-    if options.resize != "stretch":
-        scale = min(scale_x, scale_y)
-        inner_height = max(1, round(image.height * scale))
-        inner_width = max(1, round(image.width * scale))
-        if options.resize == "letterbox":
-            top, left = (height - inner_height) // 2, (width - inner_width) // 2
     interpolation = cast(Interpolation, options.interpolation)
-    inner = resize(image.pixels, inner_height, inner_width, interpolation=interpolation)
-    canvas = inner
-    if (inner_height, inner_width) != (height, width):
-        canvas = np.full((height, width, 3), options.fill, np.uint8)
-        canvas[top : top + inner_height, left : left + inner_width] = inner
-    return canvas, Letterbox(
-        inner_width / image.width, inner_height / image.height, left, top, image.width, image.height
-    )
+    if options.resize == "crop":
+        return _crop(image, height, width, options.fraction, interpolation)
+    if options.resize == "stretch":
+        return stretch(image, height, width, interpolation=interpolation)
+    centred = options.resize == "letterbox"
+    return letterbox(image, height, width, fill=options.fill, interpolation=interpolation, centred=centred)
 
 
-def _crop(image: Image, height: int, width: int, options: InputOptions) -> tuple[Pixels, Letterbox]:
+def _crop(
+    image: Image, height: int, width: int, fraction: float, interpolation: Interpolation
+) -> tuple[Pixels, Letterbox]:
     """The centre, as much of it as `fraction` says, in the input's proportions."""
     rows, columns = image.pixels.shape[:2]
     if height == width:
-        down, across = center_square(image, height, options.fraction)
+        down, across = center_square(image, height, fraction)
     else:
-        zoom = min(rows / height, columns / width) * options.fraction  # image pixels per input pixel
+        zoom = min(rows / height, columns / width) * fraction  # image pixels per input pixel
         part_rows, part_columns = max(1, round(height * zoom)), max(1, round(width * zoom))
         top, left = (rows - part_rows) // 2, (columns - part_columns) // 2
         down, across = slice(top, top + part_rows), slice(left, left + part_columns)
     part = image.pixels[down, across]
-    pixels = resize(part, height, width, interpolation=cast(Interpolation, options.interpolation))
+    pixels = resize(part, height, width, interpolation=interpolation)
     # of the input's pixels for each of the original's, which the decoder may have reduced
     part_rows, part_columns = part.shape[:2]
     scale_x = width / part_columns * columns / image.width

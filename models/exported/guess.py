@@ -26,17 +26,17 @@ class Guess:
         task: what the network is for.
         options: of the entry, without labels.
         classes: number of labels; 0 for an embedder.
-        labels: names that the exporter wrote into the file.
         remarks: why, and what is not known.
+        labels: names that the exporter wrote into the file.
         outputs: shapes with the batch, as the guess saw them.
     """
 
     task: Kind
     options: dict[str, Any]
     classes: int
-    labels: list[str]
-    outputs: list[Shape]
-    remarks: list[str] = field(default_factory=list)
+    remarks: list[str]
+    labels: list[str] = field(default_factory=list)
+    outputs: list[Shape] = field(default_factory=list)
 
 
 def guess(network: Network, task: Kind | None = None, given: dict[str, Any] | None = None) -> Guess:
@@ -123,18 +123,20 @@ def _vector(length: int, options: dict[str, Any], task: Kind | None) -> Guess:
     side = options["size"][0]
     if task is Kind.EMBED or (task is None and side in (112, 128) and length in (128, 256, 512)):
         more = {"scale": 1.0, "mean": [127.5], "std": [127.5], "metric": "cosine", "threshold": 0.6}
-        made = Guess(Kind.EMBED, options | more, 0, [], [])
-        made.remarks.append("an embedder of aligned faces, normalised as insightface does")
-        made.remarks.append("threshold is a placeholder: choose it on pairs of your own")
+        remarks = [
+            "an embedder of aligned faces, normalised as insightface does",
+            "threshold is a placeholder: choose it on pairs of your own",
+        ]
+        made = Guess(Kind.EMBED, options | more, 0, remarks)
         if side % 112 and side % 128:
             made.options |= {"template": "", "landmarks": [0.0] * 10}
             made.remarks.append("landmarks: where the five points lie in a crop")
         return made
     remark = "a classifier, normalised as torchvision and timm do for ImageNet; scores may be probabilities"
     if options.get("colour") == "grey":
-        return Guess(Kind.CLASSIFY, options, length, [], [], [remark])
+        return Guess(Kind.CLASSIFY, options, length, [remark])
     more = {"resize": "crop", "fraction": 0.875, **IMAGENET, "scores": "logits"}
-    return Guess(Kind.CLASSIFY, options | more, length, [], [], [remark])
+    return Guess(Kind.CLASSIFY, options | more, length, [remark])
 
 
 def _detector(rows: list[Shape], names: list[str], options: dict[str, Any], known: int) -> Guess:
@@ -149,15 +151,11 @@ def _detector(rows: list[Shape], names: list[str], options: dict[str, Any], know
             scores = rows[1 - boxes[0]]
             columns, queries = int(scores[-1] or 0), int(scores[0] or 0)
             if queries > 1000:
-                return Guess(
-                    Kind.DETECT, options | more | {"head": "ssd"}, columns - 1, [], [], ["boxes and scores"]
-                )
+                return Guess(Kind.DETECT, options | more | {"head": "ssd"}, columns - 1, ["boxes and scores"])
             head = "rtdetr" if queries == 300 or columns == known else "detr"
             classes = columns if head == "rtdetr" else columns - 1
             more = {"resize": "stretch", **IMAGENET, "head": head}
-            return Guess(
-                Kind.DETECT, options | more, classes, [], [], [f"{queries} queries with normalised boxes"]
-            )
+            return Guess(Kind.DETECT, options | more, classes, [f"{queries} queries with normalised boxes"])
     if len(rows) != 1 or len(rows[0]) != 2:
         raise WeightsError(
             f"outputs {', '.join(str(list(row)) for row in rows)} are of no head that is known"
@@ -165,21 +163,21 @@ def _detector(rows: list[Shape], names: list[str], options: dict[str, Any], know
     first, second = (0 if size is None else size for size in rows[0])
     if second == 6 and first != cells and first <= 1000:
         remark = "boxes after suppression (YOLOv10, YOLO26, nms=True)"
-        return Guess(Kind.DETECT, options | more | {"head": "end2end"}, known or 80, [], [], [remark])
+        return Guess(Kind.DETECT, options | more | {"head": "end2end"}, known or 80, [remark])
     if first < second and first > 4:
         remark = "channels first, no objectness (YOLOv8, v9, v11, v12)"
-        return Guess(Kind.DETECT, options | more | {"head": "yolov8"}, first - 4, [], [], [remark])
+        return Guess(Kind.DETECT, options | more | {"head": "yolov8"}, first - 4, [remark])
     if first == cells and second > 5:
         more = {"resize": "letterbox-corner", "colour": "bgr", "scale": 1.0, "head": "yolox"}
         remark = (
             "one box a cell, with objectness (YOLOX): BGR bytes as they are; decoded in the network: yolov5"
         )
-        return Guess(Kind.DETECT, options | more, second - 5, [], [], [remark])
+        return Guess(Kind.DETECT, options | more, second - 5, [remark])
     if first <= 1000 and second > 4:
         remark = "queries with normalised boxes and scores in one output (RT-DETR of Ultralytics)"
         more = {"resize": "stretch", "head": "rtdetr"}
-        return Guess(Kind.DETECT, options | more, second - 4, [], [], [remark])
+        return Guess(Kind.DETECT, options | more, second - 4, [remark])
     if second > 5:
         remark = "boxes with objectness (YOLOv5, YOLOv7)"
-        return Guess(Kind.DETECT, options | more | {"head": "yolov5"}, second - 5, [], [], [remark])
+        return Guess(Kind.DETECT, options | more | {"head": "yolov5"}, second - 5, [remark])
     raise WeightsError(f"an output {list(rows[0])} is of no head that is known")

@@ -47,6 +47,8 @@ WRONG: list[tuple[str, dict[str, Any]]] = [
     ("yolo", {"score_threshold": float("nan")}),
     ("darknet", {"letter_box": 1}),
     ("darknet", {"width": True}),
+    ("darknet", {"width": 8}),
+    ("darknet", {"score_threshold": "high"}),
     ("torchvision_rcnn", {"arch": "fasterrcnn_resnet50_fpn", "batch_norm_eps": -1.0}),
     ("mtcnn", {"thresholds": [0.5, 0.5]}),
     ("mtcnn", {"thresholds": 0.5}),

@@ -21,7 +21,7 @@ from models.detection.darknet.layers import Shape, build_layer, sources
 from models.detection.darknet.weights import load_weights
 from models.detection.pipeline import DetectorOptions, DetectorPipeline
 from models.errors import WeightsError
-from models.image import Image, Letterbox, Pixels, resize
+from models.image import Image, Letterbox, Pixels, stretch
 from models.options import check_range, read_options
 from models.pipeline import Kind
 from models.weights import Entry
@@ -169,9 +169,7 @@ class DarknetPipeline(DetectorPipeline):
         """As `DetectorPipeline.fit`, or stretched."""
         if self.letter_box:
             return super().fit(image)
-        scale_x, scale_y = self.width / image.width, self.height / image.height
-        geometry = Letterbox(scale_x, scale_y, 0, 0, image.width, image.height)
-        return resize(image.pixels, self.height, self.width), geometry
+        return stretch(image, self.height, self.width)
 
 
 @dataclass(frozen=True)

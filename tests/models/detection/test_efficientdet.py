@@ -26,7 +26,7 @@ from models.detection.efficientdet import (
 )
 from models.detection.pipeline import DetectorPipeline
 from models.detection.result import Detections, DetectOptions
-from models.errors import ParameterInvalid, WeightsError
+from models.errors import WeightsError
 from models.image import Image
 from models.image import decode as decode_image
 from models.ir.network import Networks
@@ -245,9 +245,3 @@ def test_labels_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     (tmp_path / "labels.txt").write_text("cat\ndog\n")
     with pytest.raises(WeightsError, match="2 labels"):
         registry.build_entry(ENTRY, {**Store().files(ENTRY), "labels": tmp_path / "labels.txt"})
-
-
-def test_an_unknown_class_is_named(pipeline: DetectorPipeline) -> None:
-    image = Image(np.zeros((9, 9, 3), np.uint8), 9, 9)
-    with pytest.raises(ParameterInvalid, match="unicorn"):
-        pipeline.preprocess(image, DetectOptions(classes=("dog", "unicorn")))

@@ -153,20 +153,6 @@ def test_options_size_and_card() -> None:
     assert {item.label for item in only.items} == {"dog"}
 
 
-@needs_shared
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"colour": "bgr"}, "unknown options ['colour']"),
-        ({"width": 8}, "options.width is 8, not from 32 to 4096"),
-        ({"score_threshold": "high"}, "options.score_threshold is 'high'"),
-    ],
-)
-def test_wrong_options_are_errors(change: dict[str, object], message: str) -> None:
-    with pytest.raises(WeightsError, match=re.escape(message)):
-        pipeline_of("yolo-fastest-1.1", **change)
-
-
 def test_files_must_be_there_and_fit_each_other(tmp_path: Path) -> None:
     config, weights, labels = tmp_path / "a.cfg", tmp_path / "a.weights", tmp_path / "a.names"
     config.write_text(SMALL + HEAD)

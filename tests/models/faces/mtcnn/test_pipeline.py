@@ -311,9 +311,7 @@ def test_wrong_files_and_settings_are_refused(tmp_path: Path) -> None:
         with pytest.raises(WeightsError):
             build_networks(entry, wrong)
     for options in (
-        {"colour": 1},
         {"min_face": 4},
-        {"thresholds": [0.5]},
         {"height": 10},
         {"candidates": [0, 1, 1]},
     ):
