@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from models.exported.input import Input
 from models.exported.network import Network, flatten
 from models.exported.options import InputOptions
+from models.ir.convert import forgo_telemetry
 
 
 class ExportedModule(nn.Module):
@@ -59,6 +60,7 @@ class ExportedModule(nn.Module):
         Raises:
             WeightsError: OpenVINO cannot convert the network.
         """
+        forgo_telemetry()
         from openvino import Layout, Type
         from openvino.preprocess import PrePostProcessor
 

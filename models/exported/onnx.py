@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 
 from models.errors import WeightsError
 from models.exported.network import Network, Shape, TensorInfo, reason
+from models.ir.convert import forgo_telemetry
 
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5  # wire types of protobuf
 
@@ -53,8 +53,11 @@ class OnnxNetwork(Network):
             raise WeightsError(f"{path.name} takes {len(self.inputs)} inputs ({names}), not one (the images)")
 
     def _read(self) -> Any:
+        forgo_telemetry()
+        import openvino
+
         try:
-            return _openvino().Core().read_model(self._data)
+            return openvino.Core().read_model(self._data)
         except Exception as error:
             raise WeightsError(
                 f"OpenVINO cannot read {self._name} (ONNX opset {self._opset}): {reason(error)}"
@@ -140,11 +143,6 @@ class OnnxRuntimeModule(nn.Module):
         return tuple(
             torch.utils.dlpack.from_dlpack(one._ortvalue.to_dlpack()) for one in binding.get_outputs()
         )
-
-
-def _openvino() -> Any:
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # it reports conversions
-    return importlib.import_module("openvino")
 
 
 def _shape(port: Any) -> Shape:

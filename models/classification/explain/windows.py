@@ -3,8 +3,7 @@
 Sermanet, Eigen, Zhang, Mathieu, Fergus and LeCun, "OverFeat: Integrated Recognition, Localization and
 Detection using Convolutional Networks" (ICLR 2014, https://arxiv.org/abs/1312.6229), section 3.5, figure 5:
 on a larger image the trunk gives a larger feature map, and the head, its linear layers read as
-convolutions, gives the scores of every window at the trunk's stride. A finer stride comes from shifted
-images, as in section 3.3.
+convolutions, gives the scores of every window at the trunk's stride.
 
 Equivalence: the score at a place of the map is the network's answer for the window of its input's size
 there. A trunk without padding (LeNet-5) sees nothing else, so a crop of the window, run alone, gives the same
@@ -39,10 +38,14 @@ from models.errors import ParameterInvalid
 from models.image import Image, resize
 
 MAX_PIXELS = 1_250_000
-"""Of all shifted canvases of one call together. EfficientNet-Lite0 takes 0.55 to 0.9 s a megapixel."""
+"""Of a canvas. EfficientNet-Lite0 takes 0.55 to 0.9 s a megapixel."""
 
 MEMORY = 300 * MAX_PIXELS
 """Bytes that a call of EfficientNet-Lite0 may take: 190 to 290 were measured for each pixel."""
+
+
+OVERLAP = 0.3
+"""Of two boxes with a larger IoU, the better stays."""
 
 
 class LinearAsConvolution(nn.Module):
@@ -147,9 +150,7 @@ def windows(
     label: str,
     *,
     fraction: float = 0.5,
-    stride: int | None = None,
     score_threshold: float = 0.2,
-    iou_threshold: float = 0.3,
 ) -> WindowMap:
     """Where in an image a label's windows are: a classifier used as a detector of one size.
 
@@ -158,10 +159,7 @@ def windows(
         image: the decoded image.
         label: a name of the card's labels, or an index in digits.
         fraction: a window's side as a share of the image's shorter side, 0 < fraction <= 1.
-        stride: pixels of the network's input between windows; a divisor of the trunk's stride, which is the
-            default. A smaller one takes a pass for each shift.
         score_threshold: least probability of a box.
-        iou_threshold: of two boxes that overlap more than this, the better stays.
 
     Raises:
         ParameterInvalid: a parameter out of its range, an unknown label, a network that cannot be slid, or
@@ -177,45 +175,35 @@ def windows(
         slid = sliding(module, pipeline.card.input[0])
     except ValueError as error:
         raise ParameterInvalid("model", str(error)) from error
-    step = slid.stride if stride is None else stride
-    if step < 1 or slid.stride % step:
-        raise ParameterInvalid("stride", f"stride must be a divisor of {slid.stride}")
-    shifts = range(0, slid.stride, step)
 
-    # The canvas is the image in whole strides, and the way that the last shift goes.
+    # The canvas is the image in whole strides.
     scale = slid.size / (fraction * min(image.width, image.height))  # infinite for the smallest fractions
-    spare = slid.size + slid.stride - step
-    if not image.width * scale * image.height * scale * len(shifts) ** 2 < 2 * MAX_PIXELS:
+    if not image.width * scale * image.height * scale < 2 * MAX_PIXELS:
         raise _too_many()
-    rows, columns = (
-        max(0, round((side * scale - spare) / slid.stride)) for side in (image.height, image.width)
+    height, width = (
+        slid.size + slid.stride * max(0, round((side * scale - slid.size) / slid.stride))
+        for side in (image.height, image.width)
     )
-    height, width = (slid.size + slid.stride * count for count in (rows, columns))
-    if height * width * len(shifts) ** 2 > MAX_PIXELS:
+    if height * width > MAX_PIXELS:
         raise _too_many()
     pixels = light_ink(image.pixels) if isinstance(module.network, LeNet5) else image.pixels
-    canvas = resize(pixels, height + slid.stride - step, width + slid.stride - step)
-    batch = np.stack([canvas[y : y + height, x : x + width] for y in shifts for x in shifts])
-    images = torch.from_numpy(batch).to(module.mean.device)
-    with torch.inference_mode():  # one shift at a time, for the sake of memory
-        maps = torch.cat([slid(one)[:, index] for one in images.split(1)]).float().cpu()
-    # [shift y, shift x, row, column] -> rows and columns at the finer stride
-    finer = maps.unflatten(0, (len(shifts), len(shifts))).permute(2, 0, 3, 1)
-    scores = finer.reshape((rows + 1) * len(shifts), (columns + 1) * len(shifts)).numpy()
+    canvas = torch.from_numpy(resize(pixels, height, width)[None].copy()).to(module.mean.device)
+    with torch.inference_mode():
+        scores = slid(canvas)[0, index].float().cpu().numpy().copy()  # and the other labels' are free
 
-    unit = image.width / canvas.shape[1], image.height / canvas.shape[0]
+    unit = image.width / width, image.height / height
     y, x = (scores >= score_threshold).nonzero()
     found = scores[y, x]
-    boxes = (np.stack([x, y, x, y], 1) * step + np.array([0, 0, slid.size, slid.size])) * np.array(
+    boxes = (np.stack([x, y, x, y], 1) * slid.stride + np.array([0, 0, slid.size, slid.size])) * np.array(
         [*unit, *unit]
     )
-    kept = batched_nms(boxes, found, np.zeros(len(found), np.int64), iou_threshold)
+    kept = batched_nms(boxes, found, np.zeros(len(found), np.int64), OVERLAP)
     name = pipeline.card.labels[index]
     return WindowMap(
         index,
         name,
         scores,
-        (step * unit[0], step * unit[1]),
+        (slid.stride * unit[0], slid.stride * unit[1]),
         (slid.size * unit[0], slid.size * unit[1]),
         tuple(
             Detection(index, name, score, (box[0], box[1], box[2], box[3]))
