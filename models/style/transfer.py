@@ -22,10 +22,9 @@ from models.backbones.efficientnet_lite import MEAN, SCALE
 from models.checkpoint import load_state, read_state
 from models.style.config import THUMBNAIL, StyleConfig, read_config
 
-STRIDE = 4
 MARGIN = 8
-"""Pixels, a multiple of `STRIDE`, that are painted beyond every edge and cut off: the outermost two or three
-come out discoloured, since what the network learnt from is padded with zeros."""
+"""Pixels, a multiple of the stride of 4, that are painted beyond every edge and cut off: the outermost two or
+three come out discoloured, since what the network learnt from is padded with zeros."""
 
 EPS = 1e-5
 """Added to a variance that is divided by."""
