@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from models.builders.imagenet import imagenet_labels
 from models.checkpoint import read_labels
 from models.classification.pipeline import ClassifierPipeline
 from models.errors import WeightsError
@@ -24,6 +23,8 @@ if TYPE_CHECKING:
 SIZES = {"lite0": 224, "lite1": 240, "lite2": 260}
 """Side of the input, pixels, by variant; from `efficientnet_lite_builder.py` of
 https://github.com/tensorflow/tpu."""
+IMAGENET = Path(__file__).parents[1] / "weights" / "imagenet.names"
+"""The labels of ImageNet's 1,000 classes by index, as torchvision's weights name them."""
 MARGIN = 32  # pixels around the input that the weights were evaluated without
 FEATURES = 1280
 
@@ -58,7 +59,7 @@ def build(entry: Entry, files: Mapping[str, Path]) -> ClassifierPipeline:
     """The builder ``efficientnet_lite``; options as in `EfficientNetOptions`.
 
     Labels come from the file of the role "labels" (one a line) where the entry has one, else they are
-    ImageNet's, as torchvision's weights name them.
+    ImageNet's.
 
     Raises:
         WeightsError: a wrong option, or no labels.
@@ -66,7 +67,7 @@ def build(entry: Entry, files: Mapping[str, Path]) -> ClassifierPipeline:
     options = read_options(EfficientNetOptions, entry.options)
     size = options.size or SIZES[options.variant]
     fraction = options.fraction or SIZES[options.variant] / (SIZES[options.variant] + MARGIN)
-    labels = read_labels(files["labels"]) if "labels" in files else imagenet_labels()
+    labels = read_labels(files.get("labels", IMAGENET))
     card = entry.card(
         Kind.CLASSIFY,
         labels=labels,

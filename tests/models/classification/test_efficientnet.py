@@ -13,8 +13,8 @@ from torch import Tensor
 from torchvision.models import EfficientNet_B0_Weights
 
 from models.backbones.efficientnet_lite import PYRAMID_CHANNELS, ConvNorm
-from models.builders.efficientnet import build
-from models.builders.imagenet import imagenet_labels
+from models.builders.efficientnet import IMAGENET, build
+from models.checkpoint import read_labels
 from models.classification.efficientnet import EfficientNetLite, load
 from models.classification.pipeline import ClassifierPipeline
 from models.classification.result import ClassifyOptions
@@ -177,4 +177,4 @@ def test_as_many_labels_as_classes(files: Mapping[str, Path], tmp_path: Path, na
 
 
 def test_the_labels_are_those_of_torchvisions_weights() -> None:
-    assert list(imagenet_labels()) == EfficientNet_B0_Weights.DEFAULT.meta["categories"]
+    assert list(read_labels(IMAGENET)) == EfficientNet_B0_Weights.DEFAULT.meta["categories"]

@@ -142,7 +142,7 @@ def test_what_is_no_such_file_is_refused(tmp_path: Path) -> None:
         StyleConfig((STYLES[0], STYLES[0]))
 
 
-def test_the_zoo_builds_it(tmp_path: Path) -> None:
+def test_the_catalogue_builds_it(tmp_path: Path) -> None:
     path = tmp_path / "styles.safetensors"
     save(random_network(), path)
     file = File("file", str(path), sha256_of(path))
