@@ -25,7 +25,7 @@ import tomllib
 import urllib.parse
 import urllib.request
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -265,28 +265,6 @@ class Store:
                 self._fetch(entry, file, target)
         return self.files(entry)
 
-    def derived(self, name: str, source: Path, sha256: str, make: Callable[[Path, Path], None]) -> Path:
-        """A file made from a verified one (a converted format), made once and checked like any other.
-
-        Args:
-            name: file name in the cache.
-            source: the verified file it is made from.
-            sha256: digest of the result; the conversion must be deterministic.
-            make: called as ``make(source, target)`` when the cache does not hold it.
-
-        Raises:
-            WeightsError: the cache cannot be written, or the result is another one.
-        """
-        target = self.cache / f"{sha256[:16]}-{name}"
-        if not (target.is_file() and sha256_of(target) == sha256):
-            with self._scratch() as scratch:
-                made = scratch / name
-                make(source, made)
-                if (got := sha256_of(made)) != sha256:
-                    raise WeightsError(f"{name}: converted to sha256 {got}, expected {sha256}")
-                made.replace(target)
-        return target
-
     @contextlib.contextmanager
     def _scratch(self) -> Iterator[Path]:
         """A folder of the cache, for a while: what is made there is moved in one step, or is gone."""
@@ -325,17 +303,27 @@ class Store:
 
     def has_converted(self, file: File) -> bool:
         """Whether the converted copy of a file is there; it may have been damaged."""
-        return (self.cache / f"{file.converted[:16]}-{Path(file.path).stem}.safetensors").is_file()
+        return self._copy(file).is_file()
+
+    def _copy(self, file: File) -> Path:
+        """Where the converted copy of a file belongs."""
+        return self.cache / f"{file.converted[:16]}-{Path(file.path).stem}.safetensors"
 
     def _converted(self, file: File, path: Path) -> Path:
+        """A verified file as it is loaded: converted once, deterministically, and checked like any other."""
         if not file.convert:
             return path
-
-        def make(source: Path, target: Path) -> None:
+        target = self._copy(file)
+        if not (target.is_file() and sha256_of(target) == file.converted):
             module, function = file.convert.split(":")
-            getattr(importlib.import_module(module), function)(source, target)
-
-        return self.derived(Path(file.path).stem + ".safetensors", path, file.converted, make)
+            convert = getattr(importlib.import_module(module), function)
+            with self._scratch() as scratch:
+                made = scratch / target.name
+                convert(path, made)
+                if (got := sha256_of(made)) != file.converted:
+                    raise WeightsError(f"{path.name}: converted to sha256 {got}, expected {file.converted}")
+                made.replace(target)
+        return target
 
     def _fetch(self, entry: Entry, file: File, target: Path) -> None:
         with self._scratch() as scratch:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -119,19 +120,19 @@ def test_a_fetched_file_with_another_digest_is_not_kept(tmp_path: Path) -> None:
     assert list((tmp_path / "cache").iterdir()) == []
 
 
-def test_a_derived_file_is_made_once_and_checked(tmp_path: Path) -> None:
-    made: list[Path] = []
-
-    def make(source: Path, target: Path) -> None:
-        made.append(source)
-        target.write_bytes(BODY)
-
-    store = Store(tmp_path)
-    first = store.derived("net.safetensors", tmp_path / "net.dat", DIGEST, make)
-    assert store.derived("net.safetensors", tmp_path / "net.dat", DIGEST, make) == first
-    assert made == [tmp_path / "net.dat"]
+def test_a_converted_file_is_made_once_and_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "net.dat").write_bytes(BODY)
+    given = {"path": "net.dat", "convert": "shutil:copyfile"}
+    entry = Catalogue((catalogue(tmp_path, **given, converted=DIGEST),))["net"]
+    other = Catalogue((catalogue(tmp_path, **given, converted="0" * 64),))["net"]
+    store = Store(tmp_path / "cache")
     with pytest.raises(WeightsError, match="converted to sha256"):
-        store.derived("net.safetensors", tmp_path / "net.dat", "0" * 64, make)
+        store.files(other)
+    assert list(store.cache.iterdir()) == []
+    first = store.files(entry)["weights"]
+    monkeypatch.setattr(shutil, "copyfile", None)  # a second conversion would fail
+    assert store.files(entry)["weights"] == first
+    assert (first.suffix, first.read_bytes()) == (".safetensors", BODY)
 
 
 def test_every_entry_of_our_catalogue_has_a_builder_and_our_own_files_are_there() -> None:
