@@ -23,6 +23,8 @@ CAPTIONED: Final = 360
 TILE: Final = 128
 """Least side of a tile of an activation."""
 GAP: Final = 4
+STRENGTH: Final = 0.6
+"""How much of the image the hottest spot covers."""
 PAPER: Final[Colour] = (255, 255, 255)
 INK: Final[Colour] = (24, 24, 24)
 _BAND_PIXELS: Final = 1 << 16
@@ -44,14 +46,8 @@ def drawn(image: Image, found: Explanation) -> Pixels:
     return captioned(pixels, [found.caption, found.note])
 
 
-def overlay(image: Image, heat: HeatMap, strength: float = 0.6) -> Pixels:
-    """The image with the heat map laid over it -> uint8 RGB of the decoded size.
-
-    Args:
-        image: what was explained.
-        heat: its map.
-        strength: how much of the image the hottest spot covers, 0 to 1.
-    """
+def overlay(image: Image, heat: HeatMap) -> Pixels:
+    """The image with the heat map laid over it -> uint8 RGB of the decoded size."""
     height, width = image.pixels.shape[:2]
     mixed = np.empty_like(image.pixels)
     rows = max(1, _BAND_PIXELS // width)
@@ -59,7 +55,7 @@ def overlay(image: Image, heat: HeatMap, strength: float = 0.6) -> Pixels:
         band = image.pixels[top : top + rows]
         warmth = heat.over(height, width, top, top + len(band))
         colours = cv2.applyColorMap((warmth * 255).astype(np.uint8), cv2.COLORMAP_TURBO)[..., ::-1]
-        weight = (strength * warmth)[..., None]
+        weight = (STRENGTH * warmth)[..., None]
         mixed[top : top + rows] = band * (1 - weight) + colours * weight + 0.5
     return mixed
 

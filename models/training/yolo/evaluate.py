@@ -38,6 +38,7 @@ from models.weights import Store, standard_catalogue
 
 OPTIONS = DetectOptions(score_threshold=0.001, iou_threshold=0.6, max_detections=100)
 """Low and lenient, as usual for average precision."""
+BATCH = 16
 SERVED = OPTIONS.model_copy(update={"iou_threshold": None})
 """Of a running server: the suppression is the model's own."""
 
@@ -79,7 +80,6 @@ def detect(
     samples: Sequence[Sample],
     labels: Sequence[str],
     options: DetectOptions = OPTIONS,
-    batch: int = 16,
 ) -> list[Found]:
     """Runs a pipeline over samples, exactly as serving does; classes are indices into `labels`.
 
@@ -88,8 +88,8 @@ def detect(
     index = {label: place for place, label in enumerate(labels)}
     options = options.model_copy(update={"classes": tuple(labels)})
     found: list[Found] = []
-    for start in range(0, len(samples), batch):
-        images = [decode(sample.path.read_bytes()) for sample in samples[start : start + batch]]
+    for start in range(0, len(samples), BATCH):
+        images = [decode(sample.path.read_bytes()) for sample in samples[start : start + BATCH]]
         items = [pipeline.preprocess(image, options) for image in images]
         outputs = eager(pipeline.module, np.stack([item.inputs[0] for item in items]))
         answers = pipeline.postprocess(outputs, [item.context for item in items])
