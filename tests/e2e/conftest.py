@@ -1,17 +1,52 @@
-"""One server for all end-to-end tests, with small limits so that they can be met."""
+"""One server for all end-to-end tests that only ask, with small limits so that they can be met."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 from playwright.sync_api import Browser, sync_playwright
+from xdist.scheduler import LoadScopeScheduling
 
 from tests.golden.record import SETTINGS
 from tests.paths import SHARED
 from tests.server import Server
+
+OWN = {
+    "bento",
+    "device_process",
+    "fault_run",
+    "faults",
+    "gpu_report",
+    "hostile",
+    "jobs",
+    "life",
+    "own_models",
+    "queued_jobs",
+    "slow_clients",
+    "worker_deaths",
+}
+"""The files whose tests have servers of their own, and none of the others' server below."""
+
+
+class OneOfServer(LoadScopeScheduling):
+    """For `pytest -n`: of `OWN` a file is what a process takes at once; all the rest is one.
+
+    So the server below starts once, and nobody else fills its queues or changes its counts.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = Path(nodeid.partition("::")[0]).stem.removeprefix("test_")
+        return file if file in OWN else "server"
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneOfServer:
+    return OneOfServer(config, log)
 
 
 @pytest.fixture(scope="session")
