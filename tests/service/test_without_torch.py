@@ -16,7 +16,8 @@ SETTINGS = {
     "LYNCEUS_MODELS": MODELS,
     "LYNCEUS_GRPC_PORT": "0",
     "LYNCEUS_WORKERS": "1",
-    "LYNCEUS_TIMEOUT_SECONDS": "600",  # of a request: the machine may be busy
+    "LYNCEUS_TIMEOUT_SECONDS": "600",  # the machine may be busy
+    "LYNCEUS_MAX_WAIT_SECONDS": "60",
 }
 
 SERVED = """
