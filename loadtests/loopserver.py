@@ -82,7 +82,8 @@ class Network:
             del self._waiting[: self._most]
             await self._threads.run(self._runner._execute, [job for job, _ in batch])
             for _, done in batch:
-                done.set_result(None)
+                if not done.done():  # its client is still there
+                    done.set_result(None)
         self._serving = None
 
 
