@@ -28,8 +28,10 @@ def check(name: str, catalogue: Catalogue, store: Store, settings: Settings) -> 
     pipeline = registry.build(name, catalogue, store)
     executor = make_executor(pipeline, settings, store.networks)
     pipeline = pipeline.with_stages(executor.stages)
+    entry = catalogue[name]
+    most = settings.batch_limit(False, entry.cpu_batch) if executor.name == "openvino" else 1
     for example in pipeline.examples:
-        executor.warm(example, [1])
+        executor.warm(example, [min(most, entry.max_batch or most), 1])  # each size of a batch is a network
     prepared = pipeline.preprocess(pipeline.rehearsal(pipeline.shapes[0]))
     pipeline.postprocess(executor.run([prepared.inputs]), [prepared.context])
     if executor.name == "openvino":

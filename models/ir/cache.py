@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import importlib.metadata
 import logging
+import mmap
 import os
 import tempfile
 import time
@@ -17,11 +18,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+
 from models.ir.convert import pack, unpack
 from models.ir.precision import compile_network, instructions
 
 logger = logging.getLogger(__name__)
 
+DIGEST: Final = 32
+"""Bytes of a SHA-256."""
 UNUSED_DAYS: Final = 30
 """After so many days without a use a cached file is removed, when another is written."""
 
@@ -46,7 +51,7 @@ class Cache:
         """
         path = self._path(name, key, "ir")
         if (data := self._read(path)) is not None:
-            return unpack(data)
+            return unpack(data[DIGEST:])
         network = make()
         self._write(path, pack(network, {"network": name}))
         return network
@@ -64,9 +69,13 @@ class Cache:
         path = self._path(name, (*key, precision, *sorted(instructions())), "compiled")
         if (data := self._read(path)) is not None:
             try:
-                return compile_network(data, precision, threads)
+                # its constants are read where they are mapped, so processes share them
+                made = compile_network(np.frombuffer(data, np.uint8, offset=DIGEST), precision, threads)
             except RuntimeError as error:  # of a version of OpenVINO that has the same number
                 logger.warning("%s cannot be used and is made again: %s", path, error)
+            else:
+                data.madvise(mmap.MADV_DONTNEED)  # most of them have been packed for the processor
+                return made
         made = compile_network(network(), precision, threads)
         self._write(path, made.export_model().getvalue())
         return made
@@ -83,18 +92,23 @@ class Cache:
         whole = "\0".join((importlib.metadata.version("openvino"), *key))
         return self._folder / f"{name}-{hashlib.sha256(whole.encode()).hexdigest()[:16]}.{suffix}"
 
-    def _read(self, path: Path) -> bytes | None:
-        """What `_write` wrote; None: there is no such file, or it is damaged."""
+    def _read(self, path: Path) -> mmap.mmap | None:
+        """What `_write` wrote, behind its digest; None: there is no such file, or it is damaged."""
         try:
-            data = path.read_bytes()
-        except OSError:
+            with path.open("rb") as file:
+                data = mmap.mmap(
+                    file.fileno(), 0, access=mmap.ACCESS_COPY
+                )  # OpenVINO asks for the right to write
+        except FileNotFoundError:
             return None
-        if hashlib.sha256(data[32:]).digest() != data[:32]:
+        except (OSError, ValueError):  # ValueError: it is empty
+            data = None
+        if data is None or hashlib.sha256(memoryview(data)[DIGEST:]).digest() != data[:DIGEST]:
             logger.warning("%s is damaged and is made again", path)
             return None
         with contextlib.suppress(OSError):
             os.utime(path)  # used today
-        return data[32:]
+        return data
 
     def _write(self, path: Path, data: bytes) -> None:
         try:

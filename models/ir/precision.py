@@ -7,6 +7,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+
 FAST: Final = ("int8", "bfloat16")
 """Precisions besides float32 that a CPU may be faster in, by the names of `Pipeline.precisions`."""
 
@@ -35,7 +37,8 @@ def compile_network(network: Any, precision: str, threads: int) -> Any:
     """An `openvino.CompiledModel` for the CPU.
 
     Args:
-        network: an `openvino.Model`, or the bytes of a compiled one that was exported.
+        network: an `openvino.Model`, or a compiled one that was exported, as uint8 [N], which it keeps: its
+            constants are read there.
         precision: ``float32``, ``bfloat16`` or ``int8``; what an int8 network computes in floats it does in
             bfloat16 where the processor can.
         threads: of one inference.
@@ -51,5 +54,8 @@ def compile_network(network: Any, precision: str, threads: int) -> Any:
         "INFERENCE_PRECISION_HINT": "bf16" if half else "f32",
     }
     core = openvino.Core()
-    load = core.import_model if isinstance(network, bytes) else core.compile_model
-    return load(network, "CPU", config)
+    if not isinstance(network, np.ndarray):
+        return core.compile_model(network, "CPU", config)
+    made = core.import_model(openvino.Tensor(network, shared_memory=True), "CPU", config)
+    made.exported = network  # OpenVINO does not keep it
+    return made

@@ -40,6 +40,9 @@ FLOAT: Final[dict[str, tuple[str, ...]]] = {
     "yolo-person": (r"aten::.*",),  # normalisation before, boxes behind
 }
 """Model -> patterns of the names of layers that stay floats, since its gates do not pass without."""
+FIRST: Final[dict[str, int]] = {"efficientnet-lite0": 3}
+"""Model -> how many of its first convolutions stay floats: of the stem and the first block, which lose most
+and take little time."""
 
 
 def images_in(folder: Path, most: int) -> list[Path]:
@@ -55,13 +58,14 @@ def images_in(folder: Path, most: int) -> list[Path]:
     return sorted(found, key=lambda path: hashlib.sha256(path.name.encode()).digest())[:most]
 
 
-def quantize(pipeline: Pipeline, images: Sequence[Path], keep: Sequence[str] = ()) -> Any:
+def quantize(pipeline: Pipeline, images: Sequence[Path], keep: Sequence[str] = (), first: int = 0) -> Any:
     """A pipeline's module as an int8 `openvino.Model`.
 
     Args:
         pipeline: its preprocessing prepares the images.
         images: files that calibrate.
         keep: patterns of the names of layers that stay floats.
+        first: how many of the first convolutions stay floats.
 
     Raises:
         WeightsError: the module cannot be converted.
@@ -70,8 +74,7 @@ def quantize(pipeline: Pipeline, images: Sequence[Path], keep: Sequence[str] = (
 
     if not pipeline.exportable:
         raise WeightsError(f"{pipeline.card.name} branches on its data: it cannot be converted")
-    first = pipeline.examples[0]
-    ports = [Port(one.shape, one.dtype) for one in first]
+    ports = [Port(one.shape, one.dtype) for one in pipeline.examples[0]]
     network = convert(pipeline.module, ports) if pipeline.convert is None else pipeline.convert()
     if not pipeline.dynamic_size:
         network.reshape({index: [pipeline.batch or -1, *port.shape] for index, port in enumerate(ports)})
@@ -82,7 +85,9 @@ def quantize(pipeline: Pipeline, images: Sequence[Path], keep: Sequence[str] = (
             inputs = pipeline.preprocess(image).inputs
             yield {index: np.stack([one] * max(1, pipeline.batch)) for index, one in enumerate(inputs)}
 
-    scope = nncf.IgnoredScope(patterns=list(keep)) if keep else None
+    convolutions = [op for op in network.get_ordered_ops() if op.get_type_name().endswith("Convolution")]
+    names = [op.get_friendly_name() for op in convolutions[:first]]
+    scope = nncf.IgnoredScope(names=names, patterns=list(keep))
     advanced = nncf.AdvancedQuantizationParameters(
         overflow_fix=nncf.OverflowFix.DISABLE  # VNNI adds in 32 bits: nothing can overflow
     )
@@ -96,7 +101,7 @@ def quantize(pipeline: Pipeline, images: Sequence[Path], keep: Sequence[str] = (
     )
 
 
-def recipe(keep: Sequence[str], images: Sequence[Path]) -> dict[str, str]:
+def recipe(keep: Sequence[str], images: Sequence[Path], first: int = 0) -> dict[str, str]:
     """What the result depends on besides the float weights, for the file's metadata."""
     names = "\n".join(f"{path.name} {sha256_of(path)}" for path in images)
     return {
@@ -104,6 +109,7 @@ def recipe(keep: Sequence[str], images: Sequence[Path]) -> dict[str, str]:
         "nncf": importlib.metadata.version("nncf"),
         "openvino": importlib.metadata.version("openvino"),
         "float_layers": " ".join(keep),
+        "float_first": str(first),
         "images": str(len(images)),
         "images_sha256": hashlib.sha256(names.encode()).hexdigest(),
     }
@@ -121,6 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--most", type=int, default=MOST, help=f"images; default: {MOST}")
     parser.add_argument("--catalogue", type=Path, help="an operator's own catalogue")
     parser.add_argument("--keep", action="append", help="a pattern of the names of layers that stay floats")
+    parser.add_argument("--first", type=int, help="how many of the first convolutions stay floats")
     parser.add_argument("--out", type=Path, help="default: MODEL-int8.safetensors")
     asked = parser.parse_args(arguments)
     out = asked.out or Path(f"{asked.model}-int8.safetensors")
@@ -130,8 +137,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         pipeline = registry.builder(entry.builder)(entry, files)
         images = images_in(asked.images, asked.most)
         keep = FLOAT.get(asked.model, ()) if asked.keep is None else asked.keep
-        network = quantize(pipeline, images, keep)
-        made = recipe(keep, images)
+        first = FIRST.get(asked.model, 0) if asked.first is None else asked.first
+        network = quantize(pipeline, images, keep, first)
+        made = recipe(keep, images, first)
         digest = hashlib.sha256(repr(sorted(made.items())).encode()).hexdigest()
         out.write_bytes(pack(network, {**made, "recipe": digest, "weights": entry.sha256}))
     except (ModelError, OSError) as error:

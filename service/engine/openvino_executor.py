@@ -19,7 +19,7 @@ from service.settings import Precision
 
 
 class OpenVINOExecutor:
-    """OpenVINO on a CPU: one compiled network for each shape of item, with a free batch dimension.
+    """OpenVINO on a CPU: see `models.ir.network.Networks`.
 
     Args:
         pipeline: whose module is run, and whose stages are compiled at once.
@@ -52,7 +52,8 @@ class OpenVINOExecutor:
         self._batch = threading.local()
         # a second network for each of several shapes is too much memory
         if self._cores.total > threads and len(pipeline.shapes) == 1:
-            self._wide = Networks(pipeline, chosen, self._cores.total, cache, stage_precision=of_stages)
+            make = partial(Networks, stage_precision=of_stages, sizes=(1,))
+            self._wide = make(pipeline, chosen, self._cores.total, cache)
         self.stages: Mapping[str, RunStage] = {
             name: partial(self._run_stage, stage, self._wide.stages[name])
             for name, stage in self._networks.stages.items()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -50,6 +51,14 @@ def test_the_second_start_converts_nothing(tmp_path: Path) -> None:
         assert pipeline.conversions == conversions
         for one, other in zip(found, wanted, strict=True):
             np.testing.assert_allclose(one, other, rtol=1e-6)
+
+
+def test_a_network_outlives_its_file(tmp_path: Path) -> None:
+    wanted = Networks(Counting(), "float32", 1, Cache(tmp_path)).run([images(4)])
+    networks = Networks(Counting(), "float32", 1, Cache(tmp_path))
+    networks.run([images(4)])
+    shutil.rmtree(tmp_path)
+    np.testing.assert_array_equal(networks.run([images(4)])[0], wanted[0])
 
 
 def test_another_precision_takes_the_same_conversion(tmp_path: Path) -> None:

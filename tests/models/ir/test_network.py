@@ -21,13 +21,13 @@ class Twice(nn.Module):
         return 2 * items, items.sum(dim=(1, 2))
 
 
-@given(st.integers(0, 1000))
-def test_blocks_follow_on_each_other_and_are_of_few_sizes(count: int) -> None:
-    found = list(blocks(count))
+@given(st.integers(0, 1000), st.sampled_from([(1,), (4, 1), (8, 4, 2, 1)]))
+def test_blocks_follow_on_each_other_and_are_of_few_sizes(count: int, sizes: tuple[int, ...]) -> None:
+    found = list(blocks(count, sizes))
     edges = [0, *(end for _, end in found)]
     assert [begin for begin, _ in found] == edges[:-1]
     assert edges[-1] == count
-    assert {end - begin for begin, end in found} <= {1, 2, 4, 8}
+    assert {end - begin for begin, end in found} <= set(sizes)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 8, 9, 23])
@@ -41,10 +41,13 @@ def test_a_stage_takes_any_number_of_items_in_their_order(count: int) -> None:
     assert_allclose(sums, items.sum((1, 2)), rtol=1e-5)
 
 
-@pytest.mark.parametrize("count", [1, 3])
-def test_a_module_of_several_shapes_gives_each_item_of_a_batch_its_outputs(count: int) -> None:
+@pytest.mark.parametrize("shapes", [(SHAPE,), (SHAPE, (2, *SHAPE[1:]))])
+@pytest.mark.parametrize("count", [1, 3, 4, 9])
+def test_a_module_gives_each_item_of_a_batch_its_outputs(
+    count: int, shapes: tuple[tuple[int, int, int], ...]
+) -> None:
     pipeline = MeanPipeline()
-    pipeline.shapes = (SHAPE, (2, *SHAPE[1:]))
+    pipeline.shapes = shapes
     networks = Networks(pipeline, "float32", 1)
     for shape in pipeline.shapes:
         batch = np.random.default_rng(count).integers(0, 256, (count, *shape), np.uint8)
