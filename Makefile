@@ -21,7 +21,8 @@ serve: $(VENV)/.runtime weights ## start the service on :3000 (HTTP) and :3001 (
 
 test: $(VENV)/.dev weights
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/e2e --ignore tests/container
-	$(BIN)/python -m pytest -n 2 tests/e2e
+	$(BIN)/python -m pytest -n 2 --ignore tests/e2e/test_loadtest.py tests/e2e
+	$(BIN)/python -m pytest tests/e2e/test_loadtest.py
 
 container-test: $(VENV)/.dev ## build the image for a CPU and run it; takes root, buildah and debootstrap, and minutes
 	$(BIN)/python -m pytest tests/container
