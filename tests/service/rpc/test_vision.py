@@ -71,9 +71,9 @@ def test_a_deadline_reaches_the_data_plane(transports: Transports, monkeypatch: 
     runner = transports.engine.runners["lenet5"]
     run, given = runner.run, list[float]()
 
-    async def note(job: Any, deadline: float | None = None) -> Any:
+    async def note(job: Any, deadline: float | None = None, waited: float = 0.0) -> Any:
         given.append((deadline or 0) - time.monotonic())
-        return await run(job, deadline)
+        return await run(job, deadline, waited)
 
     monkeypatch.setattr(runner, "run", note)
     for timeout in (5, 3600, None):
