@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from service.errors import JobUnknown
 from service.jobs.eta import EtaEstimator
 from service.jobs.job import Files, Job, Reason, State
 from service.jobs.liveness import WorkerRegistry
@@ -194,6 +195,11 @@ class JobScheduler:
             try:
                 ended = self._store.release(job.id, self._registry.name, state, reason)
                 break
+            except JobUnknown:  # the store was removed or replaced meanwhile
+                del self._running[job.id]
+                logger.warning("job %s is not in the store any more; it ran for %.1f s", job.id, seconds)
+                self.wake()
+                return
             except FAILURES:
                 if self._stopping:
                     return  # the next start of the server fails it

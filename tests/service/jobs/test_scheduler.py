@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -196,6 +198,20 @@ def test_a_disk_that_fails_is_tried_again(tmp_path: Path, caplog: pytest.LogCapt
     assert store.get(job.id).state is State.QUEUED
     one.stop()
     assert caplog.text.count("cannot be stored") == 1
+
+
+def test_a_job_that_is_not_in_the_store_any_more_frees_its_place(store: JobStore) -> None:
+    one = scheduler(store)
+    one.start()
+    job = submit(store)
+    pid = process_of(one, job)
+    (file,) = store.folder.glob("jobs-*.sqlite")
+    with contextlib.closing(sqlite3.connect(file, isolation_level=None)) as db:
+        db.execute("DELETE FROM jobs")
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+    until(lambda: job.id not in one._running)
+    one.stop()
 
 
 def order(store: JobStore, folder: Path, network: WeightsFile) -> dict[str, Any]:
