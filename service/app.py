@@ -188,6 +188,16 @@ def loaded(settings: Settings, *, cuda: bool) -> Iterator[tuple[Pipeline, int, S
         yield pipeline, min(limit, catalogue[name].max_batch or limit), store
 
 
+def batching(settings: Settings) -> dict[str, Any]:
+    """What the settings give to every `Runner`, by the names of its arguments."""
+    return {
+        "max_queue": settings.max_queue,
+        "slots": settings.slots,
+        "linger": settings.linger_ms / 1000,
+        "max_wait": settings.max_wait_seconds,
+    }
+
+
 def set_threads(settings: Settings, *, cuda: bool) -> None:
     """Bounds the threads of the libraries that this process will load."""
     os.environ["OMP_NUM_THREADS"] = str(settings.thread_count(cuda))  # for torch, if something imports it
@@ -222,14 +232,7 @@ def build(settings: Settings, cores: Cores | None = None, device_process: Path |
     tracing = make_tracing(settings.tracing)
     models = list(loaded(settings, cuda=on_gpu))
     decoders = settings.decoder_count(on_gpu)
-    options: dict[str, Any] = {
-        "max_queue": settings.max_queue,
-        "slots": settings.slots,
-        "linger": settings.linger_ms / 1000,
-        "max_wait": settings.max_wait_seconds,
-        "tracing": tracing,
-        "cores": cores,
-    }
+    options = batching(settings) | {"tracing": tracing, "cores": cores}
     link = None
     runners: list[Runner]
     if device_process is None:

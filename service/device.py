@@ -23,7 +23,7 @@ import uvloop
 
 from models.errors import ModelError
 from models.image import Limits
-from service.app import loaded, set_threads
+from service.app import batching, loaded, set_threads
 from service.engine.cores import Cores
 from service.engine.engine import Engine
 from service.engine.executor import make_executor, pick_device
@@ -66,10 +66,7 @@ def make_engine(settings: Settings, metrics: Metrics, cores: Cores | None) -> En
             make_executor(pipeline, settings, store.networks, cores),
             metrics,
             max_batch=max_batch,
-            max_queue=settings.max_queue,
-            slots=settings.slots,
-            linger=settings.linger_ms / 1000,
-            max_wait=settings.max_wait_seconds,
+            **batching(settings),
         )
         for pipeline, max_batch, store in loaded(settings, cuda=cuda)
     ]

@@ -241,7 +241,7 @@ class Lanes:
                     host = [self._download(output) for output in outputs]
                     self._down.record_event(arrived := event())
         except Exception:
-            # nobody will wait for outputs, and what the copies read is its owner's again
+            # no caller waits for outputs, and what the copies read is its owner's again
             self._up.record_event(read := event())
             read.synchronize()
             raise

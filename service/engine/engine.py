@@ -391,10 +391,10 @@ class Engine:
             admitted = time.monotonic()
             # where images are prepared late, this one is too, or it would share no batch with them
             job = prepare if self.inline else await self.in_decoder(prepare)
-            done = await runner.run(job, deadline, waited + time.monotonic() - admitted)
-        return Answer(
-            runner.card.name, done.result, Timing(0.0, done.queue_s, done.compute_s, done.batch_size)
-        )
+            before = time.monotonic() - admitted
+            done = await runner.run(job, deadline, waited + before)
+        timing = Timing(0.0, before + done.queue_s, done.compute_s, done.batch_size)
+        return Answer(runner.card.name, done.result, timing)
 
 
 @dataclass(slots=True)

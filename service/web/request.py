@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import io
 import time
-from collections.abc import Callable, Collection, Generator
+from collections.abc import Callable, Collection
 from functools import lru_cache
 from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl
@@ -234,36 +234,14 @@ class Request(requests.Request):
 
     async def _next(self) -> Any:
         """What comes next of the request, within the deadline and the longest pause."""
-        receiving = self.receive().__await__()
-        try:  # mostly it is there already, which needs no timer
-            awaited = next(receiving)
-        except StopIteration as there:
-            return there.value
         left, pause = self.context.deadline - time.monotonic(), self.service.settings.body_timeout_seconds
         try:
             async with asyncio.timeout(min(left, pause)):
-                return await _Rest(receiving, awaited)
+                return await self.receive()
         except TimeoutError:
             if pause < left:
                 raise RequestTimeout(f"nothing more of the body came in {pause:g} s") from None
             raise DeadlineExceeded("the deadline passed before the request was complete") from None
-
-
-class _Rest:
-    """What is left to wait for of what has been begun, and now waits for `awaited`."""
-
-    __slots__ = ("_awaited", "_begun")
-
-    def __init__(self, begun: Generator[Any, Any, Any], awaited: Any) -> None:
-        self._begun, self._awaited = begun, awaited
-
-    def __await__(self) -> Generator[Any, Any, Any]:
-        try:
-            yield self._awaited
-        except BaseException:
-            self._begun.close()
-            raise
-        return (yield from self._begun)
 
 
 class Watch:

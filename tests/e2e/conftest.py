@@ -36,7 +36,7 @@ OWN = {
 class OneOfServer(LoadScopeScheduling):
     """For `pytest -n`: of `OWN` a file is what a process takes at once; all the rest is one.
 
-    So the server below starts once, and nobody else fills its queues or changes its counts.
+    So the server below starts once, and no other process fills its queues or changes its counts.
     """
 
     def _split_scope(self, nodeid: str) -> str:

@@ -39,7 +39,7 @@ function lists(value, name = "") {
   return parts;
 }
 
-/** Whom a face shows, nearest first. */
+/** Names of a face, nearest first. */
 function matches({ matches: found, threshold, metric }) {
   const rows = found.map(({ name, distance, verified }) =>
     element(

@@ -274,7 +274,7 @@ class Machine(TorchDispatchMode):
         return next(found, None)
 
     def _watch(self, start: int, source: Tensor) -> None:
-        """A copy from registered memory has been put on the stream: nobody writes there before it is done."""
+        """A copy from registered memory has been put on the stream: no write there before it is done."""
         assert self.current is not None
         held = source.numpy()
         before = held.copy()
