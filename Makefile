@@ -4,6 +4,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 LOCK ?= requirements-gpu.lock
 VENV ?= .venv
 BIN := $(VENV)/bin
+COMPILE := build/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --output-file
 HOST ?= 127.0.0.1
 PORT ?= 3000
 LYNCEUS_GRPC_PORT ?= $(shell expr $(PORT) + 1)
@@ -56,10 +57,11 @@ bento: $(VENV)/.dev ## package the service and its weights, for `bentoml contain
 	LYNCEUS_WEIGHTS_DIR=build/weights $(BIN)/python -m service.host.fetch
 	$(BIN)/bentoml build
 
-lock: ## resolve the .in files anew, for every Python from 3.11 on; a version that still fits is kept
+lock: ## resolve pyproject.toml's dependencies anew, for every Python from 3.11 on; a version that still fits is kept
 	$(PYTHON) -m venv build/lock && build/lock/bin/pip install --quiet uv
-	for name in requirements requirements-gpu requirements-dev; do build/lock/bin/uv pip compile --quiet --universal \
-		--python-version 3.11 --generate-hashes --no-header --output-file $$name.lock $$name.in || exit; done
+	$(COMPILE) requirements.lock pyproject.toml
+	$(COMPILE) requirements-gpu.lock --constraints requirements.lock --extra gpu pyproject.toml
+	$(COMPILE) requirements-dev.lock --constraints requirements-gpu.lock --group dev
 
 # The environment is kept as long as its lock is the same.
 $(VENV)/.runtime: $(LOCK)

@@ -1,4 +1,5 @@
-"""The built Bento serves from its own folder: built without a network, served where there is no checkout."""
+"""The built Bento serves from its own folder: built without a network, served where there is no checkout. The wheel
+holds the same."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import httpx
 import psutil
 import pytest
 
+from service import __version__
 from tests.paths import ROOT
 from tests.server import Server
 
@@ -77,6 +80,21 @@ def test_a_bento_holds_the_service_and_nothing_else(bento: Path) -> None:
     assert held - fetched - sources(ROOT) == {"LICENSE", "NOTICE", "bentofile.yaml", "requirements-gpu.lock"}
     assert sources(ROOT) <= held
     assert (bento / "README.md").read_text() == (ROOT / "README.md").read_text()
+
+
+def test_a_wheel_holds_what_a_bento_does_and_the_licenses(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", str(ROOT)]
+    subprocess.run([*command, "--wheel-dir", str(tmp_path)], check=True)
+    (wheel,) = tmp_path.iterdir()
+    with zipfile.ZipFile(wheel) as opened:
+        names = set(opened.namelist())
+        (metadata,) = (opened.read(name).decode() for name in names if name.endswith("/METADATA"))
+    assert sources(ROOT) <= names
+    assert {name.rpartition("/")[2] for name in names if ".dist-info/" in name} >= {"LICENSE", "NOTICE"}
+    assert not [name for name in names if not name.startswith(("service/", "models/", "lynceus-"))]
+    assert f"Version: {__version__}\n" in metadata
+    assert re.search(r"^Requires-Dist: openvino$", metadata, re.MULTILINE)
+    assert re.search(r"^Requires-Dist: torch==.*extra == 'gpu'$", metadata, re.MULTILINE)
 
 
 def pins(lock: str) -> dict[str, str]:
