@@ -1,5 +1,7 @@
-"""The built Bento serves from its own folder: built without a network, served where there is no checkout. The wheel
-holds the same."""
+"""The built Bento serves from its own folder: built without a network, served where there is no checkout.
+
+The wheel holds the same.
+"""
 
 from __future__ import annotations
 
@@ -83,8 +85,8 @@ def test_a_bento_holds_the_service_and_nothing_else(bento: Path) -> None:
 
 
 def test_a_wheel_holds_what_a_bento_does_and_the_licenses(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", str(ROOT)]
-    subprocess.run([*command, "--wheel-dir", str(tmp_path)], check=True)
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*command, "--wheel-dir", str(tmp_path), str(ROOT)], check=True)
     (wheel,) = tmp_path.iterdir()
     with zipfile.ZipFile(wheel) as opened:
         names = set(opened.namelist())
