@@ -42,7 +42,7 @@ def run(order: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> None:
 
 def main(url: str, version: str = __version__) -> None:
     """Runs it until SIGTERM."""
-    worker.run, worker.HEARTBEAT, worker.LOST = run, 2, 10
+    worker.run, worker.HEARTBEAT, worker.LOST = run, 1, 6
     connection = connect(url, persistent=True)
     records = JobRecords(connection, version=version)
     runner = worker.JobRunner(records, Files(None))

@@ -14,8 +14,8 @@ from models.image import plan
 from tests.service.transports import Transports, open_transports, pipeline, style_pipeline
 
 LARGE = bytes(cv2.imencode(".png", np.zeros((2500, 4000, 3), np.uint8))[1])
-MEMORY = 128 << 20
-MANY = 8
+MEMORY = 80 << 20
+MANY = 5
 
 
 @pytest.fixture(scope="module")
