@@ -21,10 +21,6 @@ class StylizeParams(StyleOptions):
     model: str | None = Field(None, description="a served style network; the default one if left out")
 
 
-SMOOTH_PIXELS = 12_500_000
-"""Largest result at full strength, whatever the format: an enlarged image is smooth, and quickly encoded."""
-
-
 async def draw(
     engine: Engine, images: Encoded, params: StylizeParams, image_format: ImageFormat, context: RequestContext
 ) -> Answer[Rendered]:
@@ -34,23 +30,18 @@ async def draw(
         StyleUnknown: the network has no style of that name.
     """
     runner = engine.find(Kind.STYLE, params.model)
-    blended = params.strength < 1  # the original shows through, and is kept
     most = MAX_ENCODED_PIXELS[image_format]
-    if not blended:
-        most = max(most, SMOOTH_PIXELS)
-    with engine.kept(max_pixels=most, copies=3) as kept:  # the result, and an encoder's copies
-        answer = await engine.infer(
-            runner, images["image"], params, context.deadline, keep=kept if blended else None
-        )
+    # the original gives the result its finest details; copies: the result, what it is made of, an encoder's
+    with engine.kept(max_pixels=most, copies=3) as kept:
+        answer = await engine.infer(runner, images["image"], params, context.deadline, keep=kept)
         stylized = answer.result
 
         def work(call: Call) -> Rendered:
-            pixels = stylized.render(most, kept.image.pixels if blended else None)
+            pixels = stylized.render(most, kept.image.pixels)
             call.check()
             return Rendered(stylized.width, stylized.height, encode(pixels, image_format))
 
-        memory = 0 if blended else 9 * min(most, stylized.width * stylized.height)
-        rendered = await engine.offload.run(work, context.deadline, memory=memory)
+        rendered = await engine.offload.run(work, context.deadline)
     return Answer(answer.model, rendered, answer.timing)
 
 

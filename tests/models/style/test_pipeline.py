@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from models.errors import ImageTooLarge, ParameterInvalid, StyleUnknown
-from models.image import Image
+from models.image import Image, resize
 from models.pipeline import Card, Kind, eager
 from models.style.pipeline import MAX_SIDE, StylePipeline
 from models.style.result import StyleOptions, Stylized
 from models.style.transfer import ServedStyleNetwork
-from tests.models.style.small import STYLES, image, random_network
+from tests.models.style.small import STYLES, image, picture, random_network
 
 CARD = Card("styles", Kind.STYLE, "", "")
 BUCKETS = [(64, 64), (48, 64), (32, 32)]
@@ -79,6 +79,47 @@ def test_strength_blends_with_the_picture(height: int, width: int) -> None:
         paint(pipe, picture, StyleOptions(style="waves", strength=0.5)).render()
     expected = (full.astype(float) + none) / 2
     np.testing.assert_allclose(half, expected, atol=0.51)
+
+
+def edge(side: int, light: float, dark: float, noise: float = 0) -> np.ndarray:
+    """A sharp slanting edge, uint8 [side, side, 3]."""
+    down, right = np.mgrid[:side, :side] / side
+    grey = np.where(right + 0.3 * down < 0.6, light, dark) + np.random.default_rng(0).normal(
+        0, noise or 1e-9, (side, side)
+    )
+    return np.repeat(grey.round().clip(0, 255).astype(np.uint8)[..., None], 3, axis=2)
+
+
+@pytest.mark.parametrize(("light", "dark"), [(200, 60), (90, 160)])
+def test_an_enlarged_painting_has_the_edges_of_its_photograph(light: float, dark: float) -> None:
+    """Whatever brightness the painting has there: as the photograph, less, or the other way round."""
+    photograph, wanted = edge(256, 220, 30), edge(256, light, dark)
+    painted = resize(wanted, 64, 64)
+    soft = Stylized(256, 256, painted).pixels.astype(int)
+    sharp = Stylized(256, 256, painted).render(original=photograph).astype(int)
+    assert np.abs(sharp - wanted).mean() < 0.25 * np.abs(soft - wanted).mean()
+
+
+def test_noise_of_a_photograph_is_not_painted() -> None:
+    photograph, painted = edge(256, 128, 128, noise=6), picture(64, 64)
+    soft = Stylized(256, 256, painted).pixels.astype(int)
+    detailed = Stylized(256, 256, painted).render(original=photograph).astype(int)
+    assert np.abs(detailed - soft).mean() < 0.5
+
+
+@settings(max_examples=30, deadline=None)
+@given(*[st.integers(1, 90)] * 4)
+def test_a_painting_of_any_size_takes_a_photograph_of_any_size(
+    h: int, w: int, height: int, width: int
+) -> None:
+    original, painted = picture(height, width, 1), picture(h, w)
+    kept = original.copy(), painted.copy()
+    found = Stylized(width, height, painted).render(original=original)
+    assert found.shape == original.shape
+    np.testing.assert_array_equal(original, kept[0])
+    np.testing.assert_array_equal(painted, kept[1])
+    if height * width <= h * w:
+        np.testing.assert_array_equal(found, resize(painted, height, width, interpolation="bicubic"))
 
 
 def test_the_last_row_names_the_style_and_the_canvas_mirrors_the_picture() -> None:
