@@ -92,7 +92,7 @@ def hosted(root: Path = ROOT) -> Iterator[Running]:
 
 
 def _is_worker(one: psutil.Process) -> bool:
-    return any(WORKER in part for part in one.cmdline()) and not one.children()
+    return any(WORKER in part for part in (one.name(), *one.cmdline())) and not one.children()
 
 
 def measure(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -59,6 +60,18 @@ WORKERS = SETTINGS.worker_count(GPUS, memory_of(NAMES) if GPUS else 0)
 DEVICES = max(1, GPUS) if SETTINGS.engine is EngineKind.PROCESS else 0
 """Device processes, one for each GPU or one for all cores."""
 END = SETTINGS.drain_seconds + SETTINGS.timeout_seconds + MARGIN
+
+
+def _preload() -> None:
+    """Imports what a worker needs, for workers that are forks of this process."""
+    import service.app
+    import service.rpc.server
+    import service.web.app  # noqa: F401
+    from service.engine.executor import openvino_runs
+
+    if not DEVICES and openvino_runs(SETTINGS, "cpu"):
+        import openvino  # noqa: F401
+    gc.freeze()  # or this process would copy what it shares with them whenever it looks for garbage
 
 
 class Hosted(bentoml.Service[Any]):
@@ -148,7 +161,9 @@ class Lynceus:
         with contextlib.suppress(OSError):  # no request needs temporary files
             use_own()
         write_in_threads()
-        watch_workers(END + MARGIN, SETTINGS.timeout_seconds)
+        watch_workers(END + MARGIN, SETTINGS.timeout_seconds, fork=not GPUS)
+        if not GPUS:  # CUDA does not survive a fork, and torch is not for this process
+            _preload()
         if DEVICES:
             add_device_processes(DEVICES, "service.device", Path(__file__).resolve().parents[1])
 

@@ -179,7 +179,8 @@ class Site:
 
 def _is_worker(process: psutil.Process) -> bool:
     with contextlib.suppress(psutil.Error):
-        return "--worker-id" in process.cmdline() and process.status() != psutil.STATUS_ZOMBIE
+        forked = process.name().startswith("worker-")  # see service/host/fork.py; on a GPU it is not forked
+        return (forked or "--worker-id" in process.cmdline()) and process.status() != psutil.STATUS_ZOMBIE
     return False
 
 

@@ -177,18 +177,20 @@ class Runner:
     async def rehearse(self) -> None:
         """Runs images end to end, so that the libraries' first-call costs fall on no request; then is ready.
 
-        On a GPU it runs the largest batches in all slots at once, and only after the warm-up of every model:
-        the capture of a graph gives back the pinned memory that earlier batches left.
+        On a CPU one is enough, since every network has run in the warm-up. On a GPU it runs the largest
+        batches in all slots at once, and only after the warm-up of every model: the capture of a graph gives
+        back the pinned memory that earlier batches left.
 
         Raises:
             Exception: whatever was raised; the runner is then `FAILED` permanently.
         """
         began = time.monotonic()
         with self._failing():
-            for shape in self.pipeline.shapes:
+            on_cpu = self.executor.device == "cpu"
+            for shape in self.pipeline.shapes[: 1 if on_cpu else None]:
                 image = self.pipeline.rehearsal(shape)
-                once = 1 if self.executor.device == "cpu" else self._slots
-                await asyncio.gather(*(self._threads.run(self._rehearse, image) for _ in range(once)))
+                at_once = 1 if on_cpu else self._slots
+                await asyncio.gather(*(self._threads.run(self._rehearse, image) for _ in range(at_once)))
         if self._max_batch < self._wanted:
             self._batcher = self._make_batcher(self._max_batch)
         self.state = State.READY

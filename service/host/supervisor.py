@@ -24,10 +24,11 @@ from typing import Any
 import bentoml._internal.utils.circus as circus_of_bento
 import circus.watcher
 from circus.exc import ConflictError
-from circus.process import DEAD_OR_ZOMBIE, UNEXISTING
+from circus.process import DEAD_OR_ZOMBIE, UNEXISTING, Process
 from circus.sighandler import SysHandler
 from prometheus_client.mmap_dict import mmap_key
 
+from service.host.fork import Forked
 from service.host.heartbeat import (
     DEVICE,
     KILLED,
@@ -67,7 +68,7 @@ ASKED = (signal.SIGTERM, signal.SIGINT)
 """Signals that ask a worker to end; uvicorn raises the same one again after an orderly stop."""
 
 
-def watch_workers(seconds: float, timeout: float) -> None:
+def watch_workers(seconds: float, timeout: float, *, fork: bool = False) -> None:
     """Makes every circus watcher from now on report starts and deaths, replace dead workers at once, continue
     those that are stopped, end those that hang, and end the server where no worker can start. SIGHUP does
     nothing: a reload is an outage.
@@ -77,8 +78,10 @@ def watch_workers(seconds: float, timeout: float) -> None:
     Args:
         seconds: after which a worker that was asked to end is killed.
         timeout: seconds that a request may take.
+        fork: workers are forks of this process; see `Forked`.
     """
     circus.watcher.Watcher = _Watcher
+    _Watcher.fork = fork
     _Watcher.seconds = seconds
     _Watcher.killed = stuck_after(timeout) + KILLED
     SysHandler.handle_hup = lambda _: logger.info("SIGHUP: nothing is read again; restart the server")
@@ -130,6 +133,7 @@ def _quit(arbiter: Any, seconds: float) -> None:
 class _Watcher(circus.watcher.Watcher):
     seconds = 60.0
     killed = stuck_after(60.0) + KILLED
+    fork = False
     what, beat = "worker", WORKER
     deaths, starts = WORKER_DEATHS, WORKER_STARTS
 
@@ -147,6 +151,10 @@ class _Watcher(circus.watcher.Watcher):
         super().__init__(*args, hooks=hooks, **options | {"graceful_timeout": self.seconds})
         folder = self.env.get(DIRECTORY)
         self._folder = Path(folder) if folder else None
+
+    @property
+    def _process_class(self) -> type[Process]:
+        return Forked if self.fork else Process
 
     def _spawned(self, watcher: Any, arbiter: Any, pid: int, **_: Any) -> bool:
         if not self._begun:

@@ -47,9 +47,9 @@ def deaths(server: Server, name: str) -> float:
 
 
 def workers(server: Server) -> dict[int, str]:
-    """The worker processes, and what each was started with."""
-    found = {pid: Path(f"/proc/{pid}/cmdline").read_text() for pid in children(server.process.pid)}
-    return {pid: command for pid, command in found.items() if "--worker-id" in command}
+    """The worker processes and their names."""
+    found = {pid: Path(f"/proc/{pid}/comm").read_text().strip() for pid in children(server.process.pid)}
+    return {pid: name for pid, name in found.items() if name.startswith("worker-")}
 
 
 def test_a_death_is_logged_counted_and_followed_by_another_start(mortal: Server) -> None:
