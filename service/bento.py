@@ -62,7 +62,7 @@ DEVICES = max(1, GPUS) if SETTINGS.engine is EngineKind.PROCESS else 0
 END = SETTINGS.drain_seconds + SETTINGS.timeout_seconds + MARGIN
 
 
-def _preload() -> None:
+def preload() -> None:
     """Imports what a worker needs, for workers that are forks of this process."""
     import service.app
     import service.rpc.server
@@ -163,7 +163,7 @@ class Lynceus:
         write_in_threads()
         watch_workers(END + MARGIN, SETTINGS.timeout_seconds, fork=not GPUS)
         if not GPUS:  # CUDA does not survive a fork, and torch is not for this process
-            _preload()
+            preload()
         if DEVICES:
             add_device_processes(DEVICES, "service.device", Path(__file__).resolve().parents[1])
 

@@ -114,3 +114,20 @@ def test_a_worker_begins_as_a_program_does_with_what_the_supervisor_has_loaded(t
 def test_how_a_worker_ends(tmp_path: Path, ends: str, said: str) -> None:
     log = [line for line in supervised(tmp_path, ends) if line.startswith("worker 1 (pid ")]
     assert [line.partition(") ")[2] for line in log] == ([said] if said else [])
+
+
+PRELOADED = """
+import sys, threading
+from service.bento import preload
+preload()
+assert {"service.app", "grpc", "openvino"} <= set(sys.modules)
+assert "torch" not in sys.modules
+assert threading.enumerate() == [threading.main_thread()]
+"""
+
+
+def test_what_the_supervisor_loads_begins_no_threads_and_has_no_torch() -> None:
+    command = [sys.executable, "-c", PRELOADED]
+    environment = {**os.environ, "LYNCEUS_DEVICE": "cpu"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
