@@ -64,6 +64,8 @@ END = SETTINGS.drain_seconds + SETTINGS.timeout_seconds + MARGIN
 
 def preload() -> None:
     """Imports what a worker needs, for workers that are forks of this process."""
+    import _bentoml_impl.server.app  # noqa: F401
+
     import service.app
     import service.rpc.server
     import service.web.app  # noqa: F401
