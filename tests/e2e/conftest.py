@@ -4,52 +4,17 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 from playwright.sync_api import Browser, sync_playwright
-from xdist.scheduler import LoadScopeScheduling
 
 from tests.golden.record import SETTINGS
 from tests.paths import SHARED
 from tests.server import Server
 
-OWN = {
-    "bento",
-    "device_process",
-    "fault_run",
-    "faults",
-    "gpu_report",
-    "hostile",
-    "jobs",
-    "life",
-    "own_models",
-    "queued_jobs",
-    "slow_clients",
-    "worker_deaths",
-}
-"""The files whose tests have servers of their own, and none of the others' server below."""
 
-
-class OneOfServer(LoadScopeScheduling):
-    """For `pytest -n`: of `OWN` a file is what a process takes at once; all the rest is one.
-
-    So the server below starts once, and no other process fills its queues or changes its counts.
-    """
-
-    def _split_scope(self, nodeid: str) -> str:
-        file = Path(nodeid.partition("::")[0]).stem.removeprefix("test_")
-        return file if file in OWN else "server"
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneOfServer:
-    return OneOfServer(config, log)
-
-
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     server = Server(tmp_path_factory.mktemp("server") / "log", **SETTINGS)
     try:
@@ -59,7 +24,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         server.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def client(server: Server) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=server.url, timeout=60) as client:
         yield client

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 import shutil
 import signal
@@ -111,9 +112,13 @@ def test_a_killed_worker_leaves_the_other_serving_comes_back_and_stays_counted(
         assert answered[0] <= total <= asked[0]
         assert sample(server, "lynceus_queue_depth", model="lenet5") == 0
         assert sample(server, "lynceus_inflight_batches", model="lenet5") == 0
+        assert sample(server, "lynceus_worker_deaths_total", signal="SIGKILL") == 1
+        assert sample(server, "lynceus_worker_deaths_total", signal="SIGSEGV") == 0
     finally:
         stop.set()
         assert server.stop() == 0
+    ends = re.findall(r"worker \d \(pid (\d+)\) .*ended", server.log.read_text())
+    assert ends == [str(victim)], "the end of a server is no death"
 
 
 def test_a_disk_full_of_logs_and_metrics_costs_no_answer(tmp_path: Path, dog: bytes) -> None:

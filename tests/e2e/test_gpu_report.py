@@ -34,17 +34,17 @@ def test_a_report_of_a_cpu(tmp_path: Path) -> None:
         "60",
     ]
     command += ["--out", str(tmp_path / "out"), "--images", str(images)]
-    command += ["--parts", "machine,networks,service,front ends,mps,faces"]
+    command += ["--parts", "machine,networks,front ends,mps,faces"]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert ended.returncode == 0, (report["reasons"], ended.stderr[-2000:])
+    assert (tmp_path / "out" / "report.md").read_text() == ended.stdout.removesuffix("\n")
+    assert report["machine"]["torch"].partition("+")[0] == report["machine"]["locked torch"]
     assert report["networks"]["efficientnet-lite0"]["1"]["executor"] > 0
     assert report["networks"]["decoding"]["1 processes"] > 0
-    served = report["service"]["1 workers"]
-    assert served["8 images a request"]["images_per_s"] > 0
-    assert served["memory"]["resident_mib"] > 50
     apart = report["front ends"]["1 front ends"]
     assert apart["8 images a request"]["images_per_s"] > 0
+    assert apart["memory"]["resident_mib"] > 50
     assert 0 < apart["8 images a request"]["device_process_cores"] <= apart["8 images a request"]["cores"]
     assert report["mps"]["skipped"]
     assert report["faces"]["under load"]["errors"] == 0

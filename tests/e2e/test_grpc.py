@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import grpc
 import httpx
 import psutil
 import pytest
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from service.rpc.stubs import vision_pb2 as pb
 from service.rpc.stubs.vision_pb2_grpc import VisionStub
@@ -121,21 +119,3 @@ def test_calls_are_counted_in_the_metrics_of_all_workers(
     for _ in range(3):
         stub.Classify(pb.ClassifyRequest(image=dog))
     assert count() == before + 3
-
-
-def test_health_turns_when_the_service_drains_and_calls_are_still_answered(tmp_path: Path) -> None:
-    server = Server(tmp_path / "log", models="lenet5", workers=1, threads=1, drain_seconds=3)
-    try:
-        server.wait()
-        with grpc.insecure_channel(server.grpc_address) as channel:
-            health = health_pb2_grpc.HealthStub(channel)
-            watch = health.Watch(health_pb2.HealthCheckRequest(service="lynceus.v1.Vision"), timeout=60)
-            assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
-            server.terminate()
-            assert next(watch).status == health_pb2.HealthCheckResponse.NOT_SERVING
-            assert VisionStub(channel).ListModels(pb.ListModelsRequest(), timeout=20).models
-            watch.cancel()
-        assert server.stop() == 0
-    finally:
-        server.stop()
-    assert "Traceback" not in server.log.read_text()

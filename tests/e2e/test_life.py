@@ -9,6 +9,7 @@ from pathlib import Path
 import grpc
 import httpx
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from service.rpc.stubs import vision_pb2 as pb
 from service.rpc.stubs.vision_pb2_grpc import VisionStub
@@ -30,13 +31,17 @@ def test_sigterm_under_load_turns_readiness_off_and_loses_no_request(tmp_path: P
             grpc.insecure_channel(server.grpc_address) as channel,
             ThreadPoolExecutor(MANY) as threads,
         ):
-            stub = VisionStub(channel)
+            stub, health = VisionStub(channel), health_pb2_grpc.HealthStub(channel)
             stub.ListModels(pb.ListModelsRequest(), timeout=20)
+            watch = health.Watch(health_pb2.HealthCheckRequest(service="lynceus.v1.Vision"), timeout=60)
+            assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
             assert client.get("/readyz").status_code == 200
             server.terminate()
             end = time.monotonic() + 10
             while client.get("/readyz").status_code == 200:
                 assert time.monotonic() < end
+            assert next(watch).status == health_pb2.HealthCheckResponse.NOT_SERVING
+            watch.cancel()
             # not ready, and still answering whatever is asked until the servers close
             calls = [stub.Detect.future(pb.DetectRequest(image=dog), timeout=60) for _ in range(MANY)]
             posts = [threads.submit(client.post, "/v1/detect", content=dog) for _ in range(MANY)]
@@ -47,3 +52,4 @@ def test_sigterm_under_load_turns_readiness_off_and_loses_no_request(tmp_path: P
         assert server.stop() == 0
     finally:
         server.stop()
+    assert "Traceback" not in server.log.read_text()

@@ -111,7 +111,7 @@ def test_generated_requests_get_documented_answers(server: Server) -> None:
     ]
 
     @settings(
-        max_examples=150,
+        max_examples=80,
         deadline=None,
         phases=[Phase.generate],
         database=None,

@@ -1,7 +1,8 @@
 """`python triton_client.py HTTP_ADDRESS GRPC_ADDRESS`: what tritonclient makes of the service, as JSON.
 
 A process of its own: the messages of tritonclient have the names of ours, and a process has room for one.
-Standard input: {"pictures": {model: [base64, ...]}, "pixels": {model: shape}}.
+Standard input: {"pictures": {model: [base64, ...]}, "pixels": {model: shape}, "forms": [model, ...]};
+to the last every form of a request is sent.
 """
 
 from __future__ import annotations
@@ -64,6 +65,29 @@ def pixels(client: Any, shape: list[int]) -> Any:
     return tensor
 
 
+def forms_over_http(client: Any, model: str, encoded: list[str], names: list[str]) -> dict[str, Any]:
+    pictures = [base64.b64decode(one) for one in encoded]
+    found: dict[str, Any] = {}
+    for packing in ("gzip", "deflate"):
+        result = client.infer(
+            model,
+            [image(over_http, pictures)],
+            request_compression_algorithm=packing,
+            response_compression_algorithm=packing,
+            priority=1,
+            timeout=30_000_000,
+        )
+        found[packing] = plain(result, names)
+    # JSON has no bytes: a picture in it is base64
+    text = [one.encode() for one in encoded]
+    wanted = [over_http.InferRequestedOutput(name, binary_data=False) for name in names]
+    tensor = image(over_http, text, binary_data=False)
+    found["json"] = plain(client.infer(model, [tensor], outputs=wanted, request_id="7"), names)
+    handle = client.async_infer(model, [image(over_http, pictures)])
+    found["async"] = plain(handle.get_result(), names)
+    return found
+
+
 def seen_over_http(address: str, wish: dict[str, Any]) -> dict[str, Any]:
     client = over_http.InferenceServerClient(address)
     seen: dict[str, Any] = {
@@ -84,23 +108,8 @@ def seen_over_http(address: str, wish: dict[str, Any]) -> dict[str, Any]:
             "config": client.get_model_config(model),
             "binary": plain(client.infer(model, [image(over_http, pictures)]), names),
         }
-        for packing in ("gzip", "deflate"):
-            result = client.infer(
-                model,
-                [image(over_http, pictures)],
-                request_compression_algorithm=packing,
-                response_compression_algorithm=packing,
-                priority=1,
-                timeout=30_000_000,
-            )
-            found[packing] = plain(result, names)
-        # JSON has no bytes: a picture in it is base64
-        text = [one.encode() for one in encoded]
-        wanted = [over_http.InferRequestedOutput(name, binary_data=False) for name in names]
-        tensor = image(over_http, text, binary_data=False)
-        found["json"] = plain(client.infer(model, [tensor], outputs=wanted, request_id="7"), names)
-        handle = client.async_infer(model, [image(over_http, pictures)])
-        found["async"] = plain(handle.get_result(), names)
+        if model in wish["forms"]:
+            found |= forms_over_http(client, model, encoded, names)
         if model in wish["pixels"]:
             tensor = pixels(over_http, wish["pixels"][model])
             found["pixels"] = plain(client.infer(model, [tensor]), names)
@@ -173,8 +182,8 @@ async def seen_by_aio(http: str, grpc: str, wish: dict[str, Any]) -> dict[str, A
         over_http_aio.InferenceServerClient(http) as first,
         over_grpc_aio.InferenceServerClient(grpc) as second,
     ):
-        for model, encoded in wish["pictures"].items():
-            pictures = [base64.b64decode(one) for one in encoded]
+        for model in wish["forms"]:
+            pictures = [base64.b64decode(one) for one in wish["pictures"][model]]
             names = answered(await first.get_model_metadata(model))
             result = await first.infer(model, [image(over_http, pictures)])
             seen["http"][model] = plain(result, names)

@@ -48,7 +48,7 @@ def test_the_time_besides_a_batch_is_that_of_processor_sharing(load: float) -> N
     service = 0.010
     plan = Plan(
         Curve(((1, 1e-9),), service),
-        ((400.0, load / service),),
+        ((200.0, load / service),),
         workers=1,
         max_batch=128,
         max_queue=10_000,
@@ -118,8 +118,9 @@ def test_as_many_replicas_as_are_needed_and_no_more() -> None:
 
 
 def test_the_autoscaler_follows_a_spike_and_goes_back() -> None:
-    steps = ((60.0, 60.0), (120.0, 450.0), (600.0, 30.0))
-    outcome = simulate(Plan(CURVE, steps, replicas=2, scaling=Scaling(8), start=20.0))
+    slow = Curve(((1, 0.040), (2, 0.072)), 0.004)
+    steps = ((60.0, 15.0), (120.0, 112.5), (600.0, 7.5))
+    outcome = simulate(Plan(slow, steps, replicas=2, scaling=Scaling(8), start=20.0))
     counts = [count for at, count in outcome.replicas if at > 0]
     assert max(counts) > 2
     assert outcome.replicas[-1][1] == 2
@@ -128,9 +129,9 @@ def test_the_autoscaler_follows_a_spike_and_goes_back() -> None:
 
 
 def test_the_dead_replicas_place_is_taken() -> None:
-    outcome = simulate(Plan(CURVE, ((60.0, 300.0),), replicas=3, failures=(20.0,), start=5.0))
+    outcome = simulate(Plan(CURVE, ((30.0, 300.0),), replicas=3, failures=(10.0,), start=5.0))
     assert [count for at, count in outcome.replicas if at > 0] == [2, 3]
-    assert outcome.replicas[-1][0] == pytest.approx(25.0)
+    assert outcome.replicas[-1][0] == pytest.approx(15.0)
     assert len(outcome.failed) < 20
 
 
