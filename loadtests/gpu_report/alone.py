@@ -115,7 +115,7 @@ def decoding(bodies: list[bytes], seconds: float, device: str) -> dict[str, floa
     """JPEGs per second: by processes of the CPU, scaled as a classifier takes them; and by the GPU, whole."""
     found: dict[str, float] = {}
     cores = len(os.sched_getaffinity(0))
-    for processes in sorted({1, max(1, cores // 2), cores}):
+    for processes in [1] if device == "cpu" else sorted({1, max(1, cores // 2), cores}):
         with multiprocessing.get_context("spawn").Pool(processes) as pool:
             jobs = [(bodies, 256, seconds)] * processes
             found[f"{processes} processes"] = round(sum(pool.map(_decode, jobs, chunksize=1)), 1)

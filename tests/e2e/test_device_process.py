@@ -90,9 +90,9 @@ def test_it_computes_for_all_workers_and_its_death_is_seen_and_healed(server: Se
     assert server.stop() == 0
 
 
-def test_random_kills_cost_no_answer_and_mix_none() -> None:
+def test_a_kill_under_load_costs_no_answer_and_mixes_none() -> None:
     command = [sys.executable, "-m", "loadtests.faults.kills", "--requests", "300", "--clients", "4"]
-    command += ["--kills", "2", "--seed", "43"]  # a front end, then both
+    command += ["--kills", "1", "--seed", "0"]  # of a front end and the device process at once
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400, check=False)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     assert json.loads(done.stdout)["requests"]["ok"] >= 300

@@ -130,7 +130,7 @@ def test_after_a_restart_a_job_is_told_to_have_failed(
     client.close()
     assert painting_server.stop() == 0
     assert gone(pid)
-    again = Server(tmp_path / "log", state_dir=state, **OPTIONS)
+    again = Server(tmp_path / "log", state_dir=state, **{**OPTIONS, "models": "lenet5", "workers": 1})
     try:
         again.wait(300)
         found = httpx.get(again.url + here, timeout=60).json()

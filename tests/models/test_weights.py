@@ -120,7 +120,9 @@ def test_a_fetched_file_with_another_digest_is_not_kept(tmp_path: Path) -> None:
     assert list((tmp_path / "cache").iterdir()) == []
 
 
-def test_a_converted_file_is_made_once_and_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_converted_file_is_made_once_and_anew_where_it_was_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "net.dat").write_bytes(BODY)
     given = {"path": "net.dat", "convert": "shutil:copyfile"}
     entry = Catalogue((catalogue(tmp_path, **given, converted=DIGEST),))["net"]
@@ -133,6 +135,9 @@ def test_a_converted_file_is_made_once_and_checked(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(shutil, "copyfile", None)  # a second conversion would fail
     assert store.files(entry)["weights"] == first
     assert (first.suffix, first.read_bytes()) == (".safetensors", BODY)
+    monkeypatch.undo()
+    first.write_bytes(BODY[:1])
+    assert store.files(entry)["weights"].read_bytes() == BODY
 
 
 def test_every_entry_of_our_catalogue_has_a_builder_and_our_own_files_are_there() -> None:

