@@ -14,6 +14,8 @@ import torch
 from loadtests.tasks import Work
 from models import registry
 from models.faces.align import cut_faces
+from models.faces.result import Faces, LargeFaceOptions
+from models.faces.search import settled
 from models.faces.verify import select_face
 from models.image import Image, Limits, decode, encode
 from models.pipeline import Kind, Pipeline, Prepared
@@ -83,7 +85,8 @@ class Painted(OneModel):
 
 
 class FacesEmbedded:
-    """Decode, find the faces at the first look (see `service.tasks.faces.find`), cut them out, embed them.
+    """Decode, find the faces at the first look, or the first two where the largest is all that counts (see
+    `service.tasks.faces.find`), cut them out, embed them.
 
     Args:
         detector, embedder: the two models.
@@ -97,13 +100,19 @@ class FacesEmbedded:
 
     def prepare(self, images: Sequence[bytes]) -> list[tuple[Image, Prepared]]:
         decoded = [decode(image, LIMITS, min_side=CHIP_SIDE) for image in images]
-        return [(image, self._detector.pipeline.preprocess(image, None)) for image in decoded]
+        options = LargeFaceOptions() if self._largest else None
+        return [(image, self._detector.pipeline.preprocess(image, options)) for image in decoded]
 
     @torch.inference_mode()
     def answer(self, requests: Sequence[list[tuple[Image, Prepared]]]) -> None:
         """Raises FaceNotFound where there must be one and is none."""
         images = [image for request in requests for image in request]
-        found = self._detector.run([prepared for _, prepared in images])
+        found: list[Faces] = self._detector.run([prepared for _, prepared in images])
+        again = [place for place, faces in enumerate(found) if self._largest and not settled(faces)]
+        if again:
+            prepared = [self._detector.pipeline.preprocess(images[place][0], None) for place in again]
+            for place, faces in zip(again, self._detector.run(prepared), strict=True):
+                found[place] = faces
         chips: list[Prepared] = []
         embedder = self._embedder.pipeline
         for (image, _), faces in zip(images, found, strict=True):

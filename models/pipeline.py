@@ -247,6 +247,8 @@ class Pipeline(ABC):
             may be called.
         smallest_face: of a face detector: the smallest face that it finds, as a share of the longer side of
             what it is given; 0 where that is not known.
+        large_face: of a face detector: the smallest face that it finds by `LargeFaceOptions`, as a share
+            likewise; 0: it knows no such look, which takes a part of the work.
         face_tiles: of a face detector: the most parts of one image that are looked at for small faces.
         styles: of a style network; the first is its default.
         perceptual: the file of a network whose features separate content and style; None for others.
@@ -276,6 +278,7 @@ class Pipeline(ABC):
     layered: bool = True
     takes_pixels: bool = False
     smallest_face: float = 0.0
+    large_face: float = 0.0
     face_tiles: int = 1
     styles: Sequence[Style] = ()
     perceptual: WeightsFile | None = None
@@ -316,6 +319,12 @@ class Pipeline(ABC):
             check: called before every pass of the network; raises what ends the work.
         """
         raise NotImplementedError(f"{self.card.name} cannot be explained")
+
+    @property
+    def all_cores(self) -> bool:
+        """Whether its networks are worth the memory of others besides, compiled for all cores: not those of
+        several canvases, which are large."""
+        return len(self.shapes) == 1
 
     @property
     def examples(self) -> Sequence[Inputs]:

@@ -55,6 +55,10 @@ class FaceOptions(FaceSearchOptions):
     max_faces: int = Field(100, ge=1, le=1000, description="the surest so many")
 
 
+class LargeFaceOptions(FaceOptions):
+    """Options of a look for large faces alone, those from `Pipeline.large_face` on."""
+
+
 @dataclass(frozen=True, slots=True)
 class Face:
     """One face.

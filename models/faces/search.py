@@ -198,6 +198,18 @@ def direction(faces: Iterable[Face], upright: Faces) -> int:
     return found
 
 
+def settled(faces: Faces) -> bool:
+    """Whether a look for large faces alone has told which face of the image is the largest.
+
+    Where that one is sure, the image is upright, and what the look leaves out is smaller. Less large ones are
+    found differently without the small windows.
+    """
+    if not faces.items:
+        return False
+    largest = max(faces.items, key=_area)
+    return largest.score >= SURE and _shorter(largest) >= faces.min_face
+
+
 def surest(faces: Faces) -> float:
     """The highest score; 0 where there is no face."""
     return max((face.score for face in faces.items), default=0.0)
@@ -237,6 +249,10 @@ def _unturn_box(
 
 def _score(face: Face) -> float:
     return face.score
+
+
+def _area(face: Face) -> float:
+    return face.area
 
 
 def _shorter(face: Face) -> float:

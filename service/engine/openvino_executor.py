@@ -27,7 +27,7 @@ class OpenVINOExecutor:
         precision: of the arithmetic; see `choose`.
         cache: of converted and compiled networks; None: they are made anew.
         cores: counts the images of all workers. A batch of all that there are runs on all cores, in
-            networks that are compiled for that besides, where the pipeline has one shape; None: none does.
+            networks that are compiled for that besides, see `Pipeline.all_cores`; None: none does.
     """
 
     name = "openvino"
@@ -50,8 +50,7 @@ class OpenVINOExecutor:
         self._networks = self._wide = Networks(pipeline, chosen, threads, cache, stage_precision=of_stages)
         self._cores = cores or Cores(None, 1, threads)
         self._batch = threading.local()
-        # a second network for each of several shapes is too much memory
-        if self._cores.total > threads and len(pipeline.shapes) == 1:
+        if self._cores.total > threads and pipeline.all_cores:
             make = partial(Networks, stage_precision=of_stages, sizes=(1,))
             self._wide = make(pipeline, chosen, self._cores.total, cache)
         self.stages: Mapping[str, RunStage] = {

@@ -22,11 +22,19 @@ _FAR = 100_000  # pixels from the canvas; no candidate that may be a face lies t
 
 @dataclass(frozen=True, slots=True)
 class FaceContext:
-    """What `MtcnnPipeline.postprocess` needs of one request."""
+    """What `MtcnnPipeline.postprocess` needs of one request.
+
+    Attributes:
+        canvas: the image on the canvas.
+        geometry: how it lies there.
+        options: of the request.
+        large: the proposals are of the sizes for large faces alone.
+    """
 
     canvas: NDArray[np.uint8] = field(repr=False)
     geometry: Letterbox
     options: FaceOptions
+    large: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,15 +103,24 @@ class Crops:
         whole_x, whole_y = (last - first).swapaxes(0, 1)
         (x1, y1), (x2, y2) = (edge.clip(low, high).swapaxes(0, 1) for edge in (first, last))
         rows = (found.images[:, None] * (self.height + 1) + np.stack((y1, y2))) * (self.width + 1)
-        columns = np.stack((x1, x2))
-        places = rows[:, None, :, :, None] + columns[None, :, :, None, :]
-        corners = self.table.take(places).view(np.int32).reshape(*places.shape, 4)
-        total = corners[1, 1] - corners[0, 1] - corners[1, 0] + corners[0, 0]  # [K, side, side, 4]
+        (top, bottom), left, right = rows[..., None], x1[:, None], x2[:, None]
+        total = self._sums(bottom + right)
+        total -= self._sums(bottom + left)
+        total -= self._sums(top + right)
+        total += self._sums(top + left)
         inside = (y2 - y1)[:, :, None] * (x2 - x1)[:, None, :]
         count = whole_y[:, :, None] * whole_x[:, None, :]
-        crops: Floats = (total[..., :3] + GREY * (count - inside)[..., None]).astype(np.float32)
-        crops /= count[..., None]
+        grey, divisor = (GREY * (count - inside)).astype(np.float32), count.astype(np.float32)
+        means = total.astype(np.float32)
+        crops: Floats = np.empty((*count.shape, 3), np.float32)
+        for channel in range(3):  # each by itself: NumPy is slow where the last axis is as short as this
+            np.divide(means[..., channel] + grey, divisor, out=crops[..., channel])
         return crops
+
+    def _sums(self, places: Indices) -> NDArray[np.int32]:
+        """Places in the table, [...], -> the sums there, [..., 4]."""
+        sums: NDArray[np.int32] = self.table.take(places).view(np.int32).reshape(*places.shape, 4)
+        return sums
 
 
 def shift(boxes: Floats, shifts: Floats) -> Floats:

@@ -43,7 +43,8 @@ class Network(nn.Module):
     @staticmethod
     def normalise(images: Tensor, like: Tensor) -> Tensor:
         """Tensor[N, H, W, 3], 0 to 255 -> Tensor[N, 3, H, W], about -1 to 1, in the weights' precision."""
-        return ((images.permute(0, 3, 1, 2).float() - 127.5) / 128.0).to(like.dtype)
+        # in this order OpenVINO neither transposes nor copies
+        return ((images.float() - 127.5) / 128.0).permute(0, 3, 1, 2).to(like.dtype)
 
 
 def _merge(state: dict[str, Tensor], classes: str, *others: str) -> dict[str, Tensor]:

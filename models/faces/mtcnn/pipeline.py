@@ -33,7 +33,7 @@ from models.faces.mtcnn.candidates import (
     square,
 )
 from models.faces.mtcnn.pyramid import GREY, Pyramid
-from models.faces.result import Face, FaceOptions, Faces, Landmarks
+from models.faces.result import Face, FaceOptions, Faces, Landmarks, LargeFaceOptions
 from models.image import Image, letterbox
 from models.options import check_range, read_options
 from models.pipeline import Build, Card, Kind, Pipeline, Prepared, RunStage, Stage
@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 _REACH = 0.68  # of the proposal network's window: faces of this size are still found, smaller ones less often
+_SKIP = 2  # sizes of the pyramid, the largest, which take two thirds of the work and find small faces
+_LARGE = 1.25  # of the smallest window without them: such a face is found as it is with them
 _SIDES = (24, 48)  # of the crops that the second and the third network take, pixels
 _DRAWING = (  # ellipses on a canvas of 640: centre, half axes, colour
     (320, 300, 150, 200, (60, 40, 30)),
@@ -99,22 +101,36 @@ class MtcnnPipeline(Pipeline):
             one, landmarks [M, 5, 2].
 
     A request's faces do not depend on the other requests of its batch.
+
+    Where only large faces are asked for, the module's input is a smaller mosaic, without the largest sizes of
+    the pyramid. Smaller faces are then found too, but not all, and not each as it is with those sizes.
     """
 
     def __init__(self, card: Card, networks: tuple[Build, Build, Build], options: MtcnnOptions) -> None:
         self.build, rnet, onet = networks
         self.card = card
         self.options = options
-        self.pyramid = Pyramid(options.height, options.width, options.min_face, options.factor)
+        pyramid = partial(Pyramid, options.height, options.width, options.min_face, options.factor)
+        self.pyramid = pyramid()
+        shorter = min(options.height, options.width)
+        large = _LARGE * options.min_face / options.factor**_SKIP
+        self._large = pyramid(_SKIP) if large < shorter else None
+        self.large_face = large / shorter if self._large else 0.0
         self.stages = {
             "rnet": Stage(rnet, (_SIDES[0], _SIDES[0], 3)),
             "onet": Stage(onet, (_SIDES[1], _SIDES[1], 3)),
         }
         self._run_stage: dict[str, RunStage] = {name: stage.run for name, stage in self.stages.items()}
-        self.shapes = ((self.pyramid.height, self.pyramid.width, 3),)
+        pyramids = (self.pyramid, self._large) if self._large else (self.pyramid,)
+        self.shapes = tuple([(one.height, one.width, 3) for one in pyramids])
         self.min_side = max(options.height, options.width)
-        self.smallest_face = _REACH * options.min_face / min(options.height, options.width)
+        self.smallest_face = _REACH * options.min_face / shorter
         self.face_tiles = options.tiles
+
+    @property
+    def all_cores(self) -> bool:
+        """Also with two mosaics: see `Pipeline.all_cores`."""
+        return True
 
     def with_stages(self, compiled: Mapping[str, RunStage]) -> Self:
         """See `Pipeline.with_stages`."""
@@ -135,30 +151,42 @@ class MtcnnPipeline(Pipeline):
         return Image(cv2.GaussianBlur(pixels, (0, 0), 4 * unit).astype(np.uint8), width, height)
 
     def preprocess(self, image: Image, options: FaceOptions | None = None) -> Prepared:
-        """The image at all sizes of the pyramid, in one mosaic."""
+        """The image at the sizes of the pyramid that it takes, in one mosaic."""
+        large = self._large is not None and isinstance(options, LargeFaceOptions)
         canvas, geometry = letterbox(image, self.options.height, self.options.width, fill=GREY)
-        context = FaceContext(canvas, geometry, options or FaceOptions())
-        return Prepared((self.pyramid.mosaic(canvas),), context)
+        context = FaceContext(canvas, geometry, options or FaceOptions(), large)
+        return Prepared((self._pyramid(large).mosaic(canvas),), context)
+
+    def _pyramid(self, large: bool) -> Pyramid:
+        return self._large if large and self._large else self.pyramid
 
     def postprocess(self, outputs: tuple[NDArray[Any], ...], contexts: Sequence[FaceContext]) -> list[Faces]:
-        """Proposals' scores [N, P] and regressions [N, 4, P] -> the faces of each image."""
+        """Proposals' scores [N, P] and regressions [N, 4, P] of one mosaic -> the faces of each image."""
         count = len(contexts)
         if not count:
             return []
         crops = Crops(contexts)
-        found = self._propose(outputs[0][:count], outputs[1][:count])
+        found = self._propose(self._pyramid(contexts[0].large), outputs[0][:count], outputs[1][:count])
         found = self._refine(found[found.best(self.options.candidates[1], count)], crops)
         found, landmarks = self._output(found[found.best(self.options.candidates[2], count)], crops, contexts)
         kept = found.best([context.options.max_faces for context in contexts], count)
-        return _results(found[kept], landmarks[kept], contexts, self.smallest_face)
+        return _results(
+            found[kept], landmarks[kept], contexts, [self._least(context) for context in contexts]
+        )
 
-    def _propose(self, scores: Floats, shifts: Floats) -> Candidates:
-        levels, count = self.pyramid.levels, len(scores)
+    def _least(self, context: FaceContext) -> float:
+        """The smallest face that is looked for, pixels of the original."""
+        share = self.large_face if context.large else self.smallest_face
+        longer = max(context.geometry.width, context.geometry.height)
+        return max(share * longer, context.options.min_size or 0.0)
+
+    def _propose(self, pyramid: Pyramid, scores: Floats, shifts: Floats) -> Candidates:
+        levels, count = pyramid.levels, len(scores)
         images, cells = ((scores >= self.options.thresholds[0]) & (levels >= 0)).nonzero()
-        found = Candidates(self.pyramid.windows[cells], scores[images, cells], images)
+        found = Candidates(pyramid.windows[cells], scores[images, cells], images)
         chosen = found.best(self.options.candidates[0], count)
         found, cells = found[chosen], cells[chosen]
-        kept = found.suppressed(0.5, found.images * len(self.pyramid.tiles) + levels[cells])
+        kept = found.suppressed(0.5, found.images * len(pyramid.tiles) + levels[cells])
         found, cells = found[kept], cells[kept]
         kept = found.suppressed(0.7)
         found, cells = found[kept], cells[kept]
@@ -199,15 +227,15 @@ class MtcnnPipeline(Pipeline):
 
 
 def _results(
-    found: Candidates, landmarks: Floats, contexts: Sequence[FaceContext], share: float
+    found: Candidates, landmarks: Floats, contexts: Sequence[FaceContext], least: Sequence[float]
 ) -> list[Faces]:
     """Faces by image and falling score -> one result an image, in its own pixels.
 
-    `share` of the longer side is the smallest face that one look finds.
+    `least` is each image's smallest face that was looked for, in them.
     """
     ends = np.searchsorted(found.images, np.arange(len(contexts) + 1))
     results = []
-    for context, (start, end) in zip(contexts, pairwise(ends), strict=True):
+    for context, (start, end), smallest in zip(contexts, pairwise(ends), least, strict=True):
         geometry = context.geometry
         rows = zip(
             geometry.undo_boxes(found.boxes[start:end]).tolist(),
@@ -219,8 +247,7 @@ def _results(
             Face(tuple(box), score, cast(Landmarks, tuple((x, y) for x, y in five)))
             for box, score, five in rows
         )
-        least = max(share * max(geometry.width, geometry.height), context.options.min_size or 0.0)
-        results.append(Faces(geometry.width, geometry.height, items, least))
+        results.append(Faces(geometry.width, geometry.height, items, smallest))
     return results
 
 

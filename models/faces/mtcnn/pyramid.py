@@ -52,6 +52,7 @@ class Pyramid:
         height, width: of the canvas, pixels.
         min_face: the smallest face looked for, pixels of the canvas.
         factor: between one size and the next, below one.
+        skip: so many of the largest sizes are left out, and with them the smallest faces.
 
     Attributes:
         tiles: the largest first.
@@ -64,16 +65,17 @@ class Pyramid:
         ValueError: the canvas is smaller than the smallest face, or a setting is out of its range.
     """
 
-    def __init__(self, height: int, width: int, min_face: float, factor: float) -> None:
+    def __init__(self, height: int, width: int, min_face: float, factor: float, skip: int = 0) -> None:
         if not (min_face >= WINDOW and 0 < factor < 1):
             raise ValueError(f"min_face must be at least {WINDOW} and factor between 0 and 1")
         sizes, scale = [], WINDOW / min_face
         while min(height, width) * scale >= WINDOW:
             sizes.append((math.ceil(width * scale) + 2 * BORDER, math.ceil(height * scale) + 2 * BORDER))
             scale *= factor
-        if not sizes:
-            raise ValueError(f"a canvas of {height} x {width} holds no face of {min_face} pixels")
-        self.tiles = _pack(sizes)
+        if len(sizes) <= skip:
+            least = min_face / factor**skip
+            raise ValueError(f"a canvas of {height} x {width} holds no face of {least:g} pixels")
+        self.tiles = _pack(sizes[skip:])
         self.height = max(tile.y + _even(tile.height) for tile in self.tiles)
         self.width = max(tile.x + _even(tile.width) for tile in self.tiles)
         rows, columns = (self.height - WINDOW) // STRIDE + 1, (self.width - WINDOW) // STRIDE + 1
@@ -83,7 +85,7 @@ class Pyramid:
             part = np.s_[tile.y // STRIDE :, tile.x // STRIDE :]
             y, x = np.mgrid[0:down, 0:across] * float(STRIDE)
             corner = np.stack((x, y), -1) - BORDER
-            scale = WINDOW / min_face * factor**level
+            scale = WINDOW / min_face * factor ** (level + skip)
             # the authors number pixels from one and round down; boxes here lie between the edges of pixels
             box = np.floor(np.concatenate(((corner + 1) / scale - 1, (corner + WINDOW) / scale), -1))
             windows[part][:down, :across], levels[part][:down, :across] = box, level

@@ -1,8 +1,9 @@
 """Finding faces: the one way that every task takes from an image to its faces.
 
 The first look is at the whole image, upright. A second one, at a sheet of all four directions, follows where
-no face is sure to stand upright; then tiles, where smaller faces are asked for. The deadline is checked
-before each. What they look for is chosen in `models.faces.search`.
+no face is sure to stand upright; then tiles, where smaller faces are asked for. Where the largest face is all
+that counts, a look for large ones alone comes before, and is the last where it found a sure one. The deadline
+is checked before each. What they look for is chosen in `models.faces.search`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import replace
 from functools import partial
 
 from models.faces import search
-from models.faces.result import FaceOptions, FaceRotation, Faces, FaceSearchOptions
+from models.faces.result import FaceOptions, FaceRotation, Faces, FaceSearchOptions, LargeFaceOptions
 from models.image import Image
 from models.pipeline import Pipeline, Prepared
 from service.engine.engine import Answer, Engine, KeptImage, together
@@ -55,12 +56,19 @@ async def find_faces(
     Raises:
         As `Engine.infer`.
     """
-    first = await engine.infer(detector, data, options, context.deadline, keep=keep)
-    image, pipeline = keep.image, detector.pipeline
-    found: Faces = first.result
+    pipeline = detector.pipeline
+    large = largest and pipeline.large_face > 0
+    asked = LargeFaceOptions(**options.model_dump()) if large else options
+    first = await engine.infer(detector, data, asked, context.deadline, keep=keep)
+    image, found, timing = keep.image, first.result, first.timing
     if not pipeline.smallest_face:  # it does not say at which scales it looks
         return first
-    timing = first.timing
+    if large:
+        if search.settled(found):
+            return first
+        again = partial(pipeline.preprocess, image, options)
+        answer = await engine.infer_prepared(detector, again, context.deadline, timing.queue)
+        found, timing = answer.result, timing + answer.timing
 
     async def look(views: Sequence[search.Region]) -> list[Faces]:
         nonlocal timing

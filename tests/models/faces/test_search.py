@@ -127,6 +127,21 @@ def test_what_is_looked_for_by_default() -> None:
     assert not search.needs_tiles(Faces(500, 375, (), min_face=13), None)
 
 
+@pytest.mark.parametrize(
+    ("items", "settled"),
+    [
+        ((), False),
+        ((face(0, 0, 80, 60, 0.9995),), True),
+        ((face(0, 0, 80, 40, 0.9995),), False),  # the look may have missed others of its size
+        ((face(0, 0, 80, 60, 0.99),), False),  # it may be turned
+        ((face(0, 0, 80, 60, 0.9995), face(0, 0, 90, 90, 0.99)), False),
+        ((face(0, 0, 80, 60, 0.9995), face(0, 0, 20, 20, 0.99)), True),
+    ],
+)
+def test_when_a_look_for_large_faces_is_enough(items: tuple[Face, ...], settled: bool) -> None:
+    assert search.settled(Faces(640, 480, items, min_face=50)) is settled
+
+
 def test_how_far_an_image_may_be_reduced() -> None:
     """The decoder leaves twice as many pixels, and the smallest face at least 24 of them."""
     for min_size in (0, 10, 24, 48, 100, 1000):

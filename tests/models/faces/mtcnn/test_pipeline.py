@@ -15,11 +15,13 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from models.errors import ParameterInvalid, WeightsError
+from models.faces import search
 from models.faces.mtcnn.candidates import Candidates, Crops, FaceContext, nms_over_min_area
 from models.faces.mtcnn.networks import PNet
 from models.faces.mtcnn.pipeline import MtcnnPipeline, build
 from models.faces.mtcnn.pyramid import BORDER, GREY, Pyramid
-from models.faces.result import Face, FaceOptions, Faces
+from models.faces.result import Face, FaceOptions, Faces, LargeFaceOptions
+from models.faces.verify import select_face
 from models.image import Image, letterbox
 from models.pipeline import RunStage, eager
 from models.training.faces.offline import run
@@ -81,6 +83,19 @@ def test_one_mosaic_gives_what_every_size_gives_alone() -> None:
             own = pyramid.levels == level
             torch.testing.assert_close(scores[0, own], alone_scores[0])
             torch.testing.assert_close(shifts[0][:, own], alone_shifts[0])
+
+
+def test_a_pyramid_without_its_largest_sizes_is_the_same_of_the_others() -> None:
+    canvas = np.random.default_rng(0).integers(0, 256, (160, 210, 3), dtype=np.uint8)
+    every, few = Pyramid(160, 210, 13.0, 0.8), Pyramid(160, 210, 13.0, 0.8, skip=3)
+    mosaics = every.mosaic(canvas), few.mosaic(canvas)
+    assert mosaics[1].size < mosaics[0].size / 2
+    assert len(few.tiles) == len(every.tiles) - 3
+    for level, (tile, other) in enumerate(zip(few.tiles, every.tiles[3:], strict=True)):
+        assert np.array_equal(tile.of(mosaics[1]), other.of(mosaics[0]))
+        assert np.array_equal(few.windows[few.levels == level], every.windows[every.levels == level + 3])
+    with pytest.raises(ValueError, match="holds no face"):
+        Pyramid(160, 210, 13.0, 0.8, skip=len(every.tiles))
 
 
 def test_a_size_of_the_pyramid_is_the_picture() -> None:
@@ -234,6 +249,32 @@ def test_every_request_has_its_own_options() -> None:
     # a batch that the executor padded: outputs without a context are left alone
     assert pipeline.postprocess(repeated, [context]) == found[:1]
     assert pipeline.postprocess(repeated, []) == []
+
+
+@needs_shared
+def test_a_look_for_large_faces_chooses_the_same_largest_one() -> None:
+    pipeline, same = detector(), []
+    for _, path in portraits():
+        wanted = portrait(path)
+        prepared = pipeline.preprocess(wanted.image, LargeFaceOptions())
+        assert prepared.inputs[0].size < pipeline.preprocess(wanted.image).inputs[0].size / 3
+        outputs = eager(pipeline.module, prepared.inputs[0][None])
+        (found,) = pipeline.postprocess(outputs, [prepared.context])
+        assert found.min_face == pipeline.large_face * max(wanted.image.width, wanted.image.height)
+        if search.settled(found):
+            face, other = select_face(found), select_face(wanted.faces)
+            same.append(close(face, other))
+            apart = np.abs(np.subtract(face.box, other.box)).max()
+            assert apart < 0.1 * (face.box[2] - face.box[0]), path
+    assert len(same) > 0.8 * len(portraits())
+    assert np.mean(same) > 0.9  # of a small face another one of several boxes may be the best
+
+
+def test_a_canvas_that_is_too_small_has_no_look_for_large_faces() -> None:
+    pipeline = mtcnn_with(height=48, width=48)
+    assert (len(pipeline.shapes), pipeline.large_face) == (1, 0)
+    plain, large = (pipeline.preprocess(blank(50, 50), asked) for asked in (None, LargeFaceOptions()))
+    assert np.array_equal(plain.inputs[0], large.inputs[0])
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 700), (900, 2), (64, 64)])
