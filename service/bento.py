@@ -64,6 +64,7 @@ END = SETTINGS.drain_seconds + SETTINGS.timeout_seconds + MARGIN
 
 def preload() -> None:
     """Imports what a worker needs, for workers that are forks of this process."""
+    gc.disable()  # up to a quarter of the time of these imports goes into looking for garbage
     import _bentoml_impl.server.app  # noqa: F401
 
     import service.app
@@ -74,6 +75,7 @@ def preload() -> None:
     if not DEVICES and openvino_runs(SETTINGS, "cpu"):
         import openvino  # noqa: F401
     gc.freeze()  # or this process would copy what it shares with them whenever it looks for garbage
+    gc.enable()
 
 
 class Hosted(bentoml.Service[Any]):
