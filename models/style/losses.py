@@ -67,6 +67,36 @@ def total_variation(images: Tensor) -> Tensor:
     return (down + right) / 255
 
 
+CELLS = 64
+"""Along the longer side, of an image reduced to its coarse brightness: eyes and a mouth, but no stroke."""
+
+
+def luma(images: Tensor) -> Tensor:
+    """Brightness (ITU-R BT.601), Tensor[N, 3, H, W] -> Tensor[N, 1, H, W]."""
+    return (images * torch.tensor((0.299, 0.587, 0.114))[:, None, None]).sum(dim=1, keepdim=True)
+
+
+def coarse(brightness: Tensor) -> Tensor:
+    """Tensor[N, 1, H, W] -> the same, reduced so that its longer side has `CELLS` pixels at most."""
+    scale = min(1.0, CELLS / max(brightness.shape[2:]))
+    size = [max(1, round(side * scale)) for side in brightness.shape[2:]]
+    return F.interpolate(brightness, size, mode="bilinear", antialias=True)
+
+
+def brightness_cost(images: Tensor, target: Tensor) -> Tensor:
+    """Squared distance of coarse brightness, relative to its variance.
+
+    Args:
+        images: Tensor[N, 3, H, W], 0..255.
+        target: Tensor[N or 1, 1, h, w], what `coarse` gave.
+
+    Returns:
+        Tensor[N], 0 where they are equal.
+    """
+    apart = (coarse(luma(images)) - target).square().mean(dim=(1, 2, 3))
+    return apart / target.var(dim=(1, 2, 3)).clamp_min(1)  # levels: 1 is little
+
+
 class Perceptual(nn.Module):
     """What the costs compare: the content's features and the style's Gram matrices.
 

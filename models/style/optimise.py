@@ -19,7 +19,15 @@ from torch import Tensor
 
 from models.fourier import FourierImage
 from models.image import Image, Pixels, resize
-from models.style.losses import Perceptual, content_cost, style_cost, total_variation
+from models.style.losses import (
+    Perceptual,
+    brightness_cost,
+    coarse,
+    content_cost,
+    luma,
+    style_cost,
+    total_variation,
+)
 from models.style.result import OptimiseOptions, Stylized, steps_by_level
 
 SMALLEST = 32  # pixels; the coarsest features in use have a stride of 32
@@ -30,8 +38,15 @@ DARK = 10.0
 """Of 255, the darkest level that a descent begins with, and 255 less it the brightest: those of
 `FourierImage` hardly move where they are nearly 0 or 1."""
 
+EXTREME = 0.01
+"""Share of an image's pixels, of the darkest and of the brightest, that may be darker or brighter than all of
+the painting."""
+
 NOISE = 5.0
 """Standard deviation of the noise at the start, of 255 levels."""
+
+PARTS = ("content", "style", "variation", "brightness")
+"""The costs; the last keeps a face from being washed out: the content's features hardly see brightness."""
 
 SHIFTS = ((0, 0), (1, 1), (0, 1), (1, 0))  # pixels, in turn: see `Perceptual`
 
@@ -43,7 +58,7 @@ class Step:
     Attributes:
         step: steps done, from 1.
         steps: how many there will be.
-        content, style, variation: the costs before this step, without their weights.
+        content, style, variation, brightness: the costs before this step, without their weights.
         preview: uint8 [h, w, 3], the image as it is, or None at a step without a preview.
     """
 
@@ -52,6 +67,7 @@ class Step:
     content: float
     style: float
     variation: float
+    brightness: float
     preview: Pixels | None
 
 
@@ -95,25 +111,27 @@ def optimise(
 
 
 class _Costs:
-    """The three costs of an image against one content and one painting."""
+    """The costs of an image against one content and one painting."""
 
     def __init__(
         self, perceptual: Perceptual, content: Tensor, painting: Tensor, options: OptimiseOptions
     ) -> None:
         self.perceptual = perceptual
-        self.weights = torch.tensor((options.content_weight, options.style_weight, options.variation_weight))
+        self.weights = torch.tensor([getattr(options, f"{part}_weight") for part in PARTS])
+        self.brightness = coarse(relit(content, painting))
         with torch.no_grad():
             self.contents = [perceptual.content(content, shift) for shift in SHIFTS]
             self.grams = perceptual(painting)[1]
 
     def __call__(self, image: Tensor, step: int) -> Tensor:
-        """Tensor[1, 3, H, W] -> Tensor[3]: content, style, variation."""
+        """Tensor[1, 3, H, W] -> Tensor[4]: `PARTS`."""
         turn = step % len(SHIFTS)
         features, grams = self.perceptual(image, SHIFTS[turn])
         costs = (
             content_cost(features, self.contents[turn]),
             style_cost(grams, self.grams),
             total_variation(image),
+            brightness_cost(image, self.brightness),
         )
         return torch.cat(costs)
 
@@ -144,20 +162,31 @@ class _Descent:
         with torch.no_grad():
             return self._image().clamp(0, 255)
 
-    def step(self, number: int) -> tuple[float, float, float]:
-        """One step; the costs before it: content, style, variation."""
+    def step(self, number: int) -> tuple[float, float, float, float]:
+        """One step; the costs before it: `PARTS`."""
         parts = self.costs(self._image(), number)
         self.optimiser.zero_grad(set_to_none=True)
         (parts @ self.costs.weights).backward()
         self.optimiser.step()
         self.schedule.step()
-        content, style, variation = parts.tolist()
-        return content, style, variation
+        content, style, variation, brightness = parts.tolist()
+        return content, style, variation, brightness
 
 
-def luma(image: Tensor) -> Tensor:
-    """Brightness (ITU-R BT.601), Tensor[N, 3, H, W] -> Tensor[N, 1, H, W]."""
-    return (image * torch.tensor((0.299, 0.587, 0.114))[:, None, None]).sum(dim=1, keepdim=True)
+def relit(image: Tensor, like: Tensor) -> Tensor:
+    """The brightness of an image with another's mean, and its deviation or, so that nothing of a light face
+    is lost in white, as much of that as its range has room for.
+
+    Tensor[1, 3, H, W], 0..255 -> Tensor[1, 1, H, W].
+    """
+    own, wanted = luma(image), luma(like)
+    above, below = (own.quantile(share) - own.mean() for share in (1 - EXTREME, EXTREME))
+    gain = min(
+        wanted.std() / own.std().clamp_min(1),  # levels: 1 is little
+        (wanted.max() - wanted.mean()) / above.clamp_min(1),
+        (wanted.min() - wanted.mean()) / below.clamp_max(-1),
+    )
+    return (wanted.mean() + gain * (own - own.mean())).clamp(wanted.min(), wanted.max())
 
 
 def recoloured(image: Tensor, like: Tensor) -> Tensor:

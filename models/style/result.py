@@ -39,6 +39,7 @@ class OptimiseOptions(Parameters):
     content_weight: Weight = 1.0
     style_weight: Weight = 10.0
     variation_weight: Weight = 5.0
+    brightness_weight: Weight = 3.0
     levels: int | None = Field(
         None,
         ge=1,

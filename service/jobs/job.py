@@ -79,8 +79,9 @@ class Job:
         reason: why it failed.
         options: those of the `NewJob`.
         steps, step: how many there are, how many are done.
-        losses: what the last step was told by, by name: of a style job the costs `content`, `style` and
-            `variation` before it, without their weights; of a visualisation the `activation` that rises.
+        losses: what the last step was told by, by name: of a style job the costs `content`, `style`,
+            `variation` and `brightness` before it, without their weights; of a visualisation the
+            `activation` that rises.
             None before the first step.
         eta: estimated seconds until it ends; None unless it is running and a step is done.
         preview: there is one.

@@ -83,7 +83,7 @@ def paint(order: dict[str, Any], tell: Tell) -> None:
     from models.errors import WeightsError
     from models.image import decode
     from models.style.losses import Perceptual
-    from models.style.optimise import Step, optimise
+    from models.style.optimise import PARTS, Step, optimise
     from models.style.result import OptimiseOptions
     from models.weights import sha256_of
 
@@ -97,7 +97,7 @@ def paint(order: dict[str, Any], tell: Tell) -> None:
     def progress(step: Step) -> None:
         if step.preview is not None:
             _keep(step.preview, folder / "preview.png")
-        losses = {"content": step.content, "style": step.style, "variation": step.variation}
+        losses = {part: getattr(step, part) for part in PARTS}
         tell({"step": step.step, "losses": losses, "preview": step.preview is not None})
 
     done = optimise(content, style, perceptual, OptimiseOptions.of(order["options"]), progress=progress)

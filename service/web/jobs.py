@@ -57,11 +57,12 @@ SEEN = properties(EventsHeaders)[LAST]
 
 
 class LossesAnswer(AnswerModel):
-    """The three costs of an image before the last step, without their weights."""
+    """The costs of an image before the last step, without their weights."""
 
     content: float | None
     style: float | None
     variation: float | None
+    brightness: float | None = None
 
 
 class JobAnswer(AnswerModel):
@@ -116,7 +117,7 @@ RUNNING = QUEUED | {
     "progress": 0.4,
     "step": 60,
     "eta_seconds": 11.4,
-    "losses": {"content": 0.3114, "style": 0.0921, "variation": 0.0873},
+    "losses": {"content": 0.3114, "style": 0.0921, "variation": 0.0873, "brightness": 0.0312},
     "preview": "/v1/jobs/0f8fad5bd9cb469fa165708674f0bd3e/preview",
     "started_at": "2026-11-23T08:00:00.412Z",
 }

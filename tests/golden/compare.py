@@ -71,7 +71,7 @@ def _same(expected: Json, actual: Json, key: str) -> bool:
         return expected is actual
     if isinstance(expected, float) and isinstance(actual, int | float):
         absolute = PIXELS if key in IN_PIXELS else ABSOLUTE
-        relative = LOSSES if key in ("content", "style", "variation") else RELATIVE
+        relative = LOSSES if key in ("content", "style", "variation", "brightness") else RELATIVE
         return math.isclose(expected, actual, rel_tol=relative, abs_tol=absolute)
     if isinstance(expected, str) and isinstance(actual, str) and expected != actual:
         return _same_text(expected, actual, key)

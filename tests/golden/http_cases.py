@@ -326,6 +326,7 @@ def _jobs() -> Iterator[Http]:
         "content_weight": (-0.1, 1000001, "heavy"),
         "style_weight": (-0.1, 1000001),
         "variation_weight": (-0.1, 1000001),
+        "brightness_weight": (-0.1, 1000001),
         "levels": (0, 5),
         "preserve_color": ("maybe",),
         "seed": (-1, 2**32),

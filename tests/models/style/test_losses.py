@@ -9,12 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.style.losses import (
+    CELLS,
     CONTENT_TAP,
     MARGIN,
     STYLE_TAPS,
     Perceptual,
+    brightness_cost,
+    coarse,
     content_cost,
     gram_matrix,
+    luma,
     style_cost,
     total_variation,
 )
@@ -66,6 +70,21 @@ def test_variation_is_the_distance_of_neighbours() -> None:
     ramp = torch.arange(8.0).expand(3, 8, 8)
     costs = total_variation(torch.stack((flat, board.expand(3, 8, 8).float(), ramp)))
     torch.testing.assert_close(costs, torch.tensor((0.0, 2.0, 1 / 255)))
+
+
+def test_brightness_is_compared_in_large_parts() -> None:
+    """Means of squares, of shades that are smooth in them; what is smaller than one counts for nothing."""
+    side = 4 * CELLS
+    down, right = np.mgrid[0 : 1 : side * 1j, 0 : 1 : side // 2 * 1j]
+    grey = torch.from_numpy(np.stack([128 + 60 * np.sin(5 * down + 3 * right)] * 3)[None]).float()
+    means = grey.numpy()[0, 0].reshape(CELLS, 4, CELLS // 2, 4).mean(axis=(1, 3))
+    small = coarse(luma(grey))
+    np.testing.assert_allclose(small[0, 0, 1:-1, 1:-1], means[1:-1, 1:-1], atol=0.1)
+    darker = grey - torch.tensor((20.0, 20, 20))[:, None, None]
+    assert brightness_cost(darker, small).item() == pytest.approx(400 / means.var(), rel=0.02)
+    board = torch.from_numpy((np.indices((side, side // 2)).sum(axis=0) % 2 * 2.0 - 1) * 40).float()
+    assert brightness_cost(grey + board, small).item() < 1e-4
+    assert coarse(grey[:, :1, : CELLS - 3, :9]).equal(grey[:, :1, : CELLS - 3, :9])  # never enlarged
 
 
 def test_the_network_of_the_costs_sees_each_picture_alone_and_stays_as_it_is() -> None:

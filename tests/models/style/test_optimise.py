@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.errors import ParameterInvalid
-from models.image import Image
-from models.style.losses import Perceptual
-from models.style.optimise import Step, optimise, recoloured
+from models.image import Image, resize
+from models.style.losses import Perceptual, luma
+from models.style.optimise import Step, optimise, recoloured, relit
 from models.style.result import OptimiseOptions, steps_by_level
 from tests.models.style.small import image, random_backbone
 
@@ -36,7 +36,7 @@ def test_the_cost_falls(perceptual: Perceptual) -> None:
     assert [(step.step, step.steps) for step in told] == [(index, 16) for index in range(1, 17)]
     assert [step.step for step in told if step.preview is not None] == [5, 10, 15]
     assert all(step.preview is None or step.preview.shape == (44, 64, 3) for step in told)
-    costs = [step.content + 100 * step.style + 0.1 * step.variation for step in told]
+    costs = [step.content + 100 * step.style + 0.1 * step.variation + 3 * step.brightness for step in told]
     assert costs[-1] < 0.8 * costs[0]
 
 
@@ -72,6 +72,39 @@ def test_a_result_depends_on_the_seed_and_on_nothing_else_random(perceptual: Per
 
     np.testing.assert_array_equal(made(1), made(1))
     assert (made(1) != made(2)).any()
+
+
+def test_coarse_brightness_is_the_contents(perceptual: Perceptual) -> None:
+    """Between a painting's levels, in the order of the content's; a cost of its own keeps it so."""
+    last: list[Step] = []
+    for weight in (0.0, 30.0):
+        options = OptimiseOptions(steps=30, size=96, levels=1, style_weight=100, brightness_weight=weight)
+        told: list[Step] = []
+        result = optimise(CONTENT, STYLE, perceptual, options, progress=told.append)
+        last.append(told[-1])
+    assert last[1].brightness < 0.3 * last[0].brightness
+    grey = resize(CONTENT.pixels, result.height, result.width).mean(axis=2)
+    assert np.corrcoef(grey.ravel(), result.pixels.mean(axis=2).ravel())[0, 1] > 0.9
+
+
+def test_relit_has_the_brightness_of_the_other() -> None:
+    one, like = (
+        torch.from_numpy(part.pixels // 4 + 96).permute(2, 0, 1)[None].float() for part in (CONTENT, STYLE)
+    )
+    found, wanted, own = relit(one, like), luma(like), luma(one)
+    assert np.corrcoef(found.flatten(), own.flatten())[0, 1] > 0.999  # no order changes
+    assert found.mean().item() == pytest.approx(wanted.mean().item(), abs=0.5)
+    assert found.std() < 1.01 * wanted.std()
+    assert wanted.min() <= found.min() <= found.max() <= wanted.max()
+    assert relit(torch.full((1, 3, 4, 4), 9.0), like).isfinite().all()
+
+
+def test_a_light_face_in_a_dark_image_is_not_lost_in_white() -> None:
+    dark = torch.full((1, 3, 20, 20), 10.0)
+    dark[..., 8:12, 8:12] = torch.linspace(180, 250, 16).view(4, 4)  # far beyond the mean and the deviation
+    like = torch.from_numpy(STYLE.pixels).permute(2, 0, 1)[None].float()
+    face = relit(dark, like)[..., 8:12, 8:12].flatten()
+    assert (face.diff() > 0).sum() >= 11  # the brightest hundredth, four pixels, may be clipped
 
 
 def test_colors_are_kept(perceptual: Perceptual) -> None:

@@ -224,7 +224,7 @@ def test_the_work_tells_of_each_step_and_leaves_pictures(store: JobStore, tmp_pa
     told: list[dict[str, Any]] = []
     run(order(store, tmp_path, random_network(tmp_path)), told.append)
     assert [said["step"] for said in told] == [1, 2, 3, 4]
-    assert all(len(said["losses"]) == 3 and said["preview"] for said in told)
+    assert all(len(said["losses"]) == 4 and said["preview"] for said in told)
     assert (tmp_path / RESULT).read_bytes().startswith(b"\x89PNG")
     assert list(tmp_path.glob("*.new")) == []
 
