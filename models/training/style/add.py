@@ -5,7 +5,7 @@
 
 Dumoulin, Shlens and Kudlur (ICLR 2017, https://arxiv.org/abs/1610.07629), section 3.2 and figure 5: the
 shared weights are trained already, so a new style is soon learned and the old ones stay as they were, bit for
-bit.
+bit. With `--again` a painting that the network knows learns on from where it is.
 """
 
 from __future__ import annotations
@@ -26,11 +26,19 @@ from models.style.transfer import StyleNetwork, load, save
 from models.training.progress import Progress
 from models.training.style import data as data
 from models.training.style.norm import hasten
+from models.training.style.repetition import levels_cost
 from models.training.style.trainer import PARTS, Costs, Recipe, Trainer, planes, shift_of
 
 
 def add(
-    network: StyleNetwork, style: Style, costs: Costs, images: Sequence[Pixels], recipe: Recipe
+    network: StyleNetwork,
+    style: Style,
+    costs: Costs,
+    images: Sequence[Pixels],
+    recipe: Recipe,
+    *,
+    again: bool = False,
+    levels_weight: float = 0.0,
 ) -> StyleNetwork:
     """Learns a style.
 
@@ -40,23 +48,29 @@ def add(
         costs: with the new painting as its only one.
         images: uint8 [h, w, 3] each, to paint.
         recipe: `style_rate`, `batch`, `size`, the weights of the costs, and how long.
+        again: the network has the style, which learns on.
+        levels_weight: of `repetition.levels_cost`.
 
     Returns:
-        The network with one style more, the last, in eval mode.
+        The network with one style more, the last, or with the one that has learnt on; in eval mode.
 
     Raises:
-        ValueError: the network has a style of that name.
+        ValueError: the network has a style of that name, or, `again`, has none.
     """
-    config = replace(network.config, styles=(*network.config.styles, style))
+    names = [one.name for one in network.config.styles]
+    index = names.index(style.name) if again else len(names)
+    config = network.config if again else replace(network.config, styles=(*network.config.styles, style))
     copied = copy.deepcopy(network).requires_grad_(False).to(memory_format=torch.channels_last)
     hasten(copied)
-    code = nn.Parameter(network.styles.detach().mean(dim=0))  # between all that exist
+    known = network.styles.detach()
+    code = nn.Parameter(known[index].clone() if again else known.mean(dim=0))  # between all that exist
     optimiser = torch.optim.Adam([code], lr=recipe.style_rate)
     progress = Progress(recipe.steps, recipe.minutes, recipe.deadline)
     total, steps = torch.zeros(len(PARTS)), 0
     for [(batch, _)] in data.batches(images, [1.0], recipe.size, (1, recipe.batch), recipe.seed):
-        optimiser.param_groups[0]["lr"] = recipe.style_rate * (1 - 0.95 * progress.value)
-        parts = _step(copied, code, costs, batch, shift_of(steps))
+        warm = min(1.0, (steps + 1) / recipe.warmup)
+        optimiser.param_groups[0]["lr"] = recipe.style_rate * warm * (1 - 0.95 * progress.value)
+        parts = _step(copied, code, costs, batch, shift_of(steps), levels_weight)
         optimiser.step()
         progress.step()
         total, steps = total + parts, steps + 1
@@ -70,7 +84,9 @@ def add(
             break
     longer = StyleNetwork(config)
     state = network.state_dict()
-    longer.load_state_dict(state | {"styles": torch.cat((state["styles"], code.detach()[None]))})
+    longer.load_state_dict(
+        state | {"styles": torch.cat((known[:index], code.detach()[None], known[index + 1 :]))}
+    )
     return longer.eval()
 
 
@@ -80,19 +96,23 @@ def _step(
     costs: Costs,
     images: Tensor,
     shift: tuple[int, int],
+    levels_weight: float,
 ) -> Tensor:
     """Puts the gradient into `code`; the costs, Tensor[5]."""
     content = planes(images)
     painted = Trainer.paint(copied, content, code.expand(len(images), -1))
     parts = costs(painted, content, 0, shift)
     code.grad = None
-    (parts @ costs.weights).backward()
+    cost = parts @ costs.weights
+    if levels_weight:
+        cost = cost + levels_weight * levels_cost(painted, content).mean()
+    cost.backward()
     return parts.detach()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command; see the top of this file."""
-    recipe = Recipe(steps=1000, style_rate=0.01)
+    recipe = Recipe(steps=1000, style_rate=0.01, warmup=1)
     parser = argparse.ArgumentParser(prog="python -m models.training.style.add", description=main.__doc__)
     parser.add_argument("weights", type=Path, help="of the trained network")
     parser.add_argument("painting", type=Path, help="its file name, without suffix, names the style")
@@ -101,6 +121,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, nargs="+", required=True, help="folders of images")
     parser.add_argument("--trunk", type=Path, required=True, help="EfficientNet-Lite0's checkpoint (.pth)")
     parser.add_argument("--out", type=Path, required=True, help="file to write")
+    parser.add_argument("--again", action="store_true", help="the network has the style, which learns on")
+    parser.add_argument("--plain", type=float, default=0.0, help="share of made plain images")
+    parser.add_argument("--levels-weight", type=float, default=0.0, help="of what is repeated, in levels")
     for name, kind in (
         *(("steps", int), ("size", int), ("shortest", int), ("painting-size", int), ("batch", int)),
         *(("seed", int), ("report-every", int), ("minutes", float), ("style-rate", float)),
@@ -109,6 +132,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             ("style-weight", float),
             ("variation-weight", float),
             ("palette-weight", float),
+            ("repetition-weight", float),
+            ("warmup", int),
         ),
     ):
         parser.add_argument(f"--{name}", type=kind, help=f"see Recipe.{name.replace('-', '_')}")
@@ -121,8 +146,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     costs = Costs(load_classifier(options["trunk"]).backbone, [painting.pixels], recipe)
     train, _ = data.split(data.files(options["data"]))
-    images = data.Images(train, recipe.shortest)
-    save(add(load(options["weights"]), painting.style, costs, images, recipe), options["out"])
+    images = data.WithPlain(data.Images(train, recipe.shortest), options["plain"], recipe.shortest)
+    how = {"again": options["again"], "levels_weight": options["levels_weight"]}
+    save(add(load(options["weights"]), painting.style, costs, images, recipe, **how), options["out"])
 
 
 if __name__ == "__main__":

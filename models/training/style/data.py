@@ -122,6 +122,50 @@ class Images(Sequence[Pixels]):
         return resize(pixels, height, width)
 
 
+class WithPlain(Sequence[Pixels]):
+    """Images, and made ones behind them: `plain`.
+
+    Args:
+        images: the first ones.
+        share: of the made ones among all, 0 to less than 1.
+        side: of the made ones, pixels.
+    """
+
+    def __init__(self, images: Sequence[Pixels], share: float, side: int) -> None:
+        self._images, self._side = images, side
+        self._count = int(len(images) * share / (1 - share))
+
+    def __len__(self) -> int:
+        return len(self._images) + self._count
+
+    @overload
+    def __getitem__(self, index: int) -> Pixels: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Pixels]: ...
+    def __getitem__(self, index: int | slice) -> Pixels | list[Pixels]:
+        if isinstance(index, slice):
+            return [self[one] for one in range(*index.indices(len(self)))]
+        return self._images[index] if index < len(self._images) else plain(index, self._side)
+
+
+def plain(seed: int, side: int) -> Pixels:
+    """A made sky or wall, uint8 [side, side, 3]: any color, shaded towards another, with a camera's noise."""
+    random = np.random.default_rng((seed, 77))
+    down, right = np.mgrid[0 : 1 : side * 1j, 0 : 1 : side * 1j]
+    angle = random.uniform(0, 2 * np.pi)
+    if random.random() < 0.5:
+        place = np.cos(angle) * (down - 0.5) + np.sin(angle) * (right - 0.5)
+    else:
+        place = np.hypot(down - random.random(), right - random.random())
+    place = (place - place.min()) / (place.max() - place.min())
+    one = random.uniform(5, 235) + random.normal(0, 25, 3)
+    other = one + random.uniform(-70, 70) + random.normal(0, 12, 3)
+    image = one + (other - one) * place[..., None]
+    noise = random.normal(0, random.uniform(0, 3), (side, side, 1))
+    made: Pixels = (image + noise).round().clip(0, 255).astype(np.uint8)
+    return made
+
+
 def crop(pixels: Pixels, size: int, random: np.random.Generator) -> Pixels:
     """A random square of an image, mirrored every other time, as uint8 [size, size, 3].
 

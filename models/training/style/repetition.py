@@ -98,8 +98,31 @@ def repetition_cost(painted: Tensor, content: Tensor) -> Tensor:
     return norm.mean(dim=(1, 2))
 
 
+def levels_cost(painted: Tensor, content: Tensor, bar: float = 12.0) -> Tensor:
+    """As `repetition_cost`, of the strength in place of the shape: what is repeated, in levels, over `bar`.
+
+    A pattern may fade away or come apart; tiles lie as densely as `repetition` has them.
+
+    Returns:
+        Tensor[N], squared: 1 where what is repeated has a standard deviation of `bar` levels in every tile.
+    """
+    with torch.no_grad():
+        own, _ = _covariance(content, TILE // 2)
+    excess = (_covariance(painted, TILE // 2)[0] - own.clamp_min(0)).clamp_min(0).flatten(3) / bar**2
+    norm: Tensor = (excess.pow(6).sum(dim=3) + 1e-9) ** (1 / 6)
+    return norm.mean(dim=(1, 2))
+
+
 def _correlation(images: Tensor) -> Tensor:
     """Of tiles side by side, at the distances that count, Tensor[N, rows, columns, lags down, lags right]."""
+    covariance, variance = _covariance(images, TILE)
+    correlation: Tensor = covariance / (variance + (2 * FAINT) ** 2)
+    return correlation
+
+
+def _covariance(images: Tensor, step: int) -> tuple[Tensor, Tensor]:
+    """Of tiles that begin every `step` pixels, at the distances that count, as `_correlation`; and their
+    variance, Tensor[N, rows, columns, 1, 1]."""
     grey = images.float().mean(dim=1, keepdim=True)
     box = 2 * int(1.7 * SMOOTH) + 1  # as wide as the Gaussian
     blurred = grey
@@ -107,17 +130,15 @@ def _correlation(images: Tensor) -> Tensor:
         pads = (shape[0] // 2, shape[1] // 2)
         blurred = F.avg_pool2d(blurred, shape, 1, pads, count_include_pad=False)
     side = min(TILE, *grey.shape[2:])
-    tiles = (grey - blurred)[:, 0].unfold(1, side, side).unfold(2, side, side)
+    tiles = (grey - blurred)[:, 0].unfold(1, side, min(step, side)).unfold(2, side, min(step, side))
     tiles = tiles - tiles.mean(dim=(3, 4), keepdim=True)
     spectrum = torch.fft.rfft2(tiles, s=(2 * side, 2 * side))
     power = spectrum.real.square() + spectrum.imag.square()
     sums = torch.fft.fftshift(torch.fft.irfft2(power), dim=(3, 4))
     distance, pairs = _lags(side)
     far = (distance >= NEAREST) & (distance <= side // 2 - AROUND)
-    variance = tiles.square().mean(dim=(3, 4), keepdim=True)
     weights = torch.from_numpy(far / pairs).float()
-    correlation: Tensor = _middle(sums, side) * weights / (variance + (2 * FAINT) ** 2)
-    return correlation
+    return _middle(sums, side) * weights, tiles.square().mean(dim=(3, 4), keepdim=True)
 
 
 def _lags(side: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

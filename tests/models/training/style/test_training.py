@@ -244,6 +244,38 @@ def test_a_new_style_leaves_the_others_as_they_are() -> None:
         style_add.add(network, STYLES[1], one, pictures, RECIPE)
 
 
+def test_a_known_style_learns_on_and_the_others_stay() -> None:
+    network, one = random_network(), costs(replace(RECIPE, content_weight=0.1), paintings=1)
+    pictures = data.WithPlain([picture(40, 56, seed) for seed in range(4)], 0.5, 40)
+    recipe = replace(RECIPE, steps=12, style_rate=0.05)
+    taught = style_add.add(network, STYLES[1], one, pictures, recipe, again=True, levels_weight=0.1)
+    assert taught.config == network.config
+    for name, tensor in network.state_dict().items():
+        kept = [0, 2] if name == "styles" else slice(None)
+        assert torch.equal(taught.state_dict()[name][kept], tensor[kept])
+    content = training.planes(torch.from_numpy(np.stack([pixels[:40, :40] for pixels in pictures[:4]])))
+    with torch.no_grad():
+        before, after = (
+            one(each(content, each.styles[[1]].expand(4, -1)), content, 0) for each in (network, taught)
+        )
+    assert after @ one.weights < before @ one.weights
+    with pytest.raises(ValueError, match="not in"):
+        style_add.add(network, Style("fourth", "The Fourth"), one, pictures, recipe, again=True)
+
+
+def test_made_plain_images_stand_behind_the_others() -> None:
+    pictures = [picture(40, 56, seed) for seed in range(6)]
+    mixed = data.WithPlain(pictures, 0.25, 32)
+    assert len(mixed) == 8
+    assert all(one is other for one, other in zip(mixed[:6], pictures, strict=True))
+    assert mixed[6].shape == (32, 32, 3)
+    np.testing.assert_array_equal(mixed[7], data.plain(7, 32))
+    assert (mixed[6] != mixed[7]).any()
+    for made in mixed[6:]:  # nothing in it but shading and noise
+        assert np.abs(np.diff(made.astype(int), n=2, axis=0)).mean() < 10
+    assert len(data.WithPlain(pictures, 0, 32)) == 6
+
+
 def test_the_sheet_shows_every_picture_in_every_style() -> None:
     pictures = [picture(30, 60), picture(60, 30)]
     shown = sheet(random_network(), pictures, 42)
