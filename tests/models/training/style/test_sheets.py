@@ -40,6 +40,13 @@ def test_a_sheet_for_every_photograph(folder: Path) -> None:
     assert shapes == {"one": (120, 270, 3), "two": (120, 270, 3), "strengths": (180, 270, 3)}
 
 
+def test_images_beside_each_other_are_as_high_as_the_first(folder: Path) -> None:
+    (folder / "tall.png").write_bytes(encode(picture(80, 60, 5), "png"))
+    both = gallery.photograph(f"{folder / 'first.png'}+{folder / 'tall.png'}")
+    assert both.shape == (40, 60 + 30, 3)
+    np.testing.assert_array_equal(both[:, :60], gallery.photograph(str(folder / "first.png")))
+
+
 def test_a_jpeg_is_as_good_as_its_bound_allows() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3)).astype(np.uint8)
     best = gallery.compressed(noise)
