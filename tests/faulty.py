@@ -40,13 +40,13 @@ def slow(executor: Any) -> None:
 
 def failing() -> None:
     infer = Engine.infer
-    # a byte for each picture, of all workers
-    counter = os.open(FAULT.with_suffix(".counter"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    counter = FAULT.with_suffix(".counter")  # a byte for each picture, of all workers
 
     async def sometimes(self: Engine, *args: Any, **options: Any) -> Any:
         if "errors" in fault():
-            os.write(counter, b".")
-            if os.fstat(counter).st_size % 100 == 50:
+            with counter.open("ab") as file:
+                file.write(b".")
+            if counter.stat().st_size % 100 == 50:
                 raise RuntimeError("one in a hundred")
         return await infer(self, *args, **options)
 
