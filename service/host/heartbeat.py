@@ -30,7 +30,7 @@ from math import ceil
 from pathlib import Path
 from typing import Final
 
-from service.telemetry.log import LAST
+from service.telemetry.log import LAST, written
 from service.telemetry.metrics import Metrics
 
 logger = logging.getLogger(__name__)
@@ -228,6 +228,7 @@ class Watchdog:
 def abort(why: str) -> None:
     """Ends this process by SIGABRT, with the traces of its threads on the standard error."""
     logger.critical("worker (pid %d) is ended: %s", os.getpid(), why)
+    written()
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     threading.Timer(LAST, os.kill, (os.getpid(), signal.SIGKILL)).start()  # the standard error may be stalled
     faulthandler.dump_traceback()
