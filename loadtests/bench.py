@@ -1,7 +1,7 @@
 """Repeats the measurements of docs/benchmarks.md and rewrites its tables; the text around them is kept.
 
     python -m loadtests.bench
-    python -m loadtests.bench --only served,memory
+    python -m loadtests.bench --only served,soak
 
 A table stands between `<!-- bench:NAME -->` and `<!-- /bench:NAME -->`, with its commands, day and machine.
 """
@@ -34,14 +34,11 @@ COMMANDS: dict[str, tuple[str, ...]] = {
         )
     ),
     "grpc": ("loadtests.ceiling --transports http,grpc --connections 1,16 --seconds 8",),
-    "layout": (
-        "loadtests.layout --workers 2 --threads 1 --slots 1 --max-batch 1,2,4,8 --seconds 6",
-        "loadtests.layout --workers 1,2 --threads 1,2 --slots 1 --max-batch 2 --seconds 5",
-    ),
+    "layout": ("loadtests.limit",),
     "detectors": ("loadtests.detectors",),
-    "memory": ("loadtests.memory --requests 20000",),
     "capacity": (f"loadtests.capacity --plot {PLOT}",),
     "overload": ("loadtests.overload",),
+    "soak": ("loadtests.soak --minutes 2 --overload 1 --after 1",),
     "profile": ("loadtests",),
 }
 

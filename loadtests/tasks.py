@@ -109,6 +109,7 @@ TASKS = {
     "classify": Work(CLASSIFY, NET),
     "digits": Work(CLASSIFY, "lenet5", asked="lenet5"),
     "detect": Work(DETECT, "efficientdet-lite0"),
+    "people": Work(DETECT, "yolo-person", asked="yolo-person"),
     "faces": Work(FACES_DETECT, "mtcnn", images=FACES),
     "embed": Work(FACES_EMBED, "mtcnn", EMBEDDER, images=FACES),
     "verify": Work(FACES_VERIFY, "mtcnn", EMBEDDER, largest=True, images=FACES),
