@@ -123,7 +123,7 @@ class Messages(asyncio.Protocol):
         self._transport = None
         self._waiting.clear()
         self._lost()
-        del self._received, self._lost  # whoever has the connection: they and their shared memory go at once
+        del self._received, self._lost  # a cycle with the owner, which would keep its shared memory
 
     def send(self, message: Message) -> None:
         """Sends it at the end of this turn of the loop, unless the connection has ended."""
