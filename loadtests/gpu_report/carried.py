@@ -12,7 +12,7 @@ import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
-MARK = "LYNCEUS_GPU_REPORT_UNPACKED"
+MARK = "GPU_REPORT_UNPACKED"
 KINDS = ("classify", "detect", "faces")
 BESIDE = Path(__file__).resolve().parents[3] / "shared" / "data"
 HERE = {"classify": "imagenet-sample", "detect": "coco80/val/images", "faces": "faces"}

@@ -21,6 +21,7 @@ PLATFORMS = (
     "manylinux_2_27",
     "manylinux_2_24",
     "manylinux_2_17",
+    "manylinux2014",
     "manylinux_2_12",
     "manylinux_2_5",
 )

@@ -111,7 +111,10 @@ def test_what_is_brought_is_found_before_what_is_there(tmp_path: Path) -> None:
         wheel.writestr("brought-1.data/purelib/besides.py", "TOO = 'yes'\n")
     carried.unpack(tmp_path, tmp_path / "site")
     environment = carried.environment(tmp_path, tmp_path / "site", {"PYTHONPATH": str(ROOT)})
-    script = "import os, brought, besides; print(brought.HERE, besides.TOO, os.environ['XDG_CACHE_HOME'])"
+    script = (
+        "import os, brought, besides; print(brought.HERE, besides.TOO, os.environ['XDG_CACHE_HOME']);"
+        "from service.settings import load; load()"  # what a server is started with there
+    )
     told = subprocess.run(
         [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
     )
