@@ -19,6 +19,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+CAPTURING: Final = threading.Lock()
+"""Held by the one thread of this process that captures a graph."""
 PORTABLE: Final = 1
 """`cudaHostRegisterPortable`: for every context of the process."""
 
@@ -99,10 +101,6 @@ class Runtime(Protocol):
         """Work is recorded into a graph meanwhile, not done; before it begins, all other work ends."""
         ...
 
-    def tuned(self) -> AbstractContextManager[None]:
-        """cuDNN tries its algorithms meanwhile, and takes the fastest."""
-        ...
-
     def release(self) -> None:
         """Gives memory that nothing holds back to the device."""
         ...
@@ -120,8 +118,9 @@ class CudaRuntime:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
-        torch.backends.cuda.matmul.fp32_precision = "ieee"
+        # not by the newer `fp32_precision`: torch.export and torch.compile then fail where they ask for these
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cuda.matmul.allow_tf32 = False
 
     def stream(self) -> Any:
         return torch.cuda.Stream(self.device)
@@ -156,17 +155,13 @@ class CudaRuntime:
     @contextlib.contextmanager
     def capture(self, stream: Any, pool: Any) -> Iterator[Any]:
         graph = torch.cuda.CUDAGraph()
-        # "thread_local": other threads may allocate meanwhile
-        with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
+        # "thread_local": other threads may allocate meanwhile. One at a time: each begins with waiting for
+        # all of the device's work, which CUDA refuses while another one is under way
+        with (
+            CAPTURING,
+            torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"),
+        ):
             yield graph
-
-    @contextlib.contextmanager
-    def tuned(self) -> Iterator[None]:
-        before, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, True
-        try:
-            yield
-        finally:
-            torch.backends.cudnn.benchmark = before
 
     def release(self) -> None:
         gc.collect()

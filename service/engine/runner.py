@@ -29,6 +29,9 @@ from service.telemetry.tracing import Tracing
 
 logger = logging.getLogger(__name__)
 
+STEPS = {"cpu": 1, "cuda": 2}
+"""Batch sizes that are prepared for are powers of two to this power, and the largest. A GPU's are fewer: each
+takes a processor seconds, since cuDNN plans every convolution anew, and padding costs it little."""
 TOO_LARGE = "%s: a batch of %d does not fit into memory; %d is the most from now on"
 
 
@@ -163,7 +166,7 @@ class Runner:
         await self.rehearse()
 
     async def warm(self) -> None:
-        """Warms every batch size up to the largest (powers of two) for every shape.
+        """Warms batch sizes up to the largest for every shape; see `STEPS`.
 
         Raises:
             Exception: whatever the warm-up raised; the runner is then `FAILED` permanently.
@@ -273,7 +276,8 @@ class Runner:
 
     def _warm(self, example: Inputs) -> None:
         """Prepares for all batch sizes, the largest first; leaves out those that do not fit into memory."""
-        sizes = [size for size in (1 << power for power in range(9)) if size < self._max_batch]
+        step = STEPS["cpu" if self.executor.device == "cpu" else "cuda"]
+        sizes = [size for size in (1 << power for power in range(0, 9, step)) if size < self._max_batch]
         for size in (self._max_batch, *reversed(sizes)):
             try:
                 self.executor.warm(example, [size])

@@ -194,12 +194,11 @@ class _Network:
     def _prepared(self, lanes: Lanes, size: int, example: Inputs) -> Graph | None:
         """The graph for a size; None where it cannot be captured and is run without."""
         inputs = lanes.inputs(size, example)
-        with lanes.runtime.tuned(), lanes.runtime.on(lanes.compute):
+        with lanes.runtime.on(lanes.compute):
             for _ in range(2):  # the allocator and cuDNN's choices settle before the capture
                 self._eager(inputs, self._captured)
         try:
-            with lanes.runtime.tuned():  # or the choices would be made anew, by heuristics
-                return Graph(lambda batch: self._eager(batch, self._captured), inputs, lanes)
+            return Graph(lambda batch: self._eager(batch, self._captured), inputs, lanes)
         except Exception as error:  # whatever a capture makes of it: it ran a moment ago
             what = "%s: a batch of %d could not be captured and runs without a CUDA graph: %s"
             logger.warning(what, self._name, size, " ".join(str(error).split())[:300])

@@ -360,6 +360,7 @@ class DeviceProcess:
         self._layouts: list[Layout] = []
         self._remotes: list[Remote] = []
         self._waiting: _Connection | None = None
+        self._connecting = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
         self._closed = False
         self.connection: _Connection | None = None
@@ -408,12 +409,13 @@ class DeviceProcess:
         Raises:
             ValueError: it serves other models.
         """
-        while self.connection is None:
-            made, self._waiting = self._waiting, None
-            try:
-                await self._take(await asyncio.to_thread(self._made) if made is None else made)
-            except OSError:
-                await asyncio.sleep(RETRY)
+        async with self._connecting:  # models start at once
+            while self.connection is None:
+                made, self._waiting = self._waiting, None
+                try:
+                    await self._take(await asyncio.to_thread(self._made) if made is None else made)
+                except OSError:
+                    await asyncio.sleep(RETRY)
 
     def close(self) -> None:
         """Ends the connection."""

@@ -195,9 +195,6 @@ class Machine(TorchDispatchMode):
         finally:
             self._capturing = None
 
-    def tuned(self) -> contextlib.AbstractContextManager[None]:
-        return contextlib.nullcontext()
-
     def release(self) -> None:
         pass
 

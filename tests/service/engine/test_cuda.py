@@ -168,14 +168,15 @@ def test_cuda_is_asked_for_what_torch_does_not_by_itself(monkeypatch: pytest.Mon
     monkeypatch.setattr(torch.cuda, "Event", asked.update)
     monkeypatch.setattr(torch.cuda, "CUDAGraph", object)
     monkeypatch.setattr(torch.cuda, "graph", capture)
-    arithmetic: tuple[Any, ...] = (torch.backends.cudnn.conv, torch.backends.cuda.matmul)
-    before = [one.fp32_precision for one in arithmetic]
+    arithmetic: tuple[Any, ...] = (torch.backends.cudnn, torch.backends.cuda.matmul)
+    before = [one.allow_tf32 for one in arithmetic]
     try:
         runtime = CudaRuntime(torch.device("cuda"))
-        assert [one.fp32_precision for one in arithmetic] == ["ieee", "ieee"]
+        assert [one.allow_tf32 for one in arithmetic] == [False, False]
+        torch.export.export(torch.nn.Identity(), (torch.zeros(1),))  # fails where it asks and they disagree
     finally:
-        for one, precision in zip(arithmetic, before, strict=True):
-            one.fp32_precision = precision
+        for one, allowed in zip(arithmetic, before, strict=True):
+            one.allow_tf32 = allowed
     runtime.event()
     with runtime.capture(None, None):
         pass
