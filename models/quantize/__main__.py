@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import importlib.metadata
+import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -36,12 +37,16 @@ MOST: Final = 300
 SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
 FLOAT: Final[dict[str, tuple[str, ...]]] = {
+    "efficientdet-lite0": (
+        r".*network\.(cells|coarser|boxes|classes).*",
+        r"aten::.*",
+    ),  # all but the backbone
     "efficientnet-lite0": (r".*classify.*",),
     "yolo-person": (r"aten::.*",),  # normalisation before, boxes behind
 }
 """Model -> patterns of the names of layers that stay floats, since its gates do not pass without."""
-FIRST: Final[dict[str, int]] = {"efficientnet-lite0": 3}
-"""Model -> how many of its first convolutions stay floats: of the stem and the first block, which lose most
+FIRST: Final[dict[str, int]] = {"efficientdet-lite0": 8, "efficientnet-lite0": 3}
+"""Model -> how many of its first convolutions stay floats: of the stem and the first blocks, which lose most
 and take little time."""
 
 
@@ -115,6 +120,17 @@ def recipe(keep: Sequence[str], images: Sequence[Path], first: int = 0) -> dict[
     }
 
 
+def in_order(packed: bytes) -> bytes:
+    """A safetensors file with its metadata by name; `safetensors` writes it in any order. The same network
+    is the same file."""
+    size = int.from_bytes(packed[:8], "little")
+    header = json.loads(packed[8 : 8 + size])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + packed[8 + size :]
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Writes the file and prints its entry; a failure is one line on stderr and status 1."""
     parser = argparse.ArgumentParser(
@@ -141,7 +157,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         network = quantize(pipeline, images, keep, first)
         made = recipe(keep, images, first)
         digest = hashlib.sha256(repr(sorted(made.items())).encode()).hexdigest()
-        out.write_bytes(pack(network, {**made, "recipe": digest, "weights": entry.sha256}))
+        out.write_bytes(in_order(pack(network, {**made, "recipe": digest, "weights": entry.sha256})))
     except (ModelError, OSError) as error:
         print(error, file=sys.stderr)
         return 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,11 +30,13 @@ from models.errors import WeightsError
 from models.image import Image
 from models.image import decode as decode_image
 from models.ir.network import Networks
+from models.ir.precision import instructions, supported
 from models.pipeline import eager
 from models.weights import Store, sha256_of, standard_catalogue
-from tests.paths import SHARED, needs_shared
+from tests.paths import ROOT, SHARED, needs_shared
 
 ENTRY = standard_catalogue()["efficientdet-lite0"]
+SAMPLES = sorted((ROOT / "service" / "web" / "ui").glob("sample-*.jpg"))
 
 
 @pytest.fixture(scope="module")
@@ -177,6 +179,48 @@ def test_one_conversion_to_openvino_serves_wide_and_high_canvases(pipeline: Dete
             # the order of candidates of nearly equal scores may differ
             wanted = theirs.numpy()
             np.testing.assert_allclose(np.sort(ours, 1), np.sort(wanted, 1), rtol=1e-3, atol=2e-3)
+
+
+@pytest.fixture(scope="module")
+def int8(pipeline: DetectorPipeline) -> Networks:
+    if "int8" not in supported(instructions()):
+        pytest.skip("this processor has no VNNI, without which sums of int8 may overflow")
+    return Networks(pipeline, "int8", 1, Store().networks)
+
+
+def overlap(one: Sequence[float], other: Sequence[float]) -> float:
+    """The IoU of two boxes, xyxy."""
+    sides = [max(0.0, min(one[i + 2], other[i + 2]) - max(one[i], other[i])) for i in (0, 1)]
+    both = sides[0] * sides[1]
+    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (one, other)]
+    return both / (sum(areas) - both)
+
+
+@pytest.mark.parametrize("path", SAMPLES, ids=lambda path: path.stem)
+def test_in_int8_the_same_things_are_found(pipeline: DetectorPipeline, int8: Networks, path: Path) -> None:
+    item = pipeline.preprocess(decode_image(path.read_bytes()), DetectOptions(score_threshold=0.3))
+    canvas = item.inputs[0][None]
+    expected, found = (
+        pipeline.postprocess(outputs, [item.context])[0].items
+        for outputs in (eager(pipeline.module, canvas), int8.run([canvas]))
+    )
+    main = [one for one in expected if one.score >= 0.5]
+    assert main
+    for one in main:
+        (same,) = [other for other in found if overlap(one.box, other.box) > 0.8 and other.label == one.label]
+        assert abs(same.score - one.score) < 0.05
+        assert np.abs(np.subtract(same.box, one.box)).max() < 12  # of up to 600 pixels
+
+
+def test_in_int8_a_batch_gives_what_each_image_gives_alone(
+    pipeline: DetectorPipeline, int8: Networks
+) -> None:
+    for height, width, _ in pipeline.shapes:
+        images = np.concatenate([random_image(640, seed)[:, :height, :width].numpy() for seed in range(3)])
+        together = int8.run([images])
+        for index in range(3):
+            for whole, alone in zip(together, int8.run([images[index : index + 1]]), strict=True):
+                np.testing.assert_array_equal(whole[index], alone[0])
 
 
 @pytest.mark.parametrize(

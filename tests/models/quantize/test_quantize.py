@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+from itertools import permutations
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 from safetensors import safe_open
+from safetensors.numpy import load, save
 
 from models import registry
 from models.errors import WeightsError
 from models.image import Image
 from models.ir.network import Networks
 from models.pipeline import eager
-from models.quantize.__main__ import images_in, main, recipe
-from models.weights import INT8, Catalogue, File, Store, sha256_of
+from models.quantize.__main__ import FIRST, FLOAT, images_in, in_order, main, recipe
+from models.weights import INT8, Catalogue, Entry, File, Store, sha256_of
 from tests.models.image.test_decode import smooth
 
 
@@ -69,6 +72,31 @@ def test_an_int8_network_is_served_beside_its_own_weights_alone(
     other = dataclasses.replace(entry, files={"weights": weights, INT8: file})
     with pytest.raises(WeightsError, match=r"files\.int8 was made of weights with sha256"):
         registry.build_entry(other, {"weights": Store().files(plain)["weights"], INT8: out})
+
+
+QUANTIZED = [entry for entry in Catalogue() if INT8 in entry.files]
+
+
+@pytest.mark.parametrize("entry", QUANTIZED, ids=lambda entry: entry.name)
+def test_a_committed_file_is_what_the_command_makes_by_default(entry: Entry) -> None:
+    file = Store().originals(entry)[INT8]
+    with safe_open(file, "np") as opened:
+        made = opened.metadata()
+    assert made.pop("weights") == entry.sha256
+    assert made.pop("recipe") == hashlib.sha256(repr(sorted(made.items())).encode()).hexdigest()
+    assert made["float_layers"] == " ".join(FLOAT.get(entry.name, ()))
+    assert made.get("float_first", "0") == str(FIRST.get(entry.name, 0))
+    assert sha256_of(file) in file.with_suffix(".md").read_text(encoding="utf-8")
+
+
+def test_the_same_network_is_the_same_file() -> None:
+    tensors = {"graph": np.arange(5, dtype=np.uint8), "constants": np.arange(7, dtype=np.uint8)}
+    about = {"weights": "0" * 64, "images": "12", "float_layers": "aten::.*"}
+    files = {in_order(save(tensors, dict(names))) for names in permutations(about.items())}
+    assert len(files) == 1
+    (file,) = files
+    for name, values in load(file).items():
+        np.testing.assert_array_equal(values, tensors[name])
 
 
 def test_a_precision_needs_its_file() -> None:
