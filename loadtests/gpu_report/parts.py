@@ -123,10 +123,10 @@ PARTS: Final[dict[str, Callable[[Setting], Found]]] = {
     "checks": checks,
     "networks": networks,
     "service": service,
-    "mps": mps,
     "faces": faces,
     "detect": detect,
-    "front ends": front_ends,  # the last: as many as there is time for
+    "front ends": front_ends,  # as many as there is time for
+    "mps": mps,
 }
 
 
