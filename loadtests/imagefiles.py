@@ -88,28 +88,6 @@ def empty_bands(blocks: int) -> bytes:
 COLOUR = ((1, 1), (1, 1), (1, 1))
 
 
-def webp_of_groups(side: int) -> bytes:
-    """A lossless WebP, side x side, with a group of prefix codes for each 4 x 4 pixels: the most."""
-    groups = min(65_536, (side // 4) ** 2)
-    single = "1000"  # a simple code of one symbol, 0
-
-    def even(zeros: int) -> str:
-        """A code of 256 symbols of 8 bits each, and so many unused ones behind."""
-        lengths = "".join("100" if place in (1, 11) else "000" for place in range(12))  # of 18 and of 8
-        return "0" + "0001" + lengths + "0" + "0" * 256 + ("1" + f"{zeros - 11:07b}"[::-1] if zeros else "")
-
-    head = f"{0x2F:08b}"[::-1] + 2 * f"{side - 1:014b}"[::-1] + "0" + "000"
-    bits = [head, "0", "0", "1", "000", "0", even(24), even(0), single * 3]
-    for group in range((side // 4) ** 2):
-        number = group % groups
-        bits.append(f"{number & 255:08b}{number >> 8:08b}")  # prefix codes begin with their highest bits
-    text = "".join([*bits, single * 5 * groups, "0" * 64])
-    data = bytes(int(text[at : at + 8][::-1], 2) for at in range(0, len(text), 8))
-    data += bytes(len(data) % 2)
-    chunks = b"WEBPVP8L" + len(data).to_bytes(4, "little") + data
-    return b"RIFF" + len(chunks).to_bytes(4, "little") + chunks
-
-
 def box(kind: bytes, content: bytes) -> bytes:
     """A box of an ISO media file."""
     return struct.pack(">I", 8 + len(content)) + kind + content

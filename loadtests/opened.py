@@ -14,7 +14,7 @@ from pathlib import Path
 
 from loadtests.arrivals import departures, gaps
 from loadtests.record import Pace, Record, Request
-from loadtests.scrape import Sampler
+from loadtests.scrape import sampled
 from loadtests.server import ROOT
 from loadtests.shapes import SHAPES
 from loadtests.verdict import Slo
@@ -64,7 +64,7 @@ def run(load: Opened, slo: Slo, address: str, grpc_address: str, paces: Mapping[
         command += ["--only-summary", "--loglevel", "WARNING", "--record", str(lines)]
         command += ["--slo", str(load.slo), "--shape", load.shape, "--seconds", str(load.seconds)]
         command += ["--ceiling", str(load.ceiling), "--seed", str(load.seed)]
-        with Sampler(address) as sampler:
+        with sampled(address) as samples:
             ended = subprocess.run(
                 command,
                 cwd=ROOT,
@@ -87,7 +87,7 @@ def run(load: Opened, slo: Slo, address: str, grpc_address: str, paces: Mapping[
         "mix": ", ".join(f"{task} {weight:g}" for task, weight in slo.mix.items()),
         "machine": machine(),
     }
-    return Record(began[0], load.steps(slo), load.ceiling, paces, requests, sampler.samples, facts)
+    return Record(began[0], load.steps(slo), load.ceiling, paces, requests, samples, facts)
 
 
 def machine() -> str:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import threading
 import time
-import urllib.error
 import urllib.request
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from itertools import pairwise
-from types import TracebackType
-from typing import Self
 
 from prometheus_client.parser import text_string_to_metric_families
 
 from loadtests.record import Sample
+from loadtests.reference import every
 
 WANTED = (
     "lynceus_queue_depth",
@@ -37,42 +35,30 @@ def read(text: str, wanted: Sequence[str] = WANTED) -> dict[str, float]:
     return found
 
 
-class Sampler:
-    """Fetches a server's `/metrics` once a second while it is entered; an answer that fails is left out.
+@contextmanager
+def sampled(address: str) -> Iterator[list[Sample]]:
+    """Fetches a server's `/metrics` once a second meanwhile; an answer that fails is left out.
 
     Args:
         address: ``host:port``.
 
-    Attributes:
-        samples: so far.
+    Yields:
+        those so far.
     """
+    samples: list[Sample] = []
 
-    def __init__(self, address: str) -> None:
-        self.samples: list[Sample] = []
-        self._address = address
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._work, name="metrics", daemon=True)
+    def look() -> None:
+        now = time.time()
+        # an overloaded server may be too late, a stopped one is gone
+        with (
+            suppress(OSError, ValueError),
+            urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as answer,
+        ):
+            samples.append(Sample(now, read(str(answer.read(), "utf-8"))))
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._ended.set()
-        self._thread.join()
-
-    def _work(self) -> None:
-        while True:
-            now = time.time()
-            try:
-                with urllib.request.urlopen(f"http://{self._address}/metrics", timeout=10) as answer:
-                    self.samples.append(Sample(now, read(str(answer.read(), "utf-8"))))
-            except (OSError, ValueError):  # an overloaded server may be too late, a stopped one is gone
-                pass
-            if self._ended.wait(max(0.0, now + 1.0 - time.time())):
-                return
+    look()
+    with every(1.0, look):
+        yield samples
 
 
 def by_model(samples: Sequence[Sample], name: str) -> dict[str, list[tuple[float, float]]]:

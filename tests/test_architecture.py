@@ -161,7 +161,6 @@ INSIDE = (
     "chains.py",
     "decode_fuzz.py",
     "decode_times.py",
-    "frontends.py",
     "loopserver.py",
     "simulate.py",
 )

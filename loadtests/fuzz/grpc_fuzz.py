@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 
 from loadtests.fuzz.mutate import INTERESTING, mutated
-from loadtests.fuzz.wire import LONGEST, Kind, run
+from loadtests.fuzz.wire import LONGEST, Kind
 from loadtests.hostile.images import small
 from loadtests.hostile.messages import classify, groups, infer
 from loadtests.hostile.png import uniform
@@ -118,8 +118,3 @@ class GrpcClient:
 
 
 KIND = Kind("grpc", generate, GrpcClient, WRONG.__contains__)
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Sends them; see `wire.run`."""
-    return run(KIND, arguments)

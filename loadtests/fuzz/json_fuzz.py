@@ -11,7 +11,7 @@ from random import Random
 from typing import Any
 
 from loadtests.fuzz.mutate import INTERESTING, mutated
-from loadtests.fuzz.wire import HttpClient, Kind, run, wrong_http
+from loadtests.fuzz.wire import HttpClient, Kind, wrong_http
 from loadtests.hostile.images import small
 from loadtests.hostile.png import uniform
 
@@ -173,8 +173,3 @@ def _any(random: Random, depth: int) -> Any:
 
 
 KIND = Kind("json", generate, HttpClient, wrong_http)
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Sends them; see `wire.run`."""
-    return run(KIND, arguments)

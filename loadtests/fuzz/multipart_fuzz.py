@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from random import Random
 
 from loadtests.fuzz.mutate import mutated
-from loadtests.fuzz.wire import HttpClient, Kind, run, wrong_http
+from loadtests.fuzz.wire import HttpClient, Kind, wrong_http
 from loadtests.hostile.documents import form, part
 from loadtests.hostile.images import small
 from loadtests.hostile.png import uniform
@@ -76,8 +75,3 @@ def _part(random: Random) -> bytes:
 
 
 KIND = Kind("multipart", generate, HttpClient, wrong_http)
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Sends them; see `wire.run`."""
-    return run(KIND, arguments)

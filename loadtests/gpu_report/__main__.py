@@ -49,7 +49,8 @@ def main() -> int:
         return 0
     if asked.packed and carried.MARK not in os.environ:
         carried.restart(asked.packed.resolve())
-    from loadtests.gpu_report.parts import PARTS, Setting
+    from loadtests.gpu_report.parts import PARTS
+    from loadtests.gpu_report.served import Setting
     from loadtests.gpu_report.verdict import judge, table
 
     names = asked.parts.split(",") if asked.parts else list(PARTS)

@@ -9,38 +9,16 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from loadtests.gpu_report import served
+from loadtests.gpu_report.served import Setting
 
 ROOT = Path(__file__).resolve().parents[2]
 Found = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """What every part is given.
-
-    Attributes:
-        device: ``cuda`` or ``cpu``.
-        seconds: of each measurement under load.
-        images: a folder for each kind.
-        ends: when the report has to, on the monotonic clock.
-    """
-
-    device: str
-    seconds: float
-    images: Mapping[str, Path]
-    ends: float
-
-    def left(self, most: float) -> float:
-        """Seconds that something may take."""
-        most *= 10 if self.device == "cpu" else 1  # a trial's machine may be busy
-        return max(1.0, min(most, self.ends - time.monotonic()))
 
 
 def machine(setting: Setting) -> Found:
@@ -91,42 +69,15 @@ def networks(setting: Setting) -> Found:
     return _json_of(command, setting.left(190))
 
 
-def service(setting: Setting) -> Found:
-    """The service by workers and by images a request, and what it takes."""
-    return served.by_workers(setting.device, setting.images["classify"], setting.seconds, setting.ends)
-
-
-def mps(setting: Setting) -> Found:
-    """The same with several workers, whose kernels run at once."""
-    return served.with_mps(setting.device, setting.images["classify"], setting.seconds)
-
-
-def faces(setting: Setting) -> Found:
-    """Faces: crops of every number; the memory must not grow with them."""
-    return served.faces(setting.device, setting.images["faces"], setting.seconds)
-
-
-def detect(setting: Setting) -> Found:
-    """Detection, whose network limits."""
-    return served.detect(setting.device, setting.images["detect"], setting.seconds)
-
-
-def front_ends(setting: Setting) -> Found:
-    """Classification with front ends of one device process, which batches over all of them."""
-    return served.by_workers(
-        setting.device, setting.images["classify"], setting.seconds, setting.ends, apart=True
-    )
-
-
 PARTS: Final[dict[str, Callable[[Setting], Found]]] = {
     "machine": machine,
     "checks": checks,
     "networks": networks,
-    "service": service,
-    "faces": faces,
-    "detect": detect,
-    "front ends": front_ends,  # as many as there is time for
-    "mps": mps,
+    "service": served.by_workers,
+    "faces": served.faces,
+    "detect": served.detect,
+    "front ends": partial(served.by_workers, apart=True),  # as many as there is time for
+    "mps": served.with_mps,
 }
 
 

@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,38 +23,53 @@ DEVICE = "service.device"
 """What a device process is started as."""
 
 
-def by_workers(
-    device: str, images: Path, seconds: float, ends: float, *, apart: bool = False
-) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What every part is given.
+
+    Attributes:
+        device: ``cuda`` or ``cpu``.
+        seconds: of each measurement under load.
+        images: a folder for each kind.
+        ends: when the report has to, on the monotonic clock.
+    """
+
+    device: str
+    seconds: float
+    images: Mapping[str, Path]
+    ends: float
+
+    def left(self, most: float) -> float:
+        """Seconds that something may take."""
+        most *= 10 if self.device == "cpu" else 1  # a trial's machine may be busy
+        return max(1.0, min(most, self.ends - time.monotonic()))
+
+
+def by_workers(setting: Setting, *, apart: bool = False) -> dict[str, Any]:
     """Classification by numbers of workers, for one and for several images a request.
 
     Args:
-        device: ``cuda`` or ``cpu``.
-        images: a folder.
-        seconds: of each measurement.
-        ends: after which none begins, on the monotonic clock.
-        apart: the workers are front ends of a device process.
+        apart: the workers are front ends of a device process, which batches over all of them.
     """
     cores = len(os.sched_getaffinity(0))
     more = (cores // 2, cores) if apart else (cores // 4, cores // 2)  # the last is the default
     found: dict[str, Any] = {}
-    for workers in [1] if device == "cpu" else sorted({1, *(max(1, count) for count in more)}):
-        if time.monotonic() > ends:
+    for workers in [1] if setting.device == "cpu" else sorted({1, *(max(1, count) for count in more)}):
+        if time.monotonic() > setting.ends:
             break
         name = f"{workers} {'front ends' if apart else 'workers'}"
-        engine = {"LYNCEUS_ENGINE": "process" if apart else "worker"}
-        found[name] = classified(device, workers, images, seconds, engine)
+        found[name] = classified(setting, workers, {"LYNCEUS_ENGINE": "process" if apart else "worker"})
     return found
 
 
-def with_mps(device: str, images: Path, seconds: float) -> dict[str, Any]:
+def with_mps(setting: Setting) -> dict[str, Any]:
     """As many workers as are the default, with NVIDIA's Multi-Process Service, where it is there."""
     control = shutil.which("nvidia-cuda-mps-control")
-    if device == "cpu" or control is None:
+    if setting.device == "cpu" or control is None:
         return {"skipped": "there is no nvidia-cuda-mps-control"}
     workers = max(1, len(os.sched_getaffinity(0)) // 2)
     with tempfile.TemporaryDirectory(prefix="lynceus-mps-") as folder, _daemon(control, folder) as variables:
-        return {f"{workers} workers": classified(device, workers, images, seconds, variables)}
+        return {f"{workers} workers": classified(setting, workers, variables)}
 
 
 @contextlib.contextmanager
@@ -69,12 +85,11 @@ def _daemon(control: str, folder: str) -> Iterator[dict[str, str]]:
         subprocess.run([control], input="quit\n", text=True, env=environment, check=False, timeout=60)
 
 
-def classified(
-    device: str, workers: int, images: Path, seconds: float, more: Mapping[str, str] | None = None
-) -> dict[str, Any]:
+def classified(setting: Setting, workers: int, more: Mapping[str, str]) -> dict[str, Any]:
     """Classification at one number of workers."""
+    device, images, seconds = setting.device, setting.images["classify"], setting.seconds
     model = "lenet5" if device == "cpu" else "efficientnet-lite0"
-    settings = {"LYNCEUS_MODELS": model, "LYNCEUS_WORKERS": str(workers), **(more or {})}
+    settings = {"LYNCEUS_MODELS": model, "LYNCEUS_WORKERS": str(workers), **more}
     with started(settings) as (server, found), _several(images) as bodies:
         one = sorted(images.rglob("*.jpg"))
         connections = 2 if device == "cpu" else max(64, 24 * workers)
@@ -99,11 +114,11 @@ def _several(images: Path) -> Iterator[list[Path]]:
         yield paths
 
 
-def faces(device: str, images: Path, seconds: float) -> dict[str, Any]:
-    """Detection of faces, and how much memory it takes before and after many of them."""
-    workers = 1 if device == "cpu" else 4
+def faces(setting: Setting) -> dict[str, Any]:
+    """Detection of faces, and how much memory it takes before and after many of them: it must not grow."""
+    workers, seconds = 1 if setting.device == "cpu" else 4, setting.seconds
     with started({"LYNCEUS_MODELS": "mtcnn", "LYNCEUS_WORKERS": str(workers)}) as (server, found):
-        bodies = sorted(images.rglob("*.jpg"))
+        bodies = sorted(setting.images["faces"].rglob("*.jpg"))
         load(server, "/v1/faces/detect", bodies, 8 * workers, seconds)
         before = server.resident_bytes()
         found["under load"] = load(server, "/v1/faces/detect", bodies, 8 * workers, 2 * seconds)
@@ -112,12 +127,12 @@ def faces(device: str, images: Path, seconds: float) -> dict[str, Any]:
     return found
 
 
-def detect(device: str, images: Path, seconds: float) -> dict[str, Any]:
-    """Detection of people."""
-    workers = 1 if device == "cpu" else 4
+def detect(setting: Setting) -> dict[str, Any]:
+    """Detection of people, whose network limits."""
+    workers, connections = (1, 2) if setting.device == "cpu" else (4, 128)
     with started({"LYNCEUS_MODELS": "yolo-person", "LYNCEUS_WORKERS": str(workers)}) as (server, found):
-        bodies = sorted(images.rglob("*.jpg"))
-        found["under load"] = load(server, "/v1/detect", bodies, 2 if device == "cpu" else 128, seconds)
+        bodies = sorted(setting.images["detect"].rglob("*.jpg"))
+        found["under load"] = load(server, "/v1/detect", bodies, connections, setting.seconds)
         found["memory"] = memory(server)
     return found
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import queue
 import socket
 import threading
 import time
@@ -175,42 +174,6 @@ class Unread:
                 closed += 1
             connection.close()
         return Outcome(probe(target), closed)
-
-
-@dataclass(frozen=True, slots=True)
-class Behind:
-    """A stream whose first message takes long, with many large ones behind it that the server may read ahead.
-
-    Attributes:
-        method: service and method, of streams both ways.
-        first: the slow message.
-        behind: the large ones, so many times.
-    """
-
-    method: str
-    first: Callable[[], bytes]
-    behind: Callable[[], bytes]
-    count: int = 64
-
-    def size(self) -> int:
-        return len(self.first()) + self.count * len(self.behind())
-
-    def __call__(self, target: Target) -> Outcome:
-        options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
-        large = self.behind()
-        left: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-        left.put(self.first())
-        for _ in range(self.count):
-            left.put(large)
-        left.put(None)
-        with grpc.insecure_channel(target.grpc_address, options=options) as channel:
-            stream: Any = channel.stream_stream(f"/{self.method}")
-            call = stream(iter(left.get, None), timeout=target.timeout, compression=grpc.Compression.Gzip)
-            try:
-                return Outcome("OK", sum(len(reply) for reply in call))
-            except grpc.RpcError as error:
-                code = error.code().name
-                return Outcome("disconnected" if code == "DEADLINE_EXCEEDED" else code)
 
 
 @dataclass(frozen=True, slots=True)

@@ -173,8 +173,8 @@ def _others(makers: dict[str, Maker]) -> None:
     makers["webp animated, large frames"] = partial(webp.animation, SIDE, SIDE, 50, SIDE)
     makers["webp animated, frames"] = partial(webp.animation, SIDE, SIDE, 300_000)
     makers["webp lossy, cut"] = partial(webp.cut_lossy, SIDE, SIDE)
-    makers["webp lossy"] = partial(_webp, "RGB")
-    makers["webp lossy alpha"] = partial(_webp, "RGBA")
+    makers["webp lossy"] = partial(_saved, "RGB", "WEBP", SIDE, method=0, quality=10)
+    makers["webp lossy alpha"] = partial(_saved, "RGBA", "WEBP", SIDE, method=0, quality=10)
     for bits in (1, 8, 24, 32):
         makers[f"bmp {bits} bit without data"] = partial(webp.bitmap, SIDE, SIDE, bits=bits, data=False)
     makers["bmp 1 bit"] = partial(webp.bitmap, SIDE, SIDE, bits=1)
@@ -245,21 +245,18 @@ def _honest() -> bytes:
 
 
 def _saved(mode: str, kind: str, side: int, **options: Any) -> bytes:
-    out = io.BytesIO()
     image = Image.new(
         mode, (side, side), 7 if len(mode) < 3 or mode == "I;16" else (40, 90, 200, 128)[: len(mode)]
     )
     if mode == "P":
         image.putpalette(bytes(768))
-    image.save(out, kind, **options)
-    return out.getvalue()
+    return _encoded(image, kind, **options)
 
 
 def _avif_grid(count: int, *, noise: bool = False) -> bytes:
     levels = np.random.default_rng(1).integers(0, 256 if noise else 1, (256, 256, 3), dtype=np.uint8)
-    out = io.BytesIO()
-    Image.fromarray(levels).save(out, "AVIF", quality=90, speed=10)
-    return heif_grid(out.getvalue(), count, count, 256 * count, 256 * count)
+    tile = _encoded(Image.fromarray(levels), "AVIF", quality=90, speed=10)
+    return heif_grid(tile, count, count, 256 * count, 256 * count)
 
 
 def _heic_grid(name: str, count: int, tile: tuple[int, int]) -> bytes:
@@ -286,19 +283,12 @@ def _ring(pages: int) -> bytes:
     )
 
 
-def _webp(mode: str) -> bytes:
-    color = (40, 90, 200) if mode == "RGB" else (40, 90, 200, 128)
-    out = io.BytesIO()
-    Image.new(mode, (SIDE, SIDE), color).save(out, "WEBP", method=0, quality=10)
-    return out.getvalue()
-
-
 def _noise() -> bytes:
     pixels = np.random.default_rng(1).integers(0, 256, (640, 640, 3), dtype=np.uint8)
     return _encoded(Image.fromarray(pixels), "PNG")
 
 
-def _encoded(image: Image.Image, kind: str) -> bytes:
+def _encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
     out = io.BytesIO()
-    image.save(out, kind)
+    image.save(out, kind, **options)
     return out.getvalue()

@@ -60,36 +60,14 @@ def bitmap(width: int, height: int, *, bits: int, data: bool = True, colors: int
 
 
 def _bitstream(width: int, height: int, alpha: bool) -> bytes:
-    bits = _Bits()
-    bits.add(0x2F, 8)
-    bits.add(width - 1, 14)
-    bits.add(height - 1, 14)
-    bits.add(int(alpha), 1)
-    bits.add(0, 3)  # version
-    bits.add(0, 1)  # no transform
-    bits.add(0, 1)  # no colour cache
-    bits.add(0, 1)  # one group of prefix codes
+    fields = [(0x2F, 8), (width - 1, 14), (height - 1, 14), (int(alpha), 1)]
+    fields += [(0, 3), (0, 1), (0, 1), (0, 1)]  # version, no transform, no colour cache, one group of codes
     for symbol in (200, 60, 40, 128 if alpha else 255, 0):  # green, red, blue, alpha, distance
-        bits.add(1, 1)  # a simple code
-        bits.add(0, 1)  # of one symbol
-        bits.add(1, 1)  # which has eight bits
-        bits.add(symbol, 8)
-    return bits.bytes()
-
-
-class _Bits:
-    """Bits, the least significant first."""
-
-    def __init__(self) -> None:
-        self._value = 0
-        self._length = 0
-
-    def add(self, value: int, count: int) -> None:
-        self._value |= value << self._length
-        self._length += count
-
-    def bytes(self) -> bytes:
-        return self._value.to_bytes(-(-self._length // 8), "little")
+        fields += [(1, 1), (0, 1), (1, 1), (symbol, 8)]  # a simple code of one symbol, which has eight bits
+    value = length = 0
+    for number, count in fields:  # the least significant bit first
+        value, length = value | number << length, length + count
+    return value.to_bytes(-(-length // 8), "little")
 
 
 def _extended(width: int, height: int, flags: int) -> bytes:
