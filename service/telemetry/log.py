@@ -49,8 +49,7 @@ class LogWriter(io.TextIOBase):
         self._file, self._waiting = file, waiting
         self.dropped = dropped
         # a signal handler may log: it takes no lock
-        self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
-        self._writing = False
+        self._lines: queue.SimpleQueue[str | threading.Event] = queue.SimpleQueue()
         threading.Thread(target=self._write_on, name="log", daemon=True).start()
 
     def write(self, text: str) -> int:
@@ -65,32 +64,32 @@ class LogWriter(io.TextIOBase):
         return self._file
 
     def drain(self, seconds: float) -> None:
-        """Waits until all is written, but not longer."""
-        end = time.monotonic() + seconds
-        while (self._writing or not self._lines.empty()) and time.monotonic() < end:
-            time.sleep(0.01)
+        """Waits until all that was taken before is written, but not longer."""
+        reached = threading.Event()
+        self._lines.put(reached)
+        reached.wait(seconds)
 
     def _write_on(self) -> None:
-        left = b""
+        left: str | threading.Event = ""
         while True:
-            first = left or _encoded(self._lines.get())
-            self._writing = True
+            first = left or self._lines.get()
+            if isinstance(first, threading.Event):
+                first.set()
+                left = ""
+                continue
             if not left:
                 time.sleep(GATHER)
-            parts, size, left = [first], len(first), b""
+            data, left = _encoded(first), ""
             with contextlib.suppress(queue.Empty):
                 while not left:
-                    text = _encoded(self._lines.get_nowait())
-                    if size + len(text) > TOGETHER:
-                        left = text
+                    taken = self._lines.get_nowait()
+                    if isinstance(taken, threading.Event) or len(data) + len(_encoded(taken)) > TOGETHER:
+                        left = taken
                     else:
-                        parts.append(text)
-                        size += len(text)
-            data = b"".join(parts)
+                        data += _encoded(taken)
             with contextlib.suppress(OSError):  # a full disk, a closed pipe
                 while data:
                     data = data[os.write(self._file, data) :]
-            self._writing = bool(left)
 
 
 def _encoded(text: str) -> bytes:
