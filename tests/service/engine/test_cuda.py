@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import mmap
 import random
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -181,3 +183,30 @@ def test_cuda_is_asked_for_what_torch_does_not_by_itself(monkeypatch: pytest.Mon
     with runtime.capture(None, None):
         pass
     assert (asked["blocking"], asked["capture_error_mode"]) == (True, "thread_local")
+
+
+def test_graphs_of_one_process_are_captured_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    inside, most = 0, 0
+
+    @contextlib.contextmanager
+    def capture(graph: Any, **options: Any) -> Iterator[None]:
+        nonlocal inside, most
+        inside += 1
+        most = max(most, inside)
+        time.sleep(0.01)  # the others reach it meanwhile
+        yield
+        inside -= 1
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", object)
+    monkeypatch.setattr(torch.cuda, "graph", capture)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", torch.backends.cudnn.allow_tf32)
+    runtime = CudaRuntime(torch.device("cuda"))
+
+    def captured() -> None:
+        with runtime.capture(None, None):
+            pass
+
+    with ThreadPoolExecutor(4) as threads:
+        for done in [threads.submit(captured) for _ in range(8)]:
+            done.result()
+    assert most == 1
