@@ -50,7 +50,7 @@ def machine(setting: Setting) -> Found:
 
 def checks(setting: Setting) -> Found:
     """The tests that need a GPU, and the same of the executor under a checker of streams."""
-    found: Found = {"tests": _tests(["tests/gpu"], setting.left(150), {})}
+    found: Found = {"tests": _tests(["tests/gpu"], setting.left(240), {})}
     if setting.device == "cpu":
         return found
     graphs = ["tests/gpu/test_cuda_executor.py"]
@@ -84,7 +84,7 @@ PARTS: Final[dict[str, Callable[[Setting], Found]]] = {
 def _tests(
     paths: list[str], seconds: float, more: Mapping[str, str], before: list[str] | None = None
 ) -> Found:
-    command = [*(before or []), sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *paths]
+    command = [*(before or []), sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", *paths]
     try:
         ended = subprocess.run(
             command,
@@ -96,8 +96,9 @@ def _tests(
             timeout=seconds,
             check=False,
         )
-    except subprocess.TimeoutExpired:
-        return {"status": "timeout", "said": f"not done in {seconds:.0f} s"}
+    except subprocess.TimeoutExpired as error:
+        said = (error.stdout or b"").decode().strip().splitlines()[-15:]
+        return {"status": "timeout", "said": "\n".join([*said, f"not done in {seconds:.0f} s"])}
     lines = ended.stdout.strip().splitlines()
     counts = {
         word: int(number) for number, word in re.findall(r"(\d+) (passed|failed|skipped|error)", lines[-1])
