@@ -352,6 +352,13 @@ def stretch(
     return resize(image.pixels, height, width, interpolation=interpolation), geometry
 
 
+def fitted(pixels: Pixels, longest: int) -> Pixels:
+    """Reduced, in proportion, to at most `longest` pixels a side."""
+    scale = min(1.0, longest / max(pixels.shape[:2]))
+    height, width = (max(1, round(side * scale)) for side in pixels.shape[:2])
+    return resize(pixels, height, width)
+
+
 def center_crop(
     image: Image,
     size: int,

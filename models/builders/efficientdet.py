@@ -90,13 +90,6 @@ def build(entry: Entry, files: Mapping[str, Path]) -> DetectorPipeline:
 
         return Detector(load(files["weights"], used))
 
-    pipeline = DetectorPipeline(
-        card,
-        network,
-        score_threshold=options.score_threshold,
-        iou_threshold=options.iou_threshold,
-        fill=FILL,
-        canvases=others,
-    )
+    pipeline = DetectorPipeline(card, network, options, fill=FILL, canvases=others)
     pipeline.dynamic_size = True
     return pipeline

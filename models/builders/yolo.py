@@ -37,9 +37,4 @@ def build(entry: Entry, files: Mapping[str, Path]) -> DetectorPipeline:
 
         return Detector(load(files["weights"]))
 
-    return DetectorPipeline(
-        card,
-        network,
-        score_threshold=options.score_threshold,
-        iou_threshold=options.iou_threshold,
-    )
+    return DetectorPipeline(card, network, options)

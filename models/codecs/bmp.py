@@ -7,7 +7,7 @@ import struct
 import cv2
 import numpy as np
 
-from models.codecs.rows import Pixels, band_rows, gather, over_white
+from models.codecs.rows import Pixels, band_rows, decoding, gather, over_white, unpacked
 from models.errors import ImageInvalid
 from models.headers.header import Bitmap, Header
 
@@ -73,10 +73,7 @@ def _band(rows: Pixels, width: int, image: Bitmap, colours: Pixels, opaque: bool
         rgb: Pixels = cv2.cvtColor(np.ascontiguousarray(bgr), cv2.COLOR_BGR2RGB)
         return rgb
     if image.bits <= 8:
-        indices = rows
-        if image.bits < 8:
-            shifts = np.arange(8 - image.bits, -1, -image.bits, dtype=np.uint8)
-            indices = (rows[..., None] >> shifts & np.uint8((1 << image.bits) - 1)).reshape(len(rows), -1)
+        indices = unpacked(rows, image.bits) if image.bits < 8 else rows
         return np.take(colours, indices[:, :width], axis=0)
     if image.masks == (0xFF0000, 0xFF00, 0xFF, 0):
         return np.ascontiguousarray(rows).reshape(len(rows), -1, 4)[:, :width, 2::-1]
@@ -99,11 +96,8 @@ def _field(words: np.ndarray[tuple[int, int], np.dtype[np.unsignedinteger]], mas
 
 
 def _run_lengths(data: bytes, header: Header, image: Bitmap) -> Pixels:
-    begin, end = image.palette
-    count = min((end - begin) // image.entry, 1 << image.bits)
-    entries = np.frombuffer(data, np.uint8, count * image.entry, begin).reshape(count, image.entry)
     palette = np.zeros((1 << image.bits, 4), np.uint8)
-    palette[:count, :3] = entries[:, :3]
+    palette[:, :3] = _colours(data, image)[: len(palette), ::-1]
     body = data[image.data :] + b"\x00\x01"  # the end, which some writers leave out
     head = struct.pack(
         "<IiiHHIIiiII",
@@ -121,12 +115,8 @@ def _run_lengths(data: bytes, header: Header, image: Bitmap) -> Pixels:
     )
     start = 14 + len(head) + palette.nbytes
     file = b"BM" + struct.pack("<IHHI", start + len(body), 0, 0, start) + head + palette.tobytes() + body
-    try:
+    with decoding(header.format):
         pixels: Pixels | None = cv2.imdecode(np.frombuffer(file, np.uint8), cv2.IMREAD_COLOR_RGB)
-    except cv2.error as error:
-        if error.code == cv2.Error.StsNoMem:
-            raise MemoryError from error
-        raise ImageInvalid("the BMP is truncated or corrupt") from error
     if pixels is None or pixels.shape != (header.height, header.width, 3):
         raise ImageInvalid("the BMP is truncated or corrupt")
     return pixels

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 from PIL.GifImagePlugin import GifImageFile
 
-from models.codecs.rows import Pixels, band_rows, gather
+from models.codecs.rows import Pixels, band_rows, decoding, gather
 from models.errors import ImageInvalid
 from models.headers.gif import without_metadata
 from models.headers.header import GifImage, Header
@@ -26,19 +26,12 @@ def decode(data: bytes, header: Header, reduction: int) -> Pixels:
     """uint8 RGB, divided by `reduction` and rounded up; white where the image is transparent or does not
     reach."""
     image = header.layout_as(GifImage)
-    try:
-        with GifImageFile(io.BytesIO(without_metadata(data, image))) as opened:
-            if opened.size == (image.width, image.height):
-                opened.load()
-                bands = _bands(
-                    opened, header, image, _colours(data, image), band_rows(header.width, reduction)
-                )
-                return gather(bands, header.height, header.width, reduction)
-    except MemoryError:
-        raise
-    except Exception as error:  # Pillow's plugins raise many kinds of errors
-        raise ImageInvalid("the GIF is truncated or corrupt") from error
-    raise ImageInvalid("the GIF tells its size in two ways")
+    with decoding(header.format), GifImageFile(io.BytesIO(without_metadata(data, image))) as opened:
+        if opened.size != (image.width, image.height):
+            raise ImageInvalid("the GIF tells its size in two ways")
+        opened.load()
+        bands = _bands(opened, header, image, _colours(data, image), band_rows(header.width, reduction))
+        return gather(bands, header.height, header.width, reduction)
 
 
 def _colours(data: bytes, image: GifImage) -> Pixels:

@@ -12,7 +12,7 @@ import numpy as np
 import pi_heif
 from PIL import AvifImagePlugin
 
-from models.codecs.rows import Pixels, band_rows, gather, over_white
+from models.codecs.rows import Pixels, band_rows, decoding, gather, over_white
 from models.errors import ImageInvalid
 from models.headers.header import Format, Header, HeifImage
 from models.headers.heif import without_metadata
@@ -43,12 +43,8 @@ def decode(data: bytes, header: Header, reduction: int) -> Pixels:
     """uint8 RGB, divided by `reduction` and rounded up."""
     image = header.layout_as(HeifImage)
     file = without_metadata(data, image)
-    try:
+    with decoding(header.format):
         pixels, owner = _avif(file) if header.format is Format.AVIF else _heic(file)
-    except MemoryError:
-        raise
-    except Exception as error:  # Pillow's plugins raise many kinds of errors
-        raise ImageInvalid(f"the {header.format} is truncated or corrupt") from error
     if pixels.shape[:2] != (image.height, image.width):
         raise ImageInvalid(f"the {header.format} tells its size in two ways")
     pixels = pixels[image.top : image.top + header.height, image.left : image.left + header.width]

@@ -13,7 +13,7 @@ from PIL import Image as PILImage
 from PIL import ImageFile
 from PIL.PngImagePlugin import PngImageFile
 
-from models.codecs.rows import Pixels, band_rows, gather, over_white
+from models.codecs.rows import Pixels, band_rows, decoding, gather, over_white
 from models.errors import ImageInvalid
 from models.headers.header import Header
 from models.headers.png import without_metadata
@@ -38,18 +38,12 @@ def decode_with(plugin: type[ImageFile.ImageFile], data: bytes, header: Header, 
     It is called by its class and not through Pillow's open(): that one would try other formats, and compare
     with a limit that is global to the process.
     """
-    try:
-        with plugin(io.BytesIO(data)) as image:
-            if image.size == (header.width, header.height):
-                image.load()
-                return gather(
-                    _bands(image, band_rows(image.width, reduction)), image.height, image.width, reduction
-                )
-    except MemoryError:
-        raise
-    except Exception as error:  # Pillow's plugins raise many kinds of errors
-        raise ImageInvalid(f"the {header.format} is truncated or corrupt") from error
-    raise ImageInvalid(f"the {header.format} tells its size in two ways")
+    with decoding(header.format), plugin(io.BytesIO(data)) as image:
+        if image.size != (header.width, header.height):
+            raise ImageInvalid(f"the {header.format} tells its size in two ways")
+        image.load()
+        bands = _bands(image, band_rows(image.width, reduction))
+        return gather(bands, image.height, image.width, reduction)
 
 
 def _bands(image: PILImage.Image, rows: int) -> Iterator[Pixels]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from models.errors import ImageInvalid
 
 Pixels = NDArray[np.uint8]
 
@@ -14,9 +17,33 @@ BAND_PIXELS = 1 << 16
 """Pixels that are converted at a time: they fit into a core's cache."""
 
 
+@contextmanager
+def decoding(format_: str) -> Iterator[None]:
+    """Makes one error of whatever a library raises for a file: Pillow's plugins raise many kinds.
+
+    Raises:
+        ImageInvalid: the file is truncated or corrupt.
+        MemoryError: there was not enough.
+    """
+    try:
+        yield
+    except (MemoryError, ImageInvalid):
+        raise
+    except Exception as error:
+        if isinstance(error, cv2.error) and error.code == cv2.Error.StsNoMem:
+            raise MemoryError from error
+        raise ImageInvalid(f"the {format_} is truncated or corrupt") from error
+
+
 def band_rows(width: int, reduction: int) -> int:
     """Rows of a band, a multiple of `reduction`."""
     return max(1, BAND_PIXELS // (width * reduction)) * reduction
+
+
+def unpacked(rows: Pixels, bits: int) -> Pixels:
+    """uint8 [..., n] of samples of 1, 2 or 4 bits, the highest first -> uint8 [..., n * 8 / bits]."""
+    shifts = np.arange(8 - bits, -1, -bits, dtype=np.uint8)
+    return (rows[..., None] >> shifts & np.uint8((1 << bits) - 1)).reshape(*rows.shape[:-1], -1)
 
 
 def gather(bands: Iterable[Pixels], height: int, width: int, reduction: int) -> Pixels:

@@ -19,7 +19,7 @@ from PIL import ImageFile, _imaging
 from PIL.TiffImagePlugin import TiffImageFile
 
 from models.codecs import jpeg
-from models.codecs.rows import BAND_PIXELS, Pixels, band_rows, gather, light, over_white
+from models.codecs.rows import BAND_PIXELS, Pixels, band_rows, decoding, gather, light, over_white, unpacked
 from models.errors import ImageInvalid
 from models.headers import jpeg as jpeg_header
 from models.headers import tiff
@@ -131,14 +131,10 @@ class _Rows(TiffImageFile):
 
 def _inflated(parts: list[bytes], compression: int, across: int, height: int, down: int) -> Pixels:
     """uint8 [height, across] of segments of `down` rows each."""
-    try:
-        with _Rows(io.BytesIO(_file(parts, compression, across, height, down))) as image:
-            image.load()
-            return np.asarray(image)
-    except MemoryError:
-        raise
-    except Exception as error:  # Pillow's plugins raise many kinds of errors
-        raise ImageInvalid("the TIFF is truncated or corrupt") from error
+    file = io.BytesIO(_file(parts, compression, across, height, down))
+    with decoding("TIFF"), _Rows(file) as image:
+        image.load()
+        return np.asarray(image)
 
 
 def _file(parts: list[bytes], compression: int, across: int, height: int, down: int) -> bytes:
@@ -175,9 +171,7 @@ def _samples(rows: Pixels, page: TiffPage) -> Samples:
     palette entries and fewer bits as they are."""
     each = 1 if page.planar else page.samples
     if page.bits < 8:
-        shifts = np.arange(8 - page.bits, -1, -page.bits, dtype=np.uint8)
-        unpacked = rows[..., None] >> shifts & np.uint8((1 << page.bits) - 1)
-        return unpacked.reshape(*rows.shape[:2], -1)[..., : page.tile[0]][..., None]
+        return unpacked(rows, page.bits)[..., : page.tile[0]][..., None]
     if page.bits == 16:
         wide = np.ascontiguousarray(rows).view(f"{page.order}u2").astype(np.uint16)
         wide = wide.reshape(*rows.shape[:2], page.tile[0], each)
@@ -224,10 +218,8 @@ def _jpegs(data: bytes, header: Header, page: TiffPage) -> Pixels:
     across = -(-header.width // page.tile[0])
     for index, (at, length) in enumerate(zip(page.offsets, page.lengths, strict=True)):
         file = b"\xff\xd8" + adobe + tables + data[at : at + length].removeprefix(b"\xff\xd8")
-        try:
+        with decoding("TIFF"):
             inner = jpeg_header.read(file)
-        except (struct.error, IndexError) as error:
-            raise ImageInvalid("the TIFF is truncated or corrupt") from error
         top, left = index // across * page.tile[1], index % across * page.tile[0]
         rows, columns = min(page.tile[1], header.height - top), min(page.tile[0], header.width - left)
         if not (

@@ -9,7 +9,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from models.codecs.rows import Pixels, band_rows, gather, over_white, pack
+from models.codecs.rows import Pixels, band_rows, decoding, gather, over_white, pack
 from models.errors import ImageInvalid
 from models.headers.header import Header, WebpImage
 
@@ -82,12 +82,8 @@ def _decode(data: bytes, image: WebpImage) -> Pixels:
     """uint8 RGB, or BGRA where there is an alpha plane."""
     file = np.frombuffer(_file(data, image), np.uint8)
     how = cv2.IMREAD_UNCHANGED if image.alpha else cv2.IMREAD_COLOR_RGB
-    try:
+    with decoding("WebP"):
         pixels = cv2.imdecode(file, how | cv2.IMREAD_IGNORE_ORIENTATION)
-    except cv2.error as error:
-        if error.code == cv2.Error.StsNoMem:
-            raise MemoryError from error
-        raise ImageInvalid("the WebP is truncated or corrupt") from error
     shape = image.height, image.width, 4 if image.alpha else 3
     if pixels is None or pixels.shape != shape or pixels.dtype != np.uint8:
         raise ImageInvalid("the WebP is truncated or corrupt")

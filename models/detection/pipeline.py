@@ -57,8 +57,7 @@ class DetectorPipeline(Pipeline):
         card: the public card; its `labels` name the classes and its `input` is the canvas's height and width.
         build: of uint8 Tensor[N, H, W, 3], RGB -> boxes Tensor[N, A, 4] (xyxy, canvas pixels), scores
             Tensor[N, A, C], 0 to 1.
-        score_threshold: the default, 0 to 1.
-        iou_threshold: the default, 0 to 1.
+        options: what a request gets that names none.
         fill: grey of the letterbox's margins.
         canvases: heights and widths of canvases besides the card's; an image lies on the one that shows it
             largest, the card's where several do.
@@ -70,9 +69,8 @@ class DetectorPipeline(Pipeline):
         self,
         card: Card,
         build: Build,
+        options: DetectorOptions | None = None,
         *,
-        score_threshold: float = 0.25,
-        iou_threshold: float = 0.5,
         fill: int = 114,
         canvases: Sequence[tuple[int, int]] = (),
     ) -> None:
@@ -84,7 +82,7 @@ class DetectorPipeline(Pipeline):
         self.canvases = (card.input, *canvases)
         self.shapes = tuple((height, width, 3) for height, width in self.canvases)
         self.min_side = max(max(canvas) for canvas in self.canvases)
-        self.score_threshold, self.iou_threshold = score_threshold, iou_threshold
+        self.defaults = options or DetectorOptions()
         self.fill = fill
         self._index = {_folded(label): index for index, label in enumerate(card.labels)}
         self._index |= {label: index for index, label in enumerate(card.labels)}
@@ -167,8 +165,8 @@ class DetectorPipeline(Pipeline):
         classes = None if options.classes is None else self._classes(options.classes)
         return partial(
             DetectContext,
-            score_threshold=self.score_threshold if score is None else score,
-            iou_threshold=self.iou_threshold if overlap is None else overlap,
+            score_threshold=self.defaults.score_threshold if score is None else score,
+            iou_threshold=self.defaults.iou_threshold if overlap is None else overlap,
             max_detections=options.max_detections,
             classes=classes,
         )

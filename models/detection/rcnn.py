@@ -160,12 +160,7 @@ def build(entry: Entry, files: Mapping[str, Path]) -> RCNNPipeline:
         input=(size, size),
         details={"arch": name},
     )
-    return RCNNPipeline(
-        card,
-        lambda: FasterRCNN(network, columns),
-        score_threshold=options.score_threshold,
-        iou_threshold=options.iou_threshold,
-    )
+    return RCNNPipeline(card, lambda: FasterRCNN(network, columns), options)
 
 
 def _labels(path: Path | None) -> list[str]:

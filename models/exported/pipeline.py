@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from models.checkpoint import read_labels
 from models.classification.pipeline import ClassifierPipeline, ClassifyContext
 from models.classification.result import Classification
-from models.detection.pipeline import DetectContext, DetectorPipeline
+from models.detection.pipeline import DetectContext, DetectorOptions, DetectorPipeline
 from models.detection.result import Detections
 from models.errors import WeightsError
 from models.exported.fit import fit, min_side
@@ -110,12 +110,9 @@ class ExportedDetector(DetectorPipeline):
         options: ExportedDetectorOptions,
     ) -> None:
         overlap = options.iou_threshold
-        super().__init__(
-            card,
-            lambda: module,
-            score_threshold=options.score_threshold,
-            iou_threshold=overlap if overlap is not None else 0.5 if head.suppress else 1.0,
-        )
+        if overlap is None:
+            overlap = 0.5 if head.suppress else 1.0
+        super().__init__(card, lambda: module, DetectorOptions(options.score_threshold, overlap))
         self._head, self._reads, self._options = head, tuple(reads), options
         self.min_side = min_side(self.height, self.width, options)
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import cast
 
 import cv2
 import numpy as np
 
 from models.faces.result import Face, Faces, Landmarks
-from models.image import Image, Pixels, resize
+from models.image import Image, Pixels, fitted
 
 DEFAULT_SHARE = 0.02
 """Of the image's shorter side: the smallest face looked for, if a request names none."""
@@ -70,7 +71,7 @@ class Region:
         across, down = columns / image.width, rows / image.height
         x1, y1 = int(left * across), int(top * down)
         x2, y2 = max(x1 + 1, round(right * across)), max(y1 + 1, round(bottom * down))
-        part = _within(image.pixels[y1:y2, x1:x2], side)
+        part = fitted(image.pixels[y1:y2, x1:x2], side)
         return Image(turned(part, self.turn), self.x2 - self.x1, self.y2 - self.y1)
 
     def place(self, face: Face) -> Face:
@@ -168,17 +169,17 @@ def merged(found: Faces, parts: Sequence[tuple[Region, Faces]], most: int) -> Fa
         if not region.cuts(face) and _shorter(face) <= limit
     ]
     kept = list(found.items)
-    for face in sorted(candidates, key=_score, reverse=True):
+    for face in sorted(candidates, key=attrgetter("score"), reverse=True):
         if all(_shared(face, other) < 0.5 for other in kept):
             kept.append(face)
-    kept.sort(key=_score, reverse=True)
+    kept.sort(key=attrgetter("score"), reverse=True)
     return replace(found, items=tuple(kept[:most]), min_face=min(found.min_face, smallest))
 
 
 def sheet(image: Image) -> Image:
     """The image small in all four directions: upright, turned by 90, 180, 270 degrees, by rows."""
     half = SHEET // 2
-    small = _within(image.pixels, half)
+    small = fitted(image.pixels, half)
     canvas = np.full((SHEET, SHEET, 3), _GREY, np.uint8)
     for quarter in range(4):
         part = turned(small, 90 * quarter)
@@ -206,7 +207,7 @@ def settled(faces: Faces) -> bool:
     """
     if not faces.items:
         return False
-    largest = max(faces.items, key=_area)
+    largest = max(faces.items, key=attrgetter("area"))
     return largest.score >= SURE and _shorter(largest) >= faces.min_face
 
 
@@ -219,15 +220,6 @@ def turned(pixels: Pixels, turn: int) -> Pixels:
     """Turns uint8 [h, w, 3] counterclockwise by 0, 90, 180 or 270 degrees."""
     code = {90: cv2.ROTATE_90_COUNTERCLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_CLOCKWISE}
     return cast(Pixels, cv2.rotate(pixels, code[turn])) if turn else pixels
-
-
-def _within(pixels: Pixels, side: int) -> Pixels:
-    """Reduced, in proportion, to at most `side` pixels a side."""
-    height, width = pixels.shape[:2]
-    scale = side / max(height, width)
-    if scale >= 1:
-        return pixels
-    return resize(pixels, max(1, round(height * scale)), max(1, round(width * scale)))
 
 
 def _turned_size(width: int, height: int, turn: int) -> tuple[int, int]:
@@ -245,14 +237,6 @@ def _unturn_box(
 ) -> tuple[float, float, float, float]:
     (ax, ay), (bx, by) = (_unturn_point(corner, width, height, turn) for corner in (box[:2], box[2:]))
     return min(ax, bx), min(ay, by), max(ax, bx), max(ay, by)
-
-
-def _score(face: Face) -> float:
-    return face.score
-
-
-def _area(face: Face) -> float:
-    return face.area
 
 
 def _shorter(face: Face) -> float:

@@ -225,11 +225,6 @@ def build(entry: Entry, files: Mapping[str, Path]) -> DarknetPipeline:
         input=(net.height, net.width),
         details={"network": path.stem, "layers": len(config.layers)},
     )
-    pipeline = DarknetPipeline(
-        card,
-        lambda: network,
-        score_threshold=options.score_threshold,
-        iou_threshold=options.iou_threshold,
-    )
+    pipeline = DarknetPipeline(card, lambda: network, options)
     pipeline.letter_box = net.letter_box if options.letter_box is None else options.letter_box
     return pipeline

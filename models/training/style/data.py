@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from models.errors import ParameterInvalid
-from models.image import Pixels, decode, encode, resize
+from models.image import Pixels, decode, encode, fitted, resize
 from models.pipeline import Style
 from models.training.yolo.data import held_out
+from models.training.yolo.folder import SUFFIXES
 
 THUMBNAIL = 160  # pixels, of the longest side
 
@@ -59,9 +60,9 @@ def painting(
     """
     original = decode(path.read_bytes()).pixels
     known, by = TITLES.get(path.stem, (path.stem.replace("_", " ").capitalize(), ""))
-    thumbnail = encode(_fitted(original, THUMBNAIL), "jpeg", 85)
+    thumbnail = encode(fitted(original, THUMBNAIL), "jpeg", 85)
     style = Style(path.stem, known if title is None else title, by if artist is None else artist, thumbnail)
-    whole = _fitted(original, longest)
+    whole = fitted(original, longest)
     (left, right), (top, bottom) = (
         [round(share * side) for share in shares]
         for shares, side in ((part[::2], whole.shape[1]), (part[1::2], whole.shape[0]))
@@ -80,14 +81,14 @@ def of_styles(text: str) -> tuple[str, tuple[float, ...]]:
 
 
 def files(folders: Sequence[Path]) -> list[Path]:
-    """The images (.jpg, .png) of folders, sorted by name.
+    """The images of folders, sorted by name.
 
     Raises:
         ParameterInvalid: a folder has none.
     """
     found: list[Path] = []
     for folder in folders:
-        here = sorted(path for path in folder.iterdir() if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
+        here = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
         if not here:
             raise ParameterInvalid("data", f"no images in {folder}")
         found += here
@@ -216,9 +217,3 @@ def batches(
             first += 1
             ready, ahead = ahead, pool.submit(prepare, first)
             yield ready.result()
-
-
-def _fitted(pixels: Pixels, longest: int) -> Pixels:
-    scale = min(1.0, longest / max(pixels.shape[:2]))
-    height, width = (max(1, round(side * scale)) for side in pixels.shape[:2])
-    return resize(pixels, height, width)

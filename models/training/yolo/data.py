@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.image import decode, resize
+from models.image import decode, fitted
 from models.training.yolo.augment import Augment, LabelledImage
 from models.training.yolo.folder import Folder, Sample
 
@@ -39,14 +39,12 @@ def load(samples: Sequence[Sample], longest: int) -> list[LabelledImage]:
     """Decodes all samples into memory, none with a side above `longest` pixels."""
 
     def one(sample: Sample) -> LabelledImage:
-        pixels = decode(sample.path.read_bytes()).pixels
+        pixels = fitted(decode(sample.path.read_bytes()).pixels, longest)
         height, width = pixels.shape[:2]
-        scale = min(1.0, longest / max(height, width))
-        height, width = max(1, round(height * scale)), max(1, round(width * scale))
         kind, x, y, w, h = sample.boxes.T
         corners = np.stack((kind, x - w / 2, y - h / 2, x + w / 2, y + h / 2), axis=1)
         corners[:, 1:] *= (width, height, width, height)
-        return LabelledImage(resize(pixels, height, width), corners.astype(np.float32))
+        return LabelledImage(pixels, corners.astype(np.float32))
 
     with ThreadPoolExecutor(2) as pool:
         return list(pool.map(one, samples))

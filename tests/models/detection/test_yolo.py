@@ -12,7 +12,7 @@ from torchvision.ops import box_convert
 
 from models import boxes as box_ops
 from models.builders.yolo import build
-from models.detection.pipeline import DetectorPipeline
+from models.detection.pipeline import DetectorOptions, DetectorPipeline
 from models.detection.result import Detections, DetectOptions
 from models.detection.yolo import Detector, Yolo, load, save
 from models.detection.yolo_config import STRIDES, YoloConfig
@@ -157,7 +157,7 @@ def fixed() -> DetectorPipeline:
         [[10, 40, 50, 60], [12, 40, 50, 60], [60, 30, 90, 70], [20, 0, 40, 20]],
         [[0.9, 0.3], [0.8, 0.1], [0.2, 0.6], [0.7, 0.69]],
     )
-    return DetectorPipeline(card, lambda: module, score_threshold=0.5, iou_threshold=0.6)
+    return DetectorPipeline(card, lambda: module, DetectorOptions(0.5, 0.6))
 
 
 def test_boxes_come_back_to_the_original(fixed: DetectorPipeline) -> None:
@@ -216,7 +216,7 @@ def test_bad_options_are_named(fixed: DetectorPipeline, parameter: str, value: o
 def test_any_shape_of_picture_works(tmp_path: Path, width: int, height: int) -> None:
     save(network(), tmp_path / "yolo.safetensors")
     pipeline = build(entry(), {"weights": tmp_path / "yolo.safetensors"})
-    assert (pipeline.score_threshold, pipeline.card.input) == (0.1, (64, 64))
+    assert (pipeline.defaults.score_threshold, pipeline.card.input) == (0.1, (64, 64))
     options = DetectOptions(score_threshold=0.0, max_detections=1000)
     (found,) = run(pipeline, (blank(width, height), options))
     assert (found.width, found.height) == (width, height)
