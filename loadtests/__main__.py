@@ -15,6 +15,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from loadtests import command
 from loadtests.asks import work_of
 from loadtests.opened import Opened, run
 from loadtests.record import Record, ceiling_of
@@ -59,9 +60,7 @@ def measured(slo: Slo, file: Path, options: argparse.Namespace) -> Record:
 
 def main() -> int:
     """Prints the table and the verdict."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command.parser(__doc__)
     parser.add_argument("--shape", choices=[*SHAPES], default="steady")
     parser.add_argument("--seconds", type=float, default=0.0, help="of the shape; default: its own")
     parser.add_argument("--requests", type=int, default=0, help="as long as so many take at the load")

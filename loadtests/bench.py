@@ -8,7 +8,6 @@ A table stands between `<!-- bench:NAME -->` and `<!-- /bench:NAME -->`, with it
 
 from __future__ import annotations
 
-import argparse
 import re
 import shlex
 import subprocess
@@ -16,6 +15,7 @@ import sys
 import time
 from collections.abc import Sequence
 
+from loadtests.command import parser as parser_of
 from loadtests.opened import machine
 from loadtests.server import ROOT
 
@@ -85,9 +85,7 @@ def measured(commands: Sequence[str], day: str, on: str) -> str:
 
 def main() -> None:
     """Writes the page after each table, so that what was measured is kept when a later one fails."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     parser.add_argument("--only", help=f"of {', '.join(COMMANDS)}; default: all that the page has marks for")
     options = parser.parse_args()
     names = options.only.split(",") if options.only else names_in(PAGE.read_text(encoding="utf-8"))

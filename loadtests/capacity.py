@@ -12,7 +12,6 @@ In process, on all cores: requests per second and a batch's time for each batch 
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,7 +20,7 @@ from pathlib import Path
 
 import cv2
 
-from loadtests import plots
+from loadtests import command, plots
 from loadtests.asks import images_of
 from loadtests.limit import BATCHES, Job, Limit, layouts
 from loadtests.reference import accelerated
@@ -98,10 +97,7 @@ def sweep(model: str, batches: Sequence[int], seconds: float) -> list[tuple[int,
 def table(curves: Mapping[str, Curve], wait: float) -> str:
     """Markdown: what was measured, and what it recommends."""
     sizes = sorted({size for points in curves.values() for size, *_ in points})
-    lines = [
-        "| model | " + " | ".join(f"{size}: /s, ms" for size in sizes) + " | max_batch | linger | target |",
-        "| --- |" + " --- |" * (len(sizes) + 3),
-    ]
+    lines = [command.head("model", *(f"{size}: /s, ms" for size in sizes), "max_batch", "linger", "target")]
     for model, points in curves.items():
         advice = advise(points, wait)
         known = {size: f"{rate:.1f}, {1000 * seconds:.1f}" for size, rate, seconds in points}
@@ -114,9 +110,7 @@ def table(curves: Mapping[str, Curve], wait: float) -> str:
 def main() -> None:
     """Prints the table and writes the plot."""
     models = [*TASK_OF, EMBEDDER]
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command.parser(__doc__)
     parser.add_argument("--models", default=",".join(models), help="separated by commas")
     parser.add_argument("--batches", default=",".join(map(str, BATCHES)), help="1 among them")
     parser.add_argument("--seconds", type=float, default=3.0, help="for each figure")

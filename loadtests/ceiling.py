@@ -10,7 +10,6 @@ The table has the median round of each number of connections.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import os
 import re
@@ -23,7 +22,7 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
-from loadtests import loadgen
+from loadtests import command, loadgen
 from loadtests.limit import Limit, sweep
 from loadtests.loadgen import Load
 from loadtests.server import Server
@@ -170,9 +169,7 @@ def endpoints_of(
 
 def main() -> None:
     """Prints the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command.parser(__doc__)
     parser.add_argument("--task", choices=sorted(LIMITED), default="classify")
     parser.add_argument("--images", type=Path, help="a folder of JPEGs; default: the task's")
     parser.add_argument("--seconds", type=float, default=10.0, help="for each round")

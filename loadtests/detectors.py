@@ -9,7 +9,6 @@ The time is the network's and the suppression's, of one image at a time.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import subprocess
@@ -21,6 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from loadtests import command
 from loadtests.server import ROOT, Server
 from loadtests.tasks import DATA
 
@@ -103,9 +103,7 @@ def row(address: str, model: str, data: Path) -> str:
 
 def main() -> None:
     """Prints the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command.parser(__doc__)
     parser.add_argument("--sizes", default="320,384,448,512", help=f"of {SIZED}, pixels")
     parser.add_argument("--data", type=Path, default=DATA, help="folder with coco80 and coco-person")
     options = parser.parse_args()

@@ -8,7 +8,6 @@ process with all threads and of one process per core. A server's throughput is j
 
 from __future__ import annotations
 
-import argparse
 import multiprocessing
 import os
 import random
@@ -23,6 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from loadtests import command
 from loadtests.tasks import LIMITED, Work, images_in, requests_of
 
 BATCHES = (1, 2, 4, 8, 16, 32)
@@ -172,9 +172,7 @@ def sweep(work: Work, images: Sequence[Path], seconds: float) -> dict[tuple[Layo
 
 def main() -> None:
     """Prints the sweep as a Markdown table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command.parser(__doc__)
     parser.add_argument("--task", choices=sorted(LIMITED), default="classify")
     parser.add_argument("--model", help="a model of the catalogue; default: the task's")
     parser.add_argument("--images", type=Path, help="a folder of JPEGs; default: the task's")
@@ -184,8 +182,7 @@ def main() -> None:
     work = replace(work, model=options.model or work.model)
     rates = sweep(work, images_in(options.images or work.images), options.seconds)
     print(f"{', '.join(work.models)}, requests per second\n")
-    print("| layout | " + " | ".join(f"batch {batch}" for batch in BATCHES) + " |")
-    print("| --- |" + " --- |" * len(BATCHES))
+    print(command.head("layout", *(f"batch {batch}" for batch in BATCHES)))
     for layout in layouts():
         print(f"| {layout} | " + " | ".join(f"{rates[layout, batch]:.1f}" for batch in BATCHES) + " |")
 

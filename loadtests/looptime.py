@@ -20,7 +20,6 @@ Their rounds take turns; the lowest of each is shown, since what else runs on a 
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import subprocess
 import sys
@@ -33,7 +32,7 @@ from typing import Final
 
 import psutil  # type: ignore[import-untyped]
 
-from loadtests import loadgen
+from loadtests import command, loadgen
 from loadtests.server import ROOT, Server, free_port, status
 from loadtests.tasks import TASKS, bodies_of, images_in, messages_of
 
@@ -117,9 +116,7 @@ def measure(
 
 def main() -> None:
     """Prints a table, a row for each transport."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command.parser(__doc__)
     parser.add_argument("--transports", default="http,grpc")
     parser.add_argument("--connections", type=int, default=16)
     parser.add_argument("--seconds", type=float, default=3.0, help="for each round")
@@ -151,8 +148,7 @@ def main() -> None:
                 for stage, running in servers.items():
                     spent = measure(running, name, files[name], options.connections, options.seconds)
                     found.setdefault((name, stage), []).append(spent)
-        print("| transport | " + " | ".join(f"{stage}: ms" for stage in servers) + " |")
-        print("| --- |" + " --- |" * len(servers))
+        print(command.head("transport", *(f"{stage}: ms" for stage in servers)))
         for name in transports:
             cells = [
                 f"{min(rounds):.3f} (to {max(rounds):.3f})"

@@ -15,7 +15,6 @@ service had during the burst: LYNCEUS_MAX_WAIT_SECONDS + 2 x workers x slots x m
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 import tempfile
@@ -26,6 +25,7 @@ from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
 
+from loadtests import command
 from loadtests.asks import ask, work_of
 from loadtests.opened import Opened, run
 from loadtests.record import ERROR, OK, SHED, Pace, Record, percentile
@@ -163,8 +163,9 @@ def table(burst: Burst) -> str:
         "accepted: p50, p99, bound, s": f"{percentile(accepted, 50):.2f}, {percentile(accepted, 99):.2f}, "
         f"{burst.bound:.2f}",
     }
-    lines = ["| what | seen |", "| --- | --- |"]
-    return "\n".join([*lines, *(f"| {name} | {value} |" for name, value in rows.items())])
+    return "\n".join(
+        [command.head("what", "seen"), *(f"| {name} | {value} |" for name, value in rows.items())]
+    )
 
 
 def measured(task: str, seconds: float, ceiling: float | None = None) -> Burst:
@@ -199,9 +200,7 @@ def measured(task: str, seconds: float, ceiling: float | None = None) -> Burst:
 
 def main() -> int:
     """Prints the table and the sentence."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command.parser(__doc__)
     parser.add_argument("--task", choices=sorted(TASKS), default="classify")
     parser.add_argument(
         "--seconds", type=float, default=SHAPES["overload"].seconds, help="3/5 of it the burst"

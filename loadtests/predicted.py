@@ -11,7 +11,6 @@ Exits 1 where a prediction is further off than `--within`.
 
 from __future__ import annotations
 
-import argparse
 import resource
 import statistics
 import sys
@@ -21,6 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
+from loadtests import command
 from loadtests.arrivals import departures, gaps
 from loadtests.asks import images_of
 from loadtests.capacity import curve
@@ -146,9 +146,7 @@ def compare(work: Work, task: str, seconds: float, batch: int, overhead: float) 
 
 def main() -> int:
     """Prints the table and the verdict."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command.parser(__doc__)
     parser.add_argument("--task", choices=sorted(TASKS), default="detect")
     parser.add_argument("--seconds", type=float, default=60.0, help="of each level")
     parser.add_argument("--batch", type=int, default=1, help="LYNCEUS_MAX_BATCH")

@@ -5,13 +5,12 @@ python -m loadtests.report build/loadtest/record.json --output build/loadtest/re
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections import Counter
 from html import escape
 from pathlib import Path
 
-from loadtests import plots
+from loadtests import command, plots
 from loadtests.record import OK, Record
 from loadtests.verdict import SLO, Slo, judge, lateness, read_slo, sentence, table
 
@@ -77,9 +76,7 @@ def _wrong(record: Record) -> str:
 
 def main() -> None:
     """Writes the page."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command.parser(__doc__)
     parser.add_argument("record", type=Path)
     parser.add_argument("--slo", type=Path, default=SLO)
     parser.add_argument("--output", type=Path, default=Path("build/loadtest/report.html"))

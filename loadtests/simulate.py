@@ -14,7 +14,6 @@ the network, decoding in threads beside a GPU, neighbours on the machine, the sp
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import itertools
 import math
@@ -25,6 +24,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from loadtests import command
 from loadtests.arrivals import departures, gaps
 from loadtests.plots import of_simulation
 from loadtests.record import percentile
@@ -418,9 +418,7 @@ def pairs(text: str, scale: float = 1.0) -> Iterator[tuple[float, float]]:
 
 def main() -> None:
     """Prints the table, and writes the plot of the last line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command.parser(__doc__)
     parser.add_argument("--curve", required=True, help="SIZE:MILLISECONDS,... of a batch, 1 the first")
     parser.add_argument("--overhead", type=float, default=1.0, help="milliseconds of a request besides")
     parser.add_argument("--lone", type=float, default=0.0, help="milliseconds of an image on all cores")

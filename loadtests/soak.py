@@ -16,7 +16,6 @@ work meanwhile. Judged, and exits 1 with the reasons in a line:
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import sys
 import tempfile
@@ -28,6 +27,7 @@ from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
 
+from loadtests import command
 from loadtests.asks import work_of
 from loadtests.opened import Opened, run
 from loadtests.record import ERROR, OK, SHED, Pace, Record, ceiling_of, percentile
@@ -161,8 +161,8 @@ def table(parts: Sequence[Part], paces: dict[str, Pace]) -> str:
         rows[f"{task}: p50 / p99, ms"] = [
             f"{1000 * part.latency(task, 50):.0f} / {1000 * part.latency(task, 99):.0f}" for part in parts
         ]
-    head = ["| | " + " | ".join(part.name for part in parts) + " |", "| --- " * (len(parts) + 1) + "|"]
-    return "\n".join([*head, *(f"| {name} | {' | '.join(cells)} |" for name, cells in rows.items())])
+    head = command.head("", *(part.name for part in parts))
+    return "\n".join([head, *(f"| {name} | {' | '.join(cells)} |" for name, cells in rows.items())])
 
 
 def _level(part: Part, name: str) -> float:
@@ -214,9 +214,7 @@ def soak(
 
 def main() -> int:
     """Prints the table and the sentence."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command.parser(__doc__)
     parser.add_argument("--minutes", type=float, default=60.0, help="at 60%%")
     parser.add_argument("--overload", type=float, default=3.0, help="minutes at 200%%")
     parser.add_argument("--after", type=float, default=5.0, help="minutes at 60%% again")

@@ -7,7 +7,6 @@ Latencies and refusals are judged where the shape asks for no more than the prof
 
 from __future__ import annotations
 
-import argparse
 import sys
 import tomllib
 from collections import Counter
@@ -16,6 +15,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from loadtests import command
 from loadtests.asks import work_of
 from loadtests.record import ERROR, OK, SHED, Record, Request, percentile
 from loadtests.shapes import calm
@@ -206,9 +206,7 @@ def lateness(record: Record) -> str:
 
 def main() -> int:
     """Prints the table and the sentence."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command.parser(__doc__)
     parser.add_argument("record", type=Path)
     parser.add_argument("--slo", type=Path, default=SLO)
     options = parser.parse_args()

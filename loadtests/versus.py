@@ -9,14 +9,13 @@ has the median and the range. It ends with the servers' memory (PSS), after the 
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import sys
 import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from loadtests import loadgen
+from loadtests import command, loadgen
 from loadtests.loadgen import Load
 from loadtests.server import ROOT, Server
 from loadtests.tasks import LIMITED, bodies_of, check_answer, images_in
@@ -31,9 +30,7 @@ def pss(server: Server) -> float:
 
 def main() -> None:
     """Prints the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command.parser(__doc__)
     parser.add_argument("other", type=Path, help="a checkout of another commit")
     parser.add_argument("--loads", nargs="+", default=LOADS, help="TASK:CONNECTIONS,...")
     parser.add_argument("--rounds", type=int, default=3)
@@ -43,8 +40,8 @@ def main() -> None:
     models = ",".join(dict.fromkeys(model for task, _ in loads for model in LIMITED[task].models))
     environment = {"LYNCEUS_MODELS": models}
 
-    print("| task | connections | other/s | this/s | this / other | p99, other / this, ms | errors |")
-    print("| --- | --- | --- | --- | --- | --- | --- |")
+    columns = ("task", "connections", "other/s", "this/s", "this / other", "p99, other / this, ms", "errors")
+    print(command.head(*columns))
     with ExitStack() as stack:
         servers, starts = [], []
         for root in (options.other.resolve(), ROOT):

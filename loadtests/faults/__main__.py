@@ -9,12 +9,12 @@ process that was killed, nothing left behind, a bound on every end and every sta
 
 from __future__ import annotations
 
-import argparse
 import re
 import sys
 import traceback
 from pathlib import Path
 
+from loadtests import command
 from loadtests.faults import processes, resources, starts
 from loadtests.faults.beside import beside
 from loadtests.faults.case import HEAD, Row, line
@@ -27,9 +27,7 @@ CASES |= resources.CASES
 
 def main() -> int:
     """Prints a line for each fault, as they are done."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command.parser(__doc__)
     parser.add_argument("--case", default="", help="only faults whose names match this pattern")
     parser.add_argument(
         "--together", action="store_true", help="those that a server stands are done to one server"

@@ -8,8 +8,8 @@ import signal
 import time
 from collections.abc import Callable, Mapping
 
-from loadtests.faults.case import Case, Row, digit
-from loadtests.faults.clients import Clients, drip
+from loadtests.faults.case import Case, Row
+from loadtests.faults.clients import Clients, asked, drip
 from loadtests.faults.site import Site, pipe
 
 Fault = Callable[[Row, Site, Clients], None]
@@ -38,9 +38,7 @@ def beside(faults: Mapping[str, Fault], *, slow: bool = False) -> Case:
         with reader, Site(workers=2, stdout=write, access_log=True) as site:
             os.close(write)
             site.reader = reader
-            site.until_ready()
-            with Clients(site, digit()).asking() as clients:
-                clients.until("ok", 60)
+            with asked(row, site) as clients:
                 for name, fault in faults.items():
                     part = Row(name)
                     fault(part, site, clients)
@@ -52,7 +50,6 @@ def beside(faults: Mapping[str, Fault], *, slow: bool = False) -> Case:
                     time.sleep(0.3)
                     site.signal(signal.SIGTERM)
                     code, row.ended = site.end()
-            row.counts = clients.counts()
             row.expect(code == 0, f"status {code}")
             row.left = site.left_behind()
         row.judge()

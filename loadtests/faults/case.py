@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image
 
+from loadtests.command import head
+
 KINDS = ("ok", "refused", "late", "reset", "hung", "wrong")
 
 
@@ -66,7 +68,7 @@ def line(row: Row) -> str:
     return f"| {row.name} | {counts} | {seconds(row.healthy)} | {seconds(row.ended)} | {notes} |"
 
 
-HEAD = "| fault | " + " | ".join(KINDS) + " | healthy after | ended after | verdict |\n" + "| --- " * 10 + "|"
+HEAD = head("fault", *KINDS, "healthy after", "ended after", "verdict")
 
 
 def digit() -> bytes:

@@ -15,6 +15,7 @@ from typing import Any, Final, Literal
 
 import grpc
 
+from loadtests.faults.case import Row, digit
 from loadtests.faults.site import Site
 from loadtests.message import message
 
@@ -163,6 +164,16 @@ class Clients:
             self.lost[f"gRPC: {details[:80]}"] += 1
             return "reset"
         return "ok" if self.expected[0]["label"].encode() in answer else "wrong"
+
+
+@contextlib.contextmanager
+def asked(row: Row, site: Site, *, first: int = 60, kept: int = 3) -> Iterator[Clients]:
+    """Clients that ask a server from when it is ready and `first` answers were right; counted in the end."""
+    site.until_ready()
+    with Clients(site, digit(), kept=kept).asking() as clients:
+        clients.until("ok", first)
+        yield clients
+    row.counts = clients.counts()
 
 
 BODY: Final = b"POST /v1/classify HTTP/1.1\r\nhost: a\r\ncontent-length: 1000\r\n\r\n"

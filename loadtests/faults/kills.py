@@ -10,7 +10,6 @@ anything is left behind.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import http.client
 import io
@@ -29,6 +28,7 @@ import psutil  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 from PIL import Image
 
+from loadtests import command
 from loadtests.faults.site import Site
 from loadtests.server import exit_on_sigterm
 
@@ -239,9 +239,7 @@ def run(
 
 def main() -> int:
     """Prints what happened as JSON."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command.parser(__doc__)
     parser.add_argument("--requests", type=int, default=50_000)
     parser.add_argument("--seconds", type=float, default=3600.0, help="after which it ends with fewer")
     parser.add_argument("--front-ends", type=int, default=2)

@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 import psutil  # type: ignore[import-untyped]
 
 from loadtests.faults.beside import Fault, finish
-from loadtests.faults.case import Case, Row, digit
-from loadtests.faults.clients import Clients, drip
+from loadtests.faults.case import Case, Row
+from loadtests.faults.clients import Clients, asked, drip
 from loadtests.faults.hold import busiest, held
 from loadtests.faults.site import Site
 from loadtests.server import status
@@ -26,14 +26,11 @@ def killed(workers: int) -> Case:
 
     def case(row: Row) -> None:
         with Site(workers=workers) as site:
-            site.until_ready()
-            with Clients(site, digit()).asking() as clients:
-                clients.until("ok", 60)
+            with asked(row, site) as clients:
                 os.kill(site.worker_processes()[0].pid, signal.SIGKILL)
                 time.sleep(0.1)
                 row.healthy = site.until_ready() + 0.1
                 clients.until("ok", 30)
-            row.counts = clients.counts()
             row.expect("was ended by signal 9" in site.said(), "the log does not tell")
             finish(row, site)
         row.judge(reset=ALL, hung=0 if workers > 1 else 3 * ALL)  # of one worker, no other answers
@@ -60,9 +57,7 @@ def hangs(what: Callable[[psutil.Process], Sequence[int]], said: str) -> Case:
 
     def case(row: Row) -> None:
         with Site(workers=2) as site:
-            site.until_ready()
-            with Clients(site, digit()).asking() as clients:
-                clients.until("ok", 60)
+            with asked(row, site) as clients:
                 began = time.monotonic()
                 victim = site.worker_processes()[0]
                 with held(what(victim)):
@@ -71,7 +66,6 @@ def hangs(what: Callable[[psutil.Process], Sequence[int]], said: str) -> Case:
                 site.until_ready()
                 row.healthy = time.monotonic() - began
                 clients.until("ok", 30)
-            row.counts = clients.counts()
             row.expect(said in site.said(), "the log does not tell")
             finish(row, site)
         row.judge(reset=ALL)
@@ -82,9 +76,7 @@ def hangs(what: Callable[[psutil.Process], Sequence[int]], said: str) -> Case:
 def model_hangs(row: Row) -> None:
     """The only model's thread hangs until it is no longer ready, and goes on."""
     with Site() as site:
-        site.until_ready()
-        with Clients(site, digit()).asking() as clients:
-            clients.until("ok", 60)
+        with asked(row, site) as clients:
             with held([busiest(site.worker_processes()[0])]):
                 began = time.monotonic()
                 while status(site.address, "/readyz") == 200 and time.monotonic() < began + 30:
@@ -93,7 +85,6 @@ def model_hangs(row: Row) -> None:
                 row.expect(time.monotonic() < began + 15, "it is ready all the while")
             row.healthy = site.until_ready()
             clients.until("ok", 30)
-        row.counts = clients.counts()
         finish(row, site)
     row.judge(late=4 * ALL)
 
@@ -101,13 +92,10 @@ def model_hangs(row: Row) -> None:
 def stopped_at_the_end(row: Row) -> None:
     """One of two workers is stopped, then SIGTERM."""
     with Site(workers=2) as site:
-        site.until_ready()
-        with Clients(site, digit()).asking() as clients:
-            clients.until("ok", 60)
+        with asked(row, site):
             site.worker_processes()[0].suspend()
             site.signal(signal.SIGTERM)
             code, row.ended = site.end()
-        row.counts = clients.counts()
         row.expect(code == 0, f"status {code}")
         row.expect(row.ended < 18, "it ended too late")
         row.left = site.left_behind()
@@ -119,9 +107,7 @@ def asked_to_end(*numbers: signal.Signals, slow: bool = False) -> Case:
 
     def case(row: Row) -> None:
         with Site(workers=2) as site:
-            site.until_ready()
-            with Clients(site, digit()).asking() as clients:
-                clients.until("ok", 60)
+            with asked(row, site):
                 dripping = drip(site, 30.0) if slow else contextlib.nullcontext()
                 with dripping:
                     time.sleep(0.3)
@@ -130,7 +116,6 @@ def asked_to_end(*numbers: signal.Signals, slow: bool = False) -> Case:
                         time.sleep(0.3)
                     code, row.ended = site.end()
                 time.sleep(0.3)
-            row.counts = clients.counts()
             row.expect(code == 0, f"status {code}")
             row.left = site.left_behind()
         row.judge()
@@ -163,15 +148,12 @@ def hung_up(row: Row, site: Site, clients: Clients) -> None:
 def orphaned(row: Row) -> None:
     """The supervisor alone is killed (SIGKILL)."""
     with Site(workers=2) as site:
-        site.until_ready()
-        with Clients(site, digit()).asking() as clients:
-            clients.until("ok", 60)
+        with asked(row, site):
             site.signal(signal.SIGKILL)
             began = time.monotonic()
             while site.session() and time.monotonic() < began + 30:
                 time.sleep(0.1)
             row.ended = time.monotonic() - began
-        row.counts = clients.counts()
         site.process.wait()
         with Site(folder=site.folder, port=site.port, grpc_port=site.grpc_port) as again:
             row.healthy = again.until_ready()

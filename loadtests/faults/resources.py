@@ -18,7 +18,7 @@ import psutil  # type: ignore[import-untyped]
 
 from loadtests.faults.beside import Fault, finish
 from loadtests.faults.case import Case, Row, digit
-from loadtests.faults.clients import Clients, drip
+from loadtests.faults.clients import Clients, asked, drip
 from loadtests.faults.site import Site, pipe
 from loadtests.hostile.documents import form, part
 from loadtests.server import status
@@ -32,11 +32,9 @@ def reader_stalls(row: Row) -> None:
     write, reader = pipe()
     with reader, Site(stdout=write, access_log=True) as site:
         os.close(write)
-        site.until_ready()
-        with Clients(site, digit(), kept=6).asking() as clients:
+        with asked(row, site, kept=6) as clients:
             clients.until("ok", 6000, 40.0)  # many times what the pipe and the queue hold
             probes = [status(site.address, "/livez") for _ in range(8)]
-        row.counts = clients.counts()
         row.expect(set(probes) == {200}, f"probes {probes}")
         dropped = site.metric("lynceus_log_dropped_total")
         row.note = f"{dropped:.0f} lines dropped and counted"
@@ -60,9 +58,8 @@ def no_files(row: Row) -> None:
         began = time.monotonic()
         site.until_ready()
         row.healthy = time.monotonic() - began
-        with Clients(site, digit()).asking() as clients:
-            clients.until("ok", 60)
-        row.counts = clients.counts()
+        with asked(row, site):
+            pass
         finish(row, site)
     row.judge()
 
@@ -105,8 +102,7 @@ def jobs(damage: Callable[[Site, str], Iterator[None]], *, lost: bool) -> Case:
             site.until_ready()
             job = _submitted(site)
             _until(lambda: _job(site, job)["state"] == "running")
-            with Clients(site, digit()).asking() as clients:
-                clients.until("ok", 30)
+            with asked(row, site, first=30) as clients:
                 for _ in damage(site, job):
                     began = time.monotonic()
                     scrape = status(site.address, "/metrics")
@@ -118,7 +114,6 @@ def jobs(damage: Callable[[Site, str], Iterator[None]], *, lost: bool) -> Case:
                 if lost:
                     _until(lambda: _job(site, job).get("state", "failed") == "failed")
                     row.note = f"the job: {_job(site, job).get('reason') or 'unknown'}"
-            row.counts = clients.counts()
             finish(row, site)
         row.judge(refused=False)
 
@@ -176,9 +171,8 @@ def tree_killed(row: Row) -> None:
             for job in (running, waiting):
                 found = _job(again, job)
                 row.expect(found.get("reason") == "restarted", f"a job is {found.get('state')}")
-            with Clients(again, digit()).asking() as clients:
-                clients.until("ok", 30)
-            row.counts = clients.counts()
+            with asked(row, again, first=30):
+                pass
             finish(row, again)
     row.judge()
 

@@ -11,13 +11,13 @@ reported as such, and the others go on. `--device cpu` tries the program where t
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import sys
 import time
 from pathlib import Path
 
+from loadtests import command
 from loadtests.gpu_report import carried  # the standard library alone, until what is carried is unpacked
 
 MINUTES = 15.0
@@ -26,9 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def main() -> int:
     """The report; 0: every bar is met."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command.parser(__doc__)
     parser.add_argument("--pack", type=Path, help="write what a bare machine needs to this folder, and end")
     parser.add_argument(
         "--limit", type=float, default=64.0, help="MiB of the checkout, without docs/, and the pack"

@@ -28,6 +28,7 @@ from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
 
+from loadtests import command
 from loadtests.hostile.case import Case
 from loadtests.hostile.cases import all_cases
 from loadtests.hostile.images import small
@@ -69,11 +70,7 @@ def main() -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m loadtests.hostile",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command.parser(__doc__, "python -m loadtests.hostile")
     parser.add_argument("--case", default="", help="a regular expression: only cases whose names it finds")
     parser.add_argument("--quick", action="store_true", help="the reduced run of the tests")
     parser.add_argument("--list", action="store_true", help="print the cases' names and send nothing")

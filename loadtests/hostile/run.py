@@ -9,6 +9,7 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from loadtests.command import head
 from loadtests.hostile.case import Case
 from loadtests.hostile.neighbours import Neighbours, Waits
 from loadtests.hostile.send import Grpc, Http, Outcome, Target
@@ -225,11 +226,8 @@ def pod_limit() -> int:
 
 def table(rows: list[Row]) -> str:
     """The rows in Markdown."""
-    head = (
-        "| case | sent | CPU s | after s | memory alone | at once | peak | model | health | status |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
-    )
-    return "\n".join((*head, *map(line, rows)))
+    costs = ("CPU s", "after s", "memory alone", "at once", "peak")
+    return "\n".join((head("case", "sent", *costs, "model", "health", "status"), *map(line, rows)))
 
 
 def line(row: Row) -> str:
