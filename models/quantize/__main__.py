@@ -30,11 +30,11 @@ from models.errors import ModelError, WeightsError
 from models.image import decode
 from models.ir.convert import Port, convert, pack
 from models.pipeline import Pipeline
+from models.training.yolo.folder import SUFFIXES
 from models.weights import INT8, Store, sha256_of, standard_catalogue
 
 MOST: Final = 300
 """Images that calibrate; more changed nothing."""
-SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
 FLOAT: Final[dict[str, tuple[str, ...]]] = {
     "efficientdet-lite0": (

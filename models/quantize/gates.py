@@ -1,13 +1,13 @@
 """Whether a model may be served at a lower precision: its answers against those in float32, on images.
 
     python -m models.quantize.gates --data ../shared/data
-    python -m models.quantize.gates --data ../shared/data --models yolo-person --page docs/benchmarks.md
+    python -m models.quantize.gates --data ../shared/data --models yolo-person
 
 `--gpu` judges a GPU's arithmetic of 16 bits instead of a CPU's, see `models.quantize.halves`.
 
 The gates are below (`GATES`). A precision that passes stands in the catalogue (`precisions`); `auto` takes
 the fastest of them that the processor computes fast. Every answer is that of the whole pipeline, as it is
-served. `--page` writes the table between the page's marks `<!-- gates -->` and `<!-- /gates -->`.
+served.
 
 The data: `imagenet-sample/INDEX_*.jpg` (each also mirrored and as the middle 4/5 of both: four views an
 image), `coco80/val`, the images of `coco-person` that `models.training.yolo` holds out, `faces/*/*.jpg` (all
@@ -375,7 +375,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--catalogue", type=Path, help="an operator's own catalogue")
     parser.add_argument("--gpu", action="store_true", help="float16 and bfloat16 as a GPU computes them")
-    parser.add_argument("--page", type=Path, help="a page with the marks of the table")
     asked = parser.parse_args(arguments)
     names = asked.models.split(",")
     rows = []
@@ -383,8 +382,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(table([row]).splitlines()[-1], file=sys.stderr, flush=True)
         rows.append(row)
     print(table(rows))
-    if asked.page is not None:
-        asked.page.write_text(filled(asked.page.read_text(encoding="utf-8"), table(rows)), encoding="utf-8")
     entries = standard_catalogue(asked.catalogue)
     served = {
         entry.name: {*entry.precisions, *(f"{STAGES} {name}" for name in entry.stage_precisions)}
@@ -393,20 +390,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if asked.gpu:  # bfloat16 of a CPU's passes other gates than that of a GPU's, which none is served at
         rows = [row for row in rows if not row.precision.endswith("bfloat16")]
     return int(any(not row.passed and row.precision in served[row.model] for row in rows))
-
-
-def filled(text: str, content: str) -> str:
-    """A page with the table between its marks replaced.
-
-    Raises:
-        ValueError: the marks are not there.
-    """
-    begin, end = "<!-- gates -->", "<!-- /gates -->"
-    before, found, rest = text.partition(begin)
-    _, closed, after = rest.partition(end)
-    if not (found and closed):
-        raise ValueError(f"the page has no {begin} and {end}")
-    return f"{before}{begin}\n{content}\n{end}{after}"
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import gzip
-import hashlib
 import logging
 import math
 import struct
@@ -23,6 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from models.classification.lenet import LeNet5
+from models.weights import sha256_of
 
 log = logging.getLogger(__name__)
 
@@ -125,31 +125,8 @@ def confusion(network: LeNet5, images: Tensor, labels: Tensor) -> Tensor:
     return torch.bincount(labels * 10 + guesses, minlength=100).reshape(10, 10)
 
 
-CARD = """# lenet5
-
-LeNet-5 for handwritten digits (`models/classification/lenet.py`), trained by `models/training/lenet.py`.
-
-- Data: the 10,000 MNIST test digits (LeCun, Cortes, Burges; `t10k-*-ubyte.gz`). The {held} with
-  index % 5 == 4 are held out; {learned} were learned from, turned, scaled, sheared and moved a little.
-- Command: `python -m models.training.lenet --data DATA --seed {seed} --epochs {epochs}`
-  ({seconds:.0f} s on {threads} thread).
-- Held-out accuracy: **{accuracy:.2%}** ({wrong} of {held} wrong).
-- SHA-256 of `lenet5.safetensors`: `{sha256}`
-- Input: uint8 RGB 32 x 32, light ink on black (MNIST's 28 x 28 and a border of 2); other
-  images of one digit are brought to that form.
-- Limits: one digit, ten classes, no "none of them"; letters and blank images get a digit's name too.
-- License: Apache-2.0, as the project's.
-
-Held-out digits by true class (rows) and answer (columns):
-
-|   | {heads} |
-| --- |{rule}
-{rows}
-"""
-
-
 def main(argv: Sequence[str] | None = None) -> int:
-    """Trains, judges on the held-out digits, writes weights and card."""
+    """Trains, judges on the held-out digits, writes the weights; tells what their card has."""
     parser = argparse.ArgumentParser(prog="python -m models.training.lenet", description=main.__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder of the two gzipped IDX files")
     parser.add_argument("--seed", type=int, default=0)
@@ -167,30 +144,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     seconds = time.perf_counter() - start
     table = confusion(network, images[judged], labels[judged])
     held, right = int(table.sum()), int(table.diagonal().sum())
-    log.info("held out: %d of %d right, %.2f%%", right, held, 100 * right / held)
-
     args.out.mkdir(parents=True, exist_ok=True)
     weights = args.out / "lenet5.safetensors"
     save_file({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, weights)
-    (args.out / "lenet5.md").write_text(
-        CARD.format(
-            held=held,
-            learned=len(images) - held,
-            seed=args.seed,
-            epochs=args.epochs,
-            seconds=seconds,
-            threads=args.threads,
-            accuracy=right / held,
-            wrong=held - right,
-            sha256=hashlib.sha256(weights.read_bytes()).hexdigest(),
-            heads=" | ".join(map(str, range(10))),
-            rule=" --- |" * 10,
-            rows="\n".join(
-                f"| {i} | " + " | ".join(map(str, row)) + " |" for i, row in enumerate(table.tolist())
-            ),
-        ),
-        encoding="utf-8",
-    )
+    log.info("held out: %d of %d right, %.2f%%, after %.0f s", right, held, 100 * right / held, seconds)
+    log.info("true class (rows) and answer (columns):\n%s", table.numpy())
+    log.info("%s has sha256 %s", weights, sha256_of(weights))
     return 0
 
 

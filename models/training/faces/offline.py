@@ -15,8 +15,7 @@ from models.faces.result import Embedding, Faces
 from models.faces.verify import select_face
 from models.image import Image, decode
 from models.pipeline import Pipeline, eager
-
-IMAGES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
+from models.training.yolo.folder import SUFFIXES
 
 
 def run(pipeline: Pipeline, images: Sequence[Image]) -> list[object]:
@@ -49,7 +48,7 @@ def people_of(folder: Path, skip: Iterable[str]) -> dict[str, list[Path]]:
     left_out = set(skip)
     people = {}
     for person in sorted(path for path in folder.iterdir() if path.is_dir() and path.name not in left_out):
-        images = sorted(path for path in person.iterdir() if path.suffix.lower() in IMAGES)
+        images = sorted(path for path in person.iterdir() if path.suffix.lower() in SUFFIXES)
         if images:
             people[person.name] = images
     return people

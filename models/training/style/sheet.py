@@ -77,35 +77,20 @@ def sheet(network: StyleNetwork, images: Sequence[Pixels], longest: int) -> Pixe
     rows = []
     for pixels in images:
         image = scaled(pixels, longest)
-        cells = [image, *(painted(network, image, style.name) for style in network.config.styles)]
-        rows.append(np.concatenate([centred(cell, longest) for cell in cells], axis=1))
+        rows.append(
+            row([image, *(painted(network, image, style.name) for style in network.config.styles)], longest)
+        )
     return np.concatenate(rows)
 
 
-def paintings_row(paintings: Sequence[Image], longest: int) -> Pixels:
-    """uint8 [longest, (1 + N) * longest, 3]: nothing, then the paintings."""
-    blank = np.full((longest, longest, 3), 255, np.uint8)
-    cells = (centred(scaled(image.pixels, longest), longest) for image in paintings)
-    return np.concatenate([blank, *cells], axis=1)
-
-
-def optimised_row(
-    image: Image, paintings: Sequence[Image], perceptual: Perceptual, longest: int, steps: int
-) -> Pixels:
-    """uint8 [longest, (1 + N) * longest, 3]: nothing, then the image in every painting's manner."""
-    options = OptimiseOptions(steps=steps, size=longest, preview_every=0)
-    painted = (optimise(image, painting, perceptual, options).pixels for painting in paintings)
-    blank = np.full((longest, longest, 3), 255, np.uint8)
-    return np.concatenate([blank, *(centred(pixels, longest) for pixels in painted)], axis=1)
-
-
-def centred(pixels: Pixels, side: int) -> Pixels:
-    """An image in the middle of a white square, uint8 [side, side, 3]."""
-    cell = np.full((side, side, 3), 255, np.uint8)
-    height, width = pixels.shape[:2]
-    top, left = (side - height) // 2, (side - width) // 2
-    cell[top : top + height, left : left + width] = pixels
-    return cell
+def row(cells: Sequence[Pixels], side: int) -> Pixels:
+    """Images beside each other, each in the middle of a white square, uint8 [side, N * side, 3]."""
+    whole = np.full((side, len(cells) * side, 3), 255, np.uint8)
+    for number, cell in enumerate(cells):
+        height, width = cell.shape[:2]
+        top, left = (side - height) // 2, number * side + (side - width) // 2
+        whole[top : top + height, left : left + width] = cell
+    return whole
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -125,16 +110,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     network = load(options.weights)
     images = [decode(path.read_bytes()) for path in options.images]
-    paintings = []
+    nothing = np.full((1, 1, 3), 255, np.uint8)
+    paintings, rows = [], []
     if options.paintings is not None:
         names = [style.name for style in network.config.styles]
         paintings = [decode((options.paintings / f"{name}.jpg").read_bytes()) for name in names]
-    rows = [paintings_row(paintings, options.size)] if paintings else []
+        shown = (scaled(painting.pixels, options.size) for painting in paintings)
+        rows.append(row([nothing, *shown], options.size))
+    chosen = OptimiseOptions(steps=options.steps, size=options.size, preview_every=0)
     for index, image in enumerate(images):
         rows.append(sheet(network, [image.pixels], options.size))
         if index < options.optimised:
             perceptual = Perceptual(load_classifier(options.trunk).backbone.eval())
-            rows.append(optimised_row(image, paintings, perceptual, options.size, options.steps))
+            made = (optimise(image, painting, perceptual, chosen).pixels for painting in paintings)
+            rows.append(row([nothing, *made], options.size))
     options.out.write_bytes(encode(np.concatenate(rows), "jpeg", 88))
 
 

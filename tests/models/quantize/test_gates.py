@@ -7,7 +7,7 @@ import pytest
 
 from models.image import Image
 from models.pipeline import Kind
-from models.quantize.gates import GATES, Gate, Judged, filled, ssim, table, views
+from models.quantize.gates import GATES, Gate, Judged, ssim, table, views
 from models.weights import Catalogue
 
 
@@ -60,14 +60,11 @@ def test_four_views_of_an_image() -> None:
     np.testing.assert_array_equal(middle_mirrored.pixels, pixels[10:90, 44:4:-1])
 
 
-def test_the_table_stands_between_its_marks() -> None:
+def test_the_table_has_each_figure_with_its_gate() -> None:
     row = Judged("m", "int8", "2 images", {"top-1, points": -0.6, "equal labels, %": 98.0}, False)
-    page = filled("before\n<!-- gates -->\nold\n<!-- /gates -->\nafter\n", table([row]))
-    assert page.startswith("before\n<!-- gates -->\n| model ")
-    assert "top-1, points -0.6 (≥ -0.5); equal labels, % +98 (≥ 97.5) | **no** |" in page
-    assert page.endswith("<!-- /gates -->\nafter\n")
-    with pytest.raises(ValueError, match="no <!-- gates -->"):
-        filled("nothing", "")
+    text = table([row])
+    assert text.startswith("| model ")
+    assert "top-1, points -0.6 (≥ -0.5); equal labels, % +98 (≥ 97.5) | **no** |" in text
 
 
 def test_what_the_catalogue_names_is_known() -> None:
