@@ -19,7 +19,6 @@ from dataclasses import dataclass, replace
 from itertools import cycle, islice
 from multiprocessing.connection import Connection
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from loadtests import command
@@ -78,9 +77,7 @@ class Limit:
             pipe.recv()  # warm; an EOFError if it failed, which it has said on its standard error
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for pipe in self._pipes:
             pipe.close()
         for process in self._processes:

@@ -12,8 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import cycle
 from pathlib import Path
-from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from loadtests.asks import GRPC, images_of, work_of
 from loadtests.limit import Layout, Limit, layouts
@@ -64,10 +63,8 @@ class Reference:
         self._limit.__enter__()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._limit.__exit__(kind, error, trace)
+    def __exit__(self, *error: Any) -> None:
+        self._limit.__exit__(*error)
 
     def measure(self) -> dict[str, Pace]:
         """Each name's pace now, on all cores, with nothing else to do."""
