@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 
 import cv2
 import numpy as np
@@ -17,22 +16,25 @@ BAND_PIXELS = 1 << 16
 """Pixels that are converted at a time: they fit into a core's cache."""
 
 
-@contextmanager
-def decoding(format_: str) -> Iterator[None]:
-    """Makes one error of whatever a library raises for a file: Pillow's plugins raise many kinds.
+class decoding:  # noqa: N801 (as the standard library's; a generator would cost two microseconds more)
+    """Makes one error of whatever a library raises for a file meanwhile: Pillow's plugins raise many kinds.
 
     Raises:
         ImageInvalid: the file is truncated or corrupt.
         MemoryError: there was not enough.
     """
-    try:
-        yield
-    except (MemoryError, ImageInvalid):
-        raise
-    except Exception as error:
+
+    def __init__(self, format_: str) -> None:
+        self._format = format_
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, cv2.error) and error.code == cv2.Error.StsNoMem:
             raise MemoryError from error
-        raise ImageInvalid(f"the {format_} is truncated or corrupt") from error
+        if isinstance(error, Exception) and not isinstance(error, MemoryError | ImageInvalid):
+            raise ImageInvalid(f"the {self._format} is truncated or corrupt") from error
 
 
 def band_rows(width: int, reduction: int) -> int:
