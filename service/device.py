@@ -17,7 +17,7 @@ import signal
 import sys
 import tempfile
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import uvloop
 
@@ -28,7 +28,7 @@ from service.engine.cores import Cores
 from service.engine.engine import Engine
 from service.engine.executor import make_executor, pick_device
 from service.engine.memory import MemoryBudget
-from service.engine.process.device import DeviceRunner, DeviceServer, HostMemory
+from service.engine.process.device import DeviceRunner, DeviceServer
 from service.engine.process.wire import socket_of
 from service.host.gpus import claim, gpus
 from service.host.heartbeat import DEVICE, Heartbeat, Watchdog, end_within, reason_file
@@ -37,6 +37,9 @@ from service.telemetry import metrics as telemetry
 from service.telemetry.gpu import make_meter
 from service.telemetry.log import write_in_threads, written
 from service.telemetry.metrics import DIRECTORY, Metrics
+
+if TYPE_CHECKING:
+    from service.engine.cuda import Runtime
 
 logger = logging.getLogger(__name__)
 
@@ -73,15 +76,15 @@ def make_engine(settings: Settings, metrics: Metrics, cores: Cores | None) -> En
     return Engine(runners, metrics, Limits(settings.max_image_bytes), 0, MemoryBudget(1))
 
 
-def host_memory(device: str) -> HostMemory | None:
-    """What lets a GPU read the front ends' slots; None: `device` is a CPU."""
+def gpu_runtime(device: str) -> Runtime | None:
+    """CUDA, which reads the front ends' slots; None: `device` is a CPU."""
     if not device.startswith("cuda"):
         return None
     import torch
 
-    from service.engine.cuda import CudaRuntime
+    from service.engine.cuda import Runtime
 
-    return CudaRuntime(torch.device(device))
+    return Runtime(torch.device(device))
 
 
 async def serve(settings: Settings, number: int) -> None:
@@ -109,7 +112,7 @@ async def serve(settings: Settings, number: int) -> None:
     await engine.start()
     runners = [runner for runner in engine.runners.values() if isinstance(runner, DeviceRunner)]
     on = runners[0].executor.device
-    server = DeviceServer(runners, socket_of(folder, number), host_memory(on))
+    server = DeviceServer(runners, socket_of(folder, number), gpu_runtime(on))
     meter = make_meter(on, metrics) if found else None
     if meter is not None:
         meter.start()

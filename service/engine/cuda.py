@@ -12,7 +12,7 @@ import gc
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -27,87 +27,8 @@ PORTABLE: Final = 1
 Forward = Callable[[Sequence[Tensor]], tuple[Tensor, ...]]
 
 
-class Event(Protocol):
-    """A point in a stream's work."""
-
-    def synchronize(self) -> None: ...
-
-
-class Stream(Protocol):
-    """Work that is done in order, and in no order with that of other streams but by events."""
-
-    def wait_event(self, event: Any) -> None: ...
-    def record_event(self, event: Any) -> Any: ...
-
-
-class Replayable(Protocol):
-    """A captured graph."""
-
-    def replay(self) -> None: ...
-
-
-class Runtime(Protocol):
-    """What CUDA gives.
-
-    Attributes:
-        device: where tensors are made.
-    """
-
-    device: torch.device
-
-    def stream(self) -> Stream: ...
-
-    def on(self, stream: Any) -> AbstractContextManager[Any]:
-        """This thread's work goes to the stream meanwhile, and its memory is taken from it."""
-        ...
-
-    def event(self) -> Event:
-        """To be recorded; a thread that waits for it sleeps."""
-        ...
-
-    def pinned(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-        """Memory of the host that copies cross the bus from and to, not before their stream's turn."""
-        ...
-
-    def keep(self, tensor: Tensor, stream: Any) -> None:
-        """The tensor's memory is given to no other before what the stream was told by then is done."""
-        ...
-
-    def register(self, memory: memoryview) -> None:
-        """Copies may read it where it lies from then on; whole pages.
-
-        Raises:
-            RuntimeError: CUDA refuses.
-        """
-        ...
-
-    def unregister(self, memory: memoryview) -> None:
-        """Ends that; to be called before the memory is unmapped, and when no copy reads it any more.
-
-        Raises:
-            RuntimeError: CUDA refuses.
-        """
-        ...
-
-    def is_direct(self, array: NDArray[Any]) -> bool:
-        """Whether copies may read the array where it lies."""
-        ...
-
-    def pool(self) -> Any:
-        """Memory that several graphs share."""
-        ...
-
-    def capture(self, stream: Any, pool: Any) -> AbstractContextManager[Replayable]:
-        """Work is recorded into a graph meanwhile, not done; before it begins, all other work ends."""
-        ...
-
-    def release(self) -> None:
-        """Gives memory that nothing holds back to the device."""
-        ...
-
-
-class CudaRuntime:
-    """CUDA itself, by torch.
+class Runtime:
+    """What CUDA gives, by torch.
 
     In this process convolutions and products of float32 are computed as IEEE has it from then on, not in
     TensorFloat-32, whose 10 bits are float16's.
@@ -123,37 +44,55 @@ class CudaRuntime:
         torch.backends.cuda.matmul.allow_tf32 = False
 
     def stream(self) -> Any:
+        """Work that is done in order, and in no order with that of other streams but by events."""
         return torch.cuda.Stream(self.device)
 
     def on(self, stream: Any) -> AbstractContextManager[Any]:
+        """This thread's work goes to the stream meanwhile, and its memory is taken from it."""
         return torch.cuda.stream(stream)
 
     def event(self) -> Any:
+        """A point in a stream's work, to be recorded; a thread that waits for it sleeps."""
         # the default is to spin: a core for each slot of each model
         return torch.cuda.Event(blocking=True)
 
     def pinned(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+        """Memory of the host that copies cross the bus from and to, not before their stream's turn."""
         return torch.empty(tuple(shape), dtype=dtype, pin_memory=True)
 
     def keep(self, tensor: Tensor, stream: Any) -> None:
+        """The tensor's memory is given to no other before what the stream was told by then is done."""
         tensor.record_stream(stream)
 
     def register(self, memory: memoryview) -> None:
+        """Copies may read it where it lies from then on; whole pages.
+
+        Raises:
+            RuntimeError: CUDA refuses.
+        """
         cudart: Any = torch.cuda.cudart()
         torch.cuda.check_error(int(cudart.cudaHostRegister(_address(memory), memory.nbytes, PORTABLE)))
 
     def unregister(self, memory: memoryview) -> None:
+        """Ends that; to be called before the memory is unmapped, and when no copy reads it any more.
+
+        Raises:
+            RuntimeError: CUDA refuses.
+        """
         cudart: Any = torch.cuda.cudart()
         torch.cuda.check_error(int(cudart.cudaHostUnregister(_address(memory))))
 
     def is_direct(self, array: NDArray[Any]) -> bool:
+        """Whether copies may read the array where it lies."""
         return torch.from_numpy(array).is_pinned()
 
     def pool(self) -> Any:
+        """Memory that several graphs share."""
         return torch.cuda.graph_pool_handle()
 
     @contextlib.contextmanager
     def capture(self, stream: Any, pool: Any) -> Iterator[Any]:
+        """Work is recorded into a graph meanwhile, not done; before it begins, all other work ends."""
         graph = torch.cuda.CUDAGraph()
         # "thread_local": other threads may allocate meanwhile. One at a time: each begins with waiting for
         # all of the device's work, which CUDA refuses while another one is under way
@@ -164,6 +103,7 @@ class CudaRuntime:
             yield graph
 
     def release(self) -> None:
+        """Gives memory that nothing holds back to the device."""
         gc.collect()
         torch.cuda.empty_cache()
 
@@ -176,7 +116,7 @@ class Pending:
         outputs: in pinned memory, which lives as long as the arrays that are made of it.
     """
 
-    def __init__(self, arrived: Event, outputs: Sequence[Tensor]) -> None:
+    def __init__(self, arrived: Any, outputs: Sequence[Tensor]) -> None:
         self._arrived = arrived
         self._outputs = outputs
 
@@ -242,7 +182,7 @@ class Lanes:
             raise
         return Pending(arrived, host)
 
-    def _upload(self, columns: Sequence[Any]) -> tuple[list[Tensor], Event]:
+    def _upload(self, columns: Sequence[Any]) -> tuple[list[Tensor], Any]:
         """The inputs, each [N, ...], and when they are there."""
         batch = []
         with self.runtime.on(self._up):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from models.inference import prepare_for_gpu
 from models.pipeline import Inputs, Pipeline, RunStage
-from service.engine.cuda import CudaRuntime, Forward, Graph, Lanes, Runtime
+from service.engine.cuda import Forward, Graph, Lanes, Runtime
 from service.engine.executor import Shapes, shapes_of
 from service.settings import Precision
 
@@ -56,7 +56,7 @@ class TorchExecutor:
         self.device = device
         on = torch.device(device)
         if on.type == "cuda" and runtime is None:
-            runtime = CudaRuntime(on)
+            runtime = Runtime(on)
         self._lanes = None if runtime is None else Lanes(runtime)
         whole = precision in (Precision.AUTO, Precision.INT8)
         chosen = of_stages = "float32" if whole else precision.value

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from models.pipeline import Prepared
 from service.engine.batcher import BatchResult
@@ -25,6 +25,9 @@ from service.engine.process.slots import Layout, Region, dump, load
 from service.engine.process.wire import HANDSHAKE, Kind, Message, Messages, hear, listen, tell
 from service.engine.runner import Job, Runner, State
 from service.errors import NotReady, Overloaded, ServiceError
+
+if TYPE_CHECKING:
+    from service.engine.cuda import Runtime  # torch, which a CPU does not need
 
 logger = logging.getLogger(__name__)
 
@@ -80,13 +83,6 @@ class DeviceRunner(Runner):
             run.set_result(None)
 
 
-class HostMemory(Protocol):
-    """What a GPU's runtime does with memory of the host; see `service.engine.cuda.Runtime`."""
-
-    def register(self, memory: memoryview) -> None: ...
-    def unregister(self, memory: memoryview) -> None: ...
-
-
 class Registrar:
     """Registers slots with CUDA, which reads images where they lie then, without a copy in between.
 
@@ -98,7 +94,7 @@ class Registrar:
         runtime: of the GPU.
     """
 
-    def __init__(self, runtime: HostMemory) -> None:
+    def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
         self._thread = ThreadPoolExecutor(1, "register")
         self._refused = False
@@ -233,15 +229,15 @@ class DeviceServer:
     Args:
         runners: of the models, in the order of the settings.
         path: of the socket.
-        memory: of the host, as the GPU reads it; None: there is no GPU.
+        runtime: of the GPU, which reads the front ends' slots; None: there is none.
 
     Attributes:
         connections: of front ends.
     """
 
-    def __init__(self, runners: Sequence[DeviceRunner], path: Path, memory: HostMemory | None = None) -> None:
+    def __init__(self, runners: Sequence[DeviceRunner], path: Path, runtime: Runtime | None = None) -> None:
         self._runners, self._path = list(runners), path
-        self._registrar = None if memory is None else Registrar(memory)
+        self._registrar = None if runtime is None else Registrar(runtime)
         self.connections: set[Messages] = set()
         self._idle = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from service.engine.cuda import CudaRuntime, Forward, Graph, Lanes, Pending
+from service.engine.cuda import Forward, Graph, Lanes, Pending, Runtime
 from tests.service.engine.streams import Machine
 
 SHAPE = (4, 4, 3)
@@ -152,7 +152,7 @@ def test_outputs_of_a_graph_are_copied_before_its_memory_is_written_again(
 @pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA would not refuse")
 def test_what_the_cuda_runtime_refuses_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "cudart", lambda: torch._C._cudart)  # without a device, too
-    runtime = object.__new__(CudaRuntime)  # its settings are the whole process's
+    runtime = object.__new__(Runtime)  # its settings are the whole process's
     memory = memoryview(mmap.mmap(-1, mmap.PAGESIZE))
     for refused in (runtime.register, runtime.unregister):
         with pytest.raises(RuntimeError, match=r"driver.*\(\d+\)"):
@@ -173,7 +173,7 @@ def test_cuda_is_asked_for_what_torch_does_not_by_itself(monkeypatch: pytest.Mon
     arithmetic: tuple[Any, ...] = (torch.backends.cudnn, torch.backends.cuda.matmul)
     before = [one.allow_tf32 for one in arithmetic]
     try:
-        runtime = CudaRuntime(torch.device("cuda"))
+        runtime = Runtime(torch.device("cuda"))
         assert [one.allow_tf32 for one in arithmetic] == [False, False]
         torch.export.export(torch.nn.Identity(), (torch.zeros(1),))  # fails where it asks and they disagree
     finally:

@@ -26,7 +26,7 @@ from models.errors import ImageInvalid
 from models.image import Image
 from models.pipeline import Card, Inputs, Kind, Pipeline, Prepared, RunStage
 from service.engine.process import front
-from service.engine.process.device import DeviceRunner, DeviceServer, HostMemory
+from service.engine.process.device import DeviceRunner, DeviceServer
 from service.engine.process.front import DeviceProcess, Remote, RemoteRunner
 from service.engine.process.wire import socket_of
 from service.engine.runner import State
@@ -110,7 +110,7 @@ class Site:
         self.room, self.max_queue = room, max_queue
         self.processes: list[DeviceProcess] = []
         self.executor = EchoExecutor()
-        self.memory: HostMemory | None = None
+        self.memory: Any = None
         self.metrics = Metrics()
 
     async def serve(self) -> DeviceServer:
