@@ -13,13 +13,13 @@ from models import registry
 from models.image import Limits
 from models.pipeline import Pipeline
 from models.weights import Store, standard_catalogue
-from service.engine.aside import Aside
 from service.engine.cores import Cores
 from service.engine.engine import Answer, Engine, outcome, together
 from service.engine.executor import make_executor, pick_device
 from service.engine.memory import MemoryBudget, keep_freed
 from service.engine.process.front import DeviceProcess, RemoteRunner
 from service.engine.runner import Runner
+from service.engine.threads import Aside
 from service.host.auth import Auth
 from service.host.gpus import gpus
 from service.jobs.service import JobService, make_jobs

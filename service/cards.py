@@ -15,8 +15,9 @@ from models.pipeline import Kind, Style
 from service.engine.engine import Engine
 from service.engine.installed import require_torch
 from service.engine.offload import Call
-from service.tasks.layers import layers as layers_of
+from service.tasks.explain import layers_of
 from service.tasks.task import AnswerModel, Size
+from service.torch_process import ask
 
 
 class ModelAnswer(AnswerModel):
@@ -154,9 +155,7 @@ class FiltersParams(Parameters):
     )
 
 
-async def filters(
-    engine: Engine, name: str, layer: str | None = None, deadline: float | None = None
-) -> bytes:
+async def filters(engine: Engine, name: str, layer: str | None, deadline: float | None) -> bytes:
     """A PNG of a layer's filters, of any served model.
 
     Raises:
@@ -166,22 +165,17 @@ async def filters(
         DeadlineExceeded: it was not done in time.
     """
     require_torch("a sheet of filters")
-    pipeline = engine.named(name).pipeline
+    runner = engine.named(name)
 
     def work(call: Call) -> bytes:
-        if engine.torch_process is not None:
-            sheet = engine.torch_process.ask(name, "filters", call, layer)
-        else:
-            from models.classification.explain.filters import filter_sheet  # torch
-
-            sheet = filter_sheet(pipeline, layer)
+        sheet = ask(engine, runner, "filters", call, layer)
         call.check()
         return encode(sheet, "png")
 
     return await engine.offload.run(work, deadline)
 
 
-async def layers(engine: Engine, name: str, deadline: float | None = None) -> LayersAnswer:
+async def layers(engine: Engine, name: str, deadline: float | None) -> LayersAnswer:
     """The layers of any served model; see `models.classification.explain.layers`.
 
     Raises:

@@ -18,12 +18,16 @@ from collections.abc import Callable
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from models.errors import ModelError, ParameterInvalid
 from service.engine.executor import is_out_of_memory
 from service.engine.offload import Call
 from service.errors import DeadlineExceeded, OutOfMemory
+
+if TYPE_CHECKING:
+    from service.engine.engine import Engine
+    from service.engine.runner import Runner
 
 IDLE: Final = 600.0
 """Seconds without a question after which the process ends."""
@@ -169,6 +173,18 @@ ANSWERS: Final[dict[str, Callable[..., Any]]] = {
     "layers": _layers,
 }
 """Called with the pipeline, the call, and with what the question brings besides."""
+
+
+def ask(engine: Engine, runner: Runner, what: str, call: Call, *arguments: Any, **named: Any) -> Any:
+    """The answer of `ANSWERS[what]` for a served model: of the process with torch, where there is one,
+    else of this one. To be called in a thread of `Engine.offload`.
+
+    Raises:
+        Exception: as `TorchProcess.ask`.
+    """
+    if engine.torch_process is not None:
+        return engine.torch_process.ask(runner.card.name, what, call, *arguments, **named)
+    return ANSWERS[what](runner.pipeline, call, *arguments, **named)
 
 
 def refusal(error: Exception) -> Answer:

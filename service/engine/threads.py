@@ -11,10 +11,13 @@ import contextlib
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
 Job = tuple[asyncio.AbstractEventLoop, "asyncio.Future[Any]", Callable[..., Any], tuple[Any, ...]]
+
+PIECES: Final = 64
+"""Most that wait for an `Aside`."""
 
 
 class Threads:
@@ -74,6 +77,36 @@ class Threads:
                     loop.call_soon_threadsafe(_settle, future, result, error)
                 del result, error
             del job, loop, future, work, args  # nothing of it is kept until the next one comes
+
+
+class Aside:
+    """One such thread for blocking work that is no inference, with a bound on what waits for it and on how
+    long: a disk or a file that hangs takes nothing else with it.
+
+    Args:
+        name: begins the thread's.
+        seconds: longest that a piece may wait and take.
+    """
+
+    def __init__(self, name: str, seconds: float) -> None:
+        self._thread, self._seconds = Threads(1, name), seconds
+        self._pieces = 0
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """What the work gives. One that takes too long goes on in its thread, and is not waited for.
+
+        Raises:
+            TimeoutError: too much waits already, or it was not done in time.
+            Exception: of the work.
+        """
+        if self._pieces >= PIECES:
+            raise TimeoutError("too much waits already")
+        self._pieces += 1
+        try:
+            async with asyncio.timeout(self._seconds):
+                return await self._thread.run(work)
+        finally:
+            self._pieces -= 1
 
 
 def _settle(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:

@@ -16,16 +16,16 @@ from models.errors import ModelError, ParameterInvalid
 from models.image import Image, decode, encode, resize
 from models.pipeline import Kind
 from models.style.result import OptimiseOptions, steps_by_level
-from service.engine.aside import Aside
 from service.engine.engine import Engine
 from service.engine.installed import has_torch
 from service.engine.offload import Call
+from service.engine.threads import Aside
 from service.errors import JobFinished, JobUnfinished, JobUnknown, NotReady, Overloaded, StorageFailed
 from service.jobs.backend import Backend, BackendError
 from service.jobs.job import Files, Job, JobKind, NewJob, State
 from service.jobs.local import make_local
 from service.settings import Settings
-from service.tasks.layers import layers
+from service.tasks.explain import layers_of
 from service.tasks.render import ImageFormat
 from service.telemetry.metrics import Metrics
 
@@ -168,7 +168,7 @@ class JobService:
         check_target(options)
         label = None if options.label is None else find_label(runner.card, options.label)
         await self._check_room(client)
-        found = await layers(self._engine, runner, deadline)
+        found = await layers_of(self._engine, runner, deadline)
         if label is None:
             layer = find_layer(model, found, options.layer)
             check_channel(layer, options.channel or 0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
@@ -13,7 +13,14 @@ from pydantic import Field
 
 from models.classification.explain import occlusion
 from models.classification.explain.drawing import drawn
-from models.classification.explain.maps import ActivationMap, Explanation, HeatMap, WindowMap, find_label
+from models.classification.explain.maps import (
+    ActivationMap,
+    Explanation,
+    HeatMap,
+    Layer,
+    WindowMap,
+    find_label,
+)
 from models.classification.result import ClassifyOptions
 from models.errors import ParameterInvalid
 from models.image import MAX_ENCODED_PIXELS, Image, decode, encode
@@ -28,6 +35,7 @@ from service.request import RequestContext
 from service.tasks.render import ImageFormat, Rendered
 from service.tasks.task import AnswerModel, Encoded, ImageAnswer, Task
 from service.telemetry.timing import Timing
+from service.torch_process import ask
 
 Box = tuple[float, float, float, float]
 EXPLAINED_PIXELS = min(MAX_ENCODED_PIXELS.values())
@@ -195,12 +203,7 @@ async def _asked(
 ) -> tuple[Answer[Any], Explanation]:
     """What torch explains."""
 
-    def ask(call: Call, image: Image) -> Any:
-        what, parameters = _question(params)
-        if engine.torch_process is not None:
-            return engine.torch_process.ask(runner.card.name, what, call, image, params.label, **parameters)
-        explainer = runner.pipeline.explainer(call.check)
-        return getattr(explainer, what)(image, params.label, **parameters)
+    what, parameters = _question(params)
 
     def work(call: Call) -> tuple[Answer[Any], Explanation]:
         began = time.perf_counter()
@@ -209,7 +212,8 @@ async def _asked(
         seen = image if plan.result == own.result else decode(data, engine.limits, plan=own)
         decoded = time.perf_counter()
         call.check()
-        found = ask(call, image if params.kind is ExplainKind.WINDOWS else seen)
+        of = image if params.kind is ExplainKind.WINDOWS else seen
+        found = ask(engine, runner, what, call, of, params.label, **parameters)
         timing = Timing(decoded - began, 0.0, time.perf_counter() - decoded, 1)
         call.check()
         result = then(image, Explained(image.width, image.height, found), call)
@@ -301,6 +305,19 @@ async def _occluded(
         engine.memory.release(held)
     timing = Timing(took, 0.0, time.perf_counter() - began, 1)
     return Answer(runner.card.name, result, timing, image.frames), found
+
+
+async def layers_of(engine: Engine, runner: Runner, deadline: float | None) -> Sequence[Layer]:
+    """The layers of any served model that give feature maps, in the order in which they run.
+
+    Raises:
+        ParameterInvalid: it is an exported graph, which has none.
+        NotSupported: torch is not installed.
+        DeadlineExceeded: it was not done in time.
+    """
+    require_torch("a list of layers")
+    found: Sequence[Layer] = await engine.offload.run(partial(ask, engine, runner, "layers"), deadline)
+    return found
 
 
 def _item(kind: ExplainKind, found: Explanation) -> str:

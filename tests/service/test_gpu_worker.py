@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from service import app, torch_process
-from service.device import host_memory
+from service.device import gpu_runtime
 from service.engine import cuda
 from service.errors import OutOfMemory, problem_of
 from service.settings import Settings
@@ -57,6 +57,6 @@ def test_another_error_is_told_and_is_no_refusal() -> None:
 
 
 def test_a_device_process_registers_memory_with_its_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cuda, "CudaRuntime", lambda device: device)
-    assert host_memory("cpu") is None
-    assert host_memory("cuda:0") == torch.device("cuda:0")
+    monkeypatch.setattr(cuda, "Runtime", lambda device: device)
+    assert gpu_runtime("cpu") is None
+    assert gpu_runtime("cuda:0") == torch.device("cuda:0")

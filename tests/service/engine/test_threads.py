@@ -12,7 +12,8 @@ from collections.abc import Callable
 
 import pytest
 
-from service.engine.threads import Threads
+from service.engine import threads as module
+from service.engine.threads import Aside, Threads
 
 
 class Result:
@@ -158,3 +159,39 @@ def until(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.01)
+
+
+def test_blocking_work_gives_its_result_or_its_error() -> None:
+    async def go() -> None:
+        aside = Aside("test", 60.0)
+        assert await aside.run(lambda: 7) == 7
+        with pytest.raises(OSError, match="full"):
+            await aside.run(lambda: (_ for _ in ()).throw(OSError("full")))
+
+    asyncio.run(go())
+
+
+def test_blocking_work_that_hangs_is_given_up_and_costs_others_a_bounded_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "PIECES", 3)
+
+    async def go() -> None:
+        begun, hang, done = threading.Event(), threading.Event(), []
+        aside = Aside("test", 60.0)
+        first = asyncio.create_task(aside.run(lambda: begun.set() or hang.wait(60)))
+        await asyncio.to_thread(begun.wait, 60)
+        aside._seconds = 0.01
+        for _ in range(3):  # given up before they begin; they hold no place
+            with pytest.raises(TimeoutError):
+                await aside.run(lambda: done.append("late"))
+        aside._seconds = 60.0
+        waiting = [asyncio.create_task(aside.run(lambda: 7)) for _ in range(2)]
+        await asyncio.sleep(0)
+        with pytest.raises(TimeoutError, match="too much"):
+            await aside.run(lambda: None)
+        hang.set()
+        assert await asyncio.gather(first, *waiting) == [True, 7, 7]
+        assert done == []
+
+    asyncio.run(go())
