@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from models.pipeline import WeightsFile
 
@@ -105,6 +106,41 @@ class Job:
     started: float | None
     finished: float | None
     expires: float | None
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any], *, busy: bool, expiry: float) -> Self:
+        """From what keeps it: by name, values or their texts; what is not there is missing, None or "".
+
+        Args:
+            record: of the fields, `options` and `losses` as JSON.
+            busy: a process works on it.
+            expiry: seconds that it is kept once it has finished.
+        """
+
+        def number(field: str) -> float | None:
+            value = record.get(field)
+            return None if value in (None, "") else float(value)
+
+        finished = number("finished")
+        return cls(
+            id=record["id"],
+            kind=JobKind(record["kind"]),
+            state=State(record["state"]),
+            revision=int(record["revision"]),
+            client=record["client"],
+            busy=busy,
+            reason=Reason(record["reason"]) if record.get("reason") else None,
+            options=json.loads(record["options"]),
+            steps=int(record["steps"]),
+            step=int(record["step"]),
+            losses=json.loads(record["losses"]) if record.get("losses") else None,
+            eta=number("eta"),
+            preview=bool(number("preview")),
+            created=float(record["created"]),
+            started=number("started"),
+            finished=finished,
+            expires=None if finished is None else finished + expiry,
+        )
 
     @property
     def final(self) -> bool:

@@ -18,7 +18,7 @@ from redis.exceptions import RedisError
 from service import __version__
 from service.errors import JobFinished, JobUnknown, Overloaded
 from service.jobs.backend import LONGEST, BackendError
-from service.jobs.job import IMAGES, Job, JobKind, NewJob, Reason, State
+from service.jobs.job import IMAGES, Job, NewJob, Reason, State
 
 FORMAT: Final = "2"
 """Of the records; a service reads only its own."""
@@ -224,7 +224,8 @@ class JobRecords:
                 f"the job was taken by version {record['version']}, which keeps jobs differently from"
                 f" this one, {self._version}: ask a server of that version, or submit it again"
             )
-        return _job(job, record)
+        expiry = float(record.get("expiry") or self._expiry)  # once it is over
+        return Job.of({**record, "id": job}, busy=record["busy"] == "1", expiry=expiry)
 
     def image(self, job: str, name: str) -> bytes:
         """One of a job's images: `content` and `style` until it ends, `preview`, `result`.
@@ -362,29 +363,3 @@ def _bounded(image: bytes) -> bytes:
     if len(image) > IMAGE_BYTES:
         raise BackendError(f"an image of {len(image)} bytes; at most {IMAGE_BYTES} are kept")
     return image
-
-
-def _job(name: str, record: Mapping[str, str]) -> Job:
-    def number(field: str) -> float | None:
-        return float(record[field]) if record.get(field) else None
-
-    finished = number("finished")
-    return Job(
-        id=name,
-        kind=JobKind(record["kind"]),
-        state=State(record["state"]),
-        revision=int(record["revision"]),
-        client=record["client"],
-        busy=record["busy"] == "1",
-        reason=Reason(record["reason"]) if record.get("reason") else None,
-        options=json.loads(record["options"]),
-        steps=int(record["steps"]),
-        step=int(record["step"]),
-        losses=json.loads(record["losses"]) if record.get("losses") else None,
-        eta=number("eta"),
-        preview=record.get("preview") == "1",
-        created=float(record["created"]),
-        started=number("started"),
-        finished=finished,
-        expires=None if finished is None else finished + float(record["expiry"]),
-    )

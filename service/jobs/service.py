@@ -23,7 +23,9 @@ from service.engine.threads import Aside
 from service.errors import JobFinished, JobUnfinished, JobUnknown, NotReady, Overloaded, StorageFailed
 from service.jobs.backend import Backend, BackendError
 from service.jobs.job import Files, Job, JobKind, NewJob, State
-from service.jobs.local import make_local
+from service.jobs.liveness import WorkerRegistry
+from service.jobs.local import LocalJobs
+from service.jobs.store import JobStore
 from service.settings import Settings
 from service.tasks.explain import layers_of
 from service.tasks.render import ImageFormat
@@ -367,5 +369,19 @@ def make_jobs(settings: Settings, engine: Engine, metrics: Metrics) -> JobServic
             return None
         stylizes = network is not None
         files = Files(network, settings.catalogue, settings.weights_dir)
-        backend = make_local(settings, files, metrics, lambda: engine.draining)
+        store = JobStore(
+            settings.state_folder,
+            max_jobs=settings.max_jobs,
+            max_waiting=settings.max_waiting_jobs,
+            expiry=settings.job_expiry_seconds,
+        )
+        backend = LocalJobs(
+            store,
+            WorkerRegistry(settings.state_folder / "workers"),
+            files,
+            metrics,
+            threads=settings.job_threads,
+            timeout=settings.job_timeout_seconds,
+            accepting=lambda: not engine.draining,
+        )
     return JobService(backend, engine, timeout=settings.job_timeout_seconds, stylizes=stylizes)

@@ -23,7 +23,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from service.errors import JobFinished, JobUnknown
-from service.jobs.job import IMAGES, Job, JobKind, NewJob, Reason, State
+from service.jobs.job import IMAGES, Job, NewJob, Reason, State
 from service.jobs.turns import Line
 
 FILE = "jobs-4.sqlite"
@@ -336,25 +336,7 @@ class JobStore:
         return self._reader.held()
 
     def _job(self, row: sqlite3.Row) -> Job:
-        return Job(
-            id=row["id"],
-            kind=JobKind(row["kind"]),
-            state=State(row["state"]),
-            revision=row["revision"],
-            client=row["client"],
-            busy=row["owner"] is not None,
-            reason=Reason(row["reason"]) if row["reason"] else None,
-            options=json.loads(row["options"]),
-            steps=row["steps"],
-            step=row["step"],
-            losses=json.loads(row["losses"]) if row["losses"] else None,
-            eta=row["eta"],
-            preview=bool(row["preview"]),
-            created=row["created"],
-            started=row["started"],
-            finished=row["finished"],
-            expires=None if row["finished"] is None else row["finished"] + self._expiry,
-        )
+        return Job.of(dict(row), busy=row["owner"] is not None, expiry=self._expiry)
 
 
 class _Connection:

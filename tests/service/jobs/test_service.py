@@ -25,7 +25,6 @@ from service.errors import Overloaded
 from service.jobs.job import Files, Job, State
 from service.jobs.liveness import WorkerRegistry
 from service.jobs.local import LocalJobs
-from service.jobs.scheduler import JobScheduler
 from service.jobs.service import JobService
 from service.jobs.store import JobStore
 from service.request import RequestContext
@@ -60,14 +59,14 @@ class JobApi:
         self.service = Service(Settings(api_keys=keys, **settings), [], self.metrics)
         self.engine = self.service.engine
         self.store = JobStore(folder / "state", max_waiting=waiting)
-        self.scheduler = JobScheduler(
-            JobStore(folder / "state"),
+        self.backend = LocalJobs(
+            self.store,
             WorkerRegistry(folder / "state" / "workers"),
             Files(random_network(folder)),
             self.metrics,
             accepting=lambda: self.begun,
         )
-        self.jobs = JobService(LocalJobs(self.store, self.scheduler), self.engine)
+        self.jobs = JobService(self.backend, self.engine)
         self.service.jobs = self.jobs if jobs else None
         self.app = Application(self.service)
         transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)
@@ -84,8 +83,7 @@ class JobApi:
         return self.ask("POST", "/v1/stylize/jobs", params=SMALL | parameters, files=FILES)
 
     def close(self) -> None:
-        self.scheduler.stop()
-        self.store.close()
+        self.backend.stop()
         self.run(self.client.aclose())
         self.loop.call_soon_threadsafe(self.loop.stop)
         self.thread.join(10)
@@ -95,8 +93,7 @@ class JobApi:
 @pytest.fixture
 def api(tmp_path: Path) -> Iterator[JobApi]:
     api = JobApi(tmp_path)
-    api.scheduler.start()
-    api.store.open()
+    api.backend.start()
     yield api
     api.close()
 
@@ -106,8 +103,7 @@ def quiet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[JobApi]:
     """One in which no job is ever begun."""
     api = JobApi(tmp_path_factory.mktemp("quiet"))
     api.begun = False
-    api.scheduler.start()
-    api.store.open()
+    api.backend.start()
     yield api
     api.close()
 
@@ -174,7 +170,7 @@ def test_a_running_job_is_cancelled_and_its_process_gone(api: JobApi) -> None:
     job = api.ask("POST", "/v1/stylize/jobs", params=parameters, json=body).json()["id"]
     here = f"/v1/jobs/{job}"
     until(lambda: api.ask("GET", here).json()["step"] > 1)
-    pid = api.scheduler._running[job]._process.pid
+    pid = api.backend._running[job]._process.pid
     assert os.getpriority(os.PRIO_PROCESS, pid) == min(19, os.getpriority(os.PRIO_PROCESS, 0) + 10)
     group = Path(f"/proc/{pid}/autogroup")
     assert not group.exists() or group.read_text().endswith("nice 10\n")
@@ -399,8 +395,7 @@ def test_nothing_refers_to_what_was_sent_once_it_is_decoded(
 def test_where_keys_are_needed_a_job_is_its_keys(tmp_path: Path) -> None:
     api = JobApi(tmp_path, keys=("one", "two"), waiting=4)
     api.begun = False
-    api.scheduler.start()
-    api.store.open()
+    api.backend.start()
     try:
         mine, other = {"x-api-key": "one"}, {"authorization": "Bearer two"}
         submit = {"params": SMALL, "files": FILES}
@@ -499,7 +494,7 @@ def test_a_disk_that_fails_is_told_and_costs_nothing_else(
 
 def test_without_the_network_there_are_no_jobs(tmp_path: Path) -> None:
     api = JobApi(tmp_path, jobs=False)
-    api.scheduler.start()
+    api.backend.start()
     try:
         assert "efficientnet-lite0" in refused(api.submit(), 404, "model_unknown")["detail"]
         refused(api.ask("GET", "/v1/jobs/any"), 404, "job_unknown")

@@ -16,7 +16,6 @@ from service.jobs.job import Files, JobKind, NewJob, State
 from service.jobs.liveness import WorkerRegistry
 from service.jobs.local import LocalJobs
 from service.jobs.records import JobRecords
-from service.jobs.scheduler import JobScheduler
 from service.jobs.service import JobService
 from service.jobs.store import JobStore
 from service.jobs.worker import JobRunner
@@ -31,12 +30,8 @@ PATH = "/v1/models/lenet5/visualize/jobs"
 def transports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Transports]:
     folder: Path = tmp_path_factory.mktemp("jobs") / "state"
     with open_transports([pipeline("lenet5")]) as opened:
-        scheduler = JobScheduler(
-            JobStore(folder), WorkerRegistry(folder / "workers"), Files(None), opened.metrics
-        )
-        backend = LocalJobs(JobStore(folder), scheduler)
+        backend = LocalJobs(JobStore(folder), WorkerRegistry(folder / "workers"), Files(None), opened.metrics)
         backend.start()
-        backend._store.open()
         opened.service.jobs = JobService(backend, opened.engine, stylizes=False)
         yield opened
         backend.stop()

@@ -20,8 +20,8 @@ from models.pipeline import WeightsFile
 from service.jobs.eta import EtaEstimator
 from service.jobs.job import Files, Job, Reason, State
 from service.jobs.liveness import WorkerRegistry
+from service.jobs.local import JobProcess, LocalJobs
 from service.jobs.process import run
-from service.jobs.scheduler import JobProcess, JobScheduler
 from service.jobs.store import RESULT, JobStore
 from service.telemetry.metrics import Metrics
 from tests.paths import ROOT
@@ -36,13 +36,13 @@ from pathlib import Path
 from service.jobs.store import JobStore
 from service.telemetry.metrics import Metrics
 from models.pipeline import WeightsFile
-from service.jobs.scheduler import JobScheduler
+from service.jobs.local import LocalJobs
 from service.jobs.job import Files
 from service.jobs.liveness import WorkerRegistry
 folder = Path(sys.argv[1])
 registry = WorkerRegistry(folder / "workers")
 files = Files(WeightsFile(Path("lost.pth"), ""))
-scheduler = JobScheduler(JobStore(folder), registry, files, Metrics())
+scheduler = LocalJobs(JobStore(folder), registry, files, Metrics())
 scheduler.start()
 print("started", flush=True)
 sys.stdin.read()
@@ -57,9 +57,9 @@ def store(tmp_path: Path) -> Iterator[JobStore]:
     store.close()
 
 
-def scheduler(store: JobStore, files: Files = LOST, **options: Any) -> JobScheduler:
+def scheduler(store: JobStore, files: Files = LOST, **options: Any) -> LocalJobs:
     """A worker's own, on a store that it opens and closes itself."""
-    return JobScheduler(
+    return LocalJobs(
         JobStore(store.folder), WorkerRegistry(store.folder / "workers"), files, Metrics(), **options
     )
 
@@ -68,7 +68,7 @@ def submit(store: JobStore, steps: int = 4) -> Job:
     return store.submit(new_job({**OPTIONS, "steps": steps}, steps, CONTENT, STYLE))
 
 
-def process_of(scheduler: JobScheduler, job: Job) -> int:
+def process_of(scheduler: LocalJobs, job: Job) -> int:
     """The id of the process that is at work on a job, once there is one."""
     until(lambda: job.id in scheduler._running)
     return scheduler._running[job.id]._process.pid
@@ -78,7 +78,7 @@ def test_the_end_of_a_worker_ends_its_jobs(store: JobStore) -> None:
     one = scheduler(store)
     one.start()
     job = submit(store)
-    one.wake()
+    one._wake.set()
     pid = process_of(one, job)
     one.stop()
     assert gone(pid)
@@ -118,11 +118,11 @@ def test_a_job_for_which_there_is_no_thread_has_failed_and_the_next_is_begun(
     with monkeypatch.context() as patch:
         patch.setattr(threading, "Thread", Refused)
         job = submit(store)
-        one.wake()
+        one._wake.set()
         until(lambda: store.get(job.id).state is State.FAILED)
     assert store.get(job.id).reason is Reason.CRASHED
     other = submit(store)
-    one.wake()
+    one._wake.set()
     until(lambda: store.get(other.id).state is State.FAILED)  # LOST has no weights
     one.stop()
 
@@ -164,17 +164,17 @@ def test_a_job_that_takes_too_long_or_is_killed_has_failed(
     slow = scheduler(store, timeout=0.0)
     slow.start()
     job = submit(store)
-    slow.wake()
+    slow._wake.set()
     until(lambda: store.get(job.id).final)
     assert store.get(job.id).reason is Reason.TIMEOUT
     slow._timeout = 1000.0
     crashed = submit(store)
-    slow.wake()
+    slow._wake.set()
     os.kill(process_of(slow, crashed), signal.SIGKILL)
     until(lambda: store.get(crashed.id).final)
     assert store.get(crashed.id).reason is Reason.CRASHED
     ended_with_the_worker = submit(store)
-    slow.wake()
+    slow._wake.set()
     os.kill(process_of(slow, ended_with_the_worker), signal.SIGTERM)
     until(lambda: store.get(ended_with_the_worker.id).final)
     assert store.get(ended_with_the_worker.id).reason is Reason.RESTARTED
@@ -188,11 +188,11 @@ def test_a_disk_that_fails_is_tried_again(tmp_path: Path, caplog: pytest.LogCapt
     folder = tmp_path / "state"
     folder.write_text("a file where the folder should be")
     store = JobStore(folder)
-    one = JobScheduler(store, WorkerRegistry(folder / "workers"), LOST, Metrics(), accepting=lambda: False)
+    one = LocalJobs(store, WorkerRegistry(folder / "workers"), LOST, Metrics(), accepting=lambda: False)
     one.start()
     assert "cannot be stored" in caplog.text
     folder.unlink()
-    one.wake()
+    one._wake.set()
     until(lambda: one._entered)
     job = store.submit(new_job(OPTIONS, 4, CONTENT, STYLE))
     assert store.get(job.id).state is State.QUEUED
