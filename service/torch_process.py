@@ -84,11 +84,6 @@ class TorchProcess:
         finally:
             self._turn.release()
 
-    @property
-    def pid(self) -> int | None:
-        """Of the process, if there is one."""
-        return None if self._process is None else self._process.pid
-
     def close(self) -> None:
         """Ends the process."""
         self._closed = True

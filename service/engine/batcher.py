@@ -180,11 +180,6 @@ class Batcher(Generic[T, R]):
         return self._inflight
 
     @property
-    def cap(self) -> int:
-        """Most items that a batch takes now."""
-        return self._cap.size
-
-    @property
     def retry_after(self) -> float:
         """Seconds in which what waits now should have drained: 0.05 to 60; 1 before any batch ended."""
         seconds = self._rate.seconds_for(self._room.depth, self._sharing())

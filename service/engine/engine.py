@@ -252,10 +252,6 @@ class Engine:
         except TimeoutError:
             raise DeadlineExceeded("the deadline passed before the request was read") from None
 
-    def kept(self, **options: Any) -> KeptImage:
-        """What `infer` is given so that the decoded image outlives the batch; see `KeptImage`."""
-        return KeptImage(self.memory, **options)
-
     async def plan(
         self, data: bytes, *, min_side: int | None = None, max_pixels: int | None = None
     ) -> DecodePlan:

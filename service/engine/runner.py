@@ -12,9 +12,9 @@ import contextlib
 import logging
 import time
 import traceback
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from models.image import Image
 from models.pipeline import Card, Inputs, Pipeline, Prepared
@@ -26,6 +26,12 @@ from service.engine.threads import Threads
 from service.errors import DeadlineExceeded, NotReady, OutOfMemory, Overloaded
 from service.telemetry.metrics import BatchTimes, Metrics
 from service.telemetry.tracing import Tracing
+
+if TYPE_CHECKING:
+    from service.engine.process.front import Remote
+
+    Batches: TypeAlias = Batcher[Any, Any] | Remote
+    """What batches a runner's images: here, or in the device process."""
 
 logger = logging.getLogger(__name__)
 
@@ -46,25 +52,6 @@ class State(Enum):
     READY = "ready"
     DRAINING = "draining"
     FAILED = "failed"
-
-
-class Batches(Protocol):
-    """What a runner wants of what batches its images: see `Batcher`."""
-
-    @property
-    def inflight(self) -> int: ...
-    @property
-    def retry_after(self) -> float: ...
-    @property
-    def batch_seconds(self) -> float: ...
-    @property
-    def seconds_per_item(self) -> float: ...
-    def longest(self, now: float) -> float: ...
-    def check(self, ahead: int, deadline: float | None) -> None: ...
-    async def submit(
-        self, job: Job, *, key: Hashable = None, deadline: float | None = None, waited: float = 0.0
-    ) -> BatchResult[Any]: ...
-    async def drain(self, grace: float) -> bool: ...
 
 
 class Runner:

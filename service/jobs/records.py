@@ -62,7 +62,8 @@ local function free()
   redis.call('SREM', prefix .. 'running', id)
 end
 """.replace("@PREFIX", PREFIX).replace("@LIFE", str(LIFE))
-SUBMIT: Final = """
+SCRIPTS: Final = {
+    "submit": """
 local client, waiting, share = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6])
 if get('state') ~= '' then return 'accepted' end
 if redis.call('SCARD', prefix .. 'queued') >= waiting then return 'full' end
@@ -73,8 +74,8 @@ redis.call('HSET', record, 'format', format, 'version', version, 'client', clien
 enter_queue()
 for _, name in ipairs({'', ':content', ':style'}) do redis.call('EXPIRE', record .. name, life) end
 return 'accepted'
-"""
-BEGIN: Final = """
+""",
+    "begin": """
 local state = get('state')
 if state ~= 'queued' and state ~= 'running' then return 0 end
 if get('format') ~= format or get('version') ~= version then
@@ -88,8 +89,8 @@ set('state', 'running', 'step', '0', 'eta', '', 'busy', '1', 'started', now)
 leave_queue()
 redis.call('SADD', prefix .. 'running', id)
 return attempt
-"""
-PROGRESS: Final = """
+""",
+    "progress": """
 if get('state') ~= 'running' or get('attempt') ~= ARGV[4] then return 0 end
 set('step', ARGV[5], 'losses', ARGV[6], 'eta', ARGV[7])
 if ARGV[8] ~= '' then
@@ -97,8 +98,8 @@ if ARGV[8] ~= '' then
   redis.call('HSET', record, 'preview', '1')
 end
 return 1
-"""
-FINISH: Final = """
+""",
+    "finish": """
 local attempt, state, reason, expiry = ARGV[4], ARGV[5], ARGV[6], ARGV[7]
 local before = get('state')
 if before == '' then
@@ -118,14 +119,14 @@ if ended then
 end
 free()
 return ended and 1 or 0
-"""
-CANCEL: Final = """
+""",
+    "cancel": """
 local state = get('state')
 if state ~= 'queued' and state ~= 'running' then return state end
 over('cancelled', '', ARGV[4])
 return ''
-"""
-REQUEUE: Final = """
+""",
+    "requeue": """
 if get('attempt') ~= ARGV[4] then return 0 end
 if get('state') ~= 'running' then
   if get('state') ~= 'queued' then free() end
@@ -135,7 +136,8 @@ set('state', 'queued', 'step', '0', 'eta', '', 'busy', '0')
 redis.call('HDEL', record, 'losses', 'preview', 'started')
 enter_queue()
 return 1
-"""
+""",
+}
 
 
 class JobRecords:
@@ -153,15 +155,7 @@ class JobRecords:
     ) -> None:
         self._redis, self._waiting, self._expiry = redis, max_waiting, max(1, round(expiry))
         self._version = version
-        names = {
-            "submit": SUBMIT,
-            "begin": BEGIN,
-            "progress": PROGRESS,
-            "finish": FINISH,
-            "cancel": CANCEL,
-            "requeue": REQUEUE,
-        }
-        self._scripts = {name: redis.register_script(SCRIPT + text) for name, text in names.items()}
+        self._scripts = {name: redis.register_script(SCRIPT + text) for name, text in SCRIPTS.items()}
 
     def check_room(self, client: str, workers: int = 1) -> None:
         """

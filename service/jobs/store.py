@@ -19,7 +19,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 from service.errors import JobFinished, JobUnknown
@@ -78,6 +78,7 @@ class JobStore:
         self._wall_at_boot = 0.0
         self._file: tuple[int, int] | None = None
         self._writer, self._reader = _Connection(), _Connection()
+        self._db, self._read = self._writer.held, self._reader.held
 
     def open(self) -> None:
         """Makes what is not there yet. Until then every other method raises sqlite3.Error."""
@@ -328,12 +329,6 @@ class JobStore:
     def _discard_inputs(self, job: str) -> None:
         for name in INPUTS:
             self.path(job, name).unlink(missing_ok=True)
-
-    def _db(self) -> AbstractContextManager[sqlite3.Connection]:
-        return self._writer.held()
-
-    def _read(self) -> AbstractContextManager[sqlite3.Connection]:
-        return self._reader.held()
 
     def _job(self, row: sqlite3.Row) -> Job:
         return Job.of(dict(row), busy=row["owner"] is not None, expiry=self._expiry)

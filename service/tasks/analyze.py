@@ -14,7 +14,7 @@ from pydantic import BeforeValidator, Field
 from models.detection.result import names
 from models.errors import ModelUnknown, ParameterInvalid, echoed
 from models.parameters import Parameters
-from service.engine.engine import Answer, Engine, outcome, together
+from service.engine.engine import Answer, Engine, KeptImage, outcome, together
 from service.errors import INTERNAL, Problem, problem_of
 from service.request import RequestContext
 from service.tasks.classify import CLASSIFY, ClassifyParams
@@ -82,7 +82,8 @@ async def run(
         for name in wanted
         if name in (FACES_DETECT.name, FACES_EMBED.name)
     ]
-    with engine.kept(min_side=None if None in sides else max(filter(None, sides), default=1)) as kept:
+    side = None if None in sides else max(filter(None, sides), default=1)
+    with KeptImage(engine.memory, min_side=side) as kept:
         decoding = await engine.decode(images["image"], kept, context.deadline)
         calls = []
         for name in wanted:

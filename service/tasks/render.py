@@ -61,7 +61,7 @@ def drawing(kind: Kind, draw: Callable[[Pixels, Any], Pixels], infer: Infer | No
     ) -> Answer[Rendered]:
         data, most = images["image"], MAX_ENCODED_PIXELS[image_format]
         # the copies: the drawing, and an encoder's
-        with engine.kept(max_pixels=most, copies=3, only_large=infer is None) as kept:
+        with KeptImage(engine.memory, max_pixels=most, copies=3, only_large=infer is None) as kept:
             if infer is None:
                 runner = engine.find(kind, params.model)
                 answer = await engine.infer(runner, data, params, context.deadline, keep=kept)

@@ -10,7 +10,7 @@ from models.errors import StyleUnknown
 from models.image import MAX_ENCODED_PIXELS, encode
 from models.pipeline import Card, Kind
 from models.style.result import StyleOptions
-from service.engine.engine import Answer, Engine
+from service.engine.engine import Answer, Engine, KeptImage
 from service.engine.offload import Call
 from service.request import RequestContext
 from service.tasks.render import ImageFormat, Rendered
@@ -32,7 +32,7 @@ async def draw(
     runner = engine.find(Kind.STYLE, params.model)
     most = MAX_ENCODED_PIXELS[image_format]
     # the original gives the result its finest details; copies: the result, what it is made of, an encoder's
-    with engine.kept(max_pixels=most, copies=3) as kept:
+    with KeptImage(engine.memory, max_pixels=most, copies=3) as kept:
         answer = await engine.infer(runner, images["image"], params, context.deadline, keep=kept)
         stylized = answer.result
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import time
 from collections.abc import Iterator
 
@@ -75,6 +73,6 @@ def test_past_the_deadline_the_process_itself_ends_its_work(torch_process: Torch
 
 def test_one_that_has_ended_is_replaced(torch_process: TorchProcess) -> None:
     assert torch_process.ask(MODEL, "heat_map", Call(None), digit(), "3").label == "3"
-    assert torch_process.pid is not None
-    os.kill(torch_process.pid, signal.SIGKILL)
+    assert torch_process._process is not None
+    torch_process._process.kill()
     assert torch_process.ask(MODEL, "heat_map", Call(None), digit(), "5").label == "5"

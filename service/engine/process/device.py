@@ -16,10 +16,10 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from models.pipeline import Prepared
-from service.engine.batcher import BatchResult
+from service.engine.batcher import Batcher, BatchResult
 from service.engine.process.front import Described, Load
 from service.engine.process.slots import Layout, Region, dump, load
 from service.engine.process.wire import HANDSHAKE, Kind, Message, Messages, hear, listen, tell
@@ -50,7 +50,8 @@ class DeviceRunner(Runner):
     @property
     def load(self) -> Load:
         """For the front ends' admission."""
-        return Load(self._ahead, self._batcher.seconds_per_item, self._batcher.batch_seconds)
+        batcher = cast(Batcher[Any, Any], self._batcher)
+        return Load(self._ahead, batcher.seconds_per_item, batcher.batch_seconds)
 
     async def compute(self, prepared: Prepared, deadline: float | None) -> BatchResult[Any]:
         """As `Runner.run`, but of the batch's times too, and the image may be cancelled.

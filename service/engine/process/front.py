@@ -16,7 +16,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final, cast
+from typing import Any, ClassVar, Final, cast
 
 import numpy as np
 
@@ -58,11 +58,12 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """What the device process says of a model: see `Executor`."""
+    """What the device process says of a model: see `Executor`; the stages run there too."""
 
-    executor: str
+    name: str
     device: str
     precision: str
+    stages: ClassVar[Mapping[str, RunStage]] = MappingProxyType({})
 
 
 @dataclass(slots=True)
@@ -116,14 +117,12 @@ class _Connection:
 
 
 class Remote:
-    """One model in the device process: describes what runs there, and is what batches for a `RemoteRunner`.
+    """One model in the device process, which batches for a `RemoteRunner` what this prepares.
 
     Attributes:
-        name, device, precision, stages: see `Executor`; the stages run there too.
+        described: what runs there, once it has been there.
         changed: called with whether the device process is there, when that changes.
     """
-
-    stages: Mapping[str, RunStage] = MappingProxyType({})
 
     def __init__(
         self,
@@ -149,18 +148,6 @@ class Remote:
         self.described = Described("", "", "")
 
     @property
-    def name(self) -> str:
-        return self.described.executor
-
-    @property
-    def device(self) -> str:
-        return self.described.device
-
-    @property
-    def precision(self) -> str:
-        return self.described.precision
-
-    @property
     def inflight(self) -> int:
         """Images that the device process knows of."""
         connection = self._device.connection
@@ -171,11 +158,6 @@ class Remote:
         """As `Batcher.retry_after`."""
         seconds = self._load.images * self._load.item_seconds
         return min(60.0, max(0.05, seconds)) if seconds else 1.0
-
-    @property
-    def batch_seconds(self) -> float:
-        """As `Batcher.batch_seconds`."""
-        return self._load.batch_seconds
 
     @property
     def seconds_per_item(self) -> float:
@@ -324,8 +306,8 @@ class RemoteRunner(Runner):
     """
 
     def __init__(self, pipeline: Pipeline, remote: Remote, metrics: Metrics, **options: Any) -> None:
-        # only its description is looked at: what would run it is overridden
-        super().__init__(pipeline, cast(Executor, remote), metrics, **options)
+        # it is only looked at: what would run it is overridden
+        super().__init__(pipeline, cast(Executor, remote.described), metrics, **options)
         self._batcher = self._remote = remote
         remote.changed = self._has_device
 

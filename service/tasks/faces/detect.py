@@ -26,7 +26,7 @@ def present(answer: Answer[Faces], params: FacesDetectParams) -> FacesAnswer:
 async def run(
     engine: Engine, images: Images, params: FacesDetectParams, context: RequestContext
 ) -> Answer[Faces]:
-    with engine.kept(min_side=await min_side(engine, images["image"], params)) as kept:
+    with KeptImage(engine.memory, min_side=await min_side(engine, images["image"], params)) as kept:
         return await infer(engine, images["image"], params, context, kept)
 
 

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from models.faces.result import Embedding, Face, FaceOptions, Faces, Landmarks
 from models.pipeline import Card, Kind
-from service.engine.engine import Answer, Engine
+from service.engine.engine import Answer, Engine, KeptImage
 from service.request import RequestContext
 from service.tasks.faces.detect import FACES_DETECT
 from service.tasks.faces.find import find_faces, min_side
@@ -71,7 +71,7 @@ async def run(
     embedder = engine.find(Kind.EMBED, params.embedder)
     aligned = not engine.serves(Kind.FACES) if params.aligned is None else params.aligned
     side = None if aligned else max(CHIP_SIDE, await min_side(engine, images["image"], params))
-    with engine.kept(min_side=side) as kept:
+    with KeptImage(engine.memory, min_side=side) as kept:
         if aligned:
             one = await engine.infer(embedder, images["image"], None, context.deadline, keep=kept)
             result = whole_chip(embedder.card, one.result, kept.image.width, kept.image.height)

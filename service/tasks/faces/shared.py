@@ -144,7 +144,7 @@ async def embed_selected(
     """
     largest = face_select is FaceSelect.LARGEST
     asked = FaceOptions(min_size=options.min_size, rotate=options.rotate)
-    with engine.kept(min_side=max(CHIP_SIDE, await min_side(engine, data, asked))) as kept:
+    with KeptImage(engine.memory, min_side=max(CHIP_SIDE, await min_side(engine, data, asked))) as kept:
         found = await find_faces(engine, detector, data, asked, context, kept, largest=largest)
         face = select_face(found.result, face_select, name)
         vectors, timing = await embed_faces(engine, kept.image, [face], embedder, context, found.timing.queue)

@@ -34,7 +34,7 @@ def test_a_poison_item_fails_alone_in_a_logarithm_of_runs(poison: int) -> None:
         assert len(runs) == 1 + 2 * 3
         assert [size for size, _ in bench.notes.failures] == [8, 4, 2, 1]
         assert sum(size for size, _, _ in bench.notes.batches) == 7
-        assert bench.batcher.cap == 8
+        assert bench.batcher._cap.size == 8
         bench.check_idle()
 
     run_clean(main())
@@ -86,12 +86,12 @@ def test_out_of_memory_halves_the_cap_which_recovers_ever_more_slowly() -> None:
         tasks = await bench.send(*range(16))
         assert [outcome(task) for task in tasks] == list(range(16))  # every one of themices
         assert runs == [16, 8, 4, 4, 8, 4, 4]
-        assert bench.batcher.cap == 4
+        assert bench.batcher._cap.size == 4
 
         async def batches_until(cap: int) -> int:
             count = 0
-            while bench.batcher.cap != cap:
-                await bench.send(*range(bench.batcher.cap))
+            while bench.batcher._cap.size != cap:
+                await bench.send(*range(bench.batcher._cap.size))
                 count += 1
                 assert count < 5000
             return count
@@ -99,7 +99,7 @@ def test_out_of_memory_halves_the_cap_which_recovers_ever_more_slowly() -> None:
         retry_after = 32 * 2**3  # three out-of-memories so far
         assert await batches_until(8) == retry_after - 2  # the last two of the retry count
         await bench.send(*range(8))  # the probe fails, unnoticed
-        assert bench.batcher.cap == 4
+        assert bench.batcher._cap.size == 4
         fits = 16
         assert await batches_until(16) == 2 * (2 * retry_after) - 2
         for _ in range(2 * retry_after):
@@ -121,7 +121,7 @@ def test_small_batches_say_nothing_of_a_cap() -> None:
         for _ in range(100):
             await bench.send("a", "b")
             await bench.device.finish()
-        assert bench.batcher.cap == 4
+        assert bench.batcher._cap.size == 4
 
     run_clean(main())
 
@@ -132,7 +132,7 @@ def test_out_of_memory_of_one_item_fails_it_and_what_counts_as_such_is_given() -
         (task,) = await bench.send("a")
         await bench.device.finish(RuntimeError("CUDA out of memory"))
         assert str(outcome(task)) == "CUDA out of memory"
-        assert bench.batcher.cap == 1
+        assert bench.batcher._cap.size == 1
         bench.check_idle()
 
     run_clean(main())

@@ -19,6 +19,7 @@ from service.engine.engine import (
     NOT_READY_AFTER,
     TOGETHER_NS_PER_PIXEL,
     Engine,
+    KeptImage,
     outcome,
     together,
 )
@@ -81,7 +82,7 @@ def test_large_images_are_decoded_apart_with_their_memory_reserved() -> None:
             assert (await engine.infer(runner, png(3), None, None)).result == (None, 3.0)
             assert not waiting.done()
         assert (await waiting).result == (None, 7.0)
-        with engine.kept() as kept:
+        with KeptImage(engine.memory) as kept:
             await engine.infer(runner, large, None, None, keep=kept)
             assert kept.image.pixels.shape == (2000, 2000, 3)
             assert memory.used == 3 * 2000 * 2000

@@ -177,7 +177,8 @@ def test_images_of_all_front_ends_share_batches_and_each_gets_its_own() -> None:
     async def test(site: Site) -> None:
         fronts = [await site.front() for _ in range(3)]
         assert all(one.runner.state is State.READY for one in fronts)
-        assert {(one.remote.name, one.remote.device) for one in fronts} == {("echo", "cpu")}
+        described = [one.remote.described for one in fronts]
+        assert {(one.name, one.device) for one in described} == {("echo", "cpu")}
         site.executor.go.clear()
         tasks = [
             asyncio.create_task(one.runner.run(image(10 * number + value, (number, value))))
