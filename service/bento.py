@@ -34,7 +34,7 @@ from service.engine.process.wire import socket_of
 from service.host.accept import FairServer, share_fairly
 from service.host.connections import ConnectionGuard, raise_open_files
 from service.host.gpus import claim, gpus, memory_of
-from service.host.heartbeat import Heartbeat, Watchdog, end_within, reason_file
+from service.host.heartbeat import Watchdog, end_within, leave_reason
 from service.host.scratch import use_own
 from service.settings import EngineKind, ExecutorKind, SettingsError, core_count, load
 from service.telemetry.log import write_in_threads, written
@@ -114,7 +114,6 @@ class Lynceus:
     service: Service | None = None
     server: Server | None = None
     watchdog: Watchdog | None = None
-    heartbeat: Heartbeat | None = None
     listening: list[FairServer]
     leaving: asyncio.Task[None] | None = None
 
@@ -181,9 +180,9 @@ class Lynceus:
         try:
             await self._start()
         except Exception as error:
-            self._tell(" ".join(str(error).split()) or repr(error))
+            reason = leave_reason(error)
             if isinstance(error, ModelError | OSError | ValueError):  # again it would be the same
-                logger.error("this worker cannot start: %s", error)
+                logger.error("this worker cannot start: %s", reason)
                 written()
                 os._exit(os.EX_CONFIG)
             raise
@@ -220,15 +219,12 @@ class Lynceus:
         cast(Hosted, Lynceus).app = app
         self.service = service
         engine = service.engine
-        self.heartbeat = Heartbeat(folder, service.metrics)
-        self.heartbeat.start()
-        timeout = SETTINGS.timeout_seconds
         self.watchdog = Watchdog(
             folder,
             service.metrics,
             lambda: bool(DEVICES) or engine.alive,  # a new worker is no help against that process
             lambda: engine.longest,
-            timeout,
+            SETTINGS.timeout_seconds,
         )
         self.watchdog.start()
         loop = asyncio.get_running_loop()  # on which uvicorn listens when this returns
@@ -251,9 +247,8 @@ class Lynceus:
         await self.service.stop()
         for server in self.listening:
             await server.finish()
-        if self.heartbeat is not None and self.watchdog is not None:
+        if self.watchdog is not None:
             self.watchdog.stop()
-            self.heartbeat.stop()
 
     async def __is_alive__(self) -> bool:
         if self.service is None or self.watchdog is None:
@@ -274,10 +269,6 @@ class Lynceus:
     def _dropped(self) -> None:
         if self.service is not None:
             self.service.metrics.log_dropped.inc()
-
-    def _tell(self, reason: str) -> None:
-        with contextlib.suppress(OSError, KeyError):
-            reason_file(Path(os.environ[DIRECTORY]), os.getpid()).write_text(reason, encoding="utf-8")
 
     def _leave_on(self, number: signal.Signals) -> None:
         """Delays the stop after the signal: not ready, but still answering, until no request is under way.

@@ -31,7 +31,7 @@ from service.engine.memory import MemoryBudget
 from service.engine.process.device import DeviceRunner, DeviceServer
 from service.engine.process.wire import socket_of
 from service.host.gpus import claim, gpus
-from service.host.heartbeat import DEVICE, Heartbeat, Watchdog, end_within, reason_file
+from service.host.heartbeat import DEVICE, Watchdog, end_within, leave_reason
 from service.settings import Settings, core_count, load
 from service.telemetry import metrics as telemetry
 from service.telemetry.gpu import make_meter
@@ -116,8 +116,6 @@ async def serve(settings: Settings, number: int) -> None:
     meter = make_meter(on, metrics) if found else None
     if meter is not None:
         meter.start()
-    heartbeat = Heartbeat(folder, metrics, DEVICE)
-    heartbeat.start()
     # a lost GPU, for one: nothing helps but the supervisor, which begins anew
     watchdog = Watchdog(
         folder,
@@ -125,6 +123,7 @@ async def serve(settings: Settings, number: int) -> None:
         lambda: engine.alive,
         lambda: engine.longest,
         settings.timeout_seconds,
+        DEVICE,
         given_up=1,
     )
     watchdog.start()
@@ -140,7 +139,6 @@ async def serve(settings: Settings, number: int) -> None:
         meter.stop()
     telemetry.leave()
     watchdog.stop()
-    heartbeat.stop()
 
 
 def main() -> None:
@@ -152,10 +150,7 @@ def main() -> None:
     try:
         uvloop.run(serve(load(), int(sys.argv[1])))
     except (ModelError, OSError, ValueError) as error:  # again it would be the same
-        text = " ".join(str(error).split()) or repr(error)
-        with contextlib.suppress(OSError, KeyError):
-            reason_file(Path(os.environ[DIRECTORY]), os.getpid()).write_text(text, encoding="utf-8")
-        logger.error("the device process cannot start: %s", text)
+        logger.error("the device process cannot start: %s", leave_reason(error))
         written()
         os._exit(os.EX_CONFIG)
 

@@ -36,9 +36,6 @@ class Observer:
     def on_batch(self, size: int, queue_seconds: Sequence[float], compute_seconds: float) -> None:
         """A run gave results, after one wait per item. No item is reported twice."""
 
-    def on_failure(self, size: int, error: Exception) -> None:
-        """A run raised. With `size` over 1 its halves are tried next; else the item fails with `error`."""
-
     def on_drop(self, reason: Reason) -> None:
         """An item ends without a result: refused (the queue is full, it would be late), out of time, or its
         client left."""
@@ -428,7 +425,6 @@ class Batcher(Generic[T, R]):
         try:
             results = await self._run([entry.item for entry in part])
         except Exception as error:
-            self._observer.on_failure(size, error)
             if self._is_oom(error):
                 self._cap.failed(size)
             if size == 1:
@@ -437,10 +433,8 @@ class Batcher(Generic[T, R]):
             return [part[size // 2 :], part[: size // 2]]
         seconds = self._clock.now() - started
         if len(results) != size:
-            wrong = f"a run of {size} items gave {len(results)} results"
-            self._observer.on_failure(size, RuntimeError(wrong))
             for entry in part:
-                entry.fail(RuntimeError(wrong))
+                entry.fail(RuntimeError(f"a run of {size} items gave {len(results)} results"))
             return []
         waits = [started - entry.arrived for entry in part]
         self._observer.on_batch(size, waits, seconds)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,9 +19,6 @@ from models.ir.cache import Cache
 from models.pipeline import Inputs, Pipeline, RunStage
 from service.engine.cores import Cores
 from service.settings import ExecutorKind, Precision, Settings
-
-Shapes = tuple[tuple[int, ...], ...]
-"""Of an item's inputs."""
 
 
 class Executor(Protocol):
@@ -55,11 +52,6 @@ class Executor(Protocol):
 def stack(items: Sequence[Inputs]) -> list[NDArray[Any]]:
     """Items whose inputs have the same shapes -> each input of the batch, [N, ...]."""
     return [np.stack(column) for column in zip(*items, strict=True)]
-
-
-def shapes_of(inputs: Iterable[NDArray[Any]]) -> Shapes:
-    """The shapes of an item's inputs."""
-    return tuple([array.shape for array in inputs])
 
 
 def pick_device(setting: str) -> str:

@@ -42,10 +42,6 @@ class MemoryBudget:
         self._peak = 0
         self._waiters: deque[tuple[int, asyncio.Future[None]]] = deque()
 
-    def body(self) -> BodyReservation:
-        """The memory of one request's body, which grows as the body arrives."""
-        return BodyReservation(self)
-
     async def acquire(self, size: int, deadline: float | None = None) -> None:
         """Holds `size` bytes until `release`; waits for them until `deadline` (monotonic seconds).
 
@@ -102,7 +98,7 @@ class MemoryBudget:
 
 
 class BodyReservation:
-    """Memory of one body; a context manager that gives it back.
+    """Memory of one request's body, which grows as the body arrives; a context manager that gives it back.
 
     Attributes:
         size: bytes that it holds.

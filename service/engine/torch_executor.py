@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from models.inference import prepare_for_gpu
 from models.pipeline import Inputs, Pipeline, RunStage
 from service.engine.cuda import Forward, Graph, Lanes, Runtime
-from service.engine.executor import Shapes, shapes_of
 from service.settings import Precision
 
 logger = logging.getLogger(__name__)
@@ -141,7 +140,7 @@ class _Network:
         self._device, self._dtype, self._lanes = device, dtype, lanes
         self._cast = dtype != torch.float32 and not (ours and lanes is not None)
         self._capture = capture
-        self._graphs: dict[tuple[int, Shapes], Graph | None] = {}
+        self._graphs: dict[tuple[int, tuple[tuple[int, ...], ...]], Graph | None] = {}
         module = module.eval()
         if lanes is not None and ours:
             inputs = [torch.from_numpy(one[None]) for one in example]
@@ -157,7 +156,7 @@ class _Network:
 
     def warm(self, example: Inputs, batches: Sequence[int]) -> None:
         """Prepares for batches of these sizes and runs each as it will be run; the largest first."""
-        shapes = shapes_of(example)
+        shapes = tuple([one.shape for one in example])
         for size in sorted(batches, reverse=True):  # the others reuse the largest one's memory
             if (size, shapes) in self._graphs:
                 continue

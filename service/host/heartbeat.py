@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Final
 
 from service.telemetry.log import LAST, written
-from service.telemetry.metrics import Metrics
+from service.telemetry.metrics import DIRECTORY, Metrics
 
 logger = logging.getLogger(__name__)
 
@@ -123,6 +123,14 @@ def reason_file(folder: Path, pid: int) -> Path:
     return folder / f"failed_{pid}"
 
 
+def leave_reason(error: BaseException) -> str:
+    """Leaves for the supervisor why this process cannot start, in one line, which it returns."""
+    reason = " ".join(str(error).split()) or repr(error)
+    with contextlib.suppress(OSError, KeyError):
+        reason_file(Path(os.environ[DIRECTORY]), os.getpid()).write_text(reason, encoding="utf-8")
+    return reason
+
+
 def beats(folder: Path, what: str = WORKER) -> dict[int, float]:
     """The last beat of every worker, or device process, that is alive, by process id."""
     found = {}
@@ -160,7 +168,7 @@ class Looks:
 
 
 class Watchdog:
-    """A thread that watches this worker's loop, its models, its peers and its supervisor.
+    """This process's heartbeat, and a thread that watches its loop, its models, its peers and its supervisor.
 
     Args:
         folder: of the beats.
@@ -168,6 +176,7 @@ class Watchdog:
         longest: seconds that the longest call under way has taken; asked from the thread too.
         metrics: take what hangs.
         timeout: seconds that a request may take.
+        what: this process is, `WORKER` or `DEVICE`.
         end: ends the process; another one in tests.
         given_up: looks in a row without `alive` until it does.
 
@@ -182,10 +191,12 @@ class Watchdog:
         alive: Callable[[], bool],
         longest: Callable[[], float],
         timeout: float,
+        what: str = WORKER,
         end: Callable[[str], None] = lambda why: abort(why),
         given_up: int = GIVEN_UP,
     ) -> None:
         self._given_up = given_up
+        self._heartbeat = Heartbeat(folder, metrics, what)
         self._folder, self._alive, self._longest, self._end = folder, alive, longest, end
         self._model, self._worker = (metrics.hang_seconds.labels(what) for what in ("model", "worker"))
         self._looks = Looks()
@@ -196,12 +207,18 @@ class Watchdog:
         self.peer_hangs = False
 
     def start(self) -> None:
-        """Watches from now on."""
+        """Beats, in the running loop, and watches from now on.
+
+        Raises:
+            OSError: the heartbeat's file cannot be made.
+        """
+        self._heartbeat.start()
         threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
 
     def stop(self) -> None:
-        """Watches no more."""
+        """Watches no more, and no beat is expected."""
         self._stopped.set()
+        self._heartbeat.stop()
 
     def look(self) -> None:
         """One look."""

@@ -282,7 +282,7 @@ class JobRecords:
     def finish(
         self,
         job: str,
-        state: State,
+        state: State | None,
         reason: Reason | None = None,
         *,
         attempt: int | None = None,
@@ -292,20 +292,17 @@ class JobRecords:
 
         Args:
             job: its id.
-            state: in which it ends, unless it has ended already.
+            state: in which it ends, unless it has ended already; None: only one that has is left.
             reason: why it failed.
             attempt: whose end it is; another one's is ignored. None: any.
             result: the image of a job that succeeded.
         """
         number = "" if attempt is None else attempt
         with reached():
-            ended = self._run("finish", job, number, state, reason or "", self._expiry, _bounded(result))
+            ended = self._run(
+                "finish", job, number, state or "", reason or "", self._expiry, _bounded(result)
+            )
         return bool(ended)
-
-    def release(self, job: str, attempt: int | None = None) -> None:
-        """Nothing works any more on a job that has ended; on others this changes nothing."""
-        with reached():
-            self._run("finish", job, "" if attempt is None else attempt, "", "", self._expiry, b"")
 
     def attempt(self, job: str) -> int:
         """The number of a job's latest attempt; 0 where none was begun."""

@@ -95,7 +95,7 @@ class JobRunner:
             result = self._made(job, attempt)
             state = State.SUCCEEDED
         except (Unwanted, JobUnknown):
-            self._records.release(job, attempt)
+            self._records.finish(job, None, attempt=attempt)
             return
         except JobTimeoutException:
             reason = Reason.TIMEOUT
@@ -207,7 +207,7 @@ class JobWorker(Worker):
         with contextlib.suppress(JobUnknown):
             found = self._records.get(job.id)
             if found.final:
-                self._records.release(job.id)
+                self._records.finish(job.id, None)
                 self._metrics.jobs_ended.labels(found.state).inc()
                 self._metrics.job_seconds.labels(found.state).observe(time.monotonic() - began)
                 why = f": {found.reason}" if found.reason else ""

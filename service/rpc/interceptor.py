@@ -90,7 +90,7 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
             return grpc.stream_unary_rpc_method_handler(answer, None, write)
 
         async def one_message(call: Call) -> AsyncIterator[Any]:
-            with method.memory.body() as body:
+            with BodyReservation(method.memory) as body:
                 async for reply in handler.unary_stream(await method.single(call, body), call):
                     yield reply
 
@@ -116,7 +116,7 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
             with self._call(name, call) as context:
                 async with _place(places):
                     self._authorize(name, context, call)
-                    with method.memory.body() as body:
+                    with BodyReservation(method.memory) as body:
                         message = await method.single(call, body)
                         reply = await behaviour(message, call)
                 if (held := self._held(reply)) is not None:
@@ -171,7 +171,7 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
         size = reply.ByteSize()
         if size <= UNCOUNTED:
             return None
-        body = self._service.engine.memory.body()
+        body = BodyReservation(self._service.engine.memory)
         body.grow(COPIES * size)
         return body
 

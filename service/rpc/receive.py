@@ -178,7 +178,7 @@ class Frames(Generic[M]):
         raw = await self._call.read()
         if not isinstance(raw, bytes):
             raise StopAsyncIteration
-        body = self._memory.body()
+        body = BodyReservation(self._memory)
         self._open.add(body)
         outcome: M | Exception
         try:

@@ -20,6 +20,7 @@ from starlette.types import Receive, Scope
 from models.errors import ImageTooLarge, ParameterInvalid
 from models.parameters import Parameters, collected
 from service.app import Service
+from service.engine.memory import BodyReservation
 from service.errors import DeadlineExceeded, RequestTimeout
 from service.inflater import Inflater
 from service.request import RequestContext
@@ -192,7 +193,7 @@ class Request(requests.Request):
         inflater = Inflater(
             body, encoding, most if inflated is None else inflated, "Content-Encoding", advice
         )
-        with self.watched():
+        with Watch(self):
             return await inflater.whole(self.reserve, self.in_decoder)
 
     async def parse(self, body: bytes, work: Callable[[], T]) -> T:
@@ -203,7 +204,7 @@ class Request(requests.Request):
         """
         if len(body) <= INLINE:
             return work()
-        with self.watched():
+        with Watch(self):
             return await self.in_decoder(work)
 
     async def in_decoder(self, work: Callable[[], T]) -> T:
@@ -221,16 +222,8 @@ class Request(requests.Request):
             OutOfMemory: the bodies of this worker have no more room.
         """
         if self.context.body is None:
-            self.context.body = self.service.engine.memory.body()
+            self.context.body = BodyReservation(self.service.engine.memory)
         self.context.body.grow(size)
-
-    def watched(self) -> Watch:
-        """Cancels the request when its client leaves, so that its image leaves the queue. Needs a read body.
-
-        The cancellation ends in the application, which distinguishes it from the server's own by
-        `client_gone`.
-        """
-        return Watch(self)
 
     async def _next(self) -> Any:
         """What comes next of the request, within the deadline and the longest pause."""
@@ -245,7 +238,10 @@ class Request(requests.Request):
 
 
 class Watch:
-    """A context manager; see `Request.watched`."""
+    """Cancels the request when its client leaves, so that its image leaves the queue. Needs a read body.
+
+    The cancellation ends in the application, which distinguishes it from the server's own by `client_gone`.
+    """
 
     __slots__ = ("_request", "_task", "_timer", "_watcher")
 

@@ -15,7 +15,7 @@ from service.tasks.task import Body, Task
 from service.web.images import FORM, JSON, is_json, kind_of, only, parts_of, read_images
 from service.web.json_text import Structure, check_structure
 from service.web.openapi import BODY, FORMATS, IMAGE, Results, images_body, task_body
-from service.web.request import Request
+from service.web.request import Request, Watch
 from service.web.responses import image_response, json_response, results_response
 from service.web.route import Route
 
@@ -47,7 +47,7 @@ def _handler(task: Task[Any, Any]) -> Callable[[Request], Awaitable[Response]]:
             if given.parameters:
                 params = request.parameters(task.params, given.parameters)
                 service.check_models(task, params)
-            with request.watched():
+            with Watch(request):
                 answer = await service.run(task, given, params, context)
             return json_response(task.presented(answer, params))
         image_format = None
@@ -63,11 +63,11 @@ def _handler(task: Task[Any, Any]) -> Callable[[Request], Awaitable[Response]]:
         present = partial(task.presented, params=params)
         if task.several and len(found["image"]) > 1:
             images = [{"image": image} for image in found["image"]]
-            with request.watched():
+            with Watch(request):
                 answers = await service.run_each(task, images, params, context)
             return results_response(context, answers, present)
         one = only(found)
-        with request.watched():
+        with Watch(request):
             if image_format is not None:
                 drawn = await service.draw(task, one, params, image_format, context)
                 return image_response(drawn.result.data, image_format)

@@ -20,7 +20,7 @@ from service.web.json_text import Structure, parse_json
 from service.web.negotiation import compressed
 from service.web.openapi import BINARY, IMAGE, json_body
 from service.web.request import INLINE as SMALL
-from service.web.request import Request
+from service.web.request import Request, Watch
 from service.web.responses import json_response
 from service.web.route import Handler, Routes
 from service.web.v2.codec import ADVICE, HEADER, InferAnswer, ReadyAnswer, most_text, parse, render
@@ -193,7 +193,7 @@ async def infer(request: Request) -> Response:
     # without the header all of it is JSON
     inflated, advice = (min(most, most_json), ADVICE) if length is None else (most, "")
     body = await request.content(most, inflated, advice)
-    with request.watched():
+    with Watch(request):
         request.reserve(len(body))  # what is made of it
         work = partial(parse, body, length, most_json)
         small = _text_length(body, length) <= SMALL

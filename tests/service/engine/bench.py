@@ -15,15 +15,11 @@ class Notes(Observer):
 
     def __init__(self) -> None:
         self.batches: list[tuple[int, list[float], float]] = []
-        self.failures: list[tuple[int, str]] = []
         self.drops: list[Reason] = []
         self.depth = self.inflight = 0
 
     def on_batch(self, size: int, queue_seconds: Sequence[float], compute_seconds: float) -> None:
         self.batches.append((size, list(queue_seconds), compute_seconds))
-
-    def on_failure(self, size: int, error: Exception) -> None:
-        self.failures.append((size, str(error)))
 
     def on_drop(self, reason: Reason) -> None:
         self.drops.append(reason)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.errors import ImageTooLarge
-from service.engine.memory import MemoryBudget
+from service.engine.memory import BodyReservation, MemoryBudget
 from service.errors import DeadlineExceeded, OutOfMemory
 from tests.paths import ROOT
 from tests.service.engine.reserve import reserve
@@ -98,7 +98,7 @@ def test_bodies_have_half_as_much_besides_and_are_refused_at_once() -> None:
     async def go() -> None:
         budget = MemoryBudget(100)
         async with reserve(budget, 100):  # decoding does not starve bodies
-            with budget.body() as one, budget.body() as other:
+            with BodyReservation(budget) as one, BodyReservation(budget) as other:
                 one.grow(30)
                 other.grow(20)
                 with pytest.raises(OutOfMemory):

@@ -117,7 +117,7 @@ def test_a_cancelled_job_is_not_begun_and_not_finished(server: RedisServer, reco
     cancelled = records.cancel("two")
     assert (cancelled.state, cancelled.busy) == (State.CANCELLED, True), "its process is still there"
     assert not records.progress("two", attempt, 1, {"style": 1}, None)
-    records.release("two", attempt)
+    records.finish("two", None, attempt=attempt)
     assert not records.get("two").busy
     assert sizes(server) == {"queued": 0, "running": 0, "waiting:me": 0}
     with pytest.raises(JobFinished, match="was cancelled already"):
@@ -216,7 +216,7 @@ def test_a_job_ends_once(server: RedisServer, operations: list[tuple[str, int]])
         elif name == "requeue":
             records.requeue("one", attempt)
         elif name == "release":
-            records.release("one", attempt)
+            records.finish("one", None, attempt=attempt)
         found = records.get("one")
         assert found.revision >= revision
         assert (found == before) or found.revision > revision or found.busy != before.busy

@@ -20,6 +20,7 @@ from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2
 from grpc_status import rpc_status
 
+from service.engine.memory import BodyReservation
 from service.oip.stubs import open_inference_pb2 as oi
 from service.rpc.receive import COPIES, is_compressed
 from service.rpc.stubs import vision_pb2 as pb
@@ -206,7 +207,7 @@ def test_messages_that_find_no_memory_are_refused_and_leave_none_behind() -> Non
     limits = {"max_image_bytes": MIB, "decode_memory_bytes": 4 * MIB}
     with open_transports([pipeline("lenet5")], **limits) as transports:
         large = pb.ClassifyRequest(image=PNG + bytes(900 * KIB))
-        bodies = transports.engine.memory.body()
+        bodies = BodyReservation(transports.engine.memory)
 
         async def take() -> None:
             bodies.grow(MIB)
