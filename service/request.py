@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import sys
@@ -15,10 +16,13 @@ from typing import Literal, TextIO
 from pydantic_core import to_json
 
 from service.engine.memory import BodyReservation
+from service.errors import INTERNAL, Problem, problem_of
 from service.host.auth import Auth
 from service.telemetry.metrics import Metrics
 from service.telemetry.timing import Timing
 from service.telemetry.tracing import RequestSpan
+
+logger = logging.getLogger(__name__)
 
 ID = re.compile(r"[\x21-\x7e]{1,128}")
 
@@ -58,6 +62,13 @@ class RequestContext:
     def name(self) -> str:
         """For the log: the id and, where there is one, the trace's."""
         return self.request_id if self.span is None else f"{self.request_id} (trace {self.span.trace_id})"
+
+    def problem_of(self, exc: BaseException, what: str = "") -> Problem:
+        """An error as clients see it; an internal one is logged with its trace, and `what` failed."""
+        problem = problem_of(exc)
+        if problem.kind is INTERNAL:
+            logger.error("request %s%s failed", self.name, what, exc_info=exc)
+        return problem
 
     def record(self, timing: Timing) -> None:
         """An answer's timing; of several images that of the slowest."""

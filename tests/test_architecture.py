@@ -93,7 +93,7 @@ ARROWS = {
     "telemetry": ("errors",),
     "engine": ("errors", "settings", "telemetry"),
     "host": ("errors", "settings", "telemetry"),
-    "request": ("engine", "host", "telemetry"),
+    "request": ("engine", "errors", "host", "telemetry"),
     "tasks": ("encoded", "engine", "errors", "request", "telemetry", "torch_process"),
     "jobs": ("engine", "errors", "settings", "tasks", "telemetry"),
     "torch_process": ("engine", "errors"),

@@ -147,11 +147,6 @@ class Runner:
         """Seconds that the longest of its batches under way has taken; `now` is monotonic."""
         return self._batcher.longest(now)
 
-    async def start(self) -> None:
-        """`warm` and `rehearse`, of a model that is the only one of its worker."""
-        await self.warm()
-        await self.rehearse()
-
     async def warm(self) -> None:
         """Warms batch sizes up to the largest for every shape; see `STEPS`.
 

@@ -74,10 +74,6 @@ class FairServer:
         """The listening socket, until closed."""
         return () if self._closed else (self._listener,)
 
-    def is_serving(self) -> bool:
-        """Whether connections are accepted."""
-        return not self._closed
-
     def close(self) -> None:
         """From now on new connections are refused; open ones stay."""
         if not self._closed:

@@ -95,10 +95,7 @@ def paint(order: dict[str, Any], tell: Tell) -> None:
     content, style = (decode((folder / name).read_bytes()) for name in ("content.png", "style.png"))
 
     def progress(step: Step) -> None:
-        if step.preview is not None:
-            _keep(step.preview, folder / "preview.png")
-        losses = {part: getattr(step, part) for part in PARTS}
-        tell({"step": step.step, "losses": losses, "preview": step.preview is not None})
+        _tell(tell, step, {part: getattr(step, part) for part in PARTS}, folder)
 
     done = optimise(content, style, perceptual, OptimiseOptions.of(order["options"]), progress=progress)
     _keep(done.pixels, folder / "result.png")
@@ -131,10 +128,7 @@ def visualize(order: dict[str, Any], tell: Tell) -> None:
         raise WeightsError(f"the weights of {name} are not those of the service that took the job")
 
     def progress(step: VisualizeStep) -> None:
-        if step.preview is not None:
-            _keep(step.preview, folder / "preview.png")
-        losses = {"activation": step.activation}
-        tell({"step": step.step, "losses": losses, "preview": step.preview is not None})
+        _tell(tell, step, {"activation": step.activation}, folder)
 
     _keep(made(pipeline, VisualizeOptions.of(options), progress=progress), folder / "result.png")
 
@@ -144,6 +138,13 @@ WORK: Final[dict[JobKind, Callable[[dict[str, Any], Tell], None]]] = {
     JobKind.VISUALIZE: visualize,
 }
 """What runs a job of each kind."""
+
+
+def _tell(tell: Tell, step: Any, losses: dict[str, float], folder: Path) -> None:
+    """Tells a step, once its preview is kept, if it has one."""
+    if step.preview is not None:
+        _keep(step.preview, folder / "preview.png")
+    tell({"step": step.step, "losses": losses, "preview": step.preview is not None})
 
 
 def _keep(pixels: Any, path: Path) -> None:

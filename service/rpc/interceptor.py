@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from asyncio import Semaphore
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -13,7 +12,7 @@ import grpc
 
 from service.app import Service
 from service.engine.memory import BodyReservation
-from service.errors import INTERNAL, Overloaded, Unauthenticated, problem_of
+from service.errors import INTERNAL, Overloaded
 from service.request import RequestContext, request_id
 from service.rpc.context import (
     Call,
@@ -25,8 +24,6 @@ from service.rpc.context import (
 )
 from service.rpc.receive import COPIES, Frames, Method
 from service.rpc.wire import USUAL, Bounds
-
-logger = logging.getLogger(__name__)
 
 OPEN = ("/grpc.health.v1.", "/grpc.reflection.")
 """Answered without a key: probes have none, and the protos are public."""
@@ -69,10 +66,6 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
         name = handler_call_details.method
         if handler is None:
             return None
-        needed = self._service.auth.required and not name.startswith(OPEN)
-        if needed and not self._authorized(handler_call_details):
-            # before its message is read: without a key nothing is uploaded
-            return grpc.stream_stream_rpc_method_handler(self._stream(name, self._calls, _no_replies))
         if name not in self._handlers:
             self._handlers[name] = self._wrapped(name, handler)
         return self._handlers[name]
@@ -102,14 +95,6 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
         places = self._open_streams if is_open else self._calls
         replies = messages if handler.request_streaming else one_message
         return grpc.stream_stream_rpc_method_handler(self._stream(name, places, replies), None, write)
-
-    def _authorized(self, details: grpc.HandlerCallDetails) -> bool:
-        given = _texts(details.invocation_metadata)
-        try:
-            self._service.auth.check(given.get("authorization"), given.get("x-api-key"))
-        except Unauthenticated:
-            return False
-        return True
 
     def _single(self, name: str, places: Semaphore, method: Method, behaviour: Any) -> Any:
         async def answer(_: object, call: Call) -> Any:
@@ -176,6 +161,7 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
         return body
 
     def _authorize(self, name: str, context: RequestContext, call: Call) -> None:
+        """Checks the key before a message is read: without one nothing is uploaded."""
         auth = self._service.auth
         if auth.required and not name.startswith(OPEN):
             given = _texts(call.invocation_metadata())
@@ -183,9 +169,7 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
 
     def _refuse(self, context: RequestContext, call: Call, exc: Exception) -> str:
         """Ends the call with the error's status, which it returns."""
-        problem = in_trailers(problem_of(exc))
-        if problem.kind is INTERNAL:
-            logger.error("request %s failed", context.name, exc_info=exc)
+        problem = in_trailers(context.problem_of(exc))
         context.code = problem.kind.code
         call.set_code(grpc.StatusCode[problem.kind.grpc])
         call.set_details(problem.detail)
@@ -202,13 +186,6 @@ def _place(places: Semaphore) -> Semaphore:
     if places.locked():
         raise Overloaded("this server answers as many calls as it may", 1.0)
     return places
-
-
-async def _no_replies(call: Call) -> AsyncIterator[Any]:
-    """Handler for unauthorized calls, which `_authorize` refuses."""
-    replies: tuple[Any, ...] = ()
-    for reply in replies:
-        yield reply
 
 
 def _texts(metadata: Iterable[tuple[str, str | bytes]] | None) -> dict[str, str]:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeVar
 
-from service.errors import INTERNAL, NotReady, Problem, problem_of
+from service.errors import NotReady, Problem
+from service.rpc.context import current
 from service.rpc.receive import Frame, Frames
-
-logger = logging.getLogger(__name__)
 
 M = TypeVar("M")
 R = TypeVar("R")
@@ -86,7 +84,4 @@ async def _answered(answer: Callable[[M], Awaitable[R]], frame: Frame[M]) -> R |
     try:
         return await answer(frame.message())
     except Exception as exc:
-        problem = problem_of(exc)
-        if problem.kind is INTERNAL:
-            logger.error("a frame of a stream failed", exc_info=exc)
-        return problem
+        return current.get().problem_of(exc, ": a frame of its stream")

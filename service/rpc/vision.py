@@ -15,7 +15,6 @@ from models.parameters import checked
 from service import cards
 from service.app import Service
 from service.errors import Problem
-from service.request import RequestContext
 from service.rpc.codec import given, handlers, message_of
 from service.rpc.context import Call, current, deadline_of
 from service.rpc.receive import Frames
@@ -72,7 +71,7 @@ class Vision:
         """What a gRPC server is given."""
         engine = self._service.engine
         methods: dict[str, Callable[[Any, Call], Any]] = {
-            task.method: partial(self._call, task) for task in TASKS
+            task.method: partial(self._answer, task) for task in TASKS
         }
         methods |= {f"{task.method}Stream": partial(self._frames, task) for task in TASKS if task.stream}
         methods["ListStyles"] = self._styles  # with their thumbnails
@@ -92,12 +91,9 @@ class Vision:
         answer = await cards.layers(self._service.engine, request.model, current.get().deadline)
         return message_of(SERVICE.methods_by_name["ListLayers"].output_type, answer)
 
-    async def _call(self, task: Task[Any, Any], request: Any, call: Call) -> Any:
-        return await self._answer(task, request, current.get())
-
-    async def _answer(self, task: Task[Any, Any], request: Any, context: RequestContext) -> Any:
+    async def _answer(self, task: Task[Any, Any], request: Any, call: Call) -> Any:
         """The reply to one request for a task."""
-        service = self._service
+        service, context = self._service, current.get()
         if task.rows is not None:
             fields, body = await service.engine.in_decoder(partial(_taken, task, request), context.deadline)
         else:
@@ -117,10 +113,11 @@ class Vision:
 
     async def _frames(self, task: Task[Any, Any], frames: Frames[Any], call: Call) -> AsyncIterator[Any]:
         frame = GetMessageClass(SERVICE.methods_by_name[f"{task.method}Stream"].output_type)
-        context, limit = current.get(), self._service.settings.timeout_seconds
+        limit = self._service.settings.timeout_seconds
 
-        async def one(request: Any) -> Any:
-            return await self._answer(task, request, replace(context, deadline=deadline_of(call, limit)))
+        async def one(request: Any) -> Any:  # in a task of its own
+            current.set(replace(current.get(), deadline=deadline_of(call, limit)))
+            return await self._answer(task, request, call)
 
         async for outcome in in_order(frames, one, partial(self._service.window, task), self._stopping):
             if isinstance(outcome, Problem):

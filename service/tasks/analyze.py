@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +14,7 @@ from models.detection.result import names
 from models.errors import ModelUnknown, ParameterInvalid, echoed
 from models.parameters import Parameters
 from service.engine.engine import Answer, Engine, KeptImage, outcome, together
-from service.errors import INTERNAL, Problem, problem_of
+from service.errors import Problem
 from service.request import RequestContext
 from service.tasks.classify import CLASSIFY, ClassifyParams
 from service.tasks.detect import DETECT, DetectParams
@@ -26,8 +25,6 @@ from service.tasks.faces.find import min_side
 from service.tasks.faces.shared import CHIP_SIDE
 from service.tasks.task import AnswerModel, Encoded, Size, Task
 from service.telemetry.timing import Timing
-
-logger = logging.getLogger(__name__)
 
 PARTS: Mapping[str, Task[Any, Any]] = {
     task.name: task for task in (CLASSIFY, EMBED, DETECT, FACES_DETECT, FACES_EMBED)
@@ -93,12 +90,9 @@ async def run(
         found = await together([partial(outcome, call) for call in calls], len(calls))
         width, height, frames = kept.image.width, kept.image.height, kept.image.frames
     parts = {
-        name: one if isinstance(one, Answer) else problem_of(one)
+        name: one if isinstance(one, Answer) else context.problem_of(one, f": {name}")
         for name, one in zip(wanted, found, strict=True)
     }
-    for name, one in zip(wanted, found, strict=True):
-        if isinstance(one, Exception) and problem_of(one).kind is INTERNAL:
-            logger.error("request %s: %s failed", context.name, name, exc_info=one)
     timings = [one.timing for one in found if isinstance(one, Answer)]
     return Answer(
         "",

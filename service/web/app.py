@@ -7,7 +7,6 @@ that: id, timing headers, metrics, access log, traces, CORS.
 from __future__ import annotations
 
 import asyncio
-import logging
 import re
 from collections.abc import Mapping
 
@@ -19,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from models.errors import ECHO
 from service.app import Service
-from service.errors import INTERNAL, MethodNotAllowed, NotFound, problem_of
+from service.errors import INTERNAL, MethodNotAllowed, NotFound
 from service.request import RequestContext, request_id
 from service.tasks import TASKS
 from service.web import jobs, models, pages, tasks
@@ -27,8 +26,6 @@ from service.web.request import Request
 from service.web.responses import problem_response
 from service.web.route import Route, is_plain
 from service.web.v2 import routes as v2
-
-logger = logging.getLogger(__name__)
 
 KEY = "lynceus.context"
 ROUTES = (*tasks.ROUTES, *jobs.ROUTES, *models.ROUTES, *v2.ROUTES, *pages.ROUTES)
@@ -162,10 +159,8 @@ class Application:
         if isinstance(exc, ClientDisconnect):  # no client reads this answer
             context.code = "cancelled"
             return Response(status_code=499)
-        problem = problem_of(exc)
+        problem = context.problem_of(exc)
         context.code = problem.kind.code
-        if problem.kind is INTERNAL:
-            logger.error("request %s failed", context.name, exc_info=exc)
         response = problem_response(problem, plain=is_plain(scope["path"]))
         if isinstance(exc, MethodNotAllowed):
             response.headers["Allow"] = exc.allowed

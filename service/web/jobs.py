@@ -162,7 +162,6 @@ async def submit(request: Request) -> Response:
     form = await read_images(request, ("content", "style"))
     if form.parameters:
         options = request.parameters(OptimiseOptions, form.parameters)
-        await jobs.admit(options, client)
     job = await jobs.submit(only(form.images), options, client=client, deadline=request.context.deadline)
     return _accepted(job)
 

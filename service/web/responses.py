@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from math import ceil
 from typing import Any
@@ -11,11 +10,9 @@ from pydantic_core import to_json
 from starlette.responses import Response
 
 from service.engine.engine import Answer
-from service.errors import INTERNAL, Problem, problem_of
+from service.errors import Problem
 from service.request import RequestContext
 from service.tasks.render import ImageFormat
-
-logger = logging.getLogger(__name__)
 
 
 def json_response(body: object, status: int = 200) -> Response:
@@ -62,9 +59,7 @@ def results_response(
         if isinstance(item, Answer):
             results.append(present(item))
             continue
-        problem = problem_of(item)
-        if problem.kind is INTERNAL:
-            logger.error("request %s: an image failed", context.name, exc_info=item)
+        problem = context.problem_of(item, ": an image")
         results.append(problem.body())
         if context.timing is None:
             context.code = problem.kind.code  # all of them failed

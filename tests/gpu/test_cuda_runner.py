@@ -25,7 +25,7 @@ from service.engine.torch_executor import TorchExecutor
 from service.settings import Precision
 from service.telemetry.metrics import Metrics
 from tests.paths import SHARED, needs_shared
-from tests.service.doubles import SHAPE, Mean, MeanPipeline, item
+from tests.service.doubles import SHAPE, Mean, MeanPipeline, item, make_ready
 
 pytestmark = [
     pytest.mark.gpu,
@@ -60,7 +60,7 @@ def test_a_runner_gives_each_picture_its_own_result(slots: int) -> None:
         pipeline = MeanPipeline()
         executor = TorchExecutor(pipeline, "cuda", Precision.FLOAT32)
         runner = Runner(pipeline, executor, Metrics(), max_batch=8, max_queue=1000, slots=slots)
-        await runner.start()
+        await make_ready(runner)
         done = await asyncio.gather(*(runner.run(item(value % 256, value)) for value in range(500)))
         assert [one.result[0] for one in done] == list(range(500))
         assert [one.result[1] for one in done] == pytest.approx([value % 256 for value in range(500)])
@@ -97,7 +97,7 @@ def test_a_batch_that_does_not_fit_into_the_device_is_done_in_parts() -> None:
         pipeline.exportable = False
         executor = TorchExecutor(pipeline, "cuda", Precision.FLOAT32)
         runner = Runner(pipeline, executor, Metrics(), max_batch=16, max_queue=100)
-        await runner.start()  # finds that 16 and 8 do not fit
+        await make_ready(runner)  # finds that 16 and 8 do not fit
         ballast = torch.zeros(640 * MIB, dtype=torch.uint8, device="cuda")  # now 4 do not either
         done = await asyncio.gather(*(runner.run(item(value, value)) for value in range(16)))
         assert [one.result[0] for one in done] == list(range(16))

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from models.image import Image
 from models.pipeline import Card, Kind, Pipeline, Prepared
+from service.engine.runner import Runner
 
 SHAPE = (8, 8, 3)
 
@@ -45,3 +46,9 @@ class MeanPipeline(Pipeline):
 
 def item(value: int, context: Any = None) -> Prepared:
     return Prepared((np.full(SHAPE, value, np.uint8),), context)
+
+
+async def make_ready(runner: Runner) -> None:
+    """Makes a runner ready, as an engine does."""
+    await runner.warm()
+    await runner.rehearse()

@@ -121,6 +121,7 @@ class Remote:
 
     Attributes:
         described: what runs there, once it has been there.
+        device: the process.
         changed: called with whether the device process is there, when that changes.
     """
 
@@ -134,7 +135,7 @@ class Remote:
         threads: int,
         max_wait: float,
     ) -> None:
-        self._number, self._device, self._max_wait = number, device, max_wait
+        self._number, self.device, self._max_wait = number, device, max_wait
         self._model = layout.model
         self._threads = Threads(threads, f"fill-{layout.model}")
         self._load = Load()
@@ -150,7 +151,7 @@ class Remote:
     @property
     def inflight(self) -> int:
         """Images that the device process knows of."""
-        connection = self._device.connection
+        connection = self.device.connection
         return 0 if connection is None else len(connection.asked[self._number])
 
     @property
@@ -164,15 +165,11 @@ class Remote:
         """As `Batcher.seconds_per_item`."""
         return self._load.item_seconds
 
-    async def start(self) -> None:
-        """Waits for the device process."""
-        await self._device.connect()
-
     def longest(self, now: float) -> float:
         """Seconds that the device process owes its oldest answer, or has been missing beyond `RESTART`."""
-        connection = self._device.connection
+        connection = self.device.connection
         if connection is None:
-            return max(0.0, now - self._device.lost_at - RESTART)
+            return max(0.0, now - self.device.lost_at - RESTART)
         return max((now - one.began for one in tuple(connection.asked[self._number].values())), default=0.0)
 
     def check(self, ahead: int, deadline: float | None) -> None:
@@ -182,7 +179,7 @@ class Remote:
             NotReady: there is no device process.
             Overloaded, DeadlineExceeded: as there.
         """
-        if self._device.connection is None:
+        if self.device.connection is None:
             raise NotReady(ENDED)
         if not ahead:
             return  # only answers correct a measurement
@@ -217,7 +214,7 @@ class Remote:
             DeadlineExceeded: at the deadline.
             Exception: of the preparation, or of the model.
         """
-        connection = self._device.connection
+        connection = self.device.connection
         if self._closed or connection is None:
             raise NotReady("the service is stopping" if self._closed else ENDED)
         claim = connection.slots[self._number].claim()
@@ -313,7 +310,7 @@ class RemoteRunner(Runner):
 
     async def warm(self) -> None:
         """Waits for the device process, which has warmed the model."""
-        await self._remote.start()
+        await self._remote.device.connect()
 
     async def rehearse(self) -> None:
         """Nothing: the device process has."""

@@ -17,7 +17,7 @@ from service.engine.openvino_executor import OpenVINOExecutor
 from service.engine.runner import Runner
 from service.telemetry.metrics import Metrics
 from tests.paths import ROOT
-from tests.service.doubles import SHAPE, MeanPipeline
+from tests.service.doubles import SHAPE, MeanPipeline, make_ready
 
 
 def test_a_batch_of_all_images_that_are_under_way_has_the_machine(tmp_path: Path) -> None:
@@ -39,7 +39,7 @@ def test_an_image_is_counted_from_its_admission_to_its_result_or_error(fails: bo
         cores, pipeline = Cores(None, 1, 2), MeanPipeline()
         executor = OpenVINOExecutor(pipeline, 1, cores=cores)
         runner = Runner(pipeline, executor, Metrics(), max_batch=2, max_queue=4, cores=cores)
-        await runner.start()
+        await make_ready(runner)
         with contextlib.suppress(RuntimeError), runner.admit():
             assert cores.alone(1)
             assert not cores.alone(0)

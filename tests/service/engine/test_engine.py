@@ -28,7 +28,7 @@ from service.engine.runner import Runner
 from service.engine.torch_executor import TorchExecutor
 from service.errors import DeadlineExceeded, NotReady
 from service.telemetry.metrics import Metrics
-from tests.service.doubles import MeanPipeline, item
+from tests.service.doubles import MeanPipeline, item, make_ready
 from tests.service.engine.reserve import reserve
 
 
@@ -46,7 +46,7 @@ def test_good_and_bad_pictures_together(decoders: int) -> None:
         assert not engine.ready
         with pytest.raises(NotReady, match="starting"):
             await engine.infer(runner, png(1), None, None)
-        await runner.start()
+        await make_ready(runner)
         assert engine.ready
         data = [png(value) if value % 5 else b"\x89PNG\r\n\x1a\n broken" for value in range(40)]
         calls = [partial(engine.infer, runner, one, "mine", None) for one in data]
@@ -74,7 +74,7 @@ def test_large_images_are_decoded_apart_with_their_memory_reserved() -> None:
         runner = Runner(pipeline, TorchExecutor(pipeline, "cpu"), Metrics(), max_batch=2, max_queue=8)
         memory = MemoryBudget(200 << 20)
         engine = Engine([runner], Metrics(), Limits(), 0, memory)
-        await runner.start()
+        await make_ready(runner)
         large = bytes(cv2.imencode(".png", np.full((2000, 2000, 3), 7, np.uint8))[1])
         assert (await engine.plan(large)).large
         async with reserve(memory, memory.total):  # a small one needs none of it
@@ -104,7 +104,7 @@ def test_the_images_of_one_request_may_take_only_so_long_to_decode_together() ->
         runner = Runner(pipeline, TorchExecutor(pipeline, "cpu"), Metrics(), max_batch=4, max_queue=64)
         large = bytes(cv2.imencode(".png", np.full((1000, 1000, 3), 7, np.uint8))[1])
         engine = Engine([runner], Metrics(), Limits(max_pixels=1_000_000), 0, MemoryBudget(200 << 20))
-        await runner.start()
+        await make_ready(runner)
         seconds = (await engine.plan(large)).cpu_seconds
         fit = int(1e-9 * TOGETHER_NS_PER_PIXEL * 1_000_000 / seconds)
         assert 1 <= fit < 8
@@ -127,7 +127,7 @@ def test_a_model_whose_call_hangs_is_not_ready_and_much_longer_not_alive() -> No
         pipeline = MeanPipeline()
         runner = Runner(pipeline, TorchExecutor(pipeline, "cpu"), Metrics(), max_batch=2, max_queue=8)
         engine = Engine([runner], Metrics(), Limits(), 0, MemoryBudget(1 << 20))
-        await runner.start()
+        await make_ready(runner)
         held, began = threading.Event(), threading.Event()
 
         def hang() -> Prepared:

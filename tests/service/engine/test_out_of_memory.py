@@ -20,7 +20,7 @@ from service.engine.runner import Runner, State
 from service.engine.torch_executor import TorchExecutor
 from service.errors import NotReady, OutOfMemory, problem_of
 from service.telemetry.metrics import Metrics
-from tests.service.doubles import MeanPipeline, item
+from tests.service.doubles import MeanPipeline, item, make_ready
 
 
 class Tight(TorchExecutor):
@@ -61,7 +61,7 @@ def runner_of(executor: Tight, max_batch: int = 8) -> Runner:
 
 async def started(executor: Tight, max_batch: int = 8) -> Runner:
     runner = runner_of(executor, max_batch)
-    await runner.start()
+    await make_ready(runner)
     executor.sizes.clear()
     executor.held.clear()
     return runner
@@ -148,7 +148,7 @@ def test_a_model_that_does_not_fit_at_all_fails_the_start() -> None:
     async def go() -> None:
         runner = runner_of(Tight(fits=8, warmable=0))
         with pytest.raises(torch.OutOfMemoryError):
-            await runner.start()
+            await make_ready(runner)
         with pytest.raises(NotReady, match="failed"), runner.admit():
             pass
 

@@ -20,7 +20,7 @@ from service.engine.memory import MemoryBudget
 from service.engine.runner import Runner, State
 from service.engine.torch_executor import TorchExecutor
 from service.telemetry.metrics import Metrics
-from tests.service.doubles import MeanPipeline, item
+from tests.service.doubles import MeanPipeline, item, make_ready
 
 
 class Told(TorchExecutor):
@@ -77,7 +77,7 @@ def test_a_full_batch_that_does_not_fit_beside_another_is_made_smaller() -> None
     async def go() -> None:
         executor = Told("one", [], fits=2)
         only = runner(executor, "one", Metrics())
-        await only.start()
+        await make_ready(only)
         assert only.state is State.READY
         done = await asyncio.gather(*(only.run(item(value, value)) for value in range(6)))
         assert max(one.batch_size for one in done) <= 2

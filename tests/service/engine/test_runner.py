@@ -14,7 +14,7 @@ from service.engine.runner import Runner, State
 from service.engine.torch_executor import TorchExecutor
 from service.errors import NotReady, Overloaded
 from service.telemetry.metrics import Metrics
-from tests.service.doubles import MeanPipeline, item
+from tests.service.doubles import MeanPipeline, item, make_ready
 
 
 def with_runner(test: Callable[[Runner], Coroutine[Any, Any, None]], **limits: int) -> Metrics:
@@ -24,7 +24,7 @@ def with_runner(test: Callable[[Runner], Coroutine[Any, Any, None]], **limits: i
         pipeline = MeanPipeline()
         executor = TorchExecutor(pipeline, "cpu")
         runner = Runner(pipeline, executor, metrics, **({"max_batch": 8, "max_queue": 100} | limits))
-        await runner.start()
+        await make_ready(runner)
         try:
             await test(runner)
         finally:
@@ -82,7 +82,7 @@ def test_not_ready_before_the_start_and_after_the_drain() -> None:
         runner = Runner(pipeline, TorchExecutor(pipeline, "cpu"), Metrics(), max_batch=2, max_queue=2)
         with pytest.raises(NotReady, match="starting"), runner.admit():
             pass
-        await runner.start()
+        await make_ready(runner)
         assert await runner.drain(1)
         with pytest.raises(NotReady, match="draining"), runner.admit():
             pass
@@ -103,7 +103,7 @@ def test_a_lost_device_ends_the_runner_not_the_process() -> None:
         pipeline = MeanPipeline()
         executor = Lost(pipeline, "cpu")
         runner = Runner(pipeline, executor, Metrics(), max_batch=2, max_queue=2)
-        await runner.start()
+        await make_ready(runner)
         executor.lost = True
         with pytest.raises(RuntimeError, match="illegal"):
             await runner.run(item(1))
@@ -122,7 +122,7 @@ def test_a_warm_up_that_fails_is_said_and_the_runner_never_ready() -> None:
         pipeline = MeanPipeline()
         runner = Runner(pipeline, Broken(pipeline, "cpu"), Metrics(), max_batch=2, max_queue=2)
         with pytest.raises(RuntimeError, match="no such device"):
-            await runner.start()
+            await make_ready(runner)
         assert runner.state is State.FAILED
         with pytest.raises(NotReady, match="failed"), runner.admit():
             pass

@@ -32,6 +32,7 @@ from service.engine.process.wire import socket_of
 from service.engine.runner import State
 from service.errors import DeadlineExceeded, NotReady, Overloaded
 from service.telemetry.metrics import Metrics
+from tests.service.doubles import make_ready
 
 SHAPE = (32, 32, 3)  # more bytes than go with a message
 LONGEST = 20.0
@@ -123,7 +124,7 @@ class Site:
         )
         holds = not self.executor.go.is_set()
         self.executor.go.set()
-        await self.runner.start()
+        await make_ready(self.runner)
         if holds:
             self.executor.go.clear()
         self.executor.sizes.clear()  # of its warm-up
@@ -138,7 +139,7 @@ class Site:
         pipeline = EchoPipeline()
         remote = process.serve(pipeline, room=self.room, threads=1, max_wait=LONGEST)
         runner = RemoteRunner(pipeline, remote, metrics, max_batch=4, max_queue=self.room)
-        await asyncio.wait_for(runner.start(), LONGEST)
+        await asyncio.wait_for(make_ready(runner), LONGEST)
         return Front(runner, remote, process, metrics)
 
     def crash(self) -> None:
