@@ -93,27 +93,22 @@ def make_executor(
         cores: where images of all workers are counted; see `OpenVINOExecutor`.
     """
     device = pick_device(settings.device)
-    executor = _executor(pipeline, settings, device, cache, cores)
-    return FixedBatch(executor, pipeline.batch) if pipeline.batch else executor
-
-
-def _executor(
-    pipeline: Pipeline, settings: Settings, device: str, cache: Cache | None, cores: Cores | None
-) -> Executor:
+    executor: Executor
     if openvino_runs(settings, device) and (pipeline.exportable or pipeline.convert is not None):
         from service.engine.openvino_executor import OpenVINOExecutor
 
         threads = settings.thread_count(cuda=False)
-        return OpenVINOExecutor(pipeline, threads, settings.precision, cache=cache, cores=cores)
-    from service.engine.torch_executor import TorchExecutor
+        executor = OpenVINOExecutor(pipeline, threads, settings.precision, cache=cache, cores=cores)
+    else:
+        from service.engine.torch_executor import TorchExecutor
 
-    precision = settings.precision
-    # of its file: what another runtime runs, and an exported network that no gate of ours has seen
-    if pipeline.runtime != "torch" or (precision is Precision.AUTO and pipeline.convert is not None):
-        precision = Precision.FLOAT32
-    executor = TorchExecutor(pipeline, device, precision, compiled=settings.compile)
-    executor.name = pipeline.runtime
-    return executor
+        precision = settings.precision
+        # of its file: what another runtime runs, and an exported network that no gate of ours has seen
+        if pipeline.runtime != "torch" or (precision is Precision.AUTO and pipeline.convert is not None):
+            precision = Precision.FLOAT32
+        executor = TorchExecutor(pipeline, device, precision, compiled=settings.compile)
+        executor.name = pipeline.runtime
+    return FixedBatch(executor, pipeline.batch) if pipeline.batch else executor
 
 
 def openvino_runs(settings: Settings, device: str) -> bool:

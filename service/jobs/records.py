@@ -241,8 +241,7 @@ class JobRecords:
             JobFinished: it has ended already.
         """
         found = self.get(job)
-        with reached():
-            state = self._run("cancel", job, self._expiry)
+        state = self._run("cancel", job, self._expiry)
         if state:
             ended = State(state.decode())
             raise JobFinished(f"the job {'was' if ended is State.CANCELLED else 'has'} {ended} already")
@@ -253,8 +252,7 @@ class JobRecords:
 
         A job of another version ends by this, with the reason `version`.
         """
-        with reached():
-            attempt = int(self._run("begin", job, self._expiry))
+        attempt = int(self._run("begin", job, self._expiry))
         return attempt if attempt > 0 else None
 
     def progress(
@@ -267,17 +265,8 @@ class JobRecords:
         preview: bytes = b"",
     ) -> bool:
         """A step is done; whether the work is still wanted."""
-        with reached():
-            wanted = self._run(
-                "progress",
-                job,
-                attempt,
-                step,
-                json.dumps(dict(losses)),
-                "" if eta is None else eta,
-                _bounded(preview),
-            )
-        return bool(wanted)
+        told = (step, json.dumps(dict(losses)), "" if eta is None else eta, _bounded(preview))
+        return bool(self._run("progress", job, attempt, *told))
 
     def finish(
         self,
@@ -298,11 +287,8 @@ class JobRecords:
             result: the image of a job that succeeded.
         """
         number = "" if attempt is None else attempt
-        with reached():
-            ended = self._run(
-                "finish", job, number, state or "", reason or "", self._expiry, _bounded(result)
-            )
-        return bool(ended)
+        how = (state or "", reason or "", self._expiry, _bounded(result))
+        return bool(self._run("finish", job, number, *how))
 
     def attempt(self, job: str) -> int:
         """The number of a job's latest attempt; 0 where none was begun."""
@@ -311,8 +297,7 @@ class JobRecords:
 
     def requeue(self, job: str, attempt: int) -> bool:
         """A job of which this attempt runs waits again, for its worker is gone; whether it does."""
-        with reached():
-            return bool(self._run("requeue", job, attempt))
+        return bool(self._run("requeue", job, attempt))
 
     def unfinished(self) -> dict[State, set[str]]:
         """Ids of the jobs that wait, and of those that something works on."""
@@ -334,7 +319,8 @@ class JobRecords:
         return min(LONGEST, max(1.0, mean / max(1, workers)))
 
     def _run(self, script: str, job: str, *arguments: str | bytes | float) -> Any:
-        return self._scripts[script](args=[FORMAT, self._version, job, *arguments])
+        with reached():
+            return self._scripts[script](args=[FORMAT, self._version, job, *arguments])
 
     @staticmethod
     def _key(job: str, name: str = "") -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any
@@ -73,11 +73,8 @@ async def run(
         if name not in PARTS:
             known = ", ".join(PARTS)
             raise ParameterInvalid("tasks", f"there is no task {echoed(name)} here; there are: {known}")
-    sides = _min_sides(engine, wanted, params)
-    sides += [
-        await min_side(engine, images["image"], getattr(params, name))
-        for name in wanted
-        if name in (FACES_DETECT.name, FACES_EMBED.name)
+    sides = [
+        side for name in wanted for side in await _min_sides(engine, images, name, getattr(params, name))
     ]
     side = None if None in sides else max(filter(None, sides), default=1)
     with KeptImage(engine.memory, min_side=side) as kept:
@@ -102,14 +99,14 @@ async def run(
     )
 
 
-def _min_sides(engine: Engine, wanted: Sequence[str], params: AnalyzeParams) -> list[int | None]:
-    """How far each part's models allow the image to be reduced: shortest side in pixels; None: not."""
-    sides: list[int | None] = [CHIP_SIDE] if FACES_EMBED.name in wanted else []
-    for name in wanted:
-        for parameter, kind in PARTS[name].models.items():
-            with contextlib.suppress(ModelUnknown):  # the part's own problem
-                model = getattr(getattr(params, name), parameter)
-                sides.append(engine.find(kind, model).pipeline.min_side)
+async def _min_sides(engine: Engine, images: Encoded, name: str, params: Any) -> list[int | None]:
+    """How far a part and its models allow the image to be reduced: shortest side in pixels; None: not."""
+    sides: list[int | None] = [CHIP_SIDE] if name == FACES_EMBED.name else []
+    for parameter, kind in PARTS[name].models.items():
+        with contextlib.suppress(ModelUnknown):  # the part's own problem
+            sides.append(engine.find(kind, getattr(params, parameter)).pipeline.min_side)
+    if name in (FACES_DETECT.name, FACES_EMBED.name):
+        sides.append(await min_side(engine, images["image"], params))
     return sides
 
 

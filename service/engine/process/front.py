@@ -105,16 +105,6 @@ class _Connection:
             raise ValueError("the device process serves other models")
         self.slots = [Slots(region, model) for model in range(len(layouts))]
 
-    def end(self) -> list[int]:
-        """Fails what waits for an answer; how many images of each model that were."""
-        failed = []
-        for asked in self.asked:
-            waiting = [one.future for one in asked.values() if not one.future.done()]
-            for future in waiting:
-                future.set_exception(NotReady(ENDED))
-            failed.append(len(waiting))
-        return failed
-
 
 class Remote:
     """One model in the device process, which batches for a `RemoteRunner` what this prepares.
@@ -261,7 +251,7 @@ class Remote:
                 error = value
         except Exception as unread:
             error = unread
-        asked.claim.answered()
+        asked.claim.end()
         if asked.future.done():
             return
         if error is None:
@@ -441,9 +431,13 @@ class DeviceProcess:
             return
         self.connection, self.lost_at = None, time.monotonic()
         self._up.set(0)
-        failed = ended.end()
-        for remote, images in zip(self._remotes, failed, strict=True):
-            remote.lost(images)
+        failed = 0
+        for remote, asked in zip(self._remotes, ended.asked, strict=True):
+            waiting = [one.future for one in asked.values() if not one.future.done()]
+            for future in waiting:
+                future.set_exception(NotReady(ENDED))
+            remote.lost(len(waiting))
+            failed += len(waiting)
         if not self._closed:
-            logger.error("the device process has ended; images under way: %d", sum(failed))
+            logger.error("the device process has ended; images under way: %d", failed)
             self._task = asyncio.get_running_loop().create_task(self.connect())

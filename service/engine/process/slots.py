@@ -194,15 +194,11 @@ class Claim:
             self._state = State.FILLED
             left = self._left
         if left:
-            self._end()
+            self.end()
 
     def sent(self) -> None:
         """The device process is told of it."""
         self._state = State.SENT
-
-    def answered(self) -> None:
-        """The device process has answered, and what it said has been read."""
-        self._end()
 
     def leave(self) -> bool:
         """Its request has left; whether the device process has to be told."""
@@ -212,10 +208,11 @@ class Claim:
             self._left = True
             state = self._state
         if state in (State.CLAIMED, State.FILLED):
-            self._end()
+            self.end()
         return state is State.SENT
 
-    def _end(self) -> None:
+    def end(self) -> None:
+        """No process touches it any more: the device process has answered, and what it said has been read."""
         self._state = State.OVER
         self._free(self.slot)
 

@@ -200,7 +200,7 @@ def test_graphs_of_one_process_are_captured_one_after_the_other(monkeypatch: pyt
     monkeypatch.setattr(torch.cuda, "CUDAGraph", object)
     monkeypatch.setattr(torch.cuda, "graph", capture)
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", torch.backends.cudnn.allow_tf32)
-    runtime = CudaRuntime(torch.device("cuda"))
+    runtime = Runtime(torch.device("cuda"))
 
     def captured() -> None:
         with runtime.capture(None, None):

@@ -142,7 +142,7 @@ class Protocol(RuleBasedStateMachine):
         assert owned.filled is not None
         found = load(*owned.filled, self.region.room(1, owned.claim.slot))
         assert (found.inputs[0] == owned.value % 256).all(), "another image was written over it"
-        owned.claim.answered()
+        owned.claim.end()
         owned.sent = False
         del self.live[owned.claim.slot]
         assert not owned.claim.leave()
