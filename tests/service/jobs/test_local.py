@@ -134,8 +134,13 @@ def test_a_killed_worker_takes_its_process_along_and_the_others_go_on(store: Job
         assert worker.stdout.readline() == b"started\n"
         job = submit(store)
         until(lambda: store.get(job.id).state is State.RUNNING)
-        children = Path(f"/proc/{worker.pid}/task").glob("*/children")
-        (pid,) = [int(child) for path in children for child in path.read_text().split()]
+
+        def children() -> list[int]:
+            found = Path(f"/proc/{worker.pid}/task").glob("*/children")
+            return [int(child) for path in found for child in path.read_text().split()]
+
+        until(lambda: bool(children()))  # it is claimed before it has one
+        (pid,) = children()
         other = scheduler(store)
         other.start()  # beside a living worker it restarts nothing
         assert store.get(job.id).state is State.RUNNING
