@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Final, Protocol
+from typing import Final, Literal, Protocol, TypeAlias
 
 from service.jobs.job import Job, NewJob
 
 LONGEST: Final = 3600.0
 """Longest `retry_after` of a refused client, seconds."""
+
+
+ImageName: TypeAlias = Literal["preview", "result"]
 
 
 class BackendError(Exception):
@@ -54,15 +57,8 @@ class Backend(Protocol):
             JobFinished: it has ended already.
         """
 
-    def preview(self, job: str) -> bytes:
-        """The latest image of a job, a PNG.
-
-        Raises:
-            JobUnknown: it has expired, or there is none.
-        """
-
-    def result(self, job: str) -> bytes:
-        """The image that a job made, a PNG.
+    def image(self, job: str, name: ImageName) -> bytes:
+        """An image of a job, a PNG: the latest (`preview`), or what it made (`result`).
 
         Raises:
             JobUnknown: it has expired, or there is none.

@@ -23,12 +23,12 @@ from pathlib import Path
 from typing import Any
 
 from service.errors import JobUnknown
-from service.jobs.backend import BackendError
+from service.jobs.backend import BackendError, ImageName
 from service.jobs.eta import EtaEstimator
 from service.jobs.job import Files, Job, NewJob, Reason, State
 from service.jobs.liveness import WorkerRegistry
 from service.jobs.process import NO_ROOM
-from service.jobs.store import PREVIEW, RESULT, JobStore
+from service.jobs.store import JobStore
 from service.telemetry.metrics import Metrics
 from service.telemetry.oom import oom_kills
 
@@ -120,16 +120,10 @@ class LocalJobs:
         self._wake.set()
         return found
 
-    def preview(self, job: str) -> bytes:
-        return self._image(job, PREVIEW)
-
-    def result(self, job: str) -> bytes:
-        return self._image(job, RESULT)
-
-    def _image(self, job: str, name: str) -> bytes:
+    def image(self, job: str, name: ImageName) -> bytes:
         with _disk():
             try:
-                return self._store.path(job, name).read_bytes()
+                return self._store.path(job, f"{name}.png").read_bytes()
             except FileNotFoundError:
                 raise JobUnknown("the job has expired") from None
 

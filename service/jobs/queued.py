@@ -25,7 +25,7 @@ from rq.registry import StartedJobRegistry
 from rq.serializers import JSONSerializer
 from rq.worker_registration import clean_worker_registry, get_keys
 
-from service.jobs.backend import BackendError
+from service.jobs.backend import BackendError, ImageName
 from service.jobs.job import Job, NewJob, Reason, State
 from service.jobs.records import PREFIX, JobRecords, reached
 from service.settings import Settings
@@ -126,11 +126,8 @@ class QueuedJobs:
                 self._of_queue(job).delete()
         return found
 
-    def preview(self, job: str) -> bytes:
-        return self._records.image(job, "preview")
-
-    def result(self, job: str) -> bytes:
-        return self._records.image(job, "result")
+    def image(self, job: str, name: ImageName) -> bytes:
+        return self._records.image(job, name)
 
     def _enqueue(self, job: str) -> None:
         with reached():

@@ -21,7 +21,7 @@ from service.engine.installed import has_torch
 from service.engine.offload import Call
 from service.engine.threads import Aside
 from service.errors import JobFinished, JobUnfinished, JobUnknown, NotReady, Overloaded, StorageFailed
-from service.jobs.backend import Backend, BackendError
+from service.jobs.backend import Backend, BackendError, ImageName
 from service.jobs.job import Files, Job, JobKind, NewJob, State
 from service.jobs.liveness import WorkerRegistry
 from service.jobs.local import LocalJobs
@@ -233,7 +233,7 @@ class JobService:
             raise JobUnfinished(f"the job is {job.state}, step {job.step} of {job.steps}")
         if job.state is not State.SUCCEEDED:
             raise JobFinished(f"the job is {job.state}: there is no result")
-        return await self._image(job.id, self.backend.result, image_format)
+        return await self._image(job.id, "result", image_format)
 
     async def preview(self, job: Job, image_format: ImageFormat) -> bytes:
         """The latest image of a job, at the end its result.
@@ -244,9 +244,9 @@ class JobService:
             JobUnknown: it has expired.
         """
         if job.state is State.SUCCEEDED:
-            return await self._image(job.id, self.backend.result, image_format)
+            return await self._image(job.id, "result", image_format)
         if job.preview:
-            return await self._image(job.id, self.backend.preview, image_format)
+            return await self._image(job.id, "preview", image_format)
         if job.final:
             raise JobFinished(f"the job is {job.state}: there is no preview")
         raise JobUnfinished(f"there is no preview yet at step {job.step} of {job.steps}")
@@ -296,8 +296,8 @@ class JobService:
             if not self._watchers[client]:
                 del self._watchers[client]
 
-    async def _image(self, job: str, read: Callable[[str], bytes], image_format: ImageFormat) -> bytes:
-        data = await self._stored(self._reads, lambda: read(job))
+    async def _image(self, job: str, name: ImageName, image_format: ImageFormat) -> bytes:
+        data = await self._stored(self._reads, lambda: self.backend.image(job, name))
         if image_format == "png":
             return data
         return await self._engine.offload.run(lambda _: encode(decode(data).pixels, image_format))

@@ -47,7 +47,6 @@ WAIT = 5.0
 """Seconds that a statement waits for another process's."""
 
 INPUTS = tuple(f"{role}.png" for roles in IMAGES.values() for role in roles)
-PREVIEW, RESULT = "preview.png", "result.png"
 
 
 class JobStore:
@@ -138,7 +137,7 @@ class JobStore:
         return self._wall_at_boot + self._uptime()
 
     def path(self, job: str, name: str) -> Path:
-        """Path of a job's image: one of `INPUTS`, `PREVIEW`, `RESULT`."""
+        """Path of a job's image: one of `INPUTS`, ``preview.png``, ``result.png``."""
         return self.folder / "jobs" / job / name
 
     def submit(self, new: NewJob) -> Job:

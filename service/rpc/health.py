@@ -8,17 +8,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
-from typing import Any, TypeAlias
 
-import grpc
 from grpc_health.v1 import health_pb2 as pb
 from grpc_health.v1 import health_pb2_grpc
 
 from models.errors import echoed
 from service.engine.engine import Engine
 from service.errors import NotFound
+from service.rpc.context import Call
 
-Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 LOOK_EVERY = 0.25
 """Seconds between two checks of readiness: a signal or a lost device raises no event."""
 
@@ -39,7 +37,7 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc] # the packag
         self._pause: asyncio.Task[None] | None = None
 
     async def Check(  # noqa: N802
-        self, request: pb.HealthCheckRequest, context: Context
+        self, request: pb.HealthCheckRequest, context: Call
     ) -> pb.HealthCheckResponse:
         """The state now.
 
@@ -51,7 +49,7 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc] # the packag
         return pb.HealthCheckResponse(status=self._status(request.service))
 
     async def Watch(  # noqa: N802
-        self, request: pb.HealthCheckRequest, context: Context
+        self, request: pb.HealthCheckRequest, context: Call
     ) -> AsyncIterator[pb.HealthCheckResponse]:
         """The state now and whenever it changes; an unknown service is SERVICE_UNKNOWN."""
         sent = None

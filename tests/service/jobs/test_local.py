@@ -22,7 +22,7 @@ from service.jobs.job import Files, Job, Reason, State
 from service.jobs.liveness import WorkerRegistry
 from service.jobs.local import JobProcess, LocalJobs
 from service.jobs.process import run
-from service.jobs.store import RESULT, JobStore
+from service.jobs.store import JobStore
 from service.telemetry.metrics import Metrics
 from tests.paths import ROOT
 from tests.service.jobs.small import CONTENT, STYLE, gone, new_job, random_network, until
@@ -230,7 +230,7 @@ def test_the_work_tells_of_each_step_and_leaves_pictures(store: JobStore, tmp_pa
     run(order(store, tmp_path, random_network(tmp_path)), told.append)
     assert [said["step"] for said in told] == [1, 2, 3, 4]
     assert all(len(said["losses"]) == 4 and said["preview"] for said in told)
-    assert (tmp_path / RESULT).read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "result.png").read_bytes().startswith(b"\x89PNG")
     assert list(tmp_path.glob("*.new")) == []
 
 

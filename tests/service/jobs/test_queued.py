@@ -93,8 +93,8 @@ def test_what_one_service_takes_another_one_answers_for(fleet: Fleet) -> None:
     job = fleet.submit(0, steps=3, pause=0.05)
     done = fleet.ended(job)
     assert (done.state, done.step, done.losses, done.client) == (State.SUCCEEDED, 3, {"style": 2}, "me")
-    assert fleet.services[1].result(job) == b"content"
-    assert fleet.services[1].preview(job) == b"style"
+    assert fleet.services[1].image(job, "result") == b"content"
+    assert fleet.services[1].image(job, "preview") == b"style"
     with pytest.raises(JobFinished):
         fleet.services[1].cancel(job)
 
@@ -231,7 +231,7 @@ def test_a_worker_of_another_version_refuses_a_job_with_the_reason(fleet: Fleet)
     failed = fleet.ended(job)
     assert (failed.state, failed.reason) == (State.FAILED, Reason.VERSION)
     with pytest.raises(JobUnknown):
-        fleet.services[0].result(job)
+        fleet.services[0].image(job, "result")
 
 
 def test_a_redis_that_cannot_be_reached_fails_no_start(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from service.errors import JobFinished, JobUnknown, Overloaded
 from service.jobs.job import Job, Reason, State
-from service.jobs.store import FILE, INPUTS, PREVIEW, RESULT, JobStore
+from service.jobs.store import FILE, INPUTS, JobStore
 from tests.service.jobs.small import new_job
 
 
@@ -273,10 +273,10 @@ def test_jobs_expire(store: JobStore, now: Now) -> None:
 def test_a_restart_fails_what_was_not_over(tmp_path: Path, store: JobStore, now: Now) -> None:
     done, running, waiting = (submit(store, client) for client in ("one", "two", "three"))
     store.claim("me")
-    store.path(done.id, RESULT).write_bytes(b"picture")
+    store.path(done.id, "result.png").write_bytes(b"picture")
     store.release(done.id, "me", State.SUCCEEDED)
     store.claim("me")
-    store.path(running.id, PREVIEW).write_bytes(b"picture")
+    store.path(running.id, "preview.png").write_bytes(b"picture")
     (tmp_path / "jobs" / "litter").mkdir()
     store.close()
 
@@ -284,12 +284,12 @@ def test_a_restart_fails_what_was_not_over(tmp_path: Path, store: JobStore, now:
     again.open()
     again.restart()
     assert again.get(done.id).state is State.SUCCEEDED
-    assert again.path(done.id, RESULT).exists()
+    assert again.path(done.id, "result.png").exists()
     for job in (running, waiting):
         found = again.get(job.id)
         assert (found.state, found.reason, found.busy) == (State.FAILED, Reason.RESTARTED, False)
         assert not any(again.path(job.id, name).exists() for name in INPUTS)
-    assert again.path(running.id, PREVIEW).exists()
+    assert again.path(running.id, "preview.png").exists()
     assert not (tmp_path / "jobs" / "litter").exists()
     assert again.owners() == set()
     assert again.counts() == {State.QUEUED: 0, State.RUNNING: 0}
