@@ -73,7 +73,8 @@ class Running(Generic[T, R]):
 
 
 def longest_wait(most: float, batch: float) -> float:
-    """Seconds that an item may wait: `most`, but never less than two batches of so many seconds take."""
+    """Seconds that an item may wait: `most`, but never less than two batches of so many seconds take, or a
+    slow model would idle between them."""
     return max(most, 2 * batch)
 
 
@@ -192,12 +193,6 @@ class Batcher(Generic[T, R]):
         """The same of a batch of the usual size."""
         return self._rate.batch_seconds(self._sharing())
 
-    @property
-    def longest_wait(self) -> float:
-        """Seconds that an item may wait: `max_wait`, but never less than two batches take, or a slow model
-        would idle between them."""
-        return longest_wait(self._max_wait, self.batch_seconds)
-
     def longest(self, now: float) -> float:
         """Seconds that the longest batch under way has taken by the clock's `now`; from any thread."""
         return max((now - running.began for running in tuple(self._running.values())), default=0.0)
@@ -256,7 +251,7 @@ class Batcher(Generic[T, R]):
         entry = Entry(self._number, item, key, now, deadline, future)
         length = self._room.add(entry)
         self._observer.on_depth(self._room.depth)
-        latest = now + max(0.0, self.longest_wait - waited)
+        latest = now + max(0.0, longest_wait(self._max_wait, self.batch_seconds) - waited)
         if deadline is not None:
             latest = min(latest, deadline)
         if latest < float("inf"):
