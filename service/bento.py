@@ -16,7 +16,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -205,7 +204,7 @@ class Lynceus:
             logger.warning("the limit of open files allows %d connections of each kind", connections)
         # it sees only its own GPU
         layout = {"workers": WORKERS, "slots": SETTINGS.slot_count(GPUS), "device": device}
-        folder = Path(os.environ.get(DIRECTORY) or tempfile.gettempdir())
+        folder = Path(os.environ[DIRECTORY])
         service = build(
             SETTINGS.model_copy(update={**layout, "max_connections": connections}),
             self._cores(folder),

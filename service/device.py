@@ -15,7 +15,6 @@ import logging
 import os
 import signal
 import sys
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -96,7 +95,7 @@ async def serve(settings: Settings, number: int) -> None:
     """
     found = len(gpus(settings.device, os.environ))
     device = claim(settings.device, number, os.environ)
-    folder = Path(os.environ.get(DIRECTORY) or tempfile.gettempdir())
+    folder = Path(os.environ[DIRECTORY])
     telemetry.forget_dead_workers()
     metrics = Metrics()
     write_in_threads(metrics.log_dropped.inc)

@@ -149,8 +149,7 @@ class _Watcher(circus.watcher.Watcher):
             "before_stop": (self._stopping, True),
         }
         super().__init__(*args, hooks=hooks, **options | {"graceful_timeout": self.seconds})
-        folder = self.env.get(DIRECTORY)
-        self._folder = Path(folder) if folder else None
+        self._folder = Path(self.env[DIRECTORY])
 
     @property
     def _process_class(self) -> type[Process]:
@@ -177,12 +176,12 @@ class _Watcher(circus.watcher.Watcher):
 
     def _is_missed(self) -> bool:
         """No worker serves, though one has: what connects while the server starts waits for it."""
-        return self._folder is not None and self._has_served and not beats(self._folder)
+        return self._has_served and not beats(self._folder)
 
     def _watch(self) -> None:
         looks = Looks()
         stopped: Counter[int] = Counter()
-        while self._folder is not None:
+        while True:
             time.sleep(LOOK)
             for pid, same in looks.look(beats(self._folder, self.beat)).items():
                 if same >= (LEAVING if self.is_stopping() else self.killed) and pid in self._numbers:
@@ -217,7 +216,7 @@ class _Watcher(circus.watcher.Watcher):
         return any(self._was_ready(process.pid) for process in dead)
 
     def _was_ready(self, pid: int) -> bool:
-        return self._folder is not None and file_of(self._folder, pid, self.beat).exists()
+        return file_of(self._folder, pid, self.beat).exists()
 
     def _stopping(self, **_: Any) -> bool:
         for standby in self._standbys:
@@ -230,32 +229,43 @@ class _Watcher(circus.watcher.Watcher):
         number = self._numbers.pop(process_pid, 0)
         ready = self._was_ready(process_pid)
         self._has_served |= ready
-        if self._folder is not None:
-            file_of(self._folder, process_pid, self.beat).unlink(missing_ok=True)
+        file_of(self._folder, process_pid, self.beat).unlink(missing_ok=True)
         if not exit_code or -exit_code in ASKED:
             return
-        kills, before = oom_kills(), self._oom_kills
-        self._oom_kills = kills
-        description = log_death(
-            number,
-            process_pid,
-            exit_code,
-            self._folder,
-            what=self.what,
-            deaths=self.deaths,
-            out_of_memory=kills > before,
-        )
-        if ready or self.is_stopping() or (self._folder is not None and beats(self._folder)):
+        description = self._log_death(f"{self.what} {number} (pid {process_pid})", exit_code)
+        if ready or self.is_stopping() or beats(self._folder):
             self._failed = 0
             return
         self._failed += 1
         if exit_code == os.EX_CONFIG or self._failed >= FAILED_STARTS:
             self._give_up(self._reason(process_pid) or description)
 
+    def _log_death(self, who: str, status: int) -> str:
+        """Logs how a process ended, and counts it where a signal did it; the line.
+
+        Args:
+            who: it was.
+            status: its exit status, or the signal's number with a minus sign (as `Popen.returncode`).
+        """
+        kills, before = oom_kills(), self._oom_kills
+        self._oom_kills = kills
+        if status > 0:
+            description = f"{who} ended with status {status}"
+        else:
+            try:
+                name = signal.Signals(-status).name
+            except ValueError:  # a real-time signal
+                name = f"SIG{-status}"
+            description = f"{who} was ended by signal {-status} ({name})"
+            if name == "SIGKILL" and kills > before:  # the kernel has ended a process meanwhile
+                name, description = "OOM", f"{description}: out of memory"
+            count(self._folder, self.deaths, {name: 1})
+        logger.error(description)
+        return description
+
     def _reason(self, pid: int) -> str:
-        if self._folder is not None:
-            with contextlib.suppress(OSError):
-                return reason_file(self._folder, pid).read_text(encoding="utf-8", errors="replace")
+        with contextlib.suppress(OSError):
+            return reason_file(self._folder, pid).read_text(encoding="utf-8", errors="replace")
         return ""
 
     def _give_up(self, reason: str) -> None:
@@ -291,54 +301,14 @@ def _lives(pid: int) -> bool:
         return False
 
 
-def log_death(
-    number: int,
-    pid: int,
-    status: int,
-    metrics: Path | None,
-    *,
-    what: str = "worker",
-    deaths: tuple[str, str] = WORKER_DEATHS,
-    out_of_memory: bool = False,
-) -> str:
-    """Logs how a worker ended, and counts it where a signal did it.
-
-    Args:
-        number, pid: the worker's.
-        status: its exit status, or the signal's number with a minus sign (as `Popen.returncode`).
-        metrics: the folder of the workers' metrics.
-        what: it was, in words.
-        deaths: the metric.
-        out_of_memory: the kernel has ended a process meanwhile as memory ran out.
-
-    Returns:
-        The line.
-    """
-    if status > 0:
-        description = f"{what} {number} (pid {pid}) ended with status {status}"
-    else:
-        try:
-            name = signal.Signals(-status).name
-        except ValueError:  # a real-time signal
-            name = f"SIG{-status}"
-        description = f"{what} {number} (pid {pid}) was ended by signal {-status} ({name})"
-        if name == "SIGKILL" and out_of_memory:
-            name, description = "OOM", f"{description}: out of memory"
-        count(metrics, deaths, {name: 1})
-    logger.error(description)
-    return description
-
-
-def count(folder: Path | None, metric: tuple[str, str], values: Mapping[str, int]) -> None:
+def count(folder: Path, metric: tuple[str, str], values: Mapping[str, int]) -> None:
     """Adds to a counter of the supervisor's, in a file of values beside the workers'. A full disk is logged.
 
     Args:
-        folder: of the workers' metrics (prometheus-client's multi-process mode), if there is one.
+        folder: of the workers' metrics (prometheus-client's multi-process mode).
         metric: its name and meaning.
         values: by `signal`; by "" where the metric has no label.
     """
-    if folder is None:
-        return
     name, meaning = metric
     try:
         file = ReservedFile(str(folder / "counter_supervisor.db"))

@@ -115,22 +115,21 @@ def most_text(max_image: int) -> int:
     return max(TEXT_BYTES, max_image * 4 // 3 + 4096)
 
 
-def parse(body: bytes, header: str | None, most: int | None = None) -> tuple[InferRequest, Binary]:
+def parse(body: bytes, length: int | None, most: int) -> tuple[InferRequest, Binary]:
     """A request's body.
 
     Args:
         body: decompressed.
-        header: `Inference-Header-Content-Length`.
-        most: bytes of the JSON; None: any number.
+        length: of the JSON, as `header_length` reads it; None: all of it is.
+        most: bytes of the JSON.
 
     Raises:
         ParameterInvalid: it is not what the protocol says, or its sizes contradict each other.
         ImageTooLarge: the JSON is longer, or has more structure, than any that is not better sent in binary.
     """
-    length = _header_length(header, len(body))
     if length == 0:
         return InferRequest([InputTensor(IMAGE, BYTES, (1,), [body])]), {None: False}
-    if most is not None and (len(body) if length is None else length) > most:
+    if (len(body) if length is None else length) > most:
         raise ImageTooLarge(f"the JSON has more than {most} bytes{ADVICE}")
     document = _json(body if length is None else body[:length])
     binary = memoryview(body)[len(body) if length is None else length :]
@@ -178,7 +177,12 @@ def render(response: InferResponse, wanted: Binary) -> tuple[bytes, int | None]:
     return (b"".join((text, *parts)), len(text)) if parts else (text, None)
 
 
-def _header_length(header: str | None, most: int) -> int | None:
+def header_length(header: str | None, most: int) -> int | None:
+    """`Inference-Header-Content-Length`, in a body of `most` bytes.
+
+    Raises:
+        ParameterInvalid: it is none.
+    """
     if header is None:
         return None
     if not header.isascii() or not header.isdigit() or len(header) > 20 or int(header) > most:

@@ -23,7 +23,16 @@ from service.web.request import INLINE as SMALL
 from service.web.request import Request, Watch
 from service.web.responses import json_response
 from service.web.route import Handler, Routes
-from service.web.v2.codec import ADVICE, HEADER, InferAnswer, ReadyAnswer, most_text, parse, render
+from service.web.v2.codec import (
+    ADVICE,
+    HEADER,
+    InferAnswer,
+    ReadyAnswer,
+    header_length,
+    most_text,
+    parse,
+    render,
+)
 
 ROUTES = Routes()
 OCTETS = "application/octet-stream"
@@ -189,14 +198,15 @@ async def infer(request: Request) -> Response:
     service, headers = request.service, request.headers
     adapter = _model(request)
     most, most_json = service.settings.max_body_bytes, most_text(service.settings.max_image_bytes)
-    length = headers.get(HEADER)
+    header = headers.get(HEADER)
     # without the header all of it is JSON
-    inflated, advice = (min(most, most_json), ADVICE) if length is None else (most, "")
+    inflated, advice = (min(most, most_json), ADVICE) if header is None else (most, "")
     body = await request.content(most, inflated, advice)
+    length = header_length(header, len(body))
     with Watch(request):
         request.reserve(len(body))  # what is made of it
         work = partial(parse, body, length, most_json)
-        small = _text_length(body, length) <= SMALL
+        small = (len(body) if length is None else length) <= SMALL  # what follows costs nothing to parse
         wanted, binary = work() if small else await request.in_decoder(work)
         del body, work
         if OCTETS in headers.get("accept", ""):
@@ -215,10 +225,3 @@ async def infer(request: Request) -> Response:
         response.headers["Content-Encoding"] = coding
     response.headers["Vary"] = "Accept-Encoding"
     return response
-
-
-def _text_length(body: bytes, header: str | None) -> int:
-    """Bytes of JSON in a body, at most; what follows it costs nothing to parse."""
-    if header is not None and len(header) < 10 and header.isascii() and header.isdigit():
-        return min(int(header), len(body))
-    return len(body)

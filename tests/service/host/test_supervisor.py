@@ -78,7 +78,6 @@ def test_an_end_without_a_fault_is_not_counted(tmp_path: Path, ends: str, said: 
 def test_a_full_disk_costs_the_count_alone(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     count(tmp_path / "file", WORKER_DEATHS, {"SIGSEGV": 1})
-    count(None, WORKER_DEATHS, {"SIGSEGV": 1})
 
 
 REASON = """

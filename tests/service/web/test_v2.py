@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import Any
 
 import numpy as np
@@ -10,15 +11,20 @@ import pytest
 
 from models.errors import ImageTooLarge, MediaTypeUnsupported, ParameterInvalid
 from service.inflater import Inflater
-from service.oip.request import InferResponse, take_parameters
+from service.oip.request import InferRequest, InferResponse, take_parameters
 from service.oip.tensors import Tensor
 from service.web.negotiation import compressed
-from service.web.v2.codec import TEXT_BYTES, most_text, parse, render
+from service.web.v2.codec import TEXT_BYTES, Binary, header_length, most_text, render
+from service.web.v2.codec import parse as parse_within
 
 
-def body(document: Any, *parts: bytes) -> tuple[bytes, str]:
+def body(document: Any, *parts: bytes) -> tuple[bytes, int]:
     text = json.dumps(document).encode()
-    return b"".join((text, *parts)), str(len(text))
+    return b"".join((text, *parts)), len(text)
+
+
+def parse(body: bytes, length: int | None, most: int = sys.maxsize) -> tuple[InferRequest, Binary]:
+    return parse_within(body, length, most)
 
 
 def image(**parameters: object) -> dict[str, Any]:
@@ -26,7 +32,7 @@ def image(**parameters: object) -> dict[str, Any]:
 
 
 def test_a_raw_body_is_one_picture() -> None:
-    request, layout = parse(b"\xff\xd8 picture", "0")
+    request, layout = parse(b"\xff\xd8 picture", 0)
     (tensor,) = request.inputs
     assert (tensor.name, tensor.datatype, tensor.shape) == ("image", "BYTES", (1,))
     assert tensor.elements() == [b"\xff\xd8 picture"]
@@ -106,7 +112,7 @@ def test_text_beyond_the_megabytes_of_numbers_is_images_in_base64() -> None:
 @pytest.mark.parametrize("header", ["-1", "abc", "1e3", "100000", "", "٣"])
 def test_a_header_that_is_no_length_of_the_json(header: str) -> None:
     with pytest.raises(ParameterInvalid, match="Inference-Header-Content-Length"):
-        parse(b'{"inputs": []}', header)
+        header_length(header, 14)
 
 
 def test_binary_sizes_without_the_header() -> None:
