@@ -14,7 +14,7 @@ from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -202,31 +202,6 @@ class Stage:
         return eager(self.module, items)
 
 
-class Explainer(Protocol):
-    """Explains an answer; its methods run outside of a batch, in a thread.
-
-    Raises:
-        ParameterInvalid: an unknown label or layer, a parameter out of its range, or a network that this does
-            not fit.
-    """
-
-    def heat_map(self, image: Image, label: str | None = None) -> Any:
-        """The Grad-CAM map of a label; None means the likeliest one."""
-        ...
-
-    def windows(self, image: Image, label: str | None = None, **parameters: Any) -> Any:
-        """The scores of a label, or of the likeliest one, over all windows of an image."""
-        ...
-
-    def saliency(self, image: Image, label: str | None = None) -> Any:
-        """What raises the score of a label, or of the likeliest one, by gradients along a path."""
-        ...
-
-    def activations(self, image: Image, label: str | None = None, **parameters: Any) -> Any:
-        """The strongest channels of a layer."""
-        ...
-
-
 class Pipeline(ABC):
     """One servable model.
 
@@ -312,8 +287,12 @@ class Pipeline(ABC):
         """What the network sees, xyxy in pixels of the upright original; may reach beyond it."""
         return 0.0, 0.0, float(image.width), float(image.height)
 
-    def explainer(self, check: Callable[[], None] = lambda: None) -> Explainer:
-        """Explains its answers, by torch, where it is `explainable`.
+    def explainer(self, check: Callable[[], None] = lambda: None) -> Any:
+        """What explains its answers by torch, outside of a batch, where it is `explainable`.
+
+        It has `heat_map`, `saliency`, `activations` and `windows`: each takes an image, a label or None (the
+        likeliest), and parameters of its own. They raise ParameterInvalid for an unknown label or layer, a
+        parameter out of its range, or a network that they do not fit.
 
         Args:
             check: called before every pass of the network; raises what ends the work.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,7 @@ from numpy.typing import NDArray
 from models.classification.result import Classification, ClassifyOptions, Label
 from models.errors import ParameterInvalid
 from models.image import Image
-from models.pipeline import Build, Card, Explainer, Pipeline, Prepared, check_tensor
+from models.pipeline import Build, Card, Pipeline, Prepared, check_tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +59,16 @@ class ClassifierPipeline(Pipeline):
         self.shapes = ((*card.input, channels),)
         self._crop = crop
 
-    def explainer(self, check: Callable[[], None] = lambda: None) -> Explainer:
-        from models.classification.explain.explainer import ClassifierExplainer  # torch
+    def explainer(self, check: Callable[[], None] = lambda: None) -> Any:
+        """See `Pipeline.explainer`."""
+        from models.classification.explain import activations, cam, saliency, windows  # torch
 
-        return ClassifierExplainer(self, check)
+        return SimpleNamespace(
+            heat_map=partial(cam.grad_cam, self),
+            saliency=partial(saliency.saliency, self, check=check),
+            activations=partial(activations.activations, self),
+            windows=partial(windows.windows, self),
+        )
 
     def region(self, image: Image) -> tuple[float, float, float, float]:
         """What the network sees, xyxy in pixels of the upright original; may reach beyond it."""

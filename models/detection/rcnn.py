@@ -95,15 +95,6 @@ class FasterRCNN(nn.Module):
         return chosen, spread.scatter_(2, (order % classes)[..., None], best[..., None])
 
 
-class RCNNPipeline(DetectorPipeline):
-    """As every detector, but for its module, whose number of proposals depends on the image.
-
-    It cannot be traced, exported or captured in a CUDA graph, only be run by eager PyTorch.
-    """
-
-    exportable = False
-
-
 @dataclass(frozen=True)
 class RCNNOptions(DetectorOptions):
     """Options of the builder, besides those of all detectors (both thresholds 0.5).
@@ -132,7 +123,7 @@ class RCNNOptions(DetectorOptions):
             check_range("batch_norm_eps", self.batch_norm_eps, 0, 1)
 
 
-def build(entry: Entry, files: Mapping[str, Path]) -> RCNNPipeline:
+def build(entry: Entry, files: Mapping[str, Path]) -> DetectorPipeline:
     """The builder ``torchvision_rcnn``; options as in `RCNNOptions`.
 
     Files:
@@ -160,7 +151,9 @@ def build(entry: Entry, files: Mapping[str, Path]) -> RCNNPipeline:
         input=(size, size),
         details={"arch": name},
     )
-    return RCNNPipeline(card, lambda: FasterRCNN(network, columns), options)
+    pipeline = DetectorPipeline(card, lambda: FasterRCNN(network, columns), options)
+    pipeline.exportable = False  # the number of proposals depends on the image: only eager PyTorch runs it
+    return pipeline
 
 
 def _labels(path: Path | None) -> list[str]:

@@ -388,14 +388,13 @@ def without_metadata(data: bytes, image: HeifImage) -> bytes:
     items: list[HeifItem] = []
     references: list[bytes] = []
     whole = _add(image.image, items, references)
-    properties = [box for item in items for box in item.properties]
     if image.alpha is not None:
         alpha = _add(image.alpha, items, references)
         references.append(_reference(b"auxl", alpha, [whole]))
         if image.premultiplied:
             references.append(_reference(b"prem", whole, [alpha]))
-        properties = [box for item in items for box in item.properties]
-    shared = {box: index for index, box in enumerate(dict.fromkeys(box for box in properties if box), 1)}
+    properties = dict.fromkeys(box for item in items for box in item.properties if box)
+    shared = {box: index for index, box in enumerate(properties, 1)}
     auxiliary = _box(b"auxC", bytes(4) + _ALPHA[0] + b"\x00")
     associations = []
     for number, item in enumerate(items, 1):

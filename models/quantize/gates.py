@@ -22,7 +22,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import cv2
 import numpy as np
@@ -33,7 +33,6 @@ from models.errors import FaceNotFound
 from models.faces.align import cut_faces
 from models.faces.verify import compare, select_face
 from models.image import Image, Pixels, decode
-from models.ir.cache import Cache
 from models.ir.network import Networks
 from models.ir.precision import FAST
 from models.pipeline import Kind, Pipeline
@@ -101,23 +100,11 @@ class Judged:
 
 
 class Served:
-    """A pipeline and what runs its networks."""
+    """A pipeline and what runs its networks, as the service does on a CPU, or as a GPU would."""
 
     def __init__(self, pipeline: Pipeline, networks: Networks | Halves) -> None:
         self._networks = networks
         self.pipeline = pipeline.with_stages(networks.stages)
-
-    @classmethod
-    def on_cpu(
-        cls,
-        pipeline: Pipeline,
-        precision: str,
-        cache: Cache | None = None,
-        *,
-        stage_precision: str = FLOAT32,
-    ) -> Self:
-        """At a precision, as the service runs it on a CPU."""
-        return cls(pipeline, Networks(pipeline, precision, 1, cache, stage_precision=stage_precision))
 
     def answer(self, images: Sequence[Image], options: Any = None) -> list[Any]:
         """One result an image; each is a batch of its own."""
@@ -304,10 +291,13 @@ def judge(
             pipelines[name] = registry.build(name, entries, store)
         return pipelines[name]
 
+    def on_cpu(one: Pipeline, precision: str, of_stages: str = FLOAT32) -> Served:
+        return Served(one, Networks(one, precision, 1, store.networks, stage_precision=of_stages))
+
     def other(role: str) -> Served:
         name = DETECTOR if role == DETECTOR else "dlib-resnet"
         if name not in kept:
-            kept[name] = Served.on_cpu(pipeline(name), FLOAT32, store.networks)
+            kept[name] = on_cpu(pipeline(name), FLOAT32)
         return kept[name]
 
     for name in names:
@@ -322,7 +312,7 @@ def judge(
                 what, answers, figures = style_figures(data)
             case _:
                 what, answers, figures = face_figures(data, other, embeds=kind is Kind.EMBED)
-        reference = Served.on_cpu(one, FLOAT32, store.networks)
+        reference = on_cpu(one, FLOAT32)
         wanted = answers(reference)
         tries = [(precision, FLOAT32) for precision in FAST if precision != "int8" or one.quantized]
         of_gpu = ("float16", "bfloat16")
@@ -338,7 +328,7 @@ def judge(
                 own = registry.build(name, entries, store)
                 served = Served(own, Halves(own, precision, of_stages))
             else:
-                served = Served.on_cpu(one, precision, store.networks, stage_precision=of_stages)
+                served = on_cpu(one, precision, of_stages)
             found = figures(answers(served), wanted)
             passed = all(gate.passed(found[gate.figure]) for gate in GATES[kind])
             yield Judged(name, precisions, what, found, passed)

@@ -30,6 +30,7 @@ from models.boxes import batched_nms
 from models.classification.classifier import Classifier
 from models.classification.digits import light_ink
 from models.classification.efficientnet import EfficientNetLite
+from models.classification.explain.cam import grad_cam
 from models.classification.explain.maps import WindowMap, find_label
 from models.classification.lenet import LeNet5
 from models.classification.pipeline import ClassifierPipeline
@@ -144,7 +145,7 @@ def _too_many() -> ParameterInvalid:
 def windows(
     pipeline: ClassifierPipeline,
     image: Image,
-    label: str,
+    label: str | None = None,
     *,
     fraction: float = 0.5,
     score_threshold: float = 0.2,
@@ -154,7 +155,7 @@ def windows(
     Args:
         pipeline: a classifier that can be slid (see `Sliding`).
         image: the decoded image.
-        label: a name of the card's labels, or an index in digits.
+        label: a name of the card's labels, or an index in digits; None: the likeliest class.
         fraction: a window's side as a share of the image's shorter side, 0 < fraction <= 1.
         score_threshold: least probability of a box.
 
@@ -164,7 +165,7 @@ def windows(
     """
     if not 0 < fraction <= 1:
         raise ParameterInvalid("fraction", "fraction must be over 0 and at most 1")
-    index = find_label(pipeline.card, label)
+    index = grad_cam(pipeline, image).index if label is None else find_label(pipeline.card, label)
     module = pipeline.module
     if not isinstance(module, Classifier) or pipeline.card.input is None:
         raise ParameterInvalid("model", f"the model {pipeline.card.name!r} cannot be slid over an image")

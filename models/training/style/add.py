@@ -29,6 +29,12 @@ from models.training.style.norm import hasten
 from models.training.style.repetition import levels_cost
 from models.training.style.trainer import PARTS, Costs, Recipe, Trainer, planes, shift_of
 
+OF_WHOLE_NETWORKS = (
+    *("groups", "rate", "average", "measure_every", "held", "sheet_size"),
+    *("channels", "quarter_channels", "blocks"),
+)
+"""Fields of a recipe that mean nothing here."""
+
 
 def add(
     network: StyleNetwork,
@@ -124,19 +130,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--again", action="store_true", help="the network has the style, which learns on")
     parser.add_argument("--plain", type=float, default=0.0, help="share of made plain images")
     parser.add_argument("--levels-weight", type=float, default=0.0, help="of what is repeated, in levels")
-    for name, kind in (
-        *(("steps", int), ("size", int), ("shortest", int), ("painting-size", int), ("batch", int)),
-        *(("seed", int), ("report-every", int), ("minutes", float), ("style-rate", float)),
-        *(
-            ("content-weight", float),
-            ("style-weight", float),
-            ("variation-weight", float),
-            ("palette-weight", float),
-            ("repetition-weight", float),
-            ("warmup", int),
-        ),
-    ):
-        parser.add_argument(f"--{name}", type=kind, help=f"see Recipe.{name.replace('-', '_')}")
+    for name, kind in Recipe.__annotations__.items():
+        if name not in OF_WHOLE_NETWORKS:
+            number = float if "float" in str(kind) else int
+            parser.add_argument(f"--{name.replace('_', '-')}", type=number, help=f"see Recipe.{name}")
     options = vars(parser.parse_args(arguments))
     chosen = {n: v for n, v in options.items() if v is not None and n in Recipe.__annotations__}
     recipe = replace(recipe, **chosen)

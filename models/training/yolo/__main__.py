@@ -60,13 +60,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--init", type=Path, help="weights and anchors to start from, of an earlier run with these labels"
     )
-    for name, kind in (
-        *(("size", int), ("test-size", int), ("batch", int), ("epochs", int), ("warmup", int), ("seed", int)),
-        *(("frozen", int), ("measure-every", int), ("minutes", float), ("deadline", float)),
-        *(("rate", float), ("trunk-rate", float), ("decay", float), ("floor", float), ("calm", float)),
-        *(("share", float), ("mimic", float)),
-    ):
-        parser.add_argument(f"--{name}", type=kind, help=f"see Recipe.{name.replace('-', '_')}")
+    for name, kind in Recipe.__annotations__.items():
+        if name not in ("augment", "loss"):
+            number = float if "float" in str(kind) else int
+            parser.add_argument(f"--{name.replace('_', '-')}", type=number, help=f"see Recipe.{name}")
     for name in AUGMENT:
         parser.add_argument(f"--{name}", type=float, help=f"see Augment.{name}")
     parser.add_argument("--objectness", type=float, help="see YoloLoss.objectness")

@@ -15,7 +15,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torchvision.models import detection
 
-from models.detection.rcnn import CANDIDATES, RCNNPipeline, build
+from models.detection.pipeline import DetectorPipeline
+from models.detection.rcnn import CANDIDATES, build
 from models.detection.result import DetectOptions
 from models.errors import ParameterInvalid, WeightsError
 from models.image import Image
@@ -84,7 +85,7 @@ def weights(network: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def pipeline(weights: Path) -> RCNNPipeline:
+def pipeline(weights: Path) -> DetectorPipeline:
     return build(entry(size=SIZE), {"weights": weights})
 
 
@@ -108,7 +109,7 @@ def theirs(
 
 @pytest.mark.parametrize(("score", "iou", "most"), [(0.3, 0.5, 100), (0.3, 0.2, 100), (0.5, 0.7, 7)])
 def test_agrees_with_torchvision(
-    network: Any, pipeline: RCNNPipeline, score: float, iou: float, most: int
+    network: Any, pipeline: DetectorPipeline, score: float, iou: float, most: int
 ) -> None:
     """Whatever the thresholds of a request are: nothing was thrown away before them."""
     categories = detection.FasterRCNN_MobileNet_V3_Large_320_FPN_Weights.COCO_V1.meta["categories"]
@@ -131,7 +132,7 @@ def test_agrees_with_torchvision(
     assert found_any > 3
 
 
-def test_outputs_have_one_shape_and_one_class_a_box(pipeline: RCNNPipeline) -> None:
+def test_outputs_have_one_shape_and_one_class_a_box(pipeline: DetectorPipeline) -> None:
     with torch.inference_mode():
         boxes, scores = pipeline.module(torch.from_numpy(np.stack(pictures(2))))
     assert boxes.shape == (2, CANDIDATES, 4)
@@ -142,7 +143,7 @@ def test_outputs_have_one_shape_and_one_class_a_box(pipeline: RCNNPipeline) -> N
     assert (boxes <= SIZE).all()
 
 
-def test_a_batch_answers_as_its_pictures_alone(pipeline: RCNNPipeline) -> None:
+def test_a_batch_answers_as_its_pictures_alone(pipeline: DetectorPipeline) -> None:
     options = [DetectOptions(score_threshold=threshold) for threshold in (0.2, 0.4, 0.3)]
     items = [
         pipeline.preprocess(Image(picture, SIZE, SIZE), chosen)
@@ -157,7 +158,7 @@ def test_a_batch_answers_as_its_pictures_alone(pipeline: RCNNPipeline) -> None:
         np.testing.assert_allclose(np.array(mine).reshape(-1, 5), np.array(other).reshape(-1, 5), atol=1e-2)
 
 
-def test_card_labels_and_protocol(pipeline: RCNNPipeline) -> None:
+def test_card_labels_and_protocol(pipeline: DetectorPipeline) -> None:
     assert isinstance(pipeline, Pipeline)
     assert not pipeline.exportable
     card = pipeline.card
