@@ -57,6 +57,8 @@ class Offload:
     def __init__(self, memory: MemoryBudget, threads: int = 1) -> None:
         self.memory = memory
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="offload")
+        # the pool would queue too, but keeps what was given up, with its image, until a thread is free
+        self._free = asyncio.Semaphore(threads)
         self._pieces = 0
         self._running: dict[Call, float] = {}
 
@@ -97,8 +99,14 @@ class Offload:
                 # memory first: what has a thread waits for nothing else
                 await self.memory.acquire(memory)
                 try:
+                    await self._free.acquire()
+                except BaseException:
+                    self.memory.release(memory)
+                    raise
+                try:
                     future = self._threads.submit(self._execute, call, work)
                 except RuntimeError:
+                    self._free.release()
                     self.memory.release(memory)
                     raise NotReady("the service is stopping") from None
                 started = True
@@ -137,4 +145,5 @@ class Offload:
         """In the loop, when the thread is done with it, however long after its client disconnected."""
         call.kept = not (call.cancelled or future.cancelled() or future.exception())
         self._pieces -= 1
+        self._free.release()
         self.memory.release(memory - keep if call.kept else memory)

@@ -102,10 +102,12 @@ class Aside:
         if self._pieces >= PIECES:
             raise TimeoutError("too much waits already")
         self._pieces += 1
+        held = [work]
         try:
             async with asyncio.timeout(self._seconds):
-                return await self._thread.run(work)
+                return await self._thread.run(lambda: held.pop()())
         finally:
+            held.clear()  # behind one that hangs, its place in the queue outlives it
             self._pieces -= 1
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+import weakref
 
 import pytest
 
@@ -73,6 +74,29 @@ def test_memory_is_held_until_the_thread_is_done(how: str) -> None:
         await settled(offload)
         assert memory.used == 0
         assert steps == ["first"]  # between two steps it sees that its result is of no use
+
+    asyncio.run(go())
+
+
+def test_what_is_given_up_while_it_waits_is_kept_by_nothing() -> None:
+    class Body:
+        pass
+
+    async def go() -> None:
+        memory = MemoryBudget(100)
+        offload = Offload(memory)
+        begun, go_on = threading.Event(), threading.Event()
+        long = asyncio.create_task(offload.run(lambda _: begun.set() or go_on.wait(60)))
+        await asyncio.to_thread(begun.wait, 60)
+        body = Body()
+        kept = weakref.ref(body)
+        with pytest.raises(DeadlineExceeded):
+            await offload.run(lambda _, body=body: body, time.monotonic() + 0.01, memory=80)
+        del body
+        await asyncio.sleep(0)
+        assert (kept(), memory.used, offload._pieces) == (None, 0, 1)
+        go_on.set()
+        assert await long
 
     asyncio.run(go())
 

@@ -9,6 +9,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -178,13 +179,23 @@ def test_blocking_work_that_hangs_is_given_up_and_costs_others_a_bounded_time(
 
     async def go() -> None:
         begun, hang, done = threading.Event(), threading.Event(), []
+        kept: weakref.WeakSet[Result] = weakref.WeakSet()
+
+        def late(body: Result) -> None:
+            done.append("late")
+
         aside = Aside("test", 60.0)
         first = asyncio.create_task(aside.run(lambda: begun.set() or hang.wait(60)))
         await asyncio.to_thread(begun.wait, 60)
         aside._seconds = 0.01
         for _ in range(3):  # given up before they begin; they hold no place
+            kept.add(body := Result())
             with pytest.raises(TimeoutError):
-                await aside.run(lambda: done.append("late"))
+                await aside.run(partial(late, body))
+        del body
+        await asyncio.sleep(0)
+        gc.collect()  # the errors' traces
+        assert not kept
         aside._seconds = 60.0
         waiting = [asyncio.create_task(aside.run(lambda: 7)) for _ in range(2)]
         await asyncio.sleep(0)
