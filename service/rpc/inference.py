@@ -13,7 +13,7 @@ import grpc
 from models.errors import ModelUnknown, ParameterInvalid, echoed
 from models.parameters import checked
 from service.app import Service
-from service.errors import INTERNAL, Problem, problem_of
+from service.errors import Problem
 from service.oip import documents
 from service.oip.adapter import ModelAdapter, find
 from service.oip.infer import infer
@@ -107,10 +107,7 @@ class Inference:
                 own = replace(current.get(), deadline=deadline_of(call, limit))
                 answer = await self._infer(request, own)
             except Exception as exc:
-                problem = problem_of(exc)
-                if problem.kind is INTERNAL:
-                    raise
-                return _failed(problem, request.id)
+                return _failed(current.get().problem_of(exc, ": a request of its stream"), request.id)
             return pb.ModelStreamInferResponse(infer_response=_response(answer))
 
         async for outcome in in_order(frames, one, self._ahead, self._stopping):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,11 +18,14 @@ from grpc_status import rpc_status
 
 from models import errors as science
 from service import errors
+from service.oip.stubs import open_inference_pb2 as v2
+from service.oip.stubs.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from service.rpc.stubs import vision_pb2 as pb
 from tests.paths import SHARED
 from tests.service.transports import Transports, open_transports, pipeline, style_pipeline
 
 KEY = {"authorization": "Bearer one"}
+METADATA = [*KEY.items(), ("x-request-id", "this-one")]
 PNG = bytes(cv2.imencode(".png", np.zeros((40, 40, 3), np.uint8))[1])
 
 
@@ -300,3 +303,57 @@ def test_the_cases_cover_the_table() -> None:
     walked |= {errors.NotSupported}  # of a service without torch, see test_without_torch
     walked |= {errors.JobUnfinished, errors.JobFinished, errors.StorageFailed}  # HTTP's alone, see test_jobs
     assert walked | {errors.NotFound, errors.MethodNotAllowed, errors.JobUnknown} == set(errors.TABLE)
+
+
+def _several(transports: Transports) -> str:
+    files = [("image", (name, PNG, "image/png")) for name in ("a.png", "b.png")]
+    answer = transports.http("POST", "/v1/classify", files=files, headers=KEY | {"x-request-id": "this-one"})
+    return answer.text
+
+
+def _parts(transports: Transports) -> str:
+    key = KEY | {"x-request-id": "this-one"}
+    return transports.http("POST", "/v1/analyze?tasks=classify", content=PNG, headers=key).text
+
+
+def _parts_over_grpc(transports: Transports) -> str:
+    request = pb.AnalyzeRequest(image=PNG, tasks=["classify"])
+    return str(transports.stub.Analyze(request, metadata=METADATA))
+
+
+def _frames(transports: Transports) -> str:
+    return str(list(transports.stub.ClassifyStream(iter([pb.ClassifyRequest(image=PNG)]), metadata=METADATA)))
+
+
+def _frames_of_v2(transports: Transports) -> str:
+    request = v2.ModelInferRequest(model_name="lenet5", id="its-id", raw_input_contents=[_string(PNG)])
+    request.inputs.add(name="image", datatype="BYTES", shape=[1])
+    stub = GRPCInferenceServiceStub(transports.channel)
+    (reply,) = stub.ModelStreamInfer(iter([request]), metadata=METADATA)
+    assert reply.infer_response.id == "its-id"
+    return str(reply)
+
+
+def _string(data: bytes) -> bytes:
+    return len(data).to_bytes(4, "little") + data
+
+
+@pytest.mark.parametrize(
+    ("ask", "failed"),
+    [(_several, 2), (_parts, 1), (_parts_over_grpc, 1), (_frames, 1), (_frames_of_v2, 1)],
+)
+def test_an_internal_error_of_a_part_is_logged_once_with_the_requests_id(
+    transports: Transports,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    ask: Callable[[Transports], str],
+    failed: int,
+) -> None:
+    blocked(transports, monkeypatch, RuntimeError("a secret"))
+    assert "secret" not in ask(transports)
+    errors = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert len(errors) == failed
+    for record in errors:
+        assert record.getMessage().startswith("request this-one: ")
+        assert record.exc_info is not None
+        assert str(record.exc_info[1]) == "a secret"
