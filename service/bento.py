@@ -29,6 +29,7 @@ from models.errors import ModelError
 from models.registry import unmade
 from models.weights import Store, standard_catalogue
 from service.engine.cores import Cores
+from service.engine.memory import share_arena
 from service.engine.process.wire import socket_of
 from service.host.accept import FairServer, share_fairly
 from service.host.connections import ConnectionGuard, raise_open_files
@@ -59,6 +60,8 @@ WORKERS = SETTINGS.worker_count(GPUS, memory_of(NAMES) if GPUS else 0)
 DEVICES = max(1, GPUS) if SETTINGS.engine is EngineKind.PROCESS else 0
 """Device processes, one for each GPU or one for all cores."""
 END = SETTINGS.drain_seconds + SETTINGS.timeout_seconds + MARGIN
+if not GPUS:
+    share_arena()
 
 
 def preload() -> None:

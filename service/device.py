@@ -26,7 +26,7 @@ from service.app import batching, loaded, set_threads
 from service.engine.cores import Cores
 from service.engine.engine import Engine
 from service.engine.executor import make_executor, pick_device
-from service.engine.memory import MemoryBudget
+from service.engine.memory import MemoryBudget, share_arena
 from service.engine.process.device import DeviceRunner, DeviceServer
 from service.engine.process.wire import socket_of
 from service.host.gpus import claim, gpus
@@ -101,6 +101,8 @@ async def serve(settings: Settings, number: int) -> None:
     write_in_threads(metrics.log_dropped.inc)
     logging.getLogger("service").setLevel(settings.log_level)
     cores = None
+    if not found:
+        share_arena()
     if not found and not settings.threads:
         with contextlib.suppress(OSError):
             cores = Cores(folder / "cores", settings.worker_count(0) + 1, core_count())

@@ -6,6 +6,7 @@ import asyncio
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -162,3 +163,30 @@ def test_memory_of_one_image_is_kept_for_the_next() -> None:
     command = [sys.executable, "-c", KEPT, "kept"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert int(done.stdout) < 100, "pages are taken anew for each image"
+
+
+ARENAS = """
+import ctypes, re, sys, threading
+from service.engine.memory import share_arena
+if sys.argv[1] == "shared":
+    share_arena()
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+libc.fopen.restype = ctypes.c_void_p
+threads = [threading.Thread(target=libc.malloc, args=(1000,)) for _ in range(4)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+file = ctypes.c_void_p(libc.fopen(sys.argv[2].encode(), b"w"))
+libc.malloc_info(0, file)
+libc.fclose(file)
+print(len(re.findall("<heap ", open(sys.argv[2]).read())))
+"""
+
+
+@pytest.mark.parametrize("how", ["shared", "own"])
+def test_threads_share_their_memory(how: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", ARENAS, how, str(tmp_path / "info.xml")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert (int(done.stdout) == 1) == (how == "shared")
