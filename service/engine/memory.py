@@ -141,7 +141,7 @@ def share_arena() -> None:
     """Makes threads that start from now on allocate where the first does, and so does what is forked later.
 
     By default each has memory of its own, whose free pieces no other thread takes: with all models, whose
-    networks are made in a thread for each, 5% of a worker's memory.
+    networks are made in a thread for each, 2% of a worker's memory.
     """
     with contextlib.suppress(AttributeError, OSError):  # not glibc
         ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
