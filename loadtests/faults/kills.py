@@ -14,6 +14,7 @@ import contextlib
 import http.client
 import io
 import json
+import os
 import random
 import signal
 import sys
@@ -45,6 +46,18 @@ SAME: Final = 0.005
 SHM: Final = Path("/dev/shm")  # noqa: S108
 
 Scores = NDArray[np.float64]
+
+
+def is_mapped(path: str) -> bool:
+    """Whether a process has the file mapped: then it is of another program that runs beside this one."""
+    with contextlib.suppress(OSError):  # it has gone
+        found = Path(path).stat()
+        file = f" {os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x} {found.st_ino} "
+        for maps in Path("/proc").glob("[0-9]*/maps"):
+            with contextlib.suppress(OSError):  # it has ended
+                if file in maps.read_text():  # by its name not: that of a semaphore is a later one
+                    return True
+    return False
 
 
 class Asking:
@@ -210,7 +223,8 @@ def run(
         log = site.said()
         site.signal(signal.SIGTERM)
         code, ended = site.end()
-        left = [*site.left_behind(), *sorted(str(path) for path in set(SHM.iterdir()) - shared)]
+        new = sorted(str(path) for path in set(SHM.iterdir()) - shared)
+        left = [*site.left_behind(), *(path for path in new if not is_mapped(path))]
     counts, expected = asking.counts, done["device process"] + done["both"]
     for holds, said in (
         (counts["ok"] > before, "no answer after the last kill"),
