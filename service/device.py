@@ -103,9 +103,9 @@ async def serve(settings: Settings, number: int) -> None:
     cores = None
     if not found:
         share_arena()
-    if not found and not settings.threads:
-        with contextlib.suppress(OSError):
-            cores = Cores(folder / "cores", settings.worker_count(0) + 1, core_count())
+        if not settings.threads:
+            with contextlib.suppress(OSError):
+                cores = Cores(folder / "cores", settings.worker_count(0) + 1, core_count())
     # a thread a batch, as the workers' own networks have
     slots = settings.slots or (2 if found else min(SLOTS, max(1, core_count() // max(1, settings.threads))))
     settings = settings.model_copy(update={"workers": core_count(), "slots": slots, "device": device})

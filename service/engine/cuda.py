@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 CAPTURING: Final = threading.Lock()
-"""Held by the one thread of this process that captures a graph."""
+"""Held by the one thread of this process that captures a graph, or gives memory back to the device."""
 PORTABLE: Final = 1
 """`cudaHostRegisterPortable`: for every context of the process."""
 
@@ -105,7 +105,8 @@ class Runtime:
     def release(self) -> None:
         """Gives memory that nothing holds back to the device."""
         gc.collect()
-        torch.cuda.empty_cache()
+        with CAPTURING:  # torch frees none meanwhile, and may fail
+            torch.cuda.empty_cache()
 
 
 class Pending:

@@ -269,7 +269,7 @@ def _identify() -> Iterator[Http]:
     yield document(IDENTIFY, {"image": text("shapes-png"), **known(0.1)}, note="no face")
     yield document(IDENTIFY, {**face, **probe}, needs=["obama"], note="an image and an embedding")
     yield document(IDENTIFY, known(0.1), note="neither")
-    yield document(IDENTIFY, {**probe, "gallery": []}, note="nobody")
+    yield document(IDENTIFY, {**probe, "gallery": []}, note="no gallery")
     yield document(IDENTIFY, {**probe, **known(0.1, count=127)}, note="another length")
     yield document(IDENTIFY, {**probe, **known(0.1)}, {"sha256": "0" * 64}, note="another digest")
     yield document(IDENTIFY, {**probe, **known(0.1)}, {"top_k": 1001}, note="more than there may be")

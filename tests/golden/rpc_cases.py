@@ -127,7 +127,7 @@ def _identify() -> Iterator[Rpc]:
     yield _call("IdentifyFace", "the nearest", embedding=probe, gallery=gallery, threshold=0.15, top_k=1)
     yield _call("IdentifyFace", "no face", image=SHAPES, gallery=gallery)
     yield _call("IdentifyFace", "another length", embedding=probe[1:], gallery=gallery)
-    yield _call("IdentifyFace", "nobody", embedding=probe)
+    yield _call("IdentifyFace", "no gallery", embedding=probe)
 
 
 def _stylize() -> Iterator[Rpc]:

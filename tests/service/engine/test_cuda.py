@@ -185,7 +185,9 @@ def test_cuda_is_asked_for_what_torch_does_not_by_itself(monkeypatch: pytest.Mon
     assert (asked["blocking"], asked["capture_error_mode"]) == (True, "thread_local")
 
 
-def test_graphs_of_one_process_are_captured_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_graph_is_captured_beside_another_and_no_memory_given_back_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     inside, most = 0, 0
 
     @contextlib.contextmanager
@@ -206,7 +208,12 @@ def test_graphs_of_one_process_are_captured_one_after_the_other(monkeypatch: pyt
         with runtime.capture(None, None):
             pass
 
+    def released() -> None:
+        with capture(None):
+            pass
+
+    monkeypatch.setattr(torch.cuda, "empty_cache", released)
     with ThreadPoolExecutor(4) as threads:
-        for done in [threads.submit(captured) for _ in range(8)]:
+        for done in [threads.submit(work) for _ in range(4) for work in (captured, runtime.release)]:
             done.result()
     assert most == 1
